@@ -1,1 +1,1 @@
-"""Benchmarks: each figure beside what it is compared with, in one run, at the same durability."""
+"""Benchmarks: each figure beside those of its rivals, in one run, at the same durability."""

@@ -1,9 +1,11 @@
 """Every figure beside its rivals, in one run, at the same durability.
 
+```
     python -m benchmarks [--quick] [--json] [--only WORD]...
+```
 
-A run takes some minutes (`--quick`: a tenth of the events). Results are kept in `.benchmarks/` as JSON;
-`python -m benchmarks.compare` shows them over time. Exit 1 where a need is not met.
+A run takes some minutes (`--quick`: a tenth of the events). Results are stored in `.benchmarks/` as JSON;
+`python -m benchmarks.compare` shows them over time. Exit status 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -25,46 +27,46 @@ import nats
 
 from app.cli.main import GC_THRESHOLDS
 from app.runtime.session import Session
-from benchmarks import appending, dashboard, deciding, flowing, limits, reading, sealing, travelling, worth
+from benchmarks import appends, dashboard, decisions, event_flow, limits, reads, reports, seal, time_travel
 from benchmarks.contest import ONLY_OURS, ROUNDS, Contest, machine
+from benchmarks.context import BenchmarkContext
 from benchmarks.rivals import environments, settings_of
-from benchmarks.setting import Setting
 from config.settings import load_settings
 
 KEPT = Path(".benchmarks")
 PARTS = {
-    "append": appending.appends,
-    "aggregate": reading.aggregates,
-    "replay": reading.replays,
-    "live": reading.live,
-    "decisions": deciding.decisions,
-    "intake": flowing.intake,
-    "balances": flowing.balances,
-    "import": flowing.imports,
-    "seal": sealing.seals,
-    "travel": travelling.travels,
+    "append": appends.appends,
+    "aggregate": reads.aggregates,
+    "replay": reads.replays,
+    "live": reads.live,
+    "decisions": decisions.decisions,
+    "intake": event_flow.intake,
+    "balances": event_flow.balances,
+    "import": event_flow.imports,
+    "seal": seal.seals,
+    "travel": time_travel.travels,
     "limits": limits.limits,
-    "reports": worth.reports,
+    "reports": reports.reports,
     "dashboard": dashboard.dashboards,
 }
 
 
 async def run(only: list[str], scale: float) -> dict[str, Any]:
-    """The document that is kept."""
+    """Run the parts; return the document to store."""
     gc.set_threshold(*GC_THRESHOLDS)  # as in every process of ours
     begun, results = time.monotonic(), list[Contest]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL runs as a user of its own where this one is root
+        folder.chmod(0o755)  # if this user is root, PostgreSQL runs as another user
         settings = load_settings({"data_dir": str(folder / "ledger")}, {})
         async with Session(settings) as session:
             with environments(folder, session) as envs:
                 raw = await nats.connect(session.url)
-                setting = Setting(session, raw, envs, folder, scale)
+                context = BenchmarkContext(session, raw, envs, folder, scale)
                 durability = settings_of(envs, folder)
                 for part, work in PARTS.items():
                     if not only or part in only:
-                        results += await work(setting)
+                        results += await work(context)
                 await raw.close()
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -85,7 +87,7 @@ def _commit() -> str:
 
 
 def main() -> None:
-    """Run, keep, say what was met."""
+    """Run the benchmarks, store the results, and report missed targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the events")
     parser.add_argument("--json", action="store_true", help="the document on standard output")
@@ -105,7 +107,7 @@ def main() -> None:
     if missed:
         print(f"not met: {', '.join(missed)}", file=sys.stderr)
     sys.stdout.flush()
-    os._exit(1 if missed else 0)  # rivals' threads do not all end by themselves
+    os._exit(1 if missed else 0)  # some threads of rivals never end
 
 
 if __name__ == "__main__":

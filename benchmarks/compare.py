@@ -1,8 +1,8 @@
-"""Kept results over time: ``python -m benchmarks.compare [FILE...] [--json] [--markdown]``.
+"""Stored results over time: ``python -m benchmarks.compare [FILE...] [--json] [--markdown]``.
 
-Without files: everything in `.benchmarks/`, and `benchmarks/reference.json` before it. Absolute figures say as much of
-the machine as of the program; the ratios to rivals of the same run are what lasts. ``--markdown`` prints the last
-file as `docs/understand/performance.md` shows it.
+Without files: all in `.benchmarks/`, after `benchmarks/reference.json`. Absolute figures depend on the machine as much
+as on the program; ratios to rivals in the same run are comparable. ``--markdown`` prints the last file as in
+`docs/understand/performance.md`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEPT = Path(".benchmarks")
 
 
 def changes(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per benchmark: our medians and the ratios to each rival, in the order of the documents."""
+    """Return for each benchmark our medians and the ratios to each rival, in the order of the documents."""
     found: dict[str, list[dict[str, Any]]] = {}
     for document in documents:
         for result in document["results"]:
@@ -42,7 +42,7 @@ def changes(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """A table of one run."""
+    """Return a table of one run."""
     lines = ["| | | median | ours is | target | CPU, of one core |", "|---|---|---|---|---|---|"]
     for result in document["results"]:
         for number, (name, median) in enumerate(result["medians"].items()):
@@ -57,7 +57,7 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def show(documents: list[dict[str, Any]]) -> None:
-    """A row for each rival: the ratios of all runs, oldest first."""
+    """Print a row for each rival: the ratios of all runs, oldest first."""
     table = Table(title=" -> ".join(f"{one['when'][:16]} ({one['commit']})" for one in documents))
     for heading in ("", "ours", "rival", "ours is, times"):
         table.add_column(heading)
@@ -70,7 +70,7 @@ def show(documents: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Read, compare, print."""
+    """Read the results and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--json", action="store_true")

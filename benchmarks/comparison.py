@@ -154,7 +154,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Set both up, run, keep, show."""
+    """Set up both versions, run the parts, store and print the results."""
     given = arguments()
     if not Path("/proc/self/cmdline").exists():
         sys.exit("benchmarks.comparison reads processes from /proc: run it on Linux")

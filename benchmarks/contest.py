@@ -1,4 +1,4 @@
-"""Measuring side by side: contestants take turns (A B A B), medians count, and each says what its time went into."""
+"""Side-by-side measurements: contestants take turns (A B A B), medians count, and CPU shares show the bottleneck."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 ONLY_OURS = "BENCH_ONLY_OURS"
-"""Set in the environment: leave the rivals out, for a profile."""
+"""An environment variable that leaves out the rivals, for a profile."""
 _console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
 @dataclass
 class Contest:
-    """One comparison. ``needs``: our figure must be that many times the rival's (or as fast, for a time)."""
+    """One comparison. ``needs`` has for each rival the required ratio of our speed to its speed."""
 
     name: str
-    unit: str  # "per s", where more is better, or "ms", where less is
+    unit: str  # "per s" (more is better) or "ms" (less is better)
     ours: str
     runs: dict[str, list[float]] = field(default_factory=dict)
     needs: dict[str, float] = field(default_factory=dict)
     cpu_percent: dict[str, float] = field(default_factory=dict)
-    """Of one core, by process, during our last run: what bounds it."""
+    """Share of one core by process during our last run; it shows the bottleneck."""
 
     @property
     def medians(self) -> dict[str, float]:
-        """Of each contestant's runs."""
+        """The median of each contestant's runs."""
         return {name: median(figures) for name, figures in self.runs.items()}
 
     @property
     def ratios(self) -> dict[str, float]:
-        """How many times as fast we are as each rival."""
+        """Our speed relative to each rival's."""
         medians = self.medians
         ours = medians[self.ours]
         return {
@@ -59,11 +59,11 @@ class Contest:
 
     @property
     def met(self) -> bool:
-        """Whether all needs are."""
+        """Whether all targets are met."""
         return all(self.ratios[rival] >= need for rival, need in self.needs.items())
 
     def document(self) -> dict[str, Any]:
-        """As it is kept."""
+        """Return the stored form."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -86,9 +86,9 @@ async def contest(
     cpu_of: Mapping[str, Iterable[int]] | None = None,
     rounds: int = ROUNDS,
 ) -> Contest:
-    """Let the contestants (ours first) take turns.
+    """Let the contestants take turns, ours first.
 
-    ``cpu_of`` names processes whose CPU time is measured during our runs.
+    ``cpu_of`` names the processes whose CPU time is measured during our runs.
     """
     ours = next(iter(contestants))
     if ONLY_OURS in os.environ:
@@ -112,7 +112,7 @@ async def contest(
 
 
 def show(result: Contest) -> None:
-    """One table, on standard error, as soon as it is known."""
+    """Print a table on standard error."""
     table = Table(title=result.name, title_justify="left")
     for heading in ("", result.unit, "runs", "ours is", "needed"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -126,22 +126,22 @@ def show(result: Contest) -> None:
 
 
 def text(figure: float) -> str:
-    """A figure with as many digits as it deserves."""
+    """Return a figure with two decimals below 100, and none above."""
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}"
 
 
 def rate(number: int, begun: float) -> float:
-    """How many a second since a moment of ``time.perf_counter``."""
+    """Return operations a second since a time of ``time.perf_counter``."""
     return number / (time.perf_counter() - begun)
 
 
 def p99(took: list[float]) -> float:
-    """The 99th percentile."""
+    """Return the 99th percentile."""
     return quantiles(took, n=100)[98]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the properties of this machine that affect the figures."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
     )

@@ -1,4 +1,4 @@
-"""How often the ladder's intervals hold the truth, in worlds where it is known: `python -m benchmarks.coverage`."""
+"""Coverage of the estimators' intervals in worlds whose true effect is known: `python -m benchmarks.coverage`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from benchmarks.worlds import RAISED_ON, TEAMS, Seen, day_at, world
+from benchmarks.worlds import RAISED_ON, TEAMS, SimulatedWorld, day_at, world
 from domain.analytics.loyalty import estimators
 from domain.analytics.loyalty.estimators import Estimate, LimitRaise
 from domain.analytics.loyalty.matching import Untreated, match
@@ -23,14 +23,14 @@ from domain.analytics.loyalty.purchases import DAY, NEVER
 
 WINDOW = 90
 EFFECT = 0.3
-"""Of those who were helped so many buy once more; the truth is how many of them would not have come anyway."""
+"""Share of helped customers who buy once more; the true effect counts those who would not have returned anyway."""
 
 
 _WARNINGS = ("before anything", "still differ", estimators.UNUSUAL)
-"""Beside the words that always stand with a lower rung: what the data themselves warn of."""
+"""Parts of caveats that the data cause, besides those of every estimate at a lower evidence level."""
 
 
-class Found(NamedTuple):
+class WorldEstimate(NamedTuple):
     """One estimate in one world."""
 
     world: str
@@ -42,18 +42,18 @@ class Found(NamedTuple):
     warned: bool
 
 
-def estimates(name: str, seed: int, effect: float) -> list[Found]:
-    """What the rungs say of one world."""
+def estimates(name: str, seed: int, effect: float) -> list[WorldEstimate]:
+    """Return the estimates at each evidence level in one world."""
     seen = world(name, seed, effect)
     found = []
     for rung, one, truth in _rungs(name, seen):
         low, high = one.interval or (float("nan"), float("nan"))
         warned = one.value is None or any(words in caveat for words in _WARNINGS for caveat in one.caveats)
-        found.append(Found(name if effect else f"{name}, no effect", rung, one.value, low, high, truth, warned))
+        found.append(WorldEstimate(name if effect else f"{name}, no effect", rung, one.value, low, high, truth, warned))
     return found
 
 
-def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
+def _rungs(name: str, seen: SimulatedWorld) -> list[tuple[str, Estimate, float]]:
     treated = seen.problem.some(seen.helped)
     came = seen.buying.came(seen.problem, WINDOW)
     if name == "trial":
@@ -120,8 +120,8 @@ WORLDS = (
 
 
 def coverage(seeds: int, workers: int = 2) -> list[dict[str, Any]]:
-    """By world and rung: how often an interval held the truth, of those that were given; how often it warned."""
-    some = defaultdict[tuple[str, str], list[Found]](list)
+    """Return by world and level how often intervals cover the true effect, and how often estimates have a warning."""
+    some = defaultdict[tuple[str, str], list[WorldEstimate]](list)
     jobs = [(name, seed, effect) for name, effect in WORLDS for seed in range(seeds)]
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         mapped = pool.map(estimates, *zip(*jobs, strict=True), chunksize=10) if pool else starmap(estimates, jobs)

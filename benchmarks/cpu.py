@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LOAD = "load"
-"""The name of this process, which asks."""
+"""The name of this process, which generates the load."""
 _CPUCLOCK_SCHED = 2
 _REST_SHARE = 0.2
-"""Share of one core that processes use together which have nothing left to do."""
+"""Share of one core that idle processes use together."""
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the user and system time that processes have used, with all their threads; 0 for one that has ended."""
+    """Return the user and system time of processes with all their threads; 0 for a process that has ended."""
     return sum(_seconds(pid) for pid in pids)
 
 
@@ -79,19 +79,19 @@ def _role(words: list[str]) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/<pid>/stat behind the name: state, parent, ..."""
+    """Return the fields of /proc/<pid>/stat after the name: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def end_all(data_dir: Path) -> None:
-    """Kill the processes that still work on a data directory: those that an orderly end has left."""
+    """Kill the processes that still use a data directory after an orderly stop."""
     for pid in processes_of(data_dir):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 class Measured(NamedTuple):
-    """One run: how many operations in how many seconds, and the CPU seconds of each process."""
+    """One run: operations, seconds, and the CPU seconds of each process."""
 
     operations: int
     seconds: float
@@ -99,7 +99,7 @@ class Measured(NamedTuple):
 
 
 class Meter:
-    """Measures from its making on: seconds, and the CPU seconds that a data directory's processes and this one use."""
+    """Measures seconds, and the CPU seconds of a data directory's processes and this one, from its creation on."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -108,11 +108,11 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since it was made."""
+        """Seconds since the creation."""
         return time.perf_counter() - self._begun
 
     def stop(self, operations: int, *, seconds: float | None = None) -> Measured:
-        """End measuring so many operations; ``seconds`` where they had ended before."""
+        """Return the measurement of so many operations; ``seconds`` if they ended earlier."""
         took = self.seconds if seconds is None else seconds
         spent: defaultdict[str, float] = defaultdict(float)
         for pid, role in self._processes().items():
@@ -124,7 +124,7 @@ class Meter:
 
 
 def until_at_rest(data_dir: Path, seconds: float = 60) -> None:
-    """Wait until the processes of a data directory have nothing left to do, at most so many seconds."""
+    """Wait until the processes of a data directory are idle, at most so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         before, begun = cpu_seconds(processes_of(data_dir)), time.monotonic()

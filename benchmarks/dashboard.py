@@ -1,4 +1,4 @@
-"""The dashboard under load: reads, listeners and a decision's way to a browser, while events keep coming in."""
+"""The dashboard under load: reads, listeners and the delay from a decision to a browser, while events arrive."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import msgspec
 
 from app.runtime.session import Session
 from benchmarks.contest import Contest, contest
+from benchmarks.context import role
 from benchmarks.cpu import cpu_seconds
-from benchmarks.sealing import NEEDED, needed
-from benchmarks.setting import role
-from benchmarks.worth import AGENTS, CUSTOMERS, fill
+from benchmarks.reports import AGENTS, CUSTOMERS, fill
+from benchmarks.seal import NEEDED, constant_target
 from config import topology
 from config.settings import load_settings
 from dashboard.listen_address import ListenAddress, token_of
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.contest import Run
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
 
 EVENTS = 1_000_000
 EVENTS_A_SECOND, READS_A_SECOND, LISTENERS, CONNECTIONS = 1000, 500, 500, 32
 SECONDS = 20.0
 _TICK = 0.05
 _REST = 0.2
-"""Seconds of processor time in one second that processes use which have nothing to catch up with."""
+"""Seconds of CPU time a second that idle processes use."""
 
 
 ROLES = ("intake", "decisions", "projections", "guard", "seal")
 
 
-async def dashboards(setting: Setting) -> list[Contest]:
-    """Figures of one load, all at once; each of three rounds lasts twenty seconds."""
-    folder = setting.folder / "dashboard"
+async def dashboards(context: BenchmarkContext) -> list[Contest]:
+    """Measure one combined load in three rounds of twenty seconds."""
+    folder = context.folder / "dashboard"
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session, AsyncExitStack() as stack:
-        await fill(session, setting.scaled(EVENTS))
+        await fill(session, context.scaled(EVENTS))
         where = ListenAddress(port=0)
         listening = where.bound()
         stack.callback(listening.close)
@@ -58,13 +58,13 @@ async def dashboards(setting: Setting) -> list[Contest]:
         dashboard = role(folder, "dashboard", *options, descriptors=(descriptor,))
         cpu["dashboard"] = [await stack.enter_async_context(dashboard)]
         await _until_current(session, folder)
-        await _until_taken_in(session)
+        await _until_recorded(session)
         await _at_rest([pid for pids in cpu.values() for pid in pids])
         load = _Load(session, listening.getsockname()[1], token_of(folder))
-        gc.freeze()  # who measures should not stop to look through what is there
+        gc.freeze()  # garbage collection would distort the measurements
         server = int((folder / "server" / "server.pid").read_text())
-        await load.round()  # caches are warm now, as in any dashboard that somebody has looked at
-        return await _measured(load, {"load": [os.getpid()], "nats-server": [server], **cpu}, setting.scaled(EVENTS))
+        await load.round()  # warms the caches, as in a dashboard in use
+        return await _measured(load, {"load": [os.getpid()], "nats-server": [server], **cpu}, context.scaled(EVENTS))
 
 
 async def _measured(load: _Load, cpu: dict[str, list[int]], events: int) -> list[Contest]:
@@ -85,23 +85,26 @@ async def _measured(load: _Load, cpu: dict[str, list[int]], events: int) -> list
         await contest(
             f"reads over HTTP; {title}",
             "1/s",
-            {"ledger": reads, NEEDED: needed(READS_A_SECOND)},
+            {"ledger": reads, NEEDED: constant_target(READS_A_SECOND)},
             needs={NEEDED: 0.97},
             cpu_of=cpu,
         ),
         await contest(
-            "the slowest of a hundred reads", "ms", {"ledger": of("p99"), NEEDED: needed(50)}, needs={NEEDED: 1}
+            "the slowest of a hundred reads",
+            "ms",
+            {"ledger": of("p99"), NEEDED: constant_target(50)},
+            needs={NEEDED: 1},
         ),
         await contest(
             "a decision to a browser, the slowest of a hundred",
             "ms",
-            {"ledger": of("seen"), NEEDED: needed(500)},
+            {"ledger": of("seen"), NEEDED: constant_target(500)},
             needs={NEEDED: 1},
         ),
     ]
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -121,8 +124,8 @@ async def _until_current(session: Session, folder: Path) -> None:
             await asyncio.sleep(1)
 
 
-async def _until_taken_in(session: Session) -> None:
-    """Wait until the intake has recorded a fact: before its first, it reads the names of all that are there."""
+async def _until_recorded(session: Session) -> None:
+    """Wait until the intake has recorded a fact: before its first one it reads the ids of all recorded facts."""
     upstream, name = await session.upstream("first"), f"first-{secrets.token_hex(4)}"
     await upstream.publish(f"{topology.INBOX_SUBJECT}.bench", _fact(name, 0))
     while True:
@@ -133,7 +136,7 @@ async def _until_taken_in(session: Session) -> None:
 
 
 async def _at_rest(pids: list[int]) -> None:
-    """Wait until these processes have little to do: the guard and the seal have read what is there, too."""
+    """Wait until these processes are idle: guard and seal have read all events, too."""
     before = -1.0
     while (spent := cpu_seconds(pids)) - before > _REST or before < 0:
         before = spent
@@ -154,21 +157,21 @@ def _fact(name: str, number: int) -> bytes:
 
 
 class _Load:
-    """Everything at once, from this process."""
+    """All kinds of load at once, from this process."""
 
     def __init__(self, session: Session, port: int, token: str) -> None:
         self._session, self._port, self._token = session, port, token
         self._random = random.Random(1)
 
     async def round(self) -> dict[str, float]:
-        """Reads a second, their 99th percentile and that of decisions to a listener, in ms."""
+        """Return reads a second, their 99th percentile, and that of decisions to a listener, in ms."""
         async with AsyncExitStack() as stack:
             heard = await stack.enter_async_context(self._listener())
-            crowd = [await stack.enter_async_context(self._one_of_many()) for _ in range(LISTENERS - 1)]
-            while min(said[0] for said in crowd) == 0:  # noqa: ASYNC110 - they have come when all have heard something
+            crowd = [await stack.enter_async_context(self._counting_listener()) for _ in range(LISTENERS - 1)]
+            while min(said[0] for said in crowd) == 0:  # noqa: ASYNC110 - all are connected once each has received data
                 await asyncio.sleep(0.1)
             publishing = asyncio.create_task(self._publish())
-            stack.push_async_callback(_ended, publishing)
+            stack.push_async_callback(_cancel, publishing)
             deciding = asyncio.create_task(self._decide(heard))
             before, position = [said[0] for said in crowd], await self._session.log.last_position()
             latencies = await self._read()
@@ -192,7 +195,7 @@ class _Load:
 
     @asynccontextmanager
     async def _listener(self) -> AsyncIterator[dict[int, asyncio.Event]]:
-        """Server-sent events, read by a task; whoever waits for a position of `casework` is told."""
+        """Read server-sent events in a task; set the event of each awaited position of `casework`."""
         reader, writer = await self._connect()
         writer.write(self._get("stream"))
         waiting: dict[int, asyncio.Event] = {}
@@ -213,8 +216,8 @@ class _Load:
             writer.close()
 
     @asynccontextmanager
-    async def _one_of_many(self) -> AsyncIterator[list[int]]:
-        """Somebody who listens, and is given how many bytes that were; browsers do their reading elsewhere."""
+    async def _counting_listener(self) -> AsyncIterator[list[int]]:
+        """Listen and count bytes only; real browsers parse them on other machines."""
         said = [0]
 
         class Listening(asyncio.Protocol):
@@ -229,7 +232,7 @@ class _Load:
             transport.close()
 
     async def _publish(self) -> None:
-        """Facts into an inbox, evenly."""
+        """Publish facts to an inbox at a constant rate."""
         upstream = await self._session.upstream("load")
         number, begun = 0, time.monotonic()
         name = secrets.token_hex(4)
@@ -241,7 +244,7 @@ class _Load:
             await asyncio.sleep(_TICK)
 
     async def _decide(self, heard: dict[int, asyncio.Event]) -> list[float]:
-        """Seconds from asking to when a listener hears that the view of it has moved on, ten times a second."""
+        """Return seconds from a request until a listener hears that the view has the decision, ten times a second."""
         upstream, took = await self._session.upstream("decider"), []
         subject, end = f"{topology.DECIDE_SUBJECT}.bench.action", time.monotonic() + SECONDS
         while time.monotonic() < end:
@@ -255,14 +258,14 @@ class _Load:
             begun = time.perf_counter()
             reply = await upstream.request(subject, msgspec.json.encode(request), timeout=10)
             event = heard[msgspec.json.decode(reply.data)["position"]] = asyncio.Event()
-            with suppress(TimeoutError):  # it counts as that long
+            with suppress(TimeoutError):  # a time-out counts as this long
                 await asyncio.wait_for(event.wait(), SECONDS)
             took.append(time.perf_counter() - begun)
             await asyncio.sleep(max(0.0, 0.1 - took[-1]))
         return took
 
     async def _read(self) -> list[float]:
-        """Latencies of reads that are due at their moment, whether earlier ones were answered or not."""
+        """Return latencies of reads, each sent at its due time regardless of earlier answers."""
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         latencies: list[float] = []
 
@@ -281,7 +284,7 @@ class _Load:
         begun, number = time.perf_counter(), 0
         while (passed := time.perf_counter() - begun) < SECONDS:
             while number < passed * READS_A_SECOND:
-                queue.put_nowait((begun + number / READS_A_SECOND, self._some()))
+                queue.put_nowait((begun + number / READS_A_SECOND, self._typical_request()))
                 number += 1
             await asyncio.sleep(0.002)
         done = len(latencies)
@@ -291,8 +294,8 @@ class _Load:
             assert isinstance(result, asyncio.CancelledError), result
         return latencies[:done]
 
-    def _some(self) -> bytes:
-        """What dashboards ask for: a budget, an agent's actions, an interaction's trail, how far views are."""
+    def _typical_request(self) -> bytes:
+        """Return a typical request: a budget, an agent's actions, an interaction's trail, or the views' positions."""
         agent = f"A-{self._random.randrange(AGENTS):04d}"
         return self._get(
             self._random.choice(

@@ -1,8 +1,8 @@
 """Fail-over of three servers under load: seconds without answers after SIGKILL of the leader, and after a step-down.
 
-The roles are told one server of the three. Facts and decisions go on all the time, each sent again under its name until
-it is answered. At the end the log is held against the answers: nothing is lost, nothing is there twice, and a request
-asked again has its first answer.
+The roles know one of the three servers. Facts and requests are sent continuously, and repeated under their ids until
+answered. At the end the log is compared with the answers: no event is lost or doubled, and a repeated request gets its
+first answer.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ POLICY = {
 _ASKERS, _PUBLISHERS = 4, 2
 _PATIENCE_SECONDS = 5.0
 _ROUTE_SECONDS = 1.0
-"""So long after a kill the other servers may still send messages to the dead one."""
+"""Seconds after a kill in which the other servers may still send messages to the killed one."""
 _PAUSE_SECONDS = 0.02
 _SETTLE_SECONDS = 1.0
 _DRAIN_SECONDS, _ASKED_AGAIN = 60.0, 500
@@ -58,7 +58,7 @@ _PASSING = {"unavailable", "busy"}
 
 
 class Load:
-    """Upstreams that send facts and ask for decisions; each notes when it was answered, and how long it waited."""
+    """Upstreams that send facts and request decisions, and record the times of answers and their delays."""
 
     def __init__(self, client: LedgerClient) -> None:
         self.client = client
@@ -76,19 +76,19 @@ class Load:
         self.stopping = False
 
     async def ask(self, number: int) -> None:
-        """Ask one decision after the other."""
+        """Request one decision after the other."""
         count = 0
         while not self.stopping:
             count += 1
             name = f"r-{number}-{count}"
-            while (answer := await self.action(name)) is None:  # noqa: ASYNC110 - an upstream asks again
+            while (answer := await self.action(name)) is None:  # noqa: ASYNC110 - an upstream repeats its request
                 await asyncio.sleep(_PAUSE_SECONDS)
             self.answers[name] = answer
             self.at["decisions"].append(time.monotonic())
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def action(self, name: str) -> dict[str, Any] | None:
-        """Ask for an action; None where the answer is to ask again, or none came."""
+        """Request an action; None without an answer, or if the answer asks for a retry."""
         body = {
             "request_id": name,
             "agent_id": "A-1",
@@ -97,18 +97,18 @@ class Load:
             "basis": "goodwill",
             "amount": {"amount": "1.00", "currency": "GBP"},
         }
-        begun = time.monotonic()
+        running_ledger = time.monotonic()
         try:
             reply = await self.client.request(
                 f"{topology.DECIDE_SUBJECT}.{SOURCE}.action", json.dumps(body).encode(), timeout=_PATIENCE_SECONDS
             )
         except (nats.errors.Error, TimeoutError) as error:
             if isinstance(error, TimeoutError):
-                self.silent.append(begun)
+                self.silent.append(running_ledger)
             return None
         answer: dict[str, Any] = json.loads(reply.data)
         if answer["outcome"] == "error" and answer["error"]["code"] in _PASSING:
-            self.refused_after.append(time.monotonic() - begun)
+            self.refused_after.append(time.monotonic() - running_ledger)
             return None
         return answer
 
@@ -143,20 +143,20 @@ class Load:
         return "seq" in json.loads(reply.data)
 
     def lost_in_flight(self) -> int:
-        """Return how many requests heard nothing since they, or their answers, were inside the server that died."""
+        """Return the number of unanswered requests that were lost in the killed server, or whose answers were."""
         return sum(
             any(-_PATIENCE_SECONDS < sent - killed < _ROUTE_SECONDS for killed in self.killed) for sent in self.silent
         )
 
     def gap(self, what: str, since: float) -> float:
-        """Return the longest time without an answer since a moment."""
+        """Return the longest time without an answer of this kind since a time."""
         moments = [since, *(moment for moment in self.at[what] if moment > since)]
         return max((later - earlier for earlier, later in pairwise(moments)), default=float("inf"))
 
 
 @contextlib.asynccontextmanager
-async def begun(cluster: Cluster, folder: Path) -> AsyncIterator[Session]:
-    """Yield a ledger with three copies, whose roles run in processes of their own and know one server."""
+async def running_ledger(cluster: Cluster, folder: Path) -> AsyncIterator[Session]:
+    """Yield a ledger with three replicas, whose roles run in their own processes and know one server."""
     options = {
         "data_dir": str(folder / "data"),
         "nats_url": cluster.servers[0].url,
@@ -214,9 +214,9 @@ async def leader(session: Session) -> int:
 
 
 async def measure(kills: int, steps: int, folder: Path) -> dict[str, Any]:
-    """Kill and step down; return the seconds without answers, and the faults found at the end."""
+    """Kill leaders and let them step down; return the seconds without answers, and the faults found at the end."""
     with Cluster(folder / "cluster") as cluster:
-        async with begun(cluster, folder) as session:
+        async with running_ledger(cluster, folder) as session:
             load = Load(await session.upstream("load"))
             await _prepare(session, load)
             tasks = [asyncio.create_task(load.ask(number)) for number in range(_ASKERS)]
@@ -225,7 +225,7 @@ async def measure(kills: int, steps: int, folder: Path) -> dict[str, Any]:
             for kind, times in (("steps", steps), ("kills", kills)):
                 for _ in range(times):
                     await asyncio.sleep(_SETTLE_SECONDS)
-                    result[kind].append(await _one(kind, session, cluster, load))
+                    result[kind].append(await _disrupt(kind, session, cluster, load))
                     print(kind, json.dumps(result[kind][-1]), file=sys.stderr, flush=True)
             load.stopping = True
             await asyncio.gather(*tasks)
@@ -241,7 +241,7 @@ async def measure(kills: int, steps: int, folder: Path) -> dict[str, Any]:
             return result
 
 
-async def _one(kind: str, session: Session, cluster: Cluster, load: Load) -> dict[str, float]:
+async def _disrupt(kind: str, session: Session, cluster: Cluster, load: Load) -> dict[str, float]:
     number = await leader(session)
     since, since_1970 = time.monotonic(), time.time()
     refused = len(load.refused_after)
@@ -291,9 +291,9 @@ async def _prepare(session: Session, load: Load) -> None:
 
 
 async def _faults(session: Session, load: Load) -> list[str]:
-    """Hold the log against what was answered, once the intake has taken all in."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < _DRAIN_SECONDS and await _waiting(session):  # noqa: ASYNC110 - nothing says so
+    """Compare the log with the answers, once the intake has recorded all facts."""
+    running_ledger = time.monotonic()
+    while time.monotonic() - running_ledger < _DRAIN_SECONDS and await _has_unrecorded(session):  # noqa: ASYNC110 - nothing says so
         await asyncio.sleep(_SETTLE_SECONDS)
     recorded, taken = Counter[str](), Counter[str]()
     async for batch in session.log.subject_batches(">", 0):
@@ -317,7 +317,7 @@ async def _faults(session: Session, load: Load) -> list[str]:
     ]
 
 
-async def _waiting(session: Session) -> bool:
+async def _has_unrecorded(session: Session) -> bool:
     """Return whether an inbox holds messages that the intake has not acknowledged."""
     for name in topology.inbox_streams(await stream_names(session.client)):
         info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
@@ -327,7 +327,7 @@ async def _waiting(session: Session) -> bool:
 
 
 def main() -> None:
-    """Measure as the options say; exit 1 where something is lost, doubled or answered twice."""
+    """Run the measurement; exit with status 1 if an event is lost or doubled, or a request is answered twice."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=5)

@@ -1,11 +1,13 @@
-"""How well the guard detects: precision, recall and delay by rule over seeds that nothing was tuned on; how fast.
+"""The guard's detection: precision, recall and delay by rule, over seeds that were not used for tuning, and its speed.
 
-Worlds are simulated, and the real streams of `../shared/data` where they are there. Then one of a million customers
-and ten thousand agents, for speed and memory.
+Worlds are simulated, and built from the real streams of `../shared/data` if these exist. A world of a million
+customers and ten thousand agents measures speed and memory.
 
+```
     python -m benchmarks.guard [--seeds N] [--customers N] [--json]
+```
 
-Exit 1 where a need is not met.
+Exit status 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.misuse import INTENSITIES, PATTERNS, World
-from benchmarks.streams import StreamWorld, there
+from benchmarks.streams import StreamWorld, available_streams
 from domain.abuse.guard import Guard
 from domain.abuse.history import DAY, GuardEvent
 
@@ -33,14 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 UNSEEN = 1_000
-"""Seeds from here on: below it rules were tuned."""
+"""The first seed; rules were tuned with lower ones."""
 NEEDED = {"recall": 0.90, "precision": 0.80, "flags_per_1000_honest": 2.0}
 NEEDED_AT_SIZE: dict[str, float] = {"events_per_s": 10_000, "peak_mib": 2_048}
 AT_MOST = {"flags_per_1000_honest", "peak_mib"}
 
 
 def measure(make: Callable[[int], World], seeds: range) -> dict[str, Any]:
-    """One honest world and one of each intensity for each seed."""
+    """Measure an honest world and one of each intensity for each seed."""
     found: dict[tuple[str, str], int] = defaultdict(int)
     delays: dict[str, list[float]] = defaultdict(list)
     right = wrong = honest_flags = honest_actions = 0
@@ -85,16 +87,16 @@ def measure(make: Callable[[int], World], seeds: range) -> dict[str, Any]:
 
 
 def size(customers: int, agents: int) -> dict[str, Any]:
-    """Ninety days of so many customers: each buys, most call, one of five is given something; events are made apart."""
+    """Measure ninety days of so many customers: each buys, most call, one of five gets an action."""
     world, guard, random = World(UNSEEN), Guard(), Random(UNSEEN)
     position, seconds, second = 0, 0.0, 90 * DAY / customers
     for start in range(0, customers, 10_000):
         for number in range(start, min(start + 10_000, customers)):
             at, agent, customer = number * second, f"A-{random.randrange(agents)}", f"C-{number}"
-            order = world.buys(at, customer, 5_000)
-            interaction = world.contact(at + 1, agent, customer)
+            order = world.add_purchase(at, customer, 5_000)
+            interaction = world.add_contact(at + 1, agent, customer)
             if random.random() < 0.2:
-                world.gives(at + 2, agent, random.randrange(100, 1_999), customer, interaction, order=order)
+                world.add_action(at + 2, agent, random.randrange(100, 1_999), customer, interaction, order=order)
         told, world.events = world.events, []
         told.sort(key=lambda event: event[0])
         begun = time.perf_counter()
@@ -112,7 +114,7 @@ def size(customers: int, agents: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, show, say what was met."""
+    """Run the measurement, print it and report missed targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="how many worlds of each kind")
     parser.add_argument("--first", type=int, default=UNSEEN, help="the first seed")
@@ -122,7 +124,7 @@ def main() -> None:
     seeds = range(given.first, given.first + given.seeds)
     result: dict[str, Any] = {"size": size(given.customers, given.customers // 100), "worlds": {}}
     result["worlds"]["simulated"] = measure(World, seeds)
-    for stream in there():
+    for stream in available_streams():
         result["worlds"][stream] = measure(partial(StreamWorld, stream), seeds)
     if given.json:
         print(json.dumps(result))
@@ -131,7 +133,7 @@ def main() -> None:
 
 
 def show(result: dict[str, Any], console: Console) -> list[str]:
-    """Tables, and what is not met."""
+    """Print the tables and the missed targets."""
     missed = []
     for name, world in result["worlds"].items():
         table = Table(title=f"{name}: detection by rule (recall at each intensity)", title_justify="left")

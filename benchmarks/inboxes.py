@@ -1,4 +1,4 @@
-"""Many sources beside one, and what a flood costs the others. No need is held here: it prints figures side by side.
+"""Many sources beside one, and the effect of a flood on other sources. There are no targets.
 
 python -m benchmarks.inboxes [--events N]
 """
@@ -30,8 +30,8 @@ def _event(source: str, name: str) -> bytes:
     return json.dumps(event | {"source": source, "id": name}).encode()
 
 
-async def _made_known(session: Session, sources: list[str]) -> None:
-    """Record an event of each source, and wait until it has an inbox of its own."""
+async def _register_sources(session: Session, sources: list[str]) -> None:
+    """Record an event of each source, and wait until each has its own inbox."""
     for source in sources:
         await session.client.request(f"{topology.INBOX_SUBJECT}.{source}", _event(source, "first"), timeout=10)
     for source in sources:
@@ -40,8 +40,8 @@ async def _made_known(session: Session, sources: list[str]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _filled(session: Session, sources: list[str], events: int) -> None:
-    """Put events into inboxes while no intake runs, and wait until all of them are stored."""
+async def _fill_inboxes(session: Session, sources: list[str], events: int) -> None:
+    """Publish events to inboxes while no intake runs, and wait until all are stored."""
     inbox = session.client.new_inbox().encode()
     for start in range(0, events, _PUBLISHED_TOGETHER):
         numbers = range(start, min(events, start + _PUBLISHED_TOGETHER))
@@ -62,13 +62,13 @@ async def _filled(session: Session, sources: list[str], events: int) -> None:
 
 
 async def drain(number: int, events: int) -> tuple[float, float]:
-    """Events a second, and CPU microseconds of the intake an event, draining the inboxes of so many sources."""
+    """Return events a second, and CPU microseconds of the intake for each event, with so many sources."""
     with tempfile.TemporaryDirectory() as folder:
         async with Session(load_settings({"data_dir": folder}, {})) as session:
             sources = [f"bench-{one}" for one in range(number)]
             async with running(session, ("intake",)):
-                await _made_known(session, sources)
-            await _filled(session, sources, events)
+                await _register_sources(session, sources)
+            await _fill_inboxes(session, sources, events)
             start, first = await session.log.last_position(), 0
             begun = cpu = 0.0
             async with running(session, ("intake",)):
@@ -80,8 +80,8 @@ async def drain(number: int, events: int) -> tuple[float, float]:
             return taken / (time.perf_counter() - begun), spent / taken * 1e6
 
 
-async def _acks(session: Session, source: str) -> list[float]:
-    """Milliseconds to the PubAck, of one publish after another."""
+async def _ack_latencies(session: Session, source: str) -> list[float]:
+    """Return milliseconds to the PubAck of sequential publishes."""
     found: list[float] = []
     for number in range(_PROBES):
         begun = time.perf_counter()
@@ -93,12 +93,12 @@ async def _acks(session: Session, source: str) -> list[float]:
 
 
 async def flood() -> dict[str, list[float]]:
-    """Another source's milliseconds to its PubAck: without a flood, and beside one."""
+    """Return another source's milliseconds to its PubAck without a flood and during one."""
     with tempfile.TemporaryDirectory() as folder:
         async with Session(load_settings({"data_dir": folder}, {})) as session:
             async with running(session, ("intake",)):
-                await _made_known(session, ["flooder", "other"])
-            found = {"alone": await _acks(session, "other")}
+                await _register_sources(session, ["flooder", "other"])
+            found = {"alone": await _ack_latencies(session, "other")}
             flooding = await session.connection("flood")
 
             async def keep_flooding() -> None:
@@ -112,7 +112,7 @@ async def flood() -> dict[str, list[float]]:
 
             task = asyncio.create_task(keep_flooding())
             await asyncio.sleep(0.5)
-            found["beside a flood"] = await _acks(session, "other")
+            found["beside a flood"] = await _ack_latencies(session, "other")
             task.cancel()
             return found
 
@@ -128,7 +128,7 @@ async def run(events: int) -> None:
 
 
 def main() -> None:
-    """Run."""
+    """Parse the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=20_000)
     asyncio.run(run(parser.parse_args().events))

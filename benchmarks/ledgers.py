@@ -1,4 +1,4 @@
-"""Events of the ledger's own for the benchmarks: facts, and budgets full of actions."""
+"""Events of the ledger for the benchmarks: facts, and budgets with many actions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ POLICY: dict[str, Any] = {
 
 
 def fact(number: int) -> bytes:
-    """A purchase of about 300 bytes."""
+    """Return a purchase of about 300 bytes."""
     event = {
         "specversion": "1.0",
         "id": f"ev-{number:08d}",
@@ -55,14 +55,14 @@ def fact(number: int) -> bytes:
 
 
 async def budget_of_actions(log: Log, events: int) -> str:
-    """A budget of so many events (at most 1000), one action after the other; its subject."""
+    """Store a budget of so many events (at most 1000) with one action after the other; return its subject."""
     drafts = budget_drafts(f"B-{secrets.token_hex(6)}", events, datetime.now(UTC))
     await log.append(drafts)
     return drafts[0].subject
 
 
 def budget_drafts(agent_id: str, events: int, now: datetime) -> list[Draft]:
-    """The opening of an agent's budget, and actions on it."""
+    """Return the opening of an agent's budget, and actions on it."""
     rules = Rules(1, parse_policy(POLICY))
     agent = Agent(agent_id=agent_id, role="agent")
     cause = RequestContext(source="bench", request_id="b", request_sha256="00" * 16, seen_position=0)
@@ -90,5 +90,5 @@ def budget_drafts(agent_id: str, events: int, now: datetime) -> list[Draft]:
 
 
 async def load_budget(log: Log, subject: str) -> Budget:
-    """As a decider does that has not seen it yet."""
+    """Load a budget as a decider without a cached state does."""
     return budget_of(await log.read_subject(subject))

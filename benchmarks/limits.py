@@ -1,4 +1,4 @@
-"""What nothing here can be faster than: the disk, the server, a thread."""
+"""Upper limits of all figures: the disk, the server and a thread."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from benchmarks.contest import Run
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
 
 
-async def limits(setting: Setting) -> list[Contest]:
-    """Each alone; no rival."""
-    client, number = setting.session.client, setting.scaled(2_000)
+async def limits(context: BenchmarkContext) -> list[Contest]:
+    """Measure each limit alone, without rivals."""
+    client, number = context.session.client, context.scaled(2_000)
     await make_stream(client, "LIMITS")
     log = await Log.unstamped(client, "LIMITS")
     await log.append([Draft("bench.LIMITS.x", STATE)] * 1000)
@@ -36,7 +36,7 @@ async def limits(setting: Setting) -> list[Contest]:
     await client.subscribe("bench.echo", cb=echo)
 
     async def synced(_round: int) -> float:
-        path = setting.folder / "synced"
+        path = context.folder / "synced"
         with path.open("wb", buffering=0) as file:
             begun = time.perf_counter()
             for _ in range(number):
@@ -48,13 +48,13 @@ async def limits(setting: Setting) -> list[Contest]:
         took = []
         for _ in range(number):
             begun = time.perf_counter()
-            await setting.raw.request("bench.echo", STATE)
+            await context.raw.request("bench.echo", STATE)
             took.append((time.perf_counter() - begun) * 1000)
         return median(took)
 
     def read(size: int) -> Run:
         async def run(_round: int) -> float:
-            return await asyncio.to_thread(_raw_read, setting.session.url, size)
+            return await asyncio.to_thread(_raw_read, context.session.url, size)
 
         return run
 
@@ -64,11 +64,11 @@ async def limits(setting: Setting) -> list[Contest]:
         await contest("limit: 100 messages from nats-server to a bare socket", "ms", {"nats-server": read(100)}),
         await contest("limit: 1000 messages from nats-server to a bare socket", "ms", {"nats-server": read(1000)}),
     ]
-    with Recorders({ES_JETSTREAM: setting.envs[ES_JETSTREAM]}, "limits") as recorders:
+    with Recorders({ES_JETSTREAM: context.envs[ES_JETSTREAM]}, "limits") as recorders:
         bridge = recorders[ES_JETSTREAM]._loop_thread  # type: ignore[attr-defined]  # noqa: SLF001 - what it adds by itself
 
         async def nothing(_client: object) -> None:
-            """No work."""
+            """Do nothing."""
 
         async def bridged(_round: int) -> float:
             return await asyncio.to_thread(_timed, lambda: bridge.run(nothing), number)
@@ -87,7 +87,7 @@ def _timed(call: Callable[[], object], number: int) -> float:
 
 
 def _raw_read(url: str, size: int) -> float:
-    """A batched direct get, without any client library: the server's own time, about."""
+    """Read by a batched direct get without a client library; this is about the server's own time."""
     credentials, _, address = url.removeprefix("nats://").partition("@")
     user, _, password = credentials.partition(":")
     host, _, port = address.partition(":")

@@ -1,4 +1,4 @@
-"""Load that costs little itself: requests written before the clock starts, so many in flight, answers by sink."""
+"""A cheap load generator: requests are encoded before the clock starts, many are in flight, answers go to a sink."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-class Flown(NamedTuple):
-    """What came of one load: seconds in all, and of each request in the order of the answers."""
+class LoadResult(NamedTuple):
+    """The result of one load: total seconds, and those of each request in the order of answers."""
 
     seconds: float
     latencies: list[float]
@@ -26,20 +26,20 @@ class Flown(NamedTuple):
         return len(self.latencies) / self.seconds
 
     def slowest_ms(self, share: float) -> float:
-        """The latency within which this share was answered."""
+        """Return the latency within which this share was answered."""
         return sorted(self.latencies)[min(len(self.latencies) - 1, int(share * len(self.latencies)))] * 1000
 
 
-async def fly(
+async def send_all(
     client: LedgerClient, requests: Sequence[tuple[str, bytes]], width: int, patience_seconds: float = 60
-) -> Flown:
-    """Send all requests, (subject, body) each, ``width`` of them in flight; every one must be answered."""
+) -> LoadResult:
+    """Send all requests, each (subject, body), with ``width`` of them in flight; every one must be answered."""
     inbox = f"_INBOX.{secrets.token_hex(8)}"
     frames = [
         frame(subject.encode(), body, f"{inbox}.{number}".encode()) for number, (subject, body) in enumerate(requests)
     ]
     sent = [0.0] * len(frames)
-    flown = Flown(0.0, [], [])
+    flown = LoadResult(0.0, [], [])
     done = asyncio.Event()
     loop, following = asyncio.get_running_loop(), iter(range(len(frames)))
     waiting: list[int] = []
@@ -78,8 +78,8 @@ async def fly(
     return flown._replace(seconds=time.perf_counter() - begun)
 
 
-def checked(flown: Flown, right: Callable[[bytes], bool]) -> Flown:
-    """The same, when every answer is as it has to be."""
+def validated(flown: LoadResult, right: Callable[[bytes], bool]) -> LoadResult:
+    """Return the result after checking each answer."""
     wrong = next((answer for answer in flown.answers if not right(answer)), None)
     assert wrong is None, wrong
     return flown

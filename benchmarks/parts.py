@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 AGENTS = 100
 WIDE = 256
-"""Requests in flight, where a part asks for many at once."""
+"""Requests in flight in parts with many at once."""
 REPORTS = ("balances", "gap", "loyalty")
 READS = ("balances?limit=20", "actions?limit=20", "escalations", "flags")
 _FACTS, _DECISIONS = "resolution.inbox.bench", "resolution.decide.bench.action"
@@ -44,7 +44,7 @@ _PATIENCE_SECONDS = 60
 
 @dataclass
 class Side:
-    """One of the two versions with its ledger; facts and requests have names that were never used."""
+    """One of the two versions with its ledger; facts and requests have new ids."""
 
     ledger: Ledger
     scale: float
@@ -54,15 +54,15 @@ class Side:
 
     @property
     def data_dir(self) -> Path:
-        """The ledger's."""
+        """The ledger's data directory."""
         return self.ledger.data_dir
 
     def facts(self, number: int, least: int = 1) -> list[bytes]:
-        """Return so many facts, or fewer in a quick run, that this ledger has not seen."""
+        """Return so many new facts, fewer in a quick run."""
         return [fact(one) for one in islice(self._facts, max(least, int(number * self.scale)))]
 
     def requests(self, number: int, least: int = 1) -> list[bytes]:
-        """Return so many requests, or fewer in a quick run, that this ledger has not seen; all agents take turns."""
+        """Return so many new requests, fewer in a quick run; all agents take turns."""
         return [_request(one) for one in islice(self._requests, max(least, int(number * self.scale)))]
 
     def begin(self) -> None:
@@ -170,7 +170,7 @@ def start(side: Side) -> Measured:
 
 
 def facts(side: Side) -> Measured:
-    """Measure the intake of facts as they come, until the last is recorded."""
+    """Measure the intake of facts as they arrive, until the last is recorded."""
 
     async def run() -> Measured:
         async with side.client() as client:
@@ -194,7 +194,7 @@ async def _warm_intake(side: Side, client: Client) -> None:
 
 
 def inbox(side: Side) -> Measured:
-    """Measure how the intake empties an inbox that filled while its process was stopped."""
+    """Measure the intake of an inbox that was filled while its process was suspended."""
 
     async def run(intake: int) -> Measured:
         async with side.client() as client:
@@ -214,7 +214,7 @@ def inbox(side: Side) -> Measured:
 
 @contextmanager
 def _stopped(pid: int) -> Iterator[None]:
-    """Keep a process from running."""
+    """Suspend a process."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -223,7 +223,7 @@ def _stopped(pid: int) -> Iterator[None]:
 
 
 def decisions(side: Side, number: int, width: int) -> Measured:
-    """Measure decisions, so many in flight, by a decider whose budgets are read."""
+    """Measure decisions, so many in flight, by a decider with cached budgets."""
 
     async def run() -> Measured:
         async with side.client() as client:
@@ -322,4 +322,4 @@ PARTS = {
     "verify": Part("audit verify", "event", command("audit", "verify")),
     **{f"report {name}": Part(f"report {name}", "report", command("report", name, each=True)) for name in REPORTS},
 }
-"""Commands are measured with their start, which is most of it where the ledger is small."""
+"""Commands are measured with their start, which dominates in a small ledger."""

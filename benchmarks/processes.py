@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 120
 
 
 class CommandError(Exception):
-    """A command or role of a version failed; the message holds the end of what it printed."""
+    """A command or role of a version failed; the message holds the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Ledger:
 
     @contextmanager
     def up(self, *options: str) -> Iterator[subprocess.Popen[str]]:
-        """Run `up` for as long as the context lasts; it answers when the context begins."""
+        """Run `up` in a context that begins when it answers."""
         with self._started(self._command("up", *options), "is up") as process:
             yield process
 
     @contextmanager
     def role(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """Run roles in one process of their own for as long as the context lasts."""
+        """Run roles in one process while the context lasts."""
         with self._started(self._command("run", *words), " runs") as process:
             yield process
 
@@ -125,13 +125,13 @@ class Ledger:
             _end(process)
 
     def server_url(self, password: str) -> str:
-        """Return where the embedded server is now, for an upstream with this password."""
+        """Return the embedded server's current address, for an upstream with this password."""
         port = json.loads((self.data_dir / "server" / "address.json").read_text())["port"]
         return f"nats://upstream:{password}@127.0.0.1:{port}"
 
 
 def _until(process: subprocess.Popen[str], lines: IO[str], word: str, command: list[str]) -> None:
-    """Wait for the line that says that a process is ready."""
+    """Wait for the output line of a process that is ready."""
     read = []
     for line in lines:
         read.append(line)
@@ -142,7 +142,7 @@ def _until(process: subprocess.Popen[str], lines: IO[str], word: str, command: l
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a process by SIGTERM, so that it stops its children and its server; by SIGKILL where that takes too long."""
+    """Stop a process by SIGTERM, so that it stops its children and its server; by SIGKILL if that takes too long."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:

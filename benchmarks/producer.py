@@ -11,11 +11,11 @@ from ledger.nats.client import connect
 from ledger.store.log import Draft, Log
 
 NATS_URL = "BENCHMARK_NATS_URL"
-"""The environment variable that says where: its password stands on no command line."""
+"""The environment variable with the server's URL: its password must not be on a command line."""
 
 
 async def main(url: str, number: int) -> None:
-    """Batches of 500."""
+    """Append in batches of 500."""
     client = await connect(url, "producer")
     log = await Log.unstamped(client, "LIVE")
     for _ in range(0, number, 500):

@@ -1,8 +1,7 @@
-"""What our side of a benchmark spends its time on: ``python -m benchmarks.profile PART``.
+"""A profile of our side of a benchmark: ``python -m benchmarks.profile PART``.
 
-Prints, for each of our processes, the functions that were running in most of the samples in which it ran at all, and
-the share in which they were on the stack. py-spy takes the samples; on Linux it must be root, or trace its own
-children.
+Prints for each of our processes the functions that were running in most samples, and the share of samples in which
+they were on the stack. py-spy takes the samples; on Linux it must be root, or trace its own children.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _WAITING = (
 
 
 def samples_of(part: str) -> list[tuple[list[str], int]]:
-    """Stacks, outermost first, and how often each was seen while it was not waiting."""
+    """Return stacks, outermost first, with the number of samples in which each was running."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stacks"
         command = [
@@ -62,13 +61,13 @@ def samples_of(part: str) -> list[tuple[list[str], int]]:
     return [(stack.split(";"), int(count)) for stack, _, count in (line.rpartition(" ") for line in lines)]
 
 
-def shown(frame: str) -> str:
-    """A frame without its line."""
+def frame_text(frame: str) -> str:
+    """Return a frame without its line number."""
     return frame.rpartition(":")[0] + ")" if ":" in frame else frame
 
 
 def main() -> None:
-    """Profile, print."""
+    """Profile and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     samples = samples_of(parser.parse_args().part)
@@ -76,7 +75,7 @@ def main() -> None:
     on_stack: dict[str, Counter[str]] = {}
     for stack, count in samples:
         place = max(number for number, frame in enumerate(stack) if frame.startswith("process "))
-        process, frames = stack[place], [shown(frame) for frame in stack[place + 1 :]]
+        process, frames = stack[place], [frame_text(frame) for frame in stack[place + 1 :]]
         if not frames or frames[-1].startswith(_WAITING) or any("importlib" in frame for frame in frames):
             continue  # waiting, or starting up
         processes.setdefault(process, Counter())[frames[-1]] += count

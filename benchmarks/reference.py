@@ -1,4 +1,4 @@
-"""Make the last whole run the reference, and put its table into `docs/understand/performance.md`."""
+"""Store the last whole run as the reference, and write its table into `docs/understand/performance.md`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ BEGIN, END = "<!-- table: benchmarks/reference.json -->\n", "<!-- end of table -
 
 
 def with_table(page: str, table: str) -> str:
-    """The page with this table in its place."""
+    """Return the page with this table in place of the old one."""
     before, _, rest = page.partition(BEGIN)
     return before + BEGIN + table + END + rest.partition(END)[2]
 
 
 def main() -> None:
-    """The newest kept run at full size with every part."""
+    """Use the newest stored run of full size with every part."""
     for path in sorted(KEPT.glob("*.json"), reverse=True):
         document = json.loads(path.read_text())
         if document["scale"] == 1 and not document["only"]:

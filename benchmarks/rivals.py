@@ -46,7 +46,7 @@ ES_SQLITE, ES_POSTGRES, ES_JETSTREAM, RAW = (
 
 @contextlib.contextmanager
 def environments(folder: Path, session: Session) -> Iterator[dict[str, dict[str, str]]]:
-    """Settings of the `eventsourcing` library for each of its databases, while they run."""
+    """Yield the `eventsourcing` library's settings for each of its databases, while they run."""
     jetstream = {"PERSISTENCE_MODULE": "ledger.persistence", "NATS_URL": session.url}
     if ONLY_OURS in os.environ:
         yield {ES_JETSTREAM: jetstream}
@@ -76,7 +76,7 @@ def environments(folder: Path, session: Session) -> Iterator[dict[str, dict[str,
 
 
 def settings_of(envs: dict[str, dict[str, str]], folder: Path) -> dict[str, str]:
-    """What each database says of its durability; refuses to compare where one is laxer."""
+    """Return each database's durability settings; fail if one is less durable."""
     if ONLY_OURS in os.environ:
         return {}
     import psycopg
@@ -93,7 +93,7 @@ def settings_of(envs: dict[str, dict[str, str]], folder: Path) -> dict[str, str]
         for name in ("fsync", "synchronous_commit", "wal_sync_method"):
             row = connection.execute(f"SHOW {name}").fetchone()
             found[f"PostgreSQL {name}"] = str(row[0]) if row else ""
-    found["NATS sync_interval"] = "always"  # Session refuses a server that has another
+    found["NATS sync_interval"] = "always"  # Session refuses other values
     assert found["SQLite journal_mode"] == "wal"
     assert found["SQLite synchronous"] == "2"
     assert found["PostgreSQL fsync"] == found["PostgreSQL synchronous_commit"] == "on"
@@ -101,7 +101,7 @@ def settings_of(envs: dict[str, dict[str, str]], folder: Path) -> dict[str, str]
 
 
 class Recorders:
-    """An application recorder on each database, in streams or tables of its own; a context."""
+    """A context with an application recorder on each database, each with its own streams or tables."""
 
     def __init__(self, envs: dict[str, dict[str, str]], name: str) -> None:
         self._factories = {}
@@ -129,13 +129,13 @@ def _named(name: str, env: dict[str, str]) -> Any:
 
 
 def stored_events(number: int) -> list[StoredEvent]:
-    """The first events of a new aggregate."""
+    """Return the first events of a new aggregate."""
     identifier = uuid4()
     return [StoredEvent(identifier, version, "bench:Taken", STATE) for version in range(1, number + 1)]
 
 
 def forget(recorder: ApplicationRecorder) -> None:
-    """What a recorder of ours remembers of what it read, as after a start."""
+    """Clear the cache of a recorder of ours, as after a start."""
     if isinstance(recorder, JetStreamRecorder):
         recorder._sequences._cache = StreamCache()  # noqa: SLF001 - a cold start without the start
 
@@ -144,7 +144,7 @@ def forget(recorder: ApplicationRecorder) -> None:
 
 
 async def raw_batch(client: Client, subject: str, payloads: list[bytes]) -> None:
-    """One atomic batch, by hand, as nats-py has no helper."""
+    """Append one atomic batch without a helper, since nats-py has none."""
     batch = secrets.token_hex(8)
     for number, payload in enumerate(payloads, 1):
         headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
@@ -156,7 +156,7 @@ async def raw_batch(client: Client, subject: str, payloads: list[bytes]) -> None
 
 
 async def raw_follow(client: Client, stream: str, subject: str, n: int, start: int = 1) -> float:
-    """nats-py's ordered consumer over n messages of a stream; how many a second."""
+    """Return messages a second with nats-py's ordered consumer over n messages of a stream."""
     done, seen = asyncio.Event(), 0
 
     async def count(_message: Any) -> None:
@@ -184,7 +184,7 @@ async def raw_follow(client: Client, stream: str, subject: str, n: int, start: i
 
 
 async def make_stream(client: Any, name: str) -> None:
-    """A stream like LEDGER for a benchmark's own messages: ``bench.<name>.>``."""
+    """Create a stream like LEDGER for a benchmark's messages: ``bench.<name>.>``."""
     from config import topology
 
     config = topology.stream_configs()[1] | {"name": name, "subjects": [f"bench.{name}.>"]}
@@ -193,7 +193,7 @@ async def make_stream(client: Any, name: str) -> None:
 
 
 async def in_flight(work: Callable[[int], Awaitable[object]], numbers: range, width: int) -> float:
-    """How many a second with so many at once."""
+    """Return operations a second with so many in flight."""
     waiting = iter(numbers)
 
     async def worker() -> None:

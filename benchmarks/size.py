@@ -1,8 +1,10 @@
-"""How large an installation is: the package in an environment of its own, without extras, by distribution.
+"""The installed size of the package in a separate environment, without extras, by distribution.
 
+```
     python -m benchmarks.size [--extra archive] [--json]
+```
 
-Exit status 1 where the base is larger than `MOST_MB`.
+Exit status 1 if the base is larger than `MOST_MB`.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def measured(extras: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, and fail where the base is too large."""
+    """Measure, print, and fail if the base is too large."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.size", description=__doc__)
     parser.add_argument("--extra", action="append", default=[], help="install this extra too; repeatable")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -1,4 +1,4 @@
-"""Worlds of real traffic: who bought, and who handled what, as it was; agents, goodwill and amounts from a seed."""
+"""Worlds of real traffic: real purchases and contacts, with simulated agents, goodwill and amounts."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class _Envelope(msgspec.Struct):
     data: msgspec.Raw
 
 
-def there() -> list[str]:
-    """The streams whose files are there."""
+def available_streams() -> list[str]:
+    """Return the streams whose files exist."""
     return [name for name, file in FILES.items() if (DATA / file).exists()]
 
 
 @cache
-def _told(name: str) -> list[tuple[float, Any]]:
-    """The busiest ninety days of a stream, as (seconds since its first day, fact)."""
+def _busiest_days(name: str) -> list[tuple[float, Any]]:
+    """Return the busiest ninety days of a stream, as (seconds since its first day, fact)."""
     made = import_events(load_mapping(name), [DATA / FILES[name]], Outcome(), lambda _bytes: None)
     told = list[tuple[float, Any]]()
     for one in made:
@@ -63,32 +63,32 @@ class StreamWorld(World):
         self._names: dict[str, int] = {}
 
     def honest(self) -> None:
-        """A contact for some purchases, or for what people handled; goodwill on one contact of five; shifts, thanks."""
+        """Add contacts for some purchases or handled cases, goodwill on one contact of five, shifts and thanks."""
         staff, busy = random.Random(self.seed), dict[str, list[float]]()
-        for at, body in _told(self.stream):
+        for at, body in _busiest_days(self.stream):
             agent = self._agent(staff, body)
             if isinstance(body, facts.PurchaseCompleted):
-                self.tell(at, body)
+                self.add_event(at, body)
                 if staff.random() < 0.5 and body.customer_id:
                     later = at + HOUR + staff.random() * 2 * DAY
-                    interaction = self.contact(later, agent, body.customer_id)
+                    interaction = self.add_contact(later, agent, body.customer_id)
                     order = body.order_id if body.total.minor > 2_000 else None
                     self._serve(staff, busy, later, agent, body.customer_id, interaction, order)
             elif isinstance(body, facts.InteractionOpened):
-                self.tell(at, msgspec.structs.replace(body, agent_id=agent, customer_id=self.new("C")))
+                self.add_event(at, msgspec.structs.replace(body, agent_id=agent, customer_id=self.new("C")))
                 self._serve(staff, busy, at + 60, agent, self.new("C"), body.interaction_id, None)
             elif isinstance(body, facts.InteractionTransferred):
-                self.tell(at, msgspec.structs.replace(body, to_agent_id=agent))
+                self.add_event(at, msgspec.structs.replace(body, to_agent_id=agent))
         for agent, start, end in _shifts(busy):
-            self.tell(start, facts.ShiftStarted(employee_id=agent))
-            self.tell(end, facts.ShiftEnded(employee_id=agent))
+            self.add_event(start, facts.ShiftStarted(employee_id=agent))
+            self.add_event(end, facts.ShiftEnded(employee_id=agent))
             if staff.random() < 0.1:
-                self.thanks(start, agent, f"A-{staff.randrange(self.agents)}")
+                self.add_thanks(start, agent, f"A-{staff.randrange(self.agents)}")
             if staff.random() < 0.15:
-                self.asks(start + HOUR, agent, f"M-{staff.randrange(5)}", yes=staff.random() < 0.9)
+                self.add_escalation(start + HOUR, agent, f"M-{staff.randrange(5)}", yes=staff.random() < 0.9)
 
     def _agent(self, staff: random.Random, body: Any) -> str:
-        """Whoever really handled it, under a number; for a purchase one of sixty."""
+        """Return the number of the person that handled it; for a purchase one of sixty agents."""
         name = getattr(body, "agent_id", None) or getattr(body, "to_agent_id", None)
         return f"A-{self._names.setdefault(name, len(self._names))}" if name else f"A-{staff.randrange(self.agents)}"
 
@@ -104,10 +104,10 @@ class StreamWorld(World):
     ) -> None:
         busy.setdefault(agent, []).append(at)
         if staff.random() < 0.2:
-            self.gives(
+            self.add_action(
                 at + 300,
                 agent,
-                min(self._amount(), 1_999),
+                min(self.random_amount(), 1_999),
                 customer,
                 interaction,
                 order=order,
@@ -116,12 +116,12 @@ class StreamWorld(World):
 
 
 def _shifts(busy: dict[str, list[float]]) -> Iterator[tuple[str, float, float]]:
-    """On duty from an hour before the first to an hour after the last thing done, where four hours lie between."""
+    """Return shifts from an hour before the first to an hour after the last activity, separated by four hours."""
     for agent, times in busy.items():
         times.sort()
         begins = [place for place, at in enumerate(times) if place == 0 or at - times[place - 1] > 4 * HOUR]
         for begin, end in pairwise([*begins, len(times)]):
             start, last = times[begin] - HOUR, times[end - 1] + HOUR
-            while start < last:  # an account that works around the clock is several people, one after the other
+            while start < last:  # an account that is used around the clock gets several shifts
                 yield agent, start, min(start + 12 * HOUR, last)
                 start += 12 * HOUR

@@ -21,7 +21,7 @@ _COMPLETE = ".complete"
 
 
 class VersionError(Exception):
-    """A commit that cannot be checked out or set up; the message says why and what to do."""
+    """A commit that cannot be checked out or set up; the message gives the cause and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Version:
 
 
 def present() -> Version:
-    """Return this checkout with all that is not committed."""
+    """Return this checkout, including uncommitted changes."""
     return Version("present", ROOT, Path(sys.executable).parent)
 
 
@@ -82,7 +82,7 @@ def checked_out(commit: str, *, instead: tuple[str, ...] = ()) -> Version:
     with (CACHE / f"{folder.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _COMPLETE).exists():
-            sys.stderr.write(f"checking out {commit[:7]} and setting it up in {folder.relative_to(ROOT)} ...\n")
+            sys.stderr.write(f"checking out {commit[:7]} and context it up in {folder.relative_to(ROOT)} ...\n")
             _check_out(commit, folder)
             _run(["make", "setup"], folder, version.environment())
             if instead:
@@ -93,7 +93,7 @@ def checked_out(commit: str, *, instead: tuple[str, ...] = ()) -> Version:
 
 
 def _check_out(commit: str, folder: Path) -> None:
-    """Add a work tree, in the place of one that was begun and not completed."""
+    """Add a work tree, replacing an incomplete one."""
     shutil.rmtree(folder, ignore_errors=True)
     _run(["git", "worktree", "prune"], ROOT)
     _run(["git", "worktree", "add", "--force", "--detach", str(folder), commit], ROOT)

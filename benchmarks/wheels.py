@@ -1,8 +1,10 @@
-"""Whether every dependency has wheels for every supported system, asked of the package registry.
+"""A check that every dependency has wheels for every supported system, by the package registry.
 
+```
     python -m benchmarks.wheels
+```
 
-Nothing is installed. Exit status 1 where a wheel is missing.
+Nothing is installed. Exit status 1 if a wheel is missing.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ PYTHONS = ("3.12", "3.13")
 
 
 def missing(system: str, python: str) -> str:
-    """Return what pip says of the wheels of the image's packages for a system; nothing where all are there."""
+    """Return pip's message on missing wheels of the image's packages for a system; empty if there is none."""
     name, tags = SYSTEMS[system]
     needed = [Requirement(line) for line in pins((ROOT / "requirements-image.txt").read_text())]
     marks = {
@@ -60,7 +62,7 @@ def missing(system: str, python: str) -> str:
 
 
 def main() -> None:
-    """Ask for every system and Python."""
+    """Check every system and Python version."""
     failed = False
     for system in SYSTEMS:
         for python in PYTHONS:

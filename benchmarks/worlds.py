@@ -1,4 +1,4 @@
-"""Worlds whose truth is known: customers who buy, have problems and are helped, with an effect or without one."""
+"""Simulated worlds with a known effect: customers who buy, have problems and are helped, with or without an effect."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ RAISED_ON = (330, 400, 470)
 """Days on which a third of the teams each had its limit raised, in the staggered world; the last third never."""
 
 
-class Seen(NamedTuple):
-    """What a ledger would know, and the truth."""
+class SimulatedWorld(NamedTuple):
+    """A ledger's knowledge of a world, and the true effect."""
 
     buying: History
     problem: Moments
@@ -28,11 +28,11 @@ class Seen(NamedTuple):
     drawn: Flags
     ratio: Floats
     gain: Floats
-    """By customer: 1 where they come back within the window if helped, and would not have come anyway."""
+    """By customer: 1 for one who returns within the window if helped, and would not have returned anyway."""
 
 
-def world(name: str, seed: int, effect: float, window: int = 90) -> Seen:
-    """One world: `helped at random`, `selection`, `regression`, `trial`, `staggered`, `step` or `bunched`."""
+def world(name: str, seed: int, effect: float, window: int = 90) -> SimulatedWorld:
+    """Return a world: `helped at random`, `selection`, `regression`, `trial`, `staggered`, `step` or `bunched`."""
     rng = np.random.default_rng([seed, len(name), 77])
     rate = rng.gamma(2.0, 1 / 120, CUSTOMERS)  # purchases a day; one in sixty days
     problem_day = rng.uniform(FIRST_PROBLEM, LAST_PROBLEM, CUSTOMERS)
@@ -41,10 +41,10 @@ def world(name: str, seed: int, effect: float, window: int = 90) -> Seen:
     drawn = lot < TEAMS // 2
     ratio = rng.uniform(0.4, 1.6, CUSTOMERS)
     days, who = _purchases(rng, rate)
-    if name == "regression":  # problems come to those who just bought more than they use to
+    if name == "regression":  # problems follow unusually frequent purchases
         problem_day, chance = _after_a_burst(rng, days, who, problem_day)
         helped = rng.random(CUSTOMERS) < chance
-    elif name == "selection":  # who buys much is known by name, and given more readily
+    elif name == "selection":  # frequent buyers are helped more often
         helped = rng.random(CUSTOMERS) < 1 / (1 + np.exp(-(rate - rate.mean()) / rate.std() * 1.5))
     elif name == "trial":
         helped = drawn[team]
@@ -53,7 +53,9 @@ def world(name: str, seed: int, effect: float, window: int = 90) -> Seen:
         helped = problem_day > raised[team]
     elif name in {"step", "bunched"}:
         if name == "bunched":
-            near = (ratio > 1) & (ratio < 1.15) & (rng.random(CUSTOMERS) < 0.7)  # they ask for less
+            near = (
+                (ratio > 1) & (ratio < 1.15) & (rng.random(CUSTOMERS) < 0.7)
+            )  # amounts are lowered to stay below the limit
             ratio = np.where(near, 0.99, ratio)
         helped = ratio <= 1
     else:  # help depends on the reason alone
@@ -67,11 +69,11 @@ def world(name: str, seed: int, effect: float, window: int = 90) -> Seen:
     buying = History(who, at, np.full(who.size, 2_000) + rng.integers(-500, 500, who.size))
     buying.first, buying.last = _START, _START + DAYS * DAY
     problem = Moments(np.arange(CUSTOMERS), (_START + problem_day * DAY).astype(np.int64))
-    return Seen(buying, problem, helped, reason, team, drawn, ratio, (moved & ~came_anyway).astype(float))
+    return SimulatedWorld(buying, problem, helped, reason, team, drawn, ratio, (moved & ~came_anyway).astype(float))
 
 
 def day_at(day: float) -> int:
-    """The moment of a day."""
+    """Return the time of a day."""
     return int(_START + day * DAY)
 
 
@@ -87,7 +89,7 @@ def _came(days: Floats, who: Ints, problem_day: Floats, window: int) -> Flags:
 
 
 def _after_a_burst(rng: np.random.Generator, days: Floats, who: Ints, problem_day: Floats) -> tuple[Floats, Floats]:
-    """Days on which somebody had bought much within thirty days, where there was one; helped more often then."""
+    """Return days after at least two purchases in thirty days, if there are any; help is more frequent then."""
     found, chance = problem_day.copy(), np.full(problem_day.size, 0.1)
     for customer in range(problem_day.size):
         mine = np.sort(days[who == customer])

@@ -1,4 +1,4 @@
-"""The seal and the archive at a million events: sealed, verified, proved, archived and restored."""
+"""The seal and the archive at a million events: sealing, verification, proofs, archive and restore."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.contest import Run
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
 
 NEEDED = "target"
 EVENTS = 1_000_000
 PROOFS = 2_000
 
 
-async def seals(setting: Setting) -> list[Contest]:
-    """Each once over the whole log, since it is long; the reading of the same log beside what reads it."""
-    number = setting.scaled(EVENTS)
-    folder = setting.folder / "million"
+async def seals(context: BenchmarkContext) -> list[Contest]:
+    """Measure each once over the whole log, beside the reading of the same log."""
+    number = context.scaled(EVENTS)
+    folder = context.folder / "million"
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
         await fill(session, number)
         work = _Work(session, number)
@@ -43,40 +43,49 @@ async def seals(setting: Setting) -> list[Contest]:
             await contest(
                 "seal, tiles and checkpoints",
                 "events per s",
-                {"seal": work.seal, "only reading the log": work.read, NEEDED: needed(20_000)},
+                {"seal": work.seal, "only reading the log": work.read, NEEDED: constant_target(20_000)},
                 needs={NEEDED: 1},
                 rounds=1,
             ),
             await contest(
                 "verify, from the stream",
                 "events per s",
-                {"audit verify": work.verify, "only reading the log": work.read, NEEDED: needed(40_000)},
+                {"audit verify": work.verify, "only reading the log": work.read, NEEDED: constant_target(40_000)},
                 needs={NEEDED: 1},
                 rounds=1,
             ),
             await contest(
                 "archive, to Parquet",
                 "events per s",
-                {"archive": work.archive, "only reading the log": work.read, NEEDED: needed(50_000)},
+                {"archive": work.archive, "only reading the log": work.read, NEEDED: constant_target(50_000)},
                 needs={NEEDED: 1},
                 rounds=1,
             ),
             await contest(
                 "verify, from the archive",
                 "leaves per s",
-                {"all cores": work.verify_archive(None), "one thread": work.verify_archive(1), NEEDED: needed(500_000)},
+                {
+                    "all cores": work.verify_archive(None),
+                    "one thread": work.verify_archive(1),
+                    NEEDED: constant_target(500_000),
+                },
                 needs={NEEDED: 1},
             ),
-            await contest("a proof made, median", "ms", {"prove": work.prove, NEEDED: needed(5)}, needs={NEEDED: 1}),
             await contest(
-                "a proof checked, median", "ms", {"verify-proof": work.check, NEEDED: needed(1)}, needs={NEEDED: 1}
+                "a proof made, median", "ms", {"prove": work.prove, NEEDED: constant_target(5)}, needs={NEEDED: 1}
+            ),
+            await contest(
+                "a proof checked, median",
+                "ms",
+                {"verify-proof": work.check, NEEDED: constant_target(1)},
+                needs={NEEDED: 1},
             ),
         ]
         results.append(
             await contest(
                 "from an event to its signed checkpoint, the slowest of 100",
                 "ms",
-                {"run seal": lambda _round: _delay(setting), NEEDED: needed(1_000)},
+                {"run seal": lambda _round: _delay(context), NEEDED: constant_target(1_000)},
                 needs={NEEDED: 1},
                 rounds=1,
             )
@@ -85,7 +94,7 @@ async def seals(setting: Setting) -> list[Contest]:
         await contest(
             "restore, into an empty server",
             "events per s",
-            {"restore": _restoring(setting.folder, folder, number), NEEDED: needed(20_000)},
+            {"restore": _restoring(context.folder, folder, number), NEEDED: constant_target(20_000)},
             needs={NEEDED: 1},
             rounds=1,
         )
@@ -94,13 +103,13 @@ async def seals(setting: Setting) -> list[Contest]:
 
 
 async def fill(session: Session, number: int) -> None:
-    """So many purchases, a thousand a batch."""
+    """Record so many purchases, a thousand a batch."""
     for at in range(0, number, 1000):
         await session.log.append([Draft("ledger.fact.bench", fact(one)) for one in range(at, min(at + 1000, number))])
 
 
-def needed(figure: float) -> Run:
-    """A figure to be held against."""
+def constant_target(figure: float) -> Run:
+    """Return a constant target as a contestant."""
 
     async def run(_round: int) -> float:
         return figure
@@ -109,7 +118,7 @@ def needed(figure: float) -> Run:
 
 
 class _Work:
-    """What is timed, over one log."""
+    """Timed operations on one log."""
 
     def __init__(self, session: Session, number: int) -> None:
         self._session = session
@@ -151,7 +160,7 @@ class _Work:
         return median(self._proofs()[0])
 
     def _proofs(self) -> tuple[list[float], list[Proof]]:
-        """Proofs of positions all over, each from tiles that were not read before."""
+        """Make proofs of positions all over the log, each from tiles that were not read before."""
         newest = self._seal.checkpoint()
         assert newest is not None
         took, proofs = list[float](), list[Proof]()
@@ -170,17 +179,17 @@ class _Work:
         return median(took)
 
 
-async def _delay(setting: Setting) -> float:
-    """Milliseconds, with an event every tenth of a second."""
-    session, slowest = setting.session, 0.0
-    async with setting.role("seal"):
+async def _delay(context: BenchmarkContext) -> float:
+    """Return milliseconds until an event is sealed, with an event every tenth of a second."""
+    session, slowest = context.session, 0.0
+    async with context.role("seal"):
         seal = seal_folder(session.data_dir)
         for number in range(101):
             position = await session.log.append([Draft("ledger.fact.bench", fact(number))])
             begun = time.perf_counter()
             while (newest := seal.checkpoint()) is None or newest.size < position:  # noqa: ASYNC110 - a file tells
                 await asyncio.sleep(0.005)
-            if number:  # the first one waits for the role to start, and to seal what was there
+            if number:  # the first one also waits for the start of the role and the sealing of older events
                 slowest = max(slowest, time.perf_counter() - begun)
             await asyncio.sleep(0.1)
     return slowest * 1000

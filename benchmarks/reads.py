@@ -1,4 +1,4 @@
-"""Reading: one aggregate, the whole log, and following it live."""
+"""Reads: one aggregate, the whole log, and following it live."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from eventsourcing.persistence import ApplicationRecorder
 
     from benchmarks.contest import Run
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
 
 BUDGET = "ledger, a budget"
 FOLLOWER = "ledger, Follower"
 COLD = f"{ES_JETSTREAM}, first read"
 
 
-class Tab(Aggregate):
-    """What an action means to a budget, in the library's own words."""
+class BudgetAggregate(Aggregate):
+    """An aggregate of the library with the effect of actions on a budget."""
 
     @event("Opened")
     def __init__(self, granted_minor: int) -> None:
@@ -50,23 +50,23 @@ class Tab(Aggregate):
 
     @event("Taken")
     def take(self, amount_minor: int, customer_id: str, interaction_id: str, kind: str, reason: str) -> None:
-        """One action."""
+        """Take an action."""
         self.left_minor -= amount_minor
 
 
-async def aggregates(setting: Setting) -> list[Contest]:
-    """Loading one aggregate of 10, 100 and 1000 events, in milliseconds."""
+async def aggregates(context: BenchmarkContext) -> list[Contest]:
+    """Measure the loading of one aggregate with 10, 100 and 1000 events, in milliseconds."""
     results = []
     apps: dict[str, Application[Any]] = {
-        name: Application(env | {"NATS_STREAM": f"tabs{secrets.token_hex(3)}"}) for name, env in setting.envs.items()
+        name: Application(env | {"NATS_STREAM": f"tabs{secrets.token_hex(3)}"}) for name, env in context.envs.items()
     }
     try:
         for size in (10, 100, 1000):
-            subject = await budget_of_actions(setting.session.log, size)
-            times = setting.scaled(max(20, 20_000 // size // 10))
-            contestants: dict[str, Run] = {BUDGET: _budget(setting, subject, times)}
+            subject = await budget_of_actions(context.session.log, size)
+            times = context.scaled(max(20, 20_000 // size // 10))
+            contestants: dict[str, Run] = {BUDGET: _budget(context, subject, times)}
             for name, app in apps.items():
-                tab = Tab(10**9)
+                tab = BudgetAggregate(10**9)
                 for number in range(size - 1):
                     tab.take(500, "C-00001", f"I-{number:05d}", "refund", "late")
                 app.save(tab)
@@ -74,7 +74,7 @@ async def aggregates(setting: Setting) -> list[Contest]:
             contestants[COLD] = _loads(apps[ES_JETSTREAM], tab.id, times, cold=True)
             needs = {ES_POSTGRES: 1.0} if size == 100 else {}
             results.append(
-                await contest(f"load an aggregate of {size} events", "ms", contestants, needs=needs, cpu_of=setting.cpu)
+                await contest(f"load an aggregate of {size} events", "ms", contestants, needs=needs, cpu_of=context.cpu)
             )
     finally:
         for app in apps.values():
@@ -82,12 +82,12 @@ async def aggregates(setting: Setting) -> list[Contest]:
     return results
 
 
-def _budget(setting: Setting, subject: str, times: int) -> Run:
+def _budget(context: BenchmarkContext, subject: str, times: int) -> Run:
     async def run(_round: int) -> float:
         took = []
         for _ in range(times):
             begun = time.perf_counter()
-            await load_budget(setting.session.log, subject)
+            await load_budget(context.session.log, subject)
             took.append((time.perf_counter() - begun) * 1000)
         return median(took)
 
@@ -112,27 +112,27 @@ def _loads(app: Application[Any], identifier: Any, times: int, *, cold: bool = F
 # ---------------------------------------------------------------------- the whole log
 
 
-async def replays(setting: Setting) -> list[Contest]:
-    """Everything from the first event, as fast as it goes."""
-    number = setting.scaled(50_000) // 1000 * 1000 or 1000
-    await make_stream(setting.session.client, "REPLAY")
-    log = await Log.unstamped(setting.session.client, "REPLAY")
-    with Recorders(setting.envs, "replay") as recorders:
+async def replays(context: BenchmarkContext) -> list[Contest]:
+    """Measure the reading of all events from the first one."""
+    number = context.scaled(50_000) // 1000 * 1000 or 1000
+    await make_stream(context.session.client, "REPLAY")
+    log = await Log.unstamped(context.session.client, "REPLAY")
+    with Recorders(context.envs, "replay") as recorders:
         for _ in range(0, number, 1000):
             await log.append([Draft("bench.REPLAY.x", STATE)] * 1000)
             for recorder in recorders.values():
                 recorder.insert_events(stored_events(1000))
         contestants: dict[str, Run] = {
-            FOLLOWER: _follows(setting, log, number),
-            f"{RAW}, ordered consumer": _raw_replay(setting, number),
+            FOLLOWER: _follows(context, log, number),
+            f"{RAW}, ordered consumer": _raw_replay(context, number),
         }
         contestants |= {name: _selects(recorder, number) for name, recorder in recorders.items()}
-        return [await contest("replay of a log", "per s", contestants, cpu_of=setting.cpu)]
+        return [await contest("replay of a log", "per s", contestants, cpu_of=context.cpu)]
 
 
-def _follows(setting: Setting, log: Log, number: int) -> Run:
+def _follows(context: BenchmarkContext, log: Log, number: int) -> Run:
     async def run(_round: int) -> float:
-        client = await setting.session.connection("bench")
+        client = await context.session.connection("bench")
         begun, seen = time.perf_counter(), 0
         async for batch in Follower(client, log, "bench").batches(until=number):
             seen += len(batch)
@@ -142,9 +142,9 @@ def _follows(setting: Setting, log: Log, number: int) -> Run:
     return run
 
 
-def _raw_replay(setting: Setting, number: int) -> Run:
+def _raw_replay(context: BenchmarkContext, number: int) -> Run:
     async def run(_round: int) -> float:
-        return await raw_follow(setting.raw, "REPLAY", "bench.REPLAY.>", number)
+        return await raw_follow(context.raw, "REPLAY", "bench.REPLAY.>", number)
 
     return run
 
@@ -162,18 +162,18 @@ def _selects(recorder: ApplicationRecorder, number: int) -> Run:
 # ---------------------------------------------------------------------- live
 
 
-async def live(setting: Setting) -> list[Contest]:
-    """Following while another process appends in batches of 500 as fast as it can: first to last event seen."""
-    number = setting.scaled(40_000) // 500 * 500 or 500
-    await make_stream(setting.session.client, "LIVE")
-    log = await Log.unstamped(setting.session.client, "LIVE")
+async def live(context: BenchmarkContext) -> list[Contest]:
+    """Measure live following of another process that appends batches of 500, from the first to the last event."""
+    number = context.scaled(40_000) // 500 * 500 or 500
+    await make_stream(context.session.client, "LIVE")
+    log = await Log.unstamped(context.session.client, "LIVE")
     await log.append([Draft("bench.LIVE.x", STATE)])
 
     async def ours(_round: int) -> float:
         start = await log.last_position()
-        client = await setting.session.connection("bench")
+        client = await context.session.connection("bench")
         follower = Follower(client, log, "bench", ReadCursor(start))
-        producer = await _producer(setting, number)
+        producer = await _producer(context, number)
         begun, first = 0.0, 0
         async for batch in follower.batches(until=start + number):
             if not begun:
@@ -195,7 +195,7 @@ async def live(setting: Setting) -> list[Contest]:
 
         from nats.js.api import ConsumerConfig, DeliverPolicy
 
-        subscription = await setting.raw.jetstream().subscribe(
+        subscription = await context.raw.jetstream().subscribe(
             "bench.LIVE.>",
             stream="LIVE",
             ordered_consumer=True,
@@ -204,7 +204,7 @@ async def live(setting: Setting) -> list[Contest]:
             pending_bytes_limit=-1,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=start + 1),
         )
-        producer = await _producer(setting, number)
+        producer = await _producer(context, number)
         await done.wait()
         speed = rate(number - 1, begun)
         await subscription.unsubscribe()
@@ -213,11 +213,11 @@ async def live(setting: Setting) -> list[Contest]:
 
     ordered = f"{RAW}, ordered consumer"
     return [
-        await contest("live follow", "per s", {FOLLOWER: ours, ordered: raw}, needs={ordered: 0.5}, cpu_of=setting.cpu)
+        await contest("live follow", "per s", {FOLLOWER: ours, ordered: raw}, needs={ordered: 0.5}, cpu_of=context.cpu)
     ]
 
 
-async def _producer(setting: Setting, number: int) -> asyncio.subprocess.Process:
+async def _producer(context: BenchmarkContext, number: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.producer", str(number), env=os.environ | {NATS_URL: setting.session.url}
+        sys.executable, "-m", "benchmarks.producer", str(number), env=os.environ | {NATS_URL: context.session.url}
     )

@@ -1,4 +1,4 @@
-"""Reports at a million events, and history judged by another policy: what a manager waits for."""
+"""Reports at a million events, and the simulation of another policy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from benchmarks.contest import Contest, contest
-from benchmarks.sealing import NEEDED, needed
+from benchmarks.seal import NEEDED, constant_target
 from config import topology
 from config.settings import load_settings
 from consumers.decisions.budget_repository import subject_of
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from benchmarks.contest import Run
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
 
 EVENTS = 1_000_000
 DAYS, AGENTS, TEAMS, CUSTOMERS = 720, 500, 24, 50_000
@@ -63,10 +63,10 @@ POLICY: dict[str, Any] = {
 }
 
 
-async def reports(setting: Setting) -> list[Contest]:
-    """Each report once its views are current; decisions judged anew per second."""
-    number = setting.scaled(EVENTS)
-    folder = setting.folder / "worth"
+async def reports(context: BenchmarkContext) -> list[Contest]:
+    """Measure each report with current views, and simulated decisions a second."""
+    number = context.scaled(EVENTS)
+    folder = context.folder / "worth"
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
         decisions = await fill(session, number)
         read, policy = partial(read_view, session), await policy_in_force(session.log)
@@ -82,11 +82,13 @@ async def reports(setting: Setting) -> list[Contest]:
             await make()  # the views come to the end of the log
             title = f"report {name} at {number:,} events"
             found.append(
-                await contest(title, "s", {"ledger": _timed(make), NEEDED: needed(5)}, needs={NEEDED: 1}, rounds=3)
+                await contest(
+                    title, "s", {"ledger": _timed(make), NEEDED: constant_target(5)}, needs={NEEDED: 1}, rounds=3
+                )
             )
         stricter = dict(POLICY, roles={"agent": POLICY["roles"]["agent"] | {"per_interaction": "24.00"}})
         for title, document in (("the policy in force", POLICY), ("another policy", stricter)):
-            runs: dict[str, Run] = {"ledger": _judged(session, document, decisions), NEEDED: needed(20_000)}
+            runs: dict[str, Run] = {"ledger": _judged(session, document, decisions), NEEDED: constant_target(20_000)}
             found.append(await contest(f"what-if, {title}", "decisions/s", runs, needs={NEEDED: 1}, rounds=3))
     return found
 
@@ -114,10 +116,10 @@ def _judged(session: Session, document: dict[str, Any], decisions: int) -> Run:
 
 
 async def fill(session: Session, number: int) -> int:
-    """An organisation's two years; how many decisions there are in it."""
+    """Record two years of an organisation; return the number of decisions."""
     organisation = _Organisation(number)
     batch: list[Draft] = []
-    for draft in organisation.lives():
+    for draft in organisation.drafts():
         batch.append(draft)
         if len(batch) == 1000:
             await session.log.append(batch)
@@ -128,7 +130,7 @@ async def fill(session: Session, number: int) -> int:
 
 
 class _Organisation:
-    """Drafts in the order of time: a fifth decisions, the rest what goes on around them."""
+    """Drafts in order of time: a fifth are decisions, the others are the facts around them."""
 
     def __init__(self, number: int) -> None:
         self.decisions = 0
@@ -141,8 +143,8 @@ class _Organisation:
         self._budgets: dict[str, Budget] = {}
         self._given: dict[str, list[Gift]] = {}
 
-    def lives(self) -> Iterator[Draft]:
-        """Everything that is recorded."""
+    def drafts(self) -> Iterator[Draft]:
+        """Yield all drafts."""
         cause = RequestContext(source="bench", request_id="policy", request_sha256="00" * 32, seen_position=0)
         record = PolicyPublished(policy=POLICY, version=1, published_by="owner", sha256="", **cause.answer())
         yield Draft(topology.POLICY_SUBJECT, stored_form(record, _BEGAN))

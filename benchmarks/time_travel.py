@@ -1,4 +1,4 @@
-"""Time travel at a million events: balances as of any point, beside folding the log up to it."""
+"""Time travel at a million events: balances as of any position, beside a fold of the log up to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.runtime.session import Session
 from benchmarks.contest import Contest, contest
 from benchmarks.ledgers import budget_drafts
-from benchmarks.sealing import NEEDED, needed
+from benchmarks.seal import NEEDED, constant_target
 from config.settings import load_settings
 from ledger.store.log import Draft
 from projections.engine import storage
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from benchmarks.contest import Run
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
 
 EVENTS = 1_000_000
 A_BUDGET = 1_000
 POINTS = 20
 
 
-async def travels(setting: Setting) -> list[Contest]:
-    """All balances at random points of the log, the slowest of them; and what it costs to keep."""
-    number = setting.scaled(EVENTS)
-    folder = setting.folder / "travel"
+async def travels(context: BenchmarkContext) -> list[Contest]:
+    """Measure all balances at random positions, the slowest of them, and the cost of the history."""
+    number = context.scaled(EVENTS)
+    folder = context.folder / "travel"
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
         await _fill(session, number // A_BUDGET)
         views, reader = storage.views_folder(folder), await session.connection("fold")
@@ -53,7 +53,7 @@ async def travels(setting: Setting) -> list[Contest]:
     result = await contest(
         "balances as of any point, the slowest of 20",
         "ms",
-        {"the view": slowest, "folding the log again": fold, NEEDED: needed(1000)},
+        {"the view": slowest, "folding the log again": fold, NEEDED: constant_target(1000)},
         needs={NEEDED: 1},
     )
     size = await contest(
@@ -77,7 +77,7 @@ def _took(connection: sa.Connection, position: int) -> float:
 
 
 async def _fill(session: Session, budgets: int) -> None:
-    """Budgets of a thousand events each, written side by side: an event of each in turn."""
+    """Record budgets of a thousand events each, interleaved."""
     template = budget_drafts("B-000000", A_BUDGET, datetime.now(UTC))
     for event in template:
         for at in range(0, budgets, 1000):

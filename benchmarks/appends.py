@@ -1,4 +1,4 @@
-"""Durable appends: one at a time, in flight, in batches."""
+"""Durable appends: sequential, concurrent and in batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 from eventsourcing.application import Application
 
 from benchmarks.contest import Contest, contest, rate
-from benchmarks.reading import Tab
+from benchmarks.reads import BudgetAggregate
 from benchmarks.rivals import (
     ES_POSTGRES,
     ES_SQLITE,
@@ -29,52 +29,52 @@ if TYPE_CHECKING:
     from eventsourcing.persistence import ApplicationRecorder
 
     from benchmarks.contest import Run
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
 
 LOG = "ledger, Log.append"
 ONE_A_SAVE = {ES_SQLITE: f"{ES_SQLITE}, one an app.save", ES_POSTGRES: f"{ES_POSTGRES}, one an app.save"}
-"""As an application of the library stores what its users do, one after the other."""
+"""An application of the library stores its users' events like this, one after the other."""
 SUBJECT = "bench.APPEND.x"
 WIDTH = 64
 
 
-async def appends(setting: Setting) -> list[Contest]:
-    """All of them."""
-    await make_stream(setting.session.client, "APPEND")
-    log = await Log.unstamped(setting.session.client, "APPEND")
+async def appends(context: BenchmarkContext) -> list[Contest]:
+    """Run all benchmarks of appends."""
+    await make_stream(context.session.client, "APPEND")
+    log = await Log.unstamped(context.session.client, "APPEND")
     results = []
-    with Recorders(setting.envs, "append") as recorders:
-        number = setting.scaled(2_000)
+    with Recorders(context.envs, "append") as recorders:
+        number = context.scaled(2_000)
         results.append(
             await contest(
                 "append, one at a time",
                 "per s",
-                {LOG: _ours(log, 1, number), RAW: _raw_single(setting, number)}
+                {LOG: _ours(log, 1, number), RAW: _raw_single(context, number)}
                 | {name: _saves(recorder, 1, number) for name, recorder in recorders.items()},
-                cpu_of=setting.cpu,
+                cpu_of=context.cpu,
             )
         )
         results.append(
             await contest(
                 f"append, {WIDTH} in flight",
                 "per s",
-                {LOG: _ours_in_flight(log, number), RAW: _raw_in_flight(setting, number)}
+                {LOG: _ours_in_flight(log, number), RAW: _raw_in_flight(context, number)}
                 | {name: _saves_in_threads(recorder, number) for name, recorder in recorders.items()},
-                cpu_of=setting.cpu,
+                cpu_of=context.cpu,
             )
         )
         for size, whole in ((10, 2_000), (100, 10_000), (500, 25_000), (1000, 40_000)):
-            number = setting.scaled(whole)
-            contestants = {LOG: _ours(log, size, number), RAW: _raw(setting, size, number)}
+            number = context.scaled(whole)
+            contestants = {LOG: _ours(log, size, number), RAW: _raw(context, size, number)}
             contestants |= {name: _saves(recorder, size, number) for name, recorder in recorders.items()}
             needs: dict[str, float] = {}
             if size == 500:
                 contestants |= {
-                    label: _app_saves(setting, name, setting.scaled(2_000)) for name, label in ONE_A_SAVE.items()
+                    label: _app_saves(context, name, context.scaled(2_000)) for name, label in ONE_A_SAVE.items()
                 }
                 needs = {RAW: 0.7} | dict.fromkeys(ONE_A_SAVE.values(), 15.0)
             results.append(
-                await contest(f"append, batches of {size}", "per s", contestants, needs=needs, cpu_of=setting.cpu)
+                await contest(f"append, batches of {size}", "per s", contestants, needs=needs, cpu_of=context.cpu)
             )
     return results
 
@@ -96,36 +96,36 @@ def _ours_in_flight(log: Log, number: int) -> Run:
     return run
 
 
-def _raw_single(setting: Setting, number: int) -> Run:
+def _raw_single(context: BenchmarkContext, number: int) -> Run:
     async def run(_round: int) -> float:
         begun = time.perf_counter()
         for _ in range(number):
-            await setting.raw.jetstream().publish(SUBJECT, STATE)
+            await context.raw.jetstream().publish(SUBJECT, STATE)
         return rate(number, begun)
 
     return run
 
 
-def _raw_in_flight(setting: Setting, number: int) -> Run:
+def _raw_in_flight(context: BenchmarkContext, number: int) -> Run:
     async def run(_round: int) -> float:
-        jetstream = setting.raw.jetstream()
+        jetstream = context.raw.jetstream()
         return await in_flight(lambda _: jetstream.publish(SUBJECT, STATE, timeout=30), range(number), WIDTH)
 
     return run
 
 
-def _raw(setting: Setting, size: int, number: int) -> Run:
+def _raw(context: BenchmarkContext, size: int, number: int) -> Run:
     async def run(_round: int) -> float:
         begun = time.perf_counter()
         for _ in range(0, number, size):
-            await raw_batch(setting.raw, SUBJECT, [STATE] * size)
+            await raw_batch(context.raw, SUBJECT, [STATE] * size)
         return rate(len(range(0, number, size)) * size, begun)
 
     return run
 
 
 def _saves(recorder: ApplicationRecorder, size: int, number: int) -> Run:
-    """Inserts of so many events, the first of an aggregate each."""
+    """Insert batches of ``size`` events, each the first of an aggregate."""
 
     async def run(_round: int) -> float:
         batches = [stored_events(size) for _ in range(0, number, size)]
@@ -137,12 +137,12 @@ def _saves(recorder: ApplicationRecorder, size: int, number: int) -> Run:
     return run
 
 
-def _app_saves(setting: Setting, database: str, number: int) -> Run:
-    """One event of one aggregate after the other, through the whole library."""
+def _app_saves(context: BenchmarkContext, database: str, number: int) -> Run:
+    """Save single events of one aggregate through the whole library."""
 
     async def run(_round: int) -> float:
-        with Application[UUID](setting.envs[database]) as app:
-            tab = Tab(10**9)
+        with Application[UUID](context.envs[database]) as app:
+            tab = BudgetAggregate(10**9)
             app.save(tab)
             begun = time.perf_counter()
             for one in range(number):

@@ -1,4 +1,4 @@
-"""What every benchmark is given: an open ledger, the rivals' settings, and how large to be."""
+"""The context of a benchmark: an open ledger, the rivals' settings, and the scale."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Setting:
+class BenchmarkContext:
     """One run of the benchmarks."""
 
     session: Session
-    raw: Client  # nats-py's own client, as anybody has it
+    raw: Client  # an unmodified client of nats-py
     envs: dict[str, dict[str, str]]
     folder: Path
     scale: float
 
     def scaled(self, number: int) -> int:
-        """So many, or fewer in a quick run."""
+        """Return a number, reduced in a quick run."""
         return max(1, int(number * self.scale))
 
     @property
@@ -39,17 +39,17 @@ class Setting:
 
     @property
     def server_pid(self) -> int:
-        """The embedded server's."""
+        """The process id of the embedded server."""
         return int((self.session.data_dir / "server" / "server.pid").read_text())
 
     def role(self, name: str) -> contextlib.AbstractAsyncContextManager[int]:
-        """A role in a process of its own; its process id."""
+        """Run a role in its own process; yield its process id."""
         return role(self.session.data_dir, name)
 
 
 @contextlib.asynccontextmanager
 async def role(data_dir: Path, *words: str, descriptors: Sequence[int] = ()) -> AsyncIterator[int]:
-    """A role, with its options, in a process of its own; its process id."""
+    """Run a role with options in its own process; yield its process id."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

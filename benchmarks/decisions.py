@@ -1,4 +1,4 @@
-"""Decisions: the same budget arithmetic by our decider over NATS, and by applications of the library in here."""
+"""Decisions: the same budget arithmetic in our decider over NATS, and in applications of the library."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from eventsourcing.persistence import IntegrityError
 
 from benchmarks.contest import Contest, contest, p99, rate
 from benchmarks.ledgers import POLICY
-from benchmarks.load import checked, fly
+from benchmarks.load import send_all, validated
 from benchmarks.rivals import ES_POSTGRES, ES_SQLITE, make_stream
 from config import topology
 from domain.serialization import encode
 
 if TYPE_CHECKING:
     from benchmarks.contest import Run
-    from benchmarks.load import Flown
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
+    from benchmarks.load import LoadResult
     from ledger.nats.client import LedgerClient
 
 LEDGER = "ledger, request and reply"
@@ -36,17 +36,17 @@ AGENTS = 100
 DRIVERS = 64
 WIDTHS = {1: 1_000, 16: 4_000, 64: 10_000, 256: 20_000}
 RIVALS_A_SECOND = 1_500
-"""Rivals get fewer requests, so that a run of theirs takes as long."""
+"""Rivals get fewer requests, so that their runs take as long."""
 RIVALS_WIDTH = 64
-"""With more threads than that, their connection pools give up."""
+"""With more threads the rivals' connection pools fail."""
 
 
 class Purse(Aggregate):
-    """A budget in the library's own words, no more than the arithmetic."""
+    """A budget as an aggregate of the library, with the arithmetic only."""
 
     @staticmethod
     def create_id(holder: str) -> UUID:
-        """One for each holder."""
+        """Return the id of a holder's purse."""
         return uuid5(NAMESPACE_URL, holder)
 
     @event("Opened")
@@ -56,7 +56,7 @@ class Purse(Aggregate):
         self.by_interaction: dict[str, int] = {}
 
     def may(self, amount_minor: int, interaction_id: str) -> bool:
-        """The limits: an action, an interaction, what is left."""
+        """Return whether the limits allow it: for an action, for an interaction, and the remaining amount."""
         spent = self.by_interaction.get(interaction_id, 0)
         return amount_minor <= 5000 and spent + amount_minor <= 6000 and amount_minor <= self.left_minor
 
@@ -64,25 +64,25 @@ class Purse(Aggregate):
     def take(
         self, request_id: str, amount_minor: int, customer_id: str, interaction_id: str, kind: str, reason: str
     ) -> None:
-        """One action."""
+        """Take an action."""
         self.left_minor -= amount_minor
         self.by_interaction[interaction_id] = self.by_interaction.get(interaction_id, 0) + amount_minor
 
 
 class Purses(Application[UUID]):
-    """Decides, and tries again where another was quicker; purses are cached, as fast as the library can."""
+    """Decides, and retries after a conflict; purses are cached, which is the library's fastest configuration."""
 
     env = {"AGGREGATE_CACHE_MAXSIZE": "1000", "DEEPCOPY_FROM_AGGREGATE_CACHE": "n"}  # noqa: RUF012 - as the library has it
 
     def decide(self, number: int) -> str:
-        """Take 5.00, or say that it is too much."""
+        """Take 5.00; return whether the limits allow it."""
         while True:
             holder = f"A-{number % AGENTS}"
             try:
                 purse: Purse = self.repository.get(Purse.create_id(holder))
             except AggregateNotFoundError:
                 purse = Purse(holder, 10**10)
-            except OriginatorVersionError:  # another thread was changing the cached one
+            except OriginatorVersionError:  # another thread changed the cached purse
                 continue
             interaction = f"I-{number}"
             if not purse.may(500, interaction):
@@ -95,30 +95,30 @@ class Purses(Application[UUID]):
             return "taken"
 
 
-async def decisions(setting: Setting) -> list[Contest]:
-    """With 1 to 256 in flight, by one process and by two; alone; 64 writers on one pool."""
-    upstream = await setting.session.upstream("bench")
-    await make_stream(setting.session.client, "PUBLISH")
-    load = _Load(setting, upstream)
+async def decisions(context: BenchmarkContext) -> list[Contest]:
+    """Measure decisions with 1 to 256 in flight, by one and two processes, sequentially, and 64 drivers on one pool."""
+    upstream = await context.session.upstream("bench")
+    await make_stream(context.session.client, "PUBLISH")
+    load = _Load(context, upstream)
     apps = {
-        name: Purses(setting.envs[name] | {"NATS_STREAM": "purses"})
+        name: Purses(context.envs[name] | {"NATS_STREAM": "purses"})
         for name in (ES_SQLITE, ES_POSTGRES)
-        if name in setting.envs
+        if name in context.envs
     }
     try:
-        async with setting.role("decisions") as pid, setting.role("intake"):
+        async with context.role("decisions") as pid, context.role("intake"):
             await _begin(upstream)
             await _join_pool(upstream)
-            await load.ask(AGENTS * 10, 64)  # warm: budgets are open
-            cpu = setting.cpu | {"decider": [pid]}
+            await load.ask(AGENTS * 10, 64)  # opens and caches all budgets
+            cpu = context.cpu | {"decider": [pid]}
             results = [
                 await contest(
                     f"decisions, {width} in flight",
                     "per s",
-                    {LEDGER: load.asking(number, width), PUBLISH: load.publishing(number, width)}
+                    {LEDGER: load.decision_rate(number, width), PUBLISH: load.publish_rate(number, width)}
                     | ({NEEDED: _needed(6_000)} if width == max(WIDTHS) else {})
                     | {
-                        name: _deciding(app, min(setting.scaled(number), RIVALS_A_SECOND), width)
+                        name: _deciding(app, min(context.scaled(number), RIVALS_A_SECOND), width)
                         for name, app in apps.items()
                         if width <= RIVALS_WIDTH
                     },
@@ -127,7 +127,7 @@ async def decisions(setting: Setting) -> list[Contest]:
                 )
                 for width, number in WIDTHS.items()
             ]
-            results += await _latencies(setting, load, apps, cpu)
+            results += await _latencies(context, load, apps, cpu)
             results.append(
                 await contest(
                     "decisions, 256 in flight, two processes",
@@ -144,7 +144,7 @@ async def decisions(setting: Setting) -> list[Contest]:
                 await contest(
                     "decisions, 64 writers on one pool, a draw each",
                     "per s",
-                    {LEDGER: load.asking(WIDTHS[16], 64, role="driver"), NEEDED: _needed(500)},
+                    {LEDGER: load.decision_rate(WIDTHS[16], 64, role="driver"), NEEDED: _needed(500)},
                     needs={NEEDED: 1},
                     cpu_of=cpu,
                 )
@@ -155,28 +155,29 @@ async def decisions(setting: Setting) -> list[Contest]:
             app.close()
 
 
-async def _latencies(setting: Setting, load: _Load, apps: dict[str, Purses], cpu: Any) -> list[Contest]:
+async def _latencies(context: BenchmarkContext, load: _Load, apps: dict[str, Purses], cpu: Any) -> list[Contest]:
     number = WIDTHS[1]
-    rivals = {name: _deciding_alone(app, setting.scaled(number)) for name, app in apps.items()}
+    rivals = {name: _deciding_alone(app, context.scaled(number)) for name, app in apps.items()}
     return [
         await contest(
             "decision alone, median",
             "ms",
-            {LEDGER: load.asking(number, 1, share=0.5), PUBLISH: load.publishing(number, 1, share=0.5)},
+            {LEDGER: load.decision_rate(number, 1, share=0.5), PUBLISH: load.publish_rate(number, 1, share=0.5)},
             needs={PUBLISH: 1 / 3},
             cpu_of=cpu,
         ),
         await contest(
             "decision alone, 99th percentile",
             "ms",
-            {LEDGER: load.asking(number, 1, share=0.99), PUBLISH: load.publishing(number, 1, share=0.99)} | rivals,
+            {LEDGER: load.decision_rate(number, 1, share=0.99), PUBLISH: load.publish_rate(number, 1, share=0.99)}
+            | rivals,
             needs={PUBLISH: 1 / 3},
             cpu_of=cpu,
         ),
         await contest(
             "decision, 256 in flight, 99th percentile",
             "ms",
-            {LEDGER: load.asking(WIDTHS[256], 256, share=0.99), NEEDED: _needed(100)},
+            {LEDGER: load.decision_rate(WIDTHS[256], 256, share=0.99), NEEDED: _needed(100)},
             needs={NEEDED: 1},
             cpu_of=cpu,
         ),
@@ -184,54 +185,54 @@ async def _latencies(setting: Setting, load: _Load, apps: dict[str, Purses], cpu
 
 
 class _Load:
-    """Requests with names that were never used, flown by `benchmarks.load`."""
+    """Requests with new ids, sent by `benchmarks.load`."""
 
-    def __init__(self, setting: Setting, upstream: LedgerClient) -> None:
-        self._setting = setting
+    def __init__(self, context: BenchmarkContext, upstream: LedgerClient) -> None:
+        self._context = context
         self._upstream = upstream
         self._asked = iter(range(10**9))
 
-    def asking(self, number: int, width: int, *, share: float | None = None, role: str = "agent") -> Run:
-        """Decisions: so many a second, or within how many milliseconds this share of them came."""
+    def decision_rate(self, number: int, width: int, *, share: float | None = None, role: str = "agent") -> Run:
+        """Measure decisions: their rate, or the latency of this share of them in milliseconds."""
 
         async def run(_round: int) -> float:
-            return _figure(await self.ask(self._setting.scaled(number), width, role), share)
+            return _figure(await self.ask(self._context.scaled(number), width, role), share)
 
         return run
 
     def shared(self, number: int, width: int, *, processes: int) -> Run:
-        """Decisions by one process or by two that share the agents, as they go when nobody comes or leaves."""
+        """Measure decisions by one process, or by two that share the agents, without changes of membership."""
 
         async def run(_round: int) -> float:
             async with contextlib.AsyncExitStack() as stack:
                 if processes == 2:
-                    await stack.enter_async_context(self._setting.role("decisions"))
-                await self._known(processes)
-                await self.ask(AGENTS * 10, 64, warming=True)  # they read the books that others wrote in before
-                return _figure(await self.ask(self._setting.scaled(number), width), None)
+                    await stack.enter_async_context(self._context.role("decisions"))
+                await self._until_announced(processes)
+                await self.ask(AGENTS * 10, 64, warming=True)  # each process reads budgets that the other wrote
+                return _figure(await self.ask(self._context.scaled(number), width), None)
 
         return run
 
-    async def _known(self, processes: int) -> None:
-        """Wait until so many deciders say that they are there."""
-        alive = await self._setting.session.client.subscribe(f"{topology.DECIDERS_SUBJECT}.alive")
+    async def _until_announced(self, processes: int) -> None:
+        """Wait until so many deciders have announced themselves."""
+        alive = await self._context.session.client.subscribe(f"{topology.DECIDERS_SUBJECT}.alive")
         names: set[str] = set()
         while len(names) < processes:
             names.add(json.loads((await alive.next_msg(timeout=30)).data)["name"])
         await alive.unsubscribe()
 
-    def publishing(self, number: int, width: int, *, share: float | None = None) -> Run:
-        """Durable publishes of 500 bytes, sent by the same generator."""
-        messages = [(f"bench.PUBLISH.{one % AGENTS}", b"x" * 500) for one in range(self._setting.scaled(number))]
+    def publish_rate(self, number: int, width: int, *, share: float | None = None) -> Run:
+        """Measure durable publishes of 500 bytes by the same generator."""
+        messages = [(f"bench.PUBLISH.{one % AGENTS}", b"x" * 500) for one in range(self._context.scaled(number))]
 
         async def run(_round: int) -> float:
-            flown = await fly(self._setting.session.client, messages, width)
-            return _figure(checked(flown, lambda answer: b'"error"' not in answer), share)
+            flown = await send_all(self._context.session.client, messages, width)
+            return _figure(validated(flown, lambda answer: b'"error"' not in answer), share)
 
         return run
 
-    async def ask(self, number: int, width: int, role: str = "agent", *, warming: bool = False) -> Flown:
-        """So many actions, by a hundred agents or by the drivers of one pool; while warming up, any answer will do."""
+    async def ask(self, number: int, width: int, role: str = "agent", *, warming: bool = False) -> LoadResult:
+        """Request so many actions by a hundred agents or a pool's drivers; while warming up, any answer is accepted."""
         prefix, many = ("A", AGENTS) if role == "agent" else ("D", DRIVERS)
         requests = []
         for one in (next(self._asked) for _ in range(number)):
@@ -245,10 +246,12 @@ class _Load:
                 "interaction_id": f"I-{one}",
             }
             requests.append(("resolution.decide.bench.action", json.dumps(request).encode()))
-        return checked(await fly(self._upstream, requests, width), lambda answer: warming or b'"taken"' in answer)
+        return validated(
+            await send_all(self._upstream, requests, width), lambda answer: warming or b'"taken"' in answer
+        )
 
 
-def _figure(flown: Flown, share: float | None) -> float:
+def _figure(flown: LoadResult, share: float | None) -> float:
     return flown.rate if share is None else flown.slowest_ms(share)
 
 
@@ -260,7 +263,7 @@ def _needed(figure: float) -> Run:
 
 
 async def _join_pool(upstream: LedgerClient) -> None:
-    """Drivers with nothing of their own: each action draws on their depot's pool."""
+    """Add drivers without budgets of their own, whose actions draw on their depot's pool."""
     for number in range(DRIVERS):
         fact = {
             "specversion": "1.0",
@@ -281,7 +284,7 @@ async def _join_pool(upstream: LedgerClient) -> None:
 
 
 async def _begin(upstream: Any) -> None:
-    """Give the deciders a policy, as soon as they are there; asked again, it is answered again."""
+    """Publish a policy as soon as the deciders answer; a repeated request gets the same answer."""
     policy = {"request_id": "policy", "policy": POLICY, "published_by": "bench"}
     for _ in range(200):
         try:

@@ -1,4 +1,4 @@
-"""What flows through: facts from inbox to ledger, actions into balances, history from CSV."""
+"""The flow of events: facts from inbox to ledger, actions into balances, history from CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.importing.importer import import_events, load_mapping
 from app.publisher import Outcome, Publisher
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import budget_of_actions, fact
-from benchmarks.reading import Tab
+from benchmarks.reads import BudgetAggregate
 from benchmarks.rivals import ES_JETSTREAM, ES_SQLITE, RAW, Recorders, make_stream, raw_batch, raw_follow
 from config import topology
 from ledger.store.batches import in_batches
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from app.publisher import Outgoing
     from benchmarks.contest import Run
-    from benchmarks.setting import Setting
+    from benchmarks.context import BenchmarkContext
 
 INTAKE, BALANCES, IMPORT = "ledger, intake", "ledger, budget_balances", "ledger, import"
 RAW_INTAKE = f"{RAW}: fetch, batch, ack"
@@ -44,9 +44,9 @@ RAW_ORDERED = f"{RAW}, ordered consumer"
 # ---------------------------------------------------------------------- intake
 
 
-async def intake(setting: Setting) -> list[Contest]:
-    """Facts from the inbox to the ledger, beside the least that any intake must do, without looking at an event."""
-    session, number = setting.session, setting.scaled(50_000) // 1000 * 1000 or 1000
+async def intake(context: BenchmarkContext) -> list[Contest]:
+    """Measure the intake, beside the minimal work of any intake, which does not parse events."""
+    session, number = context.session, context.scaled(50_000) // 1000 * 1000 or 1000
     door = await Log.unstamped(session.client, topology.IMPORT)
     await make_stream(session.client, "INTAKE")
     numbers = iter(range(0, 10**9, 1000))
@@ -58,7 +58,7 @@ async def intake(setting: Setting) -> list[Contest]:
     async def ours(_round: int) -> float:
         await fill()
         begun, first, start = None, 0, await session.log.last_position()
-        async with setting.role("intake"):
+        async with context.role("intake"):
             while (position := await session.log.last_position() - start) < number:
                 if begun is None and position:
                     begun, first = time.perf_counter(), position
@@ -89,16 +89,16 @@ async def intake(setting: Setting) -> list[Contest]:
         speed = rate(number, begun)
         await subscription.unsubscribe()
         await js_api(session.client, f"CONSUMER.DELETE.{topology.IMPORT}.{name}")
-        async with setting.role("intake"):  # it takes what this run left in the inbox, out of the time
-            await _until_taken(setting)
+        async with context.role("intake"):  # records the run's remaining facts outside of the measured time
+            await _until_taken(context)
         return speed
 
-    return [await contest("intake", "per s", {INTAKE: ours, RAW_INTAKE: raw}, cpu_of=setting.cpu)]
+    return [await contest("intake", "per s", {INTAKE: ours, RAW_INTAKE: raw}, cpu_of=context.cpu)]
 
 
-async def _until_taken(setting: Setting) -> None:
+async def _until_taken(context: BenchmarkContext) -> None:
     while True:
-        info = await js_api(setting.session.client, f"CONSUMER.INFO.{topology.IMPORT}.{topology.INTAKE_CONSUMER}")
+        info = await js_api(context.session.client, f"CONSUMER.INFO.{topology.IMPORT}.{topology.INTAKE_CONSUMER}")
         if "error" not in info and info["num_pending"] == 0 and info["num_ack_pending"] == 0:
             return
         await asyncio.sleep(0.02)
@@ -108,17 +108,17 @@ async def _until_taken(setting: Setting) -> None:
 
 
 class Spent(SQLiteTrackingRecorder):
-    """The library's way to a table of balances: one transaction an event."""
+    """A table of balances in the library's way: one transaction for each event."""
 
     def construct_create_table_statements(self) -> list[str]:
-        """Its table beside the tracking."""
+        """Return the table's definition, after that of the tracking."""
         return [
             *super().construct_create_table_statements(),
             "CREATE TABLE IF NOT EXISTS spent (holder TEXT PRIMARY KEY, spent_minor INTEGER, actions INTEGER)",
         ]
 
     def add(self, holder: str, amount_minor: int, tracking: Tracking) -> None:
-        """Count an action."""
+        """Add an action."""
         with self.datastore.transaction(commit=True) as cursor:
             self._insert_tracking(cursor, tracking)
             cursor.execute(
@@ -129,22 +129,22 @@ class Spent(SQLiteTrackingRecorder):
 
 
 class SpentProjection(Projection[Spent]):
-    """From the library's events to that table."""
+    """The projection of the library's events into that table."""
 
     @singledispatchmethod
     def process_event(self, _event: Any, tracking: Tracking) -> None:
-        """Nothing but the position."""
+        """Record the position only."""
         self.view.insert_tracking(tracking)
 
     @process_event.register
-    def taken(self, event: Tab.Taken, tracking: Tracking) -> None:  # type: ignore[name-defined]
-        """An action."""
+    def taken(self, event: BudgetAggregate.Taken, tracking: Tracking) -> None:  # type: ignore[name-defined]
+        """Add an action."""
         self.view.add(str(event.originator_id), event.amount_minor, tracking)
 
 
-async def balances(setting: Setting) -> list[Contest]:
-    """budget_balances from JetStream into SQLite, beside a raw consumer and the library's ProjectionRunner."""
-    session, number = setting.session, setting.scaled(200_000) // 1000 * 1000 or 1000
+async def balances(context: BenchmarkContext) -> list[Contest]:
+    """Measure budget_balances from JetStream into SQLite, beside a raw consumer and the library's ProjectionRunner."""
+    session, number = context.session, context.scaled(200_000) // 1000 * 1000 or 1000
     start = await session.log.last_position()
     for _ in range(number // 1000):
         await budget_of_actions(session.log, 1000)
@@ -152,30 +152,30 @@ async def balances(setting: Setting) -> list[Contest]:
 
     async def ours(turn: int) -> float:
         reader = await session.connection("bench")
-        folder = setting.folder / f"balances{turn}"
+        folder = context.folder / f"balances{turn}"
         projector = Projector(Balances(), storage.open_generation(folder, Balances(), 1))
         begun = time.perf_counter()
         await projector.follow(reader, session.log, until=end)
         return rate(end, begun)
 
     async def raw(_round: int) -> float:
-        return await raw_follow(setting.raw, topology.LEDGER, "ledger.>", end)
+        return await raw_follow(context.raw, topology.LEDGER, "ledger.>", end)
 
     contestants: dict[str, Run] = {BALANCES: ours, RAW_ORDERED: raw}
-    few = setting.scaled(5_000)
-    for name in sorted(setting.envs.keys() - {ES_SQLITE}):  # the library has no subscription on SQLite
-        contestants[f"ProjectionRunner from {name} into SQLite"] = _runner(setting, name, few)
+    few = context.scaled(5_000)
+    for name in sorted(context.envs.keys() - {ES_SQLITE}):  # the library has no subscription on SQLite
+        contestants[f"ProjectionRunner from {name} into SQLite"] = _runner(context, name, few)
     needs = {name: 10.0 for name in contestants if name.startswith("ProjectionRunner")}
     assert end - start == number
-    return [await contest("budget_balances", "per s", contestants, needs=needs, cpu_of=setting.cpu)]
+    return [await contest("budget_balances", "per s", contestants, needs=needs, cpu_of=context.cpu)]
 
 
-def _runner(setting: Setting, database: str, number: int) -> Run:
-    env = setting.envs[database] | {"NATS_STREAM": "spent"}
+def _runner(context: BenchmarkContext, database: str, number: int) -> Run:
+    env = context.envs[database] | {"NATS_STREAM": "spent"}
     with Application[UUID](env) as app:
         last = 0
         for _ in range(max(1, number // 500)):
-            tab = Tab(10**9)
+            tab = BudgetAggregate(10**9)
             for one in range(499):
                 tab.take(500, "C-1", f"I-{one}", "refund", "late")
             last = app.save(tab)[-1].notification.id
@@ -184,7 +184,7 @@ def _runner(setting: Setting, database: str, number: int) -> Run:
     async def run(turn: int) -> float:
         own = env | {
             "SPENTPROJECTION_PERSISTENCE_MODULE": "eventsourcing.sqlite",
-            "SPENTPROJECTION_SQLITE_DBNAME": str(setting.folder / f"spent-{secrets.token_hex(3)}-{turn}.db"),
+            "SPENTPROJECTION_SQLITE_DBNAME": str(context.folder / f"spent-{secrets.token_hex(3)}-{turn}.db"),
         }
         begun = time.perf_counter()
         with ProjectionRunner(
@@ -199,14 +199,14 @@ def _runner(setting: Setting, database: str, number: int) -> Run:
 # ---------------------------------------------------------------------- import
 
 
-async def imports(setting: Setting) -> list[Contest]:
-    """Invoices of four lines each from CSV, through the shipped mapping; a run's invoices are new to the ledger."""
-    session, number = setting.session, setting.scaled(20_000)
+async def imports(context: BenchmarkContext) -> list[Contest]:
+    """Measure the import of invoices with four lines each from CSV, through the shipped mapping; all are new."""
+    session, number = context.session, context.scaled(20_000)
     await make_stream(session.client, "IMPORT")
     runs = iter(range(1, 1000))
 
     def events() -> Iterator[Outgoing]:
-        path = _invoices(setting.folder, next(runs), number)
+        path = _invoices(context.folder, next(runs), number)
         return import_events(load_mapping("online_retail"), [path], Outcome(), lambda _: None)
 
     async def ours(_round: int) -> float:
@@ -222,10 +222,10 @@ async def imports(setting: Setting) -> list[Contest]:
     async def raw(_round: int) -> float:
         made, begun = events(), time.perf_counter()
         for part in in_batches(made, lambda event: len(event.data)):
-            await raw_batch(setting.raw, "bench.IMPORT.x", [event.data for event in part])
+            await raw_batch(context.raw, "bench.IMPORT.x", [event.data for event in part])
         return rate(number, begun)
 
-    rivals = {name: env for name, env in setting.envs.items() if name != ES_JETSTREAM}
+    rivals = {name: env for name, env in context.envs.items() if name != ES_JETSTREAM}
     with Recorders(rivals, "import") as recorders:
 
         def saves(name: str) -> Run:
@@ -242,9 +242,9 @@ async def imports(setting: Setting) -> list[Contest]:
 
         contestants: dict[str, Run] = {IMPORT: ours, f"{RAW}, batches": raw}
         contestants |= {f"{name}, one a save": saves(name) for name in recorders}
-        async with setting.role("intake") as pid:
-            await ours(0)  # until it is up, and its names are read
-            cpu = setting.cpu | {"intake": [pid]}
+        async with context.role("intake") as pid:
+            await ours(0)  # waits for the start, which reads known ids
+            cpu = context.cpu | {"intake": [pid]}
             return [await contest("import from CSV", "per s", contestants, cpu_of=cpu)]
 
 
@@ -253,7 +253,7 @@ def _uuid(turn: int, number: int) -> UUID:
 
 
 def _invoices(folder: Path, run: int, number: int) -> Path:
-    """A CSV file like that of Online Retail; invoice numbers belong to this run alone."""
+    """Write a CSV file like that of Online Retail, with invoice numbers of this run."""
     path = folder / f"invoices{run}.csv"
     with path.open("w") as file:
         file.write("InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n")
