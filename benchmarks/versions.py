@@ -82,7 +82,7 @@ def checked_out(commit: str, *, instead: tuple[str, ...] = ()) -> Version:
     with (CACHE / f"{folder.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / _COMPLETE).exists():
-            sys.stderr.write(f"checking out {commit[:7]} and context it up in {folder.relative_to(ROOT)} ...\n")
+            sys.stderr.write(f"checking out {commit[:7]} and setting it up in {folder.relative_to(ROOT)} ...\n")
             _check_out(commit, folder)
             _run(["make", "setup"], folder, version.environment())
             if instead:
