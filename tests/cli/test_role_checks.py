@@ -44,6 +44,7 @@ from tests.support.nats_servers import Server
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -173,13 +174,9 @@ async def wrong(session: Session) -> Found:
     return {one.check: one.says for one in await examine(session, patience=5, at_rest=False) if not one.ok}
 
 
-async def until(session: Session, *checks: str) -> Found:
+async def wait_for_findings(session: Session, *checks: str) -> Found:
     """Wait until the findings are exactly these checks; return them."""
-    for _ in range(60):
-        if set(found := await wrong(session)) == set(checks):
-            return found
-        await asyncio.sleep(0.25)
-    raise AssertionError(found)
+    return await eventually(lambda: wrong(session), lambda found: set(found) == set(checks), 40, every_seconds=0.25)
 
 
 @pytest.fixture
@@ -211,7 +208,7 @@ async def test_a_stalled_reader_is_named_although_its_process_answers(
         for number in range(4):
             await upstream.record(purchase(number))
             await asyncio.sleep(0.3)
-        found = await until(session, check)
+        found = await wait_for_findings(session, check)
         assert "has stopped moving at position" in found[check]
 
 
@@ -228,10 +225,10 @@ async def test_a_view_that_hangs_is_named_alone(tmp_path: Path, monkeypatch: pyt
     async with ledger(tmp_path) as (session, upstream):
         monkeypatch.setattr(Projector, "_commit", hangs)
         await upstream.record(purchase(1))
-        found = await until(session, "view people")
+        found = await wait_for_findings(session, "view people")
         assert "has stopped moving at position" in found["view people"]
         held.set()
-        await until(session)
+        await wait_for_findings(session)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -248,19 +245,15 @@ async def test_an_intake_that_hangs_is_named_and_so_is_a_message_it_cannot_take(
         await upstream.record(purchase(1))
         monkeypatch.setattr(Intake, "take", fails)
         await upstream.publish(purchase(2))
-        found = await until_some(session)
+        found = await wait_for_any_finding(session)
         assert [name.partition("_")[0] for name in found] == ["inbox INBOX"], found
         monkeypatch.setattr(IntakeLanes, "take", hangs)
-        assert "has hung for" in (await until(session, "role intake"))["role intake"]
+        assert "has hung for" in (await wait_for_findings(session, "role intake"))["role intake"]
 
 
-async def until_some(session: Session) -> Found:
+async def wait_for_any_finding(session: Session) -> Found:
     """Wait for any finding; return all."""
-    for _ in range(60):
-        if found := await wrong(session):
-            return found
-        await asyncio.sleep(0.25)
-    raise AssertionError("nothing is wrong")
+    return await eventually(lambda: wrong(session), timeout_seconds=40, every_seconds=0.25)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -271,8 +264,8 @@ async def test_the_doctor_names_the_resource_a_role_waits_for(tmp_path: Path, mo
     async with ledger(tmp_path) as (session, _):
         with monkeypatch.context() as patched:
             patched.setattr("ledger.transparency.sealer.Sealer.sign", full)
-            assert "No space left" in (await until(session, "role seal"))["role seal"]
-        await until(session)
+            assert "No space left" in (await wait_for_findings(session, "role seal"))["role seal"]
+        await wait_for_findings(session)
 
 
 def gone(data_dir: Path, pattern: str) -> None:
@@ -298,13 +291,11 @@ async def test_derived_data_that_are_absent_are_named(
 ) -> None:
     monkeypatch.setattr("consumers.seal.archive_service._EVERY_SECONDS", 0.5)
     async with ledger(tmp_path) as (session, _):
-        for _ in range(100):
-            if archive_of(session.data_dir).last_position >= await session.log.last_position():
-                break
-            await asyncio.sleep(0.1)
+        archive = archive_of(session.data_dir)
+        await eventually(session.log.last_position, lambda end: archive.last_position >= end)
         monkeypatch.setattr("consumers.seal.archive_service._EVERY_SECONDS", 60)
         gone(session.data_dir, pattern)
-        found = await until(session, check)
+        found = await wait_for_findings(session, check)
         assert text in found[check]
 
 
@@ -312,7 +303,7 @@ async def test_a_damaged_file_that_a_role_works_with_is_named(tmp_path: Path) ->
     async with ledger(tmp_path) as (session, _):
         (session.data_dir / "archive").mkdir(exist_ok=True)
         (session.data_dir / "archive" / "manifest.jsonl").write_bytes(b'{"file')
-        found = await until(session, "archive")
+        found = await wait_for_findings(session, "archive")
         assert "is damaged" in found["archive"]
 
 
@@ -320,7 +311,7 @@ async def test_a_view_that_has_stopped_is_named_with_the_event(tmp_path: Path) -
     async with ledger(tmp_path) as (session, upstream):
         data = encode_event("crm", "x-1", "resolution.unheard.of.v1", datetime.now(UTC), b"{}")
         position = await session.log.append([Draft("ledger.fact.crm", data)])
-        found = await until(
+        found = await wait_for_findings(
             session,
             *(f"view {name}" for name, model in MODELS.items() if "ledger.fact.crm".startswith(model().prefixes)),
         )
@@ -333,7 +324,7 @@ async def test_history_mode_beside_a_live_source_is_named_and_beside_an_import_i
         await upstream.record(purchase(1))
         assert await wrong(session) == {}
         await upstream.record(purchase(2, "till", time=datetime.now(UTC).isoformat()))
-        found = await until(session, "history mode")
+        found = await wait_for_findings(session, "history mode")
         assert "till" in found["history mode"]
         assert "crm" not in found["history mode"]
 
@@ -345,9 +336,9 @@ async def test_staff_without_a_policy_is_named(tmp_path: Path) -> None:
         await upstream.record(purchase(1))
         assert await wrong(session) == {}  # facts alone need no policy
         await upstream.record(event("join-a", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
-        assert "no policy is in force" in (await until(session, "role decisions"))["role decisions"]
+        assert "no policy is in force" in (await wait_for_findings(session, "role decisions"))["role decisions"]
         await upstream.set_up_basics()
-        await until(session)
+        await wait_for_findings(session)
 
 
 @pytest.mark.parametrize(("seconds", "way"), [(300, "ahead of"), (-300, "behind")])
@@ -380,7 +371,7 @@ async def test_an_index_of_another_log_is_named(tmp_path: Path) -> None:
         await upstream.record(purchase(1))
         with closing(sqlite3.connect(session.data_dir / "index" / "intake.sqlite", isolation_level=None)) as index:
             index.execute("UPDATE heads SET digest = 'another'")
-        assert "the log has changed" in (await until(session, "index intake"))["index intake"]
+        assert "the log has changed" in (await wait_for_findings(session, "index intake"))["index intake"]
 
 
 async def test_little_room_on_the_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from dashboard.listen_address import ListenAddress, host_of
 from ledger.errors import LedgerError
 from tests.support.documents import Document
 from tests.support.raw_http import RawHttp, raw_http_of
+from tests.support.waiting import eventually
 
 
 async def login(http: RawHttp, token: str, *headers: str, source: str = "") -> int:
@@ -403,12 +404,11 @@ async def test_streams_are_bounded_by_token_and_in_all(session: Session, monkeyp
             reading.append(writer)
         for writer in reading:
             writer.close()
-        for _ in range(50):  # who left makes room
-            answer = await http.send(http.head("GET /api/v1/stream", token=first), until_closed=False)
-            if answer.status == 200:
-                break
-            await asyncio.sleep(0.1)
-        assert answer.status == 200
+        await eventually(  # a closed stream makes room
+            lambda: http.send(http.head("GET /api/v1/stream", token=first), until_closed=False),
+            lambda answer: answer.status == 200,
+            every_seconds=0.1,
+        )
 
 
 def test_every_token_that_is_not_valid_takes_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

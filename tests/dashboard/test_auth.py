@@ -1,8 +1,8 @@
 """Authentication and authorisation: every role at every path, tokens and their revocation, browser sessions."""
 
-import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,6 +14,7 @@ from dashboard.auth.tokens import ROLES, TokenError, Tokens
 from domain.commands import action_id_of
 from tests.support.forked_cli import CommandLine
 from tests.support.http_api import client_with_token, read_current, served_with_tokens
+from tests.support.waiting import eventually
 
 OPEN = {
     "/api/v1/balances",
@@ -64,12 +65,8 @@ async def test_every_role_at_every_door(session: Session) -> None:
             async with client_with_token(address, tokens[role]) as client:
                 for door in MAY["operator"]:
                     path = door.replace("{position}", "1").replace("{action_id}", action_id)
-                    answer = await client.get(path)
-                    for _ in range(100):
-                        if answer.status_code != 503:  # else the seal has just begun
-                            break
-                        await asyncio.sleep(0.1)
-                        answer = await client.get(path)
+                    # 503 until the seal has begun
+                    answer = await eventually(partial(client.get, path), lambda answer: answer.status_code != 503)
                     assert answer.status_code == (200 if door in MAY[role] else 403), (role, door, answer.text)
                 unknown = await client.get("/api/v1/views/nothing/nothing")
                 assert unknown.status_code == (404 if role in ("auditor", "operator") else 403), (role, unknown.text)

@@ -1,6 +1,5 @@
 """Commands over HTTP: as the token's person, within the role's permissions, forwarded over NATS."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.support.documents import Document
 from tests.support.http_api import client_with_token, read_current, served_with_tokens
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
+from tests.support.waiting import eventually
 
 
 async def posted(client: httpx.AsyncClient, path: str, **body: Any) -> tuple[int, Document]:
@@ -146,9 +146,10 @@ async def test_why_and_the_proof(session: Session) -> None:
             assert why["story"][0] == {"what": "what", "said": "refund of 5.00 GBP (goodwill)"}
             assert (await agent.get(f"/api/v1/explain/{theirs}")).status_code == 404  # nor whether it exists
         async with client_with_token(address, tokens["auditor"]) as auditor:
-            async with asyncio.timeout(20):
-                while (case := await auditor.get(f"/api/v1/case/{theirs}")).status_code == 503:  # noqa: ASYNC110 - sealed each second
-                    await asyncio.sleep(0.1)
+            # The log is sealed each second.
+            case = await eventually(
+                lambda: auditor.get(f"/api/v1/case/{theirs}"), lambda answer: answer.status_code != 503
+            )
             assert "attachment" in case.headers["Content-Disposition"]
             assert f"Case file: action {theirs}" in case.text
             proof = await auditor.get(f"/api/v1/proof/{why['position']}")
@@ -188,9 +189,9 @@ async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Se
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             tokens = Tokens(session.data_dir)
             async with client_with_token(dashboard.address, tokens.make("boss", "manager", "M-1", None)) as manager:
-                async with asyncio.timeout(20):
-                    while not (flags := (await read_current(manager, "flags"))["items"]):  # noqa: ASYNC110 - the guard's time
-                        await asyncio.sleep(0.05)
+                flags = (await eventually(lambda: read_current(manager, "flags"), lambda found: found["items"]))[
+                    "items"
+                ]
                 assert flags[0]["about"][0].partition(":")[2].startswith("~")
                 assert "A-2" not in flags[0]["explanation"]
                 assert (await read_current(manager, "flags", about="agent:A-2"))["items"] == []  # asking would tell

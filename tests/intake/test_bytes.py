@@ -18,6 +18,7 @@ from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.raw_nats import RawNats, published
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import eventually, wait_until
 
 SUBJECT_TOKENS = [
     b"\xff\xfe",
@@ -74,11 +75,7 @@ async def rejected_of(session: Session) -> list[RejectedEntry]:
 
 async def all_rejected(session: Session, number: int) -> list[RejectedEntry]:
     """Wait for so many rejected messages; return them."""
-    for _ in range(400):
-        if len(found := await rejected_of(session)) >= number:
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{len(found)} of {number} rejected")
+    return await eventually(lambda: rejected_of(session), lambda found: len(found) >= number)
 
 
 async def test_subjects_that_no_source_has_are_rejected_with_their_bytes(session: Session, upstream: Upstream) -> None:
@@ -205,10 +202,9 @@ async def test_a_read_loop_that_ends_is_begun_again_at_once(session: Session) ->
     with pytest.raises(nats.errors.Error):
         await client.request("$JS.API.INFO", b"", timeout=0.3)
     client._ps.parse = ends  # type: ignore[method-assign]
-    for _ in range(100):
-        if client.is_connected and client._reading_task is not None and not client._reading_task.done():
-            break
-        await asyncio.sleep(0.05)
+    await wait_until(
+        lambda: client.is_connected and client._reading_task is not None and not client._reading_task.done()
+    )
     assert (await client.request("$JS.API.INFO", b"", timeout=2)).data
 
 

@@ -22,7 +22,7 @@ from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import wait_for_intake
+from tests.support.waiting import eventually, wait_for_intake
 
 KILLS = 6
 SOURCES = ("crm", "till", "web")
@@ -99,10 +99,10 @@ async def test_a_reader_that_comes_between_gets_nothing_to_keep(session: Session
     async with upstream_of(session, "intake") as upstream:
         await upstream.record(purchase("p-0"))
         stream = topology.source_stream_name("crm")
-        for _ in range(100):
-            if "error" not in await js_api(session.client, f"CONSUMER.INFO.{stream}.{topology.INTAKE_CONSUMER}"):
-                break
-            await asyncio.sleep(0.05)
+        await eventually(
+            lambda: js_api(session.client, f"CONSUMER.INFO.{stream}.{topology.INTAKE_CONSUMER}"),
+            lambda info: "error" not in info,
+        )
         client = await session.connection("thief")
         inbox = client.new_inbox()
         await client.subscribe(inbox)
@@ -186,12 +186,11 @@ def begin_intake(data_dir: Path, url: str = "") -> subprocess.Popen[bytes]:
 
 async def is_answering(upstream: Upstream) -> None:
     """Wait until an intake answers receipts."""
-    for _ in range(400):
-        with contextlib.suppress(Exception):
-            await upstream.client.request("resolution.read.crm.receipt", b'{"id": "x"}', timeout=1)
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("no intake answers")
+    await eventually(
+        lambda: upstream.client.request("resolution.read.crm.receipt", b'{"id": "x"}', timeout=1),
+        timeout_seconds=60,
+        passing=(Exception,),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -288,8 +287,4 @@ async def test_two_intakes_that_hang_die_and_come_back_record_each_event_once_an
 async def made_progress(session: Session, seconds: float = SOON_SECONDS) -> None:
     """Wait until the log grows."""
     end = await session.log.last_position()
-    for _ in range(int(seconds / 0.02)):
-        if await session.log.last_position() >= end + 10:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("no intake takes in")
+    await eventually(session.log.last_position, lambda position: position >= end + 10, seconds)

@@ -18,7 +18,7 @@ from ledger.store.subject_tokens import token_of_source
 from tests.support.builders import event, purchase
 from tests.support.inboxes import make_known, publish_with_headers, wait_for_own_inbox
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import wait_for_intake
+from tests.support.waiting import eventually, wait_for_intake
 
 # ---------------------------------------------------------------------- message ids
 
@@ -96,11 +96,9 @@ async def test_a_full_inbox_refuses_one_source_alone_until_it_is_taken(
         for number in acknowledged:
             receipt = await upstream.receipt(f"p-{number}")
             assert receipt.get("status") == "recorded", receipt
-        for _ in range(200):
-            answer = await publish_with_headers(upstream, purchase("again"))
-            if "error" not in answer:
-                break
-            await asyncio.sleep(0.05)
+        await eventually(
+            lambda: publish_with_headers(upstream, purchase("again")), lambda answer: "error" not in answer
+        )
         assert (await upstream.receipt("p-again"))["status"] == "recorded"
 
 
@@ -221,13 +219,7 @@ async def test_routes_are_there_after_the_server_died(session: Session) -> None:
         pid = session._server.pid()
         assert pid
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    await upstream.receipt("p-first")
-                    break
-                except (nats.errors.Error, OSError):
-                    await asyncio.sleep(0.2)
+        await eventually(lambda: upstream.receipt("p-first"), timeout_seconds=40, passing=(nats.errors.Error, OSError))
         assert session._server.pid() != pid
         await wait_for_own_inbox(session, "crm")
         await upstream.record(purchase(2))
@@ -273,11 +265,11 @@ async def test_a_flood_of_one_source_delays_no_other(session: Session) -> None:
     subject, inbox = "resolution.inbox.flooder", publisher.client.new_inbox()
     for number in range(flood):
         await publisher.client.publish(subject, json.dumps(purchase(number, "flooder")).encode(), reply=inbox)
-    for _ in range(300):
-        info = await js_api(session.client, "STREAM.INFO.INBOX_flooder")
-        if info["state"]["messages"] >= flood:
-            break
-        await asyncio.sleep(0.1)
+    await eventually(
+        lambda: js_api(session.client, "STREAM.INFO.INBOX_flooder"),
+        lambda info: info["state"]["messages"] >= flood,
+        timeout_seconds=60,
+    )
     await publisher.publish(purchase(1))
     async with upstream_of(session, "intake") as upstream:
         position = int((await upstream.receipt("p-1"))["position"])

@@ -13,7 +13,7 @@ from ledger.encryption.keyring import Keyring
 from tests.support.builders import event, gbp, purchase
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import count_inbox_messages, wait_for_intake
+from tests.support.waiting import count_inbox_messages, eventually, wait_for_intake
 
 
 async def test_a_fact_is_recorded_as_sent_with_its_recorded_time(upstream: Upstream) -> None:
@@ -225,11 +225,7 @@ async def test_the_inbox_is_trimmed_behind_the_intake(session: Session, monkeypa
             await upstream.record(purchase(number))
         await upstream.record(purchase("last"))
         await wait_for_intake(session)
-        for _ in range(100):
-            if await count_inbox_messages(session) <= 2:
-                break
-            await asyncio.sleep(0.05)
-        assert await count_inbox_messages(session) <= 2
+        await eventually(lambda: count_inbox_messages(session), lambda count: count <= 2)
         await upstream.record(purchase("after"))
 
 

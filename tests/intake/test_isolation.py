@@ -29,6 +29,7 @@ from ledger.store.streams import js_api
 from tests.support.builders import event, purchase
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import eventually
 
 
 def correction(identifier: str, of: str, source: str = "crm", data: Any = None) -> Document:
@@ -175,12 +176,8 @@ async def test_a_batch_under_a_subject_that_is_not_utf8_is_rejected_and_the_next
         frame = b"HPUB resolution.inbox.\xed\xa0\x80 %d %d\r\n%b%b\r\n"
         session.client.send(frame % (len(headers), len(headers) + len(body), headers, body))
         await upstream.record(purchase(3))
-        for _ in range(100):
-            if len([one async for batch in session.rejected.subject_batches("rejected.>") for one in batch]) == 2:
-                break
-            await asyncio.sleep(0.05)
-        else:
-            raise AssertionError("both events of the batch are to be rejected, visibly")
+        # Both events of the batch are rejected.
+        await eventually(lambda: session.rejected.read_subject("rejected.>"), lambda rejected: len(rejected) == 2)
 
 
 class _NoKeys(Intake):

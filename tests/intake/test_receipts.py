@@ -28,7 +28,7 @@ from tests.support.builders import event, purchase
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import wait_for_intake
+from tests.support.waiting import eventually, wait_for_intake
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json; charset=UTF-8"}
 
@@ -56,12 +56,7 @@ async def ask(upstream: Upstream, token: str = "crm", **fields: Any) -> Document
 
 async def settled(upstream: Upstream, token: str = "crm", **fields: Any) -> Document:
     """Ask for a receipt until it is not pending; return it."""
-    for _ in range(400):
-        answer = await ask(upstream, token, **fields)
-        if answer.get("status") != "pending":
-            return answer
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{fields} is pending")
+    return await eventually(lambda: ask(upstream, token, **fields), lambda answer: answer.get("status") != "pending")
 
 
 async def test_each_event_of_a_batch_has_its_own_outcome(upstream: Upstream) -> None:

@@ -30,6 +30,7 @@ async def known_to_an_earlier_version(session: Session, *sources: str) -> None:
 
 
 async def receipt(upstream: Upstream, token: str, **asked: Any) -> Document:
+    """Ask for a receipt under a token until it is neither pending nor unknown; return it after 2 seconds anyway."""
     answer: Document = {}
     for _ in range(100):
         reply = await upstream.client.request(

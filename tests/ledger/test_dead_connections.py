@@ -13,8 +13,9 @@ from app.runtime.session import Session
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from ledger.nats.client import PING_SECONDS, PINGS_UNANSWERED, LedgerClient
-from tests.support.builders import event, gbp
+from tests.support.builders import purchase
 from tests.support.upstreams import Upstream
+from tests.support.waiting import eventually, wait_until
 
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
 
@@ -61,39 +62,27 @@ async def test_roles_serve_again_after_all_their_connections_died(
         assert len(ours) > len(ROLES)
         for client in ours[:-1] if kill is silent else ours:  # the session's was opened before, with the usual pings
             kill(client)
-        async with asyncio.timeout(15):
-            while any(client.stats["reconnects"] < 1 for client in ours if client is not session.client):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-            await _serves(upstream, services)
+        await wait_until(
+            lambda: all(client.stats["reconnects"] >= 1 for client in ours if client is not session.client)
+        )
+        await _serves(upstream, services)
         assert all(client.is_connected for client in ours)
         assert not any(service.failed.done() for service in services)
 
 
 async def _serves(upstream: Upstream, services: Sequence[object]) -> None:
-    """Facts are recorded, actions are taken, views follow, the API answers."""
-    fact = event("after", "purchase.completed", order_id="O-1", total=gbp("1.00"))
-    await _again(lambda: upstream.record(fact))
-    await _again(lambda: upstream.action("r-after"))
+    """Assert that facts are recorded, actions are taken, views follow and the API answers."""
+    await eventually(lambda: upstream.record(purchase("after")), passing=(Exception,), every_seconds=0.1)
+    answer = await eventually(lambda: upstream.action("r-after"), passing=(Exception,), every_seconds=0.1)
+    assert answer["outcome"] == "taken", answer
     (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
     end = await upstream.session.log.last_position()
     headers = {"Authorization": f"Bearer {dashboard.token}"}
     async with httpx.AsyncClient(base_url=dashboard.address, headers=headers) as http:
-        while True:
-            answer = await http.get("/api/v1/projections")
-            if answer.status_code == 200 and all(one["position"] >= end for one in answer.json()["items"]):
-                return
-            await asyncio.sleep(0.05)
-
-
-async def _again(ask: Callable[[], object]) -> None:
-    while True:
-        try:
-            answer = await ask()  # type: ignore[misc]
-        except Exception:  # noqa: BLE001 - until it answers, within the time of the test
-            await asyncio.sleep(0.1)
-        else:
-            assert not isinstance(answer, dict) or answer["outcome"] == "taken", answer
-            return
+        await eventually(
+            lambda: http.get("/api/v1/projections"),
+            lambda answer: answer.status_code == 200 and all(one["position"] >= end for one in answer.json()["items"]),
+        )
 
 
 async def test_every_connection_of_every_role_is_pinged_often(session: Session, clients: list[LedgerClient]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from app.runtime.session import Session
 from ledger.nats.client import LedgerClient, _SinkParser, frame, status_of
+from tests.support.waiting import wait_until
 
 
 def wire(kind: int, sid: int, payload: bytes) -> bytes:
@@ -68,10 +69,7 @@ async def test_a_sink_and_a_subscription_see_the_same(session: Session) -> None:
     for number in range(300):
         client.send(frame(b"news.%d" % number, b"x" * number, b"back", b"A: b\r\n" if number % 2 else b""))
     await client.flush()
-    for _ in range(1000):
-        if len(plain) == 300:
-            break
-        await asyncio.sleep(0.01)
+    await wait_until(lambda: len(plain) == 300)
     assert poured == plain
     await client.unsubscribe_raw(subscription)
     client.send(frame(b"news.last", b""))

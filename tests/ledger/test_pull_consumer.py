@@ -10,6 +10,7 @@ from ledger.nats.client import LedgerClient, connect
 from ledger.store.pull_consumer import PullConsumer, PulledMessage
 from ledger.store.streams import js_api
 from tests.support.nats_servers import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -21,11 +22,6 @@ def pull_of(client: LedgerClient) -> PullConsumer[bytes]:
     return PullConsumer(client, "S", "c", 100, lambda *parts: PulledMessage(*parts).data)
 
 
-async def until(client: LedgerClient, *, connected: bool) -> None:
-    while client.is_connected is not connected:  # noqa: ASYNC110 - nats-py has no event for it
-        await asyncio.sleep(0.01)
-
-
 async def test_a_pull_begun_while_the_server_was_away_eats_nothing(tmp_path: Path) -> None:
     """The pull request waits in the client's buffer; the end of the pull waits behind it."""
     with Server(tmp_path) as server:
@@ -33,7 +29,7 @@ async def test_a_pull_begun_while_the_server_was_away_eats_nothing(tmp_path: Pat
         await js_api(client, "STREAM.CREATE.S", STREAM)
         await js_api(client, "CONSUMER.DURABLE.CREATE.S.c", {"stream_name": "S", "config": CONSUMER})
         server.stop()
-        await until(client, connected=False)
+        await wait_until(lambda: not client.is_connected)
         for _ in range(3):
             pull = pull_of(client)
             await pull.start()
@@ -41,7 +37,7 @@ async def test_a_pull_begun_while_the_server_was_away_eats_nothing(tmp_path: Pat
                 await asyncio.wait_for(pull.next(10), 0.1)
             await pull.stop()
         server.start()
-        await until(client, connected=True)
+        await wait_until(lambda: client.is_connected)
         pull = pull_of(client)
         await pull.start()
         got: list[bytes] = []

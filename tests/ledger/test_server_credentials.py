@@ -20,6 +20,7 @@ from tests.support.forked_cli import CommandLine
 from tests.support.identities import Authority, key, tls, with_operator
 from tests.support.nats_servers import Server, free_ports
 from tests.support.upstreams import upstream_of
+from tests.support.waiting import wait_until
 
 LOGIN = 'authorization { user: u, password: "s3cret" }'
 USER: Document = {"nats_user": "u", "nats_password": "s3cret"}
@@ -296,7 +297,5 @@ async def test_files_are_replaced_while_a_connection_lives(tmp_path: Path) -> No
             authority.write_bytes(Path(new.certificate).read_bytes())
             await asyncio.sleep(0.5)
             credentials.write_bytes(good)
-            async with asyncio.timeout(10):
-                while not session.client.is_connected:  # noqa: ASYNC110 - nothing says so
-                    await asyncio.sleep(0.05)
+            await wait_until(lambda: session.client.is_connected)
             assert await session.log.last_position() == 0

@@ -1,6 +1,5 @@
 """The projection engine: exact views, rebuilds byte for byte, checkpoints, and stops at unreadable events."""
 
-import asyncio
 import json
 from datetime import UTC, datetime
 from functools import partial
@@ -26,9 +25,10 @@ from projections.views.loyalty import read_effects
 from tests.support.builders import event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import eventually, wait_until
 
 
-async def lived(upstream: Upstream) -> None:
+async def record_history(upstream: Upstream) -> None:
     """Record a little of everything: facts, decisions, a reported action."""
     await upstream.set_up_basics()
     for number, day in enumerate(("2026-01-01", "2026-01-20", "2026-02-20", "2026-03-20")):
@@ -51,22 +51,18 @@ async def lived(upstream: Upstream) -> None:
         reported_action("rep", "2.00", time="2026-02-10T12:00:00Z", reason="no signal", customer_id="C-1")
     )
     await upstream.action("r-3", "7.00", time="2026-02-11T12:00:00Z")
-    for _ in range(200):  # until the reported action is posted to its budget
-        if any("action.charged" in stored["type"] for stored in await upstream.replay()):
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the reported action was not charged")
+    await eventually(lambda: upstream.recorded("action.charged"))  # the reported action is posted to its budget
 
 
 @pytest.fixture
-async def told(session: Session) -> Upstream:
-    """Return the session of a ledger with a history; no role runs any more."""
+async def stopped(session: Session) -> Upstream:
+    """Return the upstream of a ledger with a history, on which no role runs any more."""
     async with upstream_of(session, history=True) as upstream:
-        await lived(upstream)
+        await record_history(upstream)
     return upstream
 
 
-async def answers(session: Session) -> bytes:
+async def all_answers(session: Session) -> bytes:
     """Return the whole answer of every view."""
     parts = [
         await read_view(session, "budget_balances", read_balances),
@@ -76,8 +72,8 @@ async def answers(session: Session) -> bytes:
     return encode([[part.result, part.progress.anchor.position] for part in parts])
 
 
-async def test_balances_are_exact(told: Upstream) -> None:
-    found = (await read_view(told.session, "budget_balances", read_balances)).result
+async def test_balances_are_exact(stopped: Upstream) -> None:
+    found = (await read_view(stopped.session, "budget_balances", read_balances)).result
     assert [(item["period"], item["granted"], item["spent"], item["remaining"], item["closed"]) for item in found] == [
         ("2026-01", gbp("5.00"), gbp("5.00"), gbp("0.00"), True),
         ("2026-02", gbp("250.00"), gbp("9.00"), gbp("241.00"), False),
@@ -85,15 +81,15 @@ async def test_balances_are_exact(told: Upstream) -> None:
     assert {item["holder"] for item in found} == {"agent:A-1"}
 
 
-async def test_loyalty_compares_complete_windows_only(told: Upstream) -> None:
-    answer = await read_view(told.session, "loyalty_effects", read_effects)
+async def test_loyalty_compares_complete_windows_only(stopped: Upstream) -> None:
+    answer = await read_view(stopped.session, "loyalty_effects", read_effects)
     first, reported = answer.result
     assert first["cost"] == gbp("5.00")
     assert first["windows"]["30"]["before"] == {"purchases": 1, "revenue": gbp("20.00"), "returned": gbp("0.00")}
     assert first["windows"]["30"]["after"] == {"purchases": 1, "revenue": gbp("30.00"), "returned": gbp("3.00")}
     assert first["windows"]["90"] == {"before": None, "after": None}  # history begins and ends too near
     assert reported["kind"] == "refund"
-    report = await loyalty_report(partial(read_view, told.session), ())
+    report = await loyalty_report(partial(read_view, stopped.session), ())
     (whole,) = report["currencies"]
     assert "why" not in whole
     assert whole["summary"][0] == {
@@ -105,12 +101,12 @@ async def test_loyalty_compares_complete_windows_only(told: Upstream) -> None:
     }
 
 
-async def test_the_trail_finds_events_by_any_id(told: Upstream) -> None:
-    whole = (await read_view(told.session, "audit_trail", read_trail)).result
-    assert [line["position"] for line in whole] == list(range(1, await told.session.log.last_position() + 1))
+async def test_the_trail_finds_events_by_any_id(stopped: Upstream) -> None:
+    whole = (await read_view(stopped.session, "audit_trail", read_trail)).result
+    assert [line["position"] for line in whole] == list(range(1, await stopped.session.log.last_position() + 1))
 
     async def of(kind: str, name: str) -> list[str]:
-        answer = await read_view(told.session, "audit_trail", lambda c: read_trail(c, [(kind, name)]))
+        answer = await read_view(stopped.session, "audit_trail", lambda c: read_trail(c, [(kind, name)]))
         return [line["type"].removeprefix("resolution.").removesuffix(".v1") for line in answer.result]
 
     assert await of("interaction", "I-1") == ["interaction.opened", "action.taken", "authority.fell_short"]
@@ -121,14 +117,14 @@ async def test_the_trail_finds_events_by_any_id(told: Upstream) -> None:
     assert "5.00 GBP" in action["what"]
 
 
-async def test_an_action_is_explained(told: Upstream) -> None:
-    whole = (await read_view(told.session, "audit_trail", read_trail)).result
+async def test_an_action_is_explained(stopped: Upstream) -> None:
+    whole = (await read_view(stopped.session, "audit_trail", read_trail)).result
     action_id = next(line["action_id"] for line in whole if line["type"] == "resolution.action.taken.v1")
-    folder = storage.views_folder(told.session.data_dir)
+    folder = storage.views_folder(stopped.session.data_dir)
     engine = storage.open_generation(folder, MODELS["audit_trail"](), 1)
     with engine.connect() as connection:
-        found = await explain(told.session.log, connection, action_id)
-        assert await explain(told.session.log, connection, "act-none") is None
+        found = await explain(stopped.session.log, connection, action_id)
+        assert await explain(stopped.session.log, connection, "act-none") is None
     engine.dispose()
     assert found
     assert found["policy"]["version"] == 1
@@ -139,28 +135,28 @@ async def test_an_action_is_explained(told: Upstream) -> None:
     assert [line["type"] for line in found["interaction"]][-1] == "resolution.authority.fell_short.v1"
 
 
-async def test_views_dropped_and_rebuilt_answer_byte_for_byte_the_same(told: Upstream) -> None:
-    before = await answers(told.session)
-    folder = storage.views_folder(told.session.data_dir)
+async def test_views_dropped_and_rebuilt_answer_byte_for_byte_the_same(stopped: Upstream) -> None:
+    before = await all_answers(stopped.session)
+    folder = storage.views_folder(stopped.session.data_dir)
     for name, make in MODELS.items():
-        await rebuild(make(), folder, await told.session.connection(name), told.session.log)
+        await rebuild(make(), folder, await stopped.session.connection(name), stopped.session.log)
     assert storage.live_generation(folder, Balances()) == 2
-    assert await answers(told.session) == before
+    assert await all_answers(stopped.session) == before
     for path in folder.iterdir():
         path.unlink()
-    assert await answers(told.session) == before
+    assert await all_answers(stopped.session) == before
 
 
-async def test_a_projection_resumes_at_its_checkpoint(told: Upstream) -> None:
-    await answers(told.session)
-    async with upstream_of(told.session, "intake", "decisions", history=True) as upstream:
+async def test_a_projection_resumes_at_its_checkpoint(stopped: Upstream) -> None:
+    await all_answers(stopped.session)
+    async with upstream_of(stopped.session, "intake", "decisions", history=True) as upstream:
         await upstream.action("r-9", "1.00", time="2026-02-12T12:00:00Z")
-    found = (await read_view(told.session, "budget_balances", read_balances)).result
+    found = (await read_view(stopped.session, "budget_balances", read_balances)).result
     assert found[-1]["spent"] == gbp("10.00")
 
 
-async def test_an_unreadable_event_stops_one_projection_until_it_is_skipped(told: Upstream) -> None:
-    session = told.session
+async def test_an_unreadable_event_stops_one_projection_until_it_is_skipped(stopped: Upstream) -> None:
+    session = stopped.session
     before = (await read_view(session, "budget_balances", read_balances)).result
     strange = encode_event("resolution-ledger", "x", "resolution.budget.exploded.v1", datetime.now(UTC), b"{}")
     position = await session.log.append([Draft("ledger.budget.x.2026-01", strange)])
@@ -183,16 +179,16 @@ async def test_an_unreadable_event_stops_one_projection_until_it_is_skipped(told
         await read_view(session, "audit_trail", read_trail)
 
 
-async def test_a_view_of_another_log_stops(told: Upstream) -> None:
-    await answers(told.session)
-    folder = storage.views_folder(told.session.data_dir)
+async def test_a_view_of_another_log_stops(stopped: Upstream) -> None:
+    await all_answers(stopped.session)
+    folder = storage.views_folder(stopped.session.data_dir)
     engine = storage.open_generation(folder, Balances(), 1)
     with engine.begin() as connection:
         progress = storage.read_progress(connection)
         storage.write_progress(connection, progress._replace(anchor=progress.anchor._replace(digest="other")))
     engine.dispose()
     with pytest.raises(Exception, match="the log has changed"):
-        await catch_up(Balances(), folder, await told.session.connection("x"), told.session.log)
+        await catch_up(Balances(), folder, await stopped.session.connection("x"), stopped.session.log)
 
 
 async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view(session: Session) -> None:
@@ -212,16 +208,11 @@ async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view
         await rebuild(Balances(), folder, await session.connection("x"), session.log)
         assert storage.live_generation(folder, Balances()) == 2
         await upstream.action("r-2")
-        for _ in range(200):
-            answer = await read_view(session, "budget_balances", read_balances)
-            if answer.result[0]["spent"] == gbp("10.00"):
-                break
-            await asyncio.sleep(0.05)
-        assert answer.result[0]["spent"] == gbp("10.00")
-        for _ in range(100):
-            if news and news[-1]["position"] >= answer.progress.anchor.position:
-                break
-            await asyncio.sleep(0.05)
+        answer = await eventually(
+            lambda: read_view(session, "budget_balances", read_balances),
+            lambda answer: answer.result[0]["spent"] == gbp("10.00"),
+        )
+        await wait_until(lambda: news and news[-1]["position"] >= answer.progress.anchor.position)
         assert {"position", "at"} == news[-1].keys()
 
 

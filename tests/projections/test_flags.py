@@ -1,6 +1,5 @@
 """Flags as events: raised once by several guards, reviewed, explained, and the same after a rebuild."""
 
-import asyncio
 import json
 import shutil
 from datetime import UTC, datetime
@@ -21,10 +20,11 @@ from projections.views.flags import read_flags
 from tests.support.builders import reported_action
 from tests.support.documents import Document
 from tests.support.environment import ROOT
-from tests.support.forked_cli import CommandLine
+from tests.support.forked_cli import CommandLine, json_of
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import block_until, eventually
 
 
 async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
@@ -40,25 +40,17 @@ async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
             order_id=f"O-{one}",
         )
         await upstream.record(fact)
-    async with asyncio.timeout(20):  # the decider posts each to its budget
-        while await charged(upstream.session) < start + number:  # noqa: ASYNC110 - nothing says so
-            await asyncio.sleep(0.02)
+    # The decider posts each of them to its budget.
+    await eventually(lambda: upstream.recorded("action.charged"), lambda charged: len(charged) >= start + number)
 
 
-async def charged(session: Session) -> int:
-    log = [one.data async for batch in session.log.subject_batches("ledger.budget.>") for one in batch]
-    return sum(b'"resolution.action.charged.v1"' in data for data in log)
-
-
-async def guarded(session: Session, guards: int = 1) -> None:
+async def run_guards(session: Session, guards: int = 1) -> None:
     """Run these guards until they have read the log and recorded their flags."""
     services = [GuardService(session.url, session.log) for _ in range(guards)]
     for service in services:
         await service.start()
-    async with asyncio.timeout(20):
-        for service in services:
-            while service.position < await session.log.last_position():  # noqa: ASYNC110 - nothing says so
-                await asyncio.sleep(0.02)
+    for service in services:
+        await eventually(session.log.last_position, lambda end, guard=service: guard.position >= end)  # type: ignore[misc]
     for service in services:
         await service.stop()
         assert not service.failed.done()
@@ -75,14 +67,14 @@ async def test_two_guards_raise_each_flag_once_and_a_third_raises_none(session: 
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         await claims(upstream)
-        await guarded(session, 2)
+        await run_guards(session, 2)
         (flag,) = await flags_of(session)
         assert (flag["rule"], flag["about"], flag["status"]) == ("R10", ["customer:C-claims"], "open")
         before = await session.log.last_position()
-        await guarded(session)
+        await run_guards(session)
         assert await session.log.last_position() == before
         await claims(upstream, 4, 4)
-        await guarded(session, 2)
+        await run_guards(session, 2)
         (flag,) = await flags_of(session)
         assert len(flag["evidence"]) > 4
 
@@ -91,7 +83,7 @@ async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> No
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         await claims(upstream)
-        await guarded(session)
+        await run_guards(session)
         (flag,) = await flags_of(session)
         unknown = await upstream.ask(
             "flag", request_id="f-0", flag_id="flag-none", verdict="dismissed", reviewed_by="M-1"
@@ -117,7 +109,7 @@ async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> No
         assert "storm" not in stored
         assert "talked" not in stored
         await claims(upstream, 1, 4)
-        await guarded(session)
+        await run_guards(session)
         assert len(await flags_of(session)) == 1  # one more is not enough after a review
 
 
@@ -125,7 +117,7 @@ async def test_flags_are_the_same_bytes_however_the_guard_is_fed(session: Sessio
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         await claims(upstream, 8)
-        await guarded(session)
+        await run_guards(session)
     log = [one async for batch in session.log.subject_batches(">") for one in batch]
     live = [one.data.rpartition(b',"recordedtime"')[0] + b"}" for one in log if one.subject.startswith("ledger.flag.")]
 
@@ -147,7 +139,7 @@ async def test_flags_are_the_same_bytes_after_an_erasure(session: Session) -> No
                 f"n-{number}", "45.00", order_id="O-split", customer_id="C-claims", note="sorry"
             )
             assert given["outcome"] in {"taken", "escalate"}
-        await guarded(session)
+        await run_guards(session)
         before = await flags_of(session)
         await forget(
             session.log, session.rejected, await Keyring.open(session.client), ["C-claims"], [], "M-1", "asked"
@@ -165,7 +157,7 @@ async def test_flags_are_the_same_bytes_after_an_erasure(session: Session) -> No
     shutil.rmtree(session.data_dir / "views")
     assert await flags_of(session) == before
     end = await session.log.last_position()
-    await guarded(session)
+    await run_guards(session)
     assert await session.log.last_position() == end
 
 
@@ -213,12 +205,8 @@ def test_flags_show_pseudonyms_until_a_review_begins(command: CommandLine, up: U
         for one in range(2)
     ]
     assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
-    for _ in range(40):
-        said = command("audit", "flags", "--json")
-        assert said.stdout, said
-        (flag, *_) = json.loads(said.stdout)["items"] or [None]
-        if flag is not None:
-            break
+    block_until(lambda: json_of(command("audit", "flags", "--json"))["items"], timeout_seconds=60)
+    flag = json_of(command("audit", "flags", "--json"))["items"][0]
     assert "A-7" not in json.dumps(flag)
     assert flag["about"][0].startswith("agent:~")
     assert "A-7" not in command("audit", "flags").stdout

@@ -18,6 +18,7 @@ from tests.support.builders import event, gbp, reported_action
 from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.view_answers import all_views
+from tests.support.waiting import eventually
 
 
 async def test_views_as_of_a_position_answer_as_they_did_there(session: Session) -> None:
@@ -102,10 +103,7 @@ async def test_a_late_fact_counts_at_its_event_time(session: Session) -> None:
         before = taken["time"]
         fact = reported_action("late", "3.00", time=before, request_id="off", reason="no network")
         await upstream.record(fact)
-        for _ in range(200):
-            now = (await read_view(session, "budget_balances", read_balances)).result
-            if now[0]["spent"] == gbp("8.00"):
-                break
+        await eventually(upstream.budget, lambda budget: budget["spent"] == "8.00")
         undone = await upstream.ask(
             "reversal",
             request_id="v",

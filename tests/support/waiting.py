@@ -37,7 +37,15 @@ async def eventually[T](
         await asyncio.sleep(every_seconds)
 
 
-def eventually_true(condition: Callable[[], object], timeout_seconds: float = 20) -> None:
+async def wait_until(condition: Callable[[], object], timeout_seconds: float = 20) -> None:
+    """Call ``condition`` until it is true, while the event loop goes on."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not true after {timeout_seconds} seconds"
+        await asyncio.sleep(0.02)
+
+
+def block_until(condition: Callable[[], object], timeout_seconds: float = 20) -> None:
     """Call ``condition`` until it is true, in a test without an event loop."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():

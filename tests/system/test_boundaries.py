@@ -29,6 +29,7 @@ from tests.support.builders import event, gbp
 from tests.support.environment import ROOT
 from tests.support.source_code import syntax_tree
 from tests.support.upstreams import Upstream
+from tests.support.waiting import eventually, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,12 +146,11 @@ class Stage:
 
     async def decides(self) -> None:
         """Assert that an action is taken."""
-        for _ in range(3):
-            answer = await self.upstream.action(f"d-{next(self._numbers)}", "1.00")
-            if answer.get("outcome") == "taken":
-                return
-            await asyncio.sleep(1)
-        raise AssertionError(answer)
+        await eventually(
+            lambda: self.upstream.action(f"d-{next(self._numbers)}", "1.00"),
+            lambda answer: answer.get("outcome") == "taken",
+            every_seconds=0.5,
+        )
 
     async def answers(self, operation: str, **body: Any) -> None:
         """Assert that a request is answered without an internal error."""
@@ -160,7 +160,7 @@ class Stage:
     async def views_follow(self) -> None:
         """Wait until every view is at the end of the log."""
         end = await self.session.log.last_position()
-        await until(lambda: self._views_at(end))
+        await eventually(lambda: self._views_at(end))
 
     async def views_take_the_next(self) -> None:
         """Wait until every view is at the end of the log, after one more event."""
@@ -171,7 +171,7 @@ class Stage:
         """Wait until one view reports its stop and all others are at the end of the log."""
         await self.takes_in()
         end = await self.session.log.last_position()
-        await until(lambda: self._views_at(end, but=1))
+        await eventually(lambda: self._views_at(end, but=1))
         states = (await self.http.get("/api/v1/projections")).json()["items"]
         (stopped,) = [one["stopped"] for one in states if one["stopped"]]
         assert "Ours" in stopped
@@ -184,13 +184,13 @@ class Stage:
         """Wait until the guard has read the log."""
         (guard,) = [one for one in self.services if type(one).__name__ == "GuardService"]
         end = await self.session.log.last_position()
-        await until(lambda: _true(guard.position >= end))
+        await wait_until(lambda: guard.position >= end)
 
     async def seals(self) -> None:
         """Wait until the end of the log is signed."""
         end = await self.session.log.last_position()
         folder = seal_folder(self.session.data_dir)
-        await until(lambda: _true((newest := folder.checkpoint()) is not None and newest.size >= end))
+        await wait_until(lambda: (newest := folder.checkpoint()) is not None and newest.size >= end)
 
     async def tells(self) -> None:
         """Assert that a listener receives a view update."""
@@ -205,19 +205,6 @@ class Stage:
     async def serves(self) -> None:
         """Assert that the API answers."""
         assert (await self.http.get("/api/v1/balances")).status_code == 200
-
-
-async def _true(value: bool) -> bool:
-    return value
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until a condition holds."""
-    for _ in range(_PATIENCE_SECONDS * 20):
-        if await holds():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it does not come")
 
 
 @asynccontextmanager
@@ -539,7 +526,7 @@ async def test_an_internal_error_ends_no_service(
         await asyncio.wait_for(once.raised.wait(), _PATIENCE_SECONDS)
         await boundary.then(stage)
         if boundary.again:
-            await until(lambda: _true(once.calls > 1))
+            await wait_until(lambda: once.calls > 1)
 
 
 def test_the_table_names_tests_that_are_there() -> None:

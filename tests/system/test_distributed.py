@@ -24,6 +24,7 @@ from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.organisations import BASIC_POLICY
+from tests.support.waiting import eventually
 
 COMPOSE: Document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
@@ -116,15 +117,14 @@ async def test_the_compose_services_take_in_decide_and_report(composed: dict[str
     upstream = await connect(composed["upstream"], "test", wait_seconds=20)
 
     async def ask(subject: str, body: Document) -> Document:
-        for _ in range(200):
-            try:
-                reply = await upstream.request(subject, json.dumps(body).encode(), timeout=5)
-            except Exception:  # noqa: BLE001 - not up yet
-                await asyncio.sleep(0.1)
-                continue
-            answer: Document = json.loads(reply.data)
-            return answer
-        raise AssertionError(f"nobody answers {subject}")
+        reply = await eventually(  # the services may not be up yet
+            lambda: upstream.request(subject, json.dumps(body).encode(), timeout=5),
+            timeout_seconds=60,
+            passing=(Exception,),
+            every_seconds=0.1,
+        )
+        answer: Document = json.loads(reply.data)
+        return answer
 
     policy = {"request_id": "p", "policy": BASIC_POLICY | {"default_role": "agent"}, "published_by": "owner"}
     assert (await ask("resolution.decide.crm.policy", policy))["outcome"] == "done"
@@ -132,10 +132,9 @@ async def test_the_compose_services_take_in_decide_and_report(composed: dict[str
     assert "seq" in await ask("resolution.inbox.crm", fact)
     action = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "amount": gbp("5.00"), "reason": "late"}
     assert (await ask("resolution.decide.crm.action", action))["outcome"] == "taken"
-    for _ in range(200):
-        if (await ask("resolution.read.crm.receipt", {"id": "p-1"}))["status"] == "recorded":
-            break
-        await asyncio.sleep(0.05)
+    await eventually(
+        lambda: ask("resolution.read.crm.receipt", {"id": "p-1"}), lambda receipt: receipt["status"] == "recorded"
+    )
     await upstream.close()
     balances = await asyncio.to_thread(run, composed, "report", "balances", "--json")
     assert json.loads(balances.stdout)["items"][0]["spent"] == gbp("5.00")

@@ -20,6 +20,7 @@ from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import Server
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -110,23 +111,17 @@ async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, command: Co
         doctor = json.loads((await asyncio.to_thread(command, *words, data_dir=small_disk / "data")).stdout)
         assert {"server", "disk"} <= {one["check"] for one in doctor["items"] if not one["ok"]}, doctor
         filler.unlink()
-        for _ in range(60):
-            if await publish(range(23, 24)):
-                break
-            await asyncio.sleep(0.5)
+        await eventually(lambda: publish(range(23, 24)), timeout_seconds=60, every_seconds=0.5)
         assert await publish(range(24, 40)) == 16
-        for _ in range(20):  # as an upstream does that is told to ask again
-            answer = await request(client, "resolution.decide.crm.action", action, 5)
-            if answer["outcome"] != "error":
-                break
-            await asyncio.sleep(0.5)
-        assert answer["outcome"] == "taken", answer
-        for _ in range(100):
-            receipt = await request(client, "resolution.read.crm.receipt", {"ids": sorted(acknowledged)}, 10)
-            if all(item["status"] == "recorded" for item in receipt.get("items", [{"status": ""}])):
-                break
-            await asyncio.sleep(0.1)
-        assert {item["status"] for item in receipt["items"]} == {"recorded"}
+        await eventually(  # an upstream repeats its request
+            lambda: request(client, "resolution.decide.crm.action", action, 5),
+            lambda answer: answer["outcome"] == "taken",
+            every_seconds=0.5,
+        )
+        await eventually(
+            lambda: request(client, "resolution.read.crm.receipt", {"ids": sorted(acknowledged)}, 10),
+            lambda receipt: {item["status"] for item in receipt.get("items", ())} == {"recorded"},
+        )
         assert up.process.poll() is None
     finally:
         await client.close()

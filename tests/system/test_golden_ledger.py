@@ -1,6 +1,5 @@
 """A ledger that an earlier version made: every later version opens it, rebuilds it, verifies it, and goes on from it."""
 
-import asyncio
 import hashlib
 import json
 import shutil
@@ -29,6 +28,7 @@ from tests.support.golden_story import money
 from tests.support.independent_books import Book, Kept
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -131,13 +131,13 @@ def test_erased_fields_stay_erased(rebuilt: Run) -> None:
 async def receipt(upstream: Upstream, identifier: str, source: str) -> Document:
     """Wait for an event's receipt; the source is named, since `a.b` and `a_b` had one token."""
     subject = f"resolution.read.{token_of_source(source)}.receipt"
-    for _ in range(400):
+
+    async def read() -> Document:
         body = json.dumps({"id": identifier, "source": source}).encode()
         answer: Document = json.loads((await upstream.client.request(subject, body, timeout=10)).data)
-        if answer["status"] in {"recorded", "rejected"}:
-            return answer
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{source} {identifier} is still {answer}")
+        return answer
+
+    return await eventually(read, lambda answer: answer["status"] in {"recorded", "rejected"})
 
 
 def recorded_at(identifier: str, source: str) -> int:
