@@ -172,6 +172,7 @@ async def ask_until_decided(upstream: Upstream, request_id: str) -> Document:
     )
 
 
+# Fields of a request, and the code and field of the error.
 BAD: list[tuple[Document, str, str | None]] = [
     ({"amount": {"amount": 5.0, "currency": "GBP"}}, "invalid", "amount.amount"),
     ({"amount": gbp("-5.00")}, "invalid", "amount.amount"),
@@ -191,22 +192,27 @@ BAD: list[tuple[Document, str, str | None]] = [
 ]
 
 
-async def test_bad_requests_get_an_error_that_names_the_field_and_record_nothing(upstream: Upstream) -> None:
+async def test_an_invalid_field_is_an_error_that_names_it_and_records_nothing(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     before = await upstream.session.log.last_position()
     for number, (fields, code, field) in enumerate(BAD):
-        request = {
-            "request_id": f"bad-{number}",
-            "agent_id": "A-1",
-            "kind": "refund",
-            "reason": "x",
-            "amount": gbp("5.00"),
-        }
-        answer = await upstream.ask("action", **request | fields)
-        assert (answer["outcome"], answer["error"]["code"], answer["error"].get("field")) == ("error", code, field), (
-            fields
-        )
-        assert answer["error"]["message"]
+        answer = await upstream.action(**{"request_id": f"bad-{number}"} | fields)
+        error = answer["error"]
+        assert (answer["outcome"], error["code"], error.get("field")) == ("error", code, field), fields
+        assert error["message"]
+    assert await upstream.session.log.last_position() == before
+
+
+async def test_an_error_does_not_use_up_its_request_id(upstream: Upstream) -> None:
+    await upstream.set_up_basics()
+    assert (await upstream.action("r-1", "-5.00"))["outcome"] == "error"
+
+    assert (await upstream.action("r-1"))["outcome"] == "taken"
+
+
+async def test_a_malformed_body_is_an_error_and_records_nothing(upstream: Upstream) -> None:
+    await upstream.set_up_basics()
+    before = await upstream.session.log.last_position()
     for body in (b"", b"{", b"[]", b"null", b'"x"', b"\xff", b'{"a":' + b"[" * 9999, b"x" * 60_000):
         reply = await upstream.client.request("resolution.decide.crm.action", body, timeout=10)
         assert json.loads(reply.data)["outcome"] == "error"
@@ -216,9 +222,6 @@ async def test_bad_requests_get_an_error_that_names_the_field_and_record_nothing
         assert error["field"]
     assert (await upstream.ask("flag", request_id="x", flag_id="f"))["error"]["field"] == "verdict"
     assert await upstream.session.log.last_position() == before
-    for number, (fields, code, _) in enumerate(BAD):  # an error is no answer: the same name may be used rightly
-        if code == "invalid" and "request_id" not in fields and number < 3:
-            assert (await upstream.action(f"bad-{number}"))["outcome"] == "taken"
 
 
 async def test_a_preview_records_nothing_and_predicts_the_decision(upstream: Upstream) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
@@ -14,7 +15,7 @@ from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, wait_until
 
 BIG: Document = {"kind": "refund", "reason": "broken", "customer_id": "C-1", "interaction_id": "I-1"}
 
@@ -33,37 +34,63 @@ async def balance(upstream: Upstream, holder: str) -> Document:
     return budget
 
 
+async def escalated(upstream: Upstream) -> str:
+    """Let D-1 ask for 90 pounds, beyond the own authority, and escalate; return the escalation's id."""
+    answer = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, **BIG)
+    assert answer["outcome"] == "escalate"
+    assert [reason["rule"] for reason in answer["reasons"]] == ["per_action", "per_interaction"]
+    escalation_id: str = answer["escalation_id"]
+    return escalation_id
+
+
 async def test_an_escalation_reserves_its_amount_and_its_approval_takes_the_action(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
-    heard: list[Document] = []
 
-    async def note(message: Any) -> None:
-        heard.append(json.loads(message.data))
-
-    await upstream.client.subscribe("resolution.notify.escalation", cb=note)
-    await upstream.client.flush()
-    asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, **BIG)
-    assert asked["outcome"] == "escalate"
-    assert [reason["rule"] for reason in asked["reasons"]] == ["per_action", "per_interaction"]
-    escalation_id = asked["escalation_id"]
+    escalation_id = await escalated(upstream)
     assert (await balance(upstream, "team:doorstep"))["reserved"] == gbp("90.00")
+
     answer = await decide(upstream, "d-1", "approve", escalation_id, "M-1", reason="fair")
     assert (answer["outcome"], answer["status"], answer["paid_by"]) == ("done", "approved", "team:doorstep")
     after = await balance(upstream, "team:doorstep")
     assert (after["reserved"], after["spent"]) == (gbp("0.00"), gbp("90.00"))
+
+
+async def test_a_decided_escalation_answers_a_retry_and_refuses_another_decision(upstream: Upstream) -> None:
+    await set_up_organisation(upstream)
+    escalation_id = await escalated(upstream)
+    answer = await decide(upstream, "d-1", "approve", escalation_id, "M-1", reason="fair")
+
     assert await decide(upstream, "d-1", "approve", escalation_id, "M-1", reason="fair") == answer
     late = await decide(upstream, "d-2", "deny", escalation_id, "M-1")
     assert late["error"]["code"] == "already_decided"
-    assert (heard[0]["escalation_id"], heard[0]["to"], heard[0]["team_id"]) == (escalation_id, ["M-1"], None)
+
+
+async def test_an_escalation_notifies_its_approvers_and_is_recorded_with_its_cause(upstream: Upstream) -> None:
+    await set_up_organisation(upstream)
+    notifications: list[Document] = []
+
+    async def note(message: Msg) -> None:
+        notifications.append(json.loads(message.data))
+
+    await upstream.client.subscribe("resolution.notify.escalation", cb=note)
+    await upstream.client.flush()
+
+    escalation_id = await escalated(upstream)
+    await decide(upstream, "d-1", "approve", escalation_id, "M-1", reason="fair")
+
+    await wait_until(lambda: notifications)
+    notified = notifications[0]
+    assert (notified["escalation_id"], notified["to"], notified["team_id"]) == (escalation_id, ["M-1"], None)
     types = [stored["type"] for stored in await upstream.replay()]
-    first = types.index("resolution.escalation.requested.v1")
-    assert types[first - 1] == "resolution.authority.fell_short.v1"
+    requested = types.index("resolution.escalation.requested.v1")
+    assert types[requested - 1] == "resolution.authority.fell_short.v1"
     approved = types.index("resolution.escalation.approved.v1")
     assert types[approved + 1] == "resolution.action.taken.v1"  # in the same batch
 
 
 async def test_less_may_be_approved_and_the_approver_pays_where_no_pool_does(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
+
     asked = await upstream.ask(
         "escalation", request_id="e-1", operation="request", agent_id="A-1", amount=gbp("90.00"), **BIG
     )
@@ -79,8 +106,10 @@ async def test_less_may_be_approved_and_the_approver_pays_where_no_pool_does(ups
 @pytest.mark.parametrize(("operation", "by"), [("deny", "M-1"), ("withdraw", "D-1")])
 async def test_a_denied_or_withdrawn_escalation_frees_its_reserve(upstream: Upstream, operation: str, by: str) -> None:
     await set_up_organisation(upstream)
-    asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, **BIG)
-    answer = await decide(upstream, "d-1", operation, asked["escalation_id"], by, reason="no")
+    escalation_id = await escalated(upstream)
+
+    answer = await decide(upstream, "d-1", operation, escalation_id, by, reason="no")
+
     assert answer["outcome"] == "done"
     assert (await balance(upstream, "team:doorstep"))["reserved"] == gbp("0.00")
 
