@@ -194,9 +194,10 @@ BAD: list[tuple[Document, str, str | None]] = [
 
 async def test_an_invalid_field_is_an_error_that_names_it_and_records_nothing(upstream: Upstream) -> None:
     await upstream.set_up_basics()
+    refund = {"agent_id": "A-1", "kind": "refund", "reason": "x", "amount": gbp("5.00")}
     before = await upstream.session.log.last_position()
     for number, (fields, code, field) in enumerate(BAD):
-        answer = await upstream.action(**{"request_id": f"bad-{number}"} | fields)
+        answer = await upstream.ask("action", **refund | {"request_id": f"bad-{number}"} | fields)
         error = answer["error"]
         assert (answer["outcome"], error["code"], error.get("field")) == ("error", code, field), fields
         assert error["message"]
