@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 from hypothesis import settings
 
 from app.runtime.session import Session
@@ -34,7 +35,7 @@ settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-
 settings.load_profile("ledger")
 
 
-_OUTSIDE = {"session", "command", "up", "nats_server", "cluster"}
+_OUTSIDE = {"session", "shared_upstream", "command", "up", "nats_server", "cluster"}
 """Fixtures that start processes; `upstream`, `es_env` and `factories` rest on them."""
 _isolation = Isolation()
 
@@ -74,6 +75,17 @@ async def upstream(session: Session) -> AsyncIterator[Upstream]:
     """Run intake and decisions on the session's ledger, and give an upstream beside them."""
     async with upstream_of(session) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_upstream(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Upstream]:
+    """Run intake and decisions on one ledger for all tests of a module that ask for it.
+
+    Each of those tests uses ids of its own, and is marked `asyncio(loop_scope="module")`.
+    """
+    folder = tmp_path_factory.mktemp("shared")
+    async with Session(load_settings({"data_dir": str(folder / "data")}, {})) as session, upstream_of(session) as one:
+        yield one
 
 
 @pytest.fixture

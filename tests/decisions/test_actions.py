@@ -296,15 +296,15 @@ async def test_facts_change_what_an_agent_may_do(upstream: Upstream) -> None:
     assert (await upstream.action("r-5"))["reasons"][0]["rule"] == "left"
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("agent", ["a.b.*.>", "👩‍👩‍👧‍👦", "with space", "x" * 128, "%2E"])
-async def test_holders_of_any_name_have_budgets_of_their_own(upstream: Upstream, agent: str) -> None:
-    await upstream.ask("policy", request_id="p", policy=BASIC_POLICY | {"default_role": "agent"}, published_by="o")
-    answer = await upstream.action("r-1", agent_id=agent)
+async def test_holders_of_any_name_have_budgets_of_their_own(shared_upstream: Upstream, agent: str) -> None:
+    upstream, another = shared_upstream, agent + "x" if len(agent) < 128 else "y"
+    await upstream.ask("policy", request_id="p", policy=BASIC_POLICY | {"default_role": "agent"}, published_by="owner")
+    answer = await upstream.action(agent_id=agent)
     assert answer["budget"]["holder"] == f"agent:{agent}"
-    assert (await upstream.action("r-2", agent_id=agent))["budget"]["remaining"] == gbp("190.00")
-    assert (await upstream.action("r-3", agent_id=agent + "x" if len(agent) < 128 else "y"))["budget"][
-        "remaining"
-    ] == gbp("195.00")
+    assert (await upstream.action(agent_id=agent))["budget"]["remaining"] == gbp("190.00")
+    assert (await upstream.action(agent_id=another))["budget"]["remaining"] == gbp("195.00")
 
 
 async def test_an_upstream_has_no_other_permissions(upstream: Upstream) -> None:

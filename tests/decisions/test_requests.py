@@ -87,8 +87,12 @@ def test_a_misspelt_field_is_refused_with_the_right_spelling(cls: type[msgspec.S
             assert f"`{name}`" in error.message or len(name) < 4, error.message
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_every_operation_refuses_an_unknown_field_and_records_nothing(name: str, upstream: Upstream) -> None:
+async def test_every_operation_refuses_an_unknown_field_and_records_nothing(
+    name: str, shared_upstream: Upstream
+) -> None:
+    upstream = shared_upstream
     await set_up_organisation(upstream)
     operation, body = name.partition(" ")[0], OPERATIONS[name]
     before = await upstream.session.log.last_position()
@@ -131,16 +135,20 @@ TWICE = {
 }
 
 
-@pytest.mark.parametrize(("text", "field"), TWICE.items())
-async def test_a_request_with_a_repeated_field_is_refused(text: str, field: str, upstream: Upstream) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("number", "text", "field"), [(n, *one) for n, one in enumerate(TWICE.items())])
+async def test_a_request_with_a_repeated_field_is_refused(
+    number: int, text: str, field: str, shared_upstream: Upstream
+) -> None:
+    upstream = shared_upstream
     await set_up_organisation(upstream)
-    body = f'{{"request_id":"r-1","agent_id":"A-1","kind":"refund","reason":"x",{text}}}'.encode()
+    body = f'{{"request_id":"twice-{number}","agent_id":"A-1","kind":"refund","reason":"x",{text}}}'.encode()
     before = await upstream.session.log.last_position()
     for operation in ("action", "preview"):
         answer = await asked(upstream, f"resolution.decide.crm.{operation}", body)
         assert (answer["error"]["code"], answer["error"]["field"]) == ("duplicate_field", field)
     assert await upstream.session.log.last_position() == before
-    assert (await upstream.action("r-1", "1.00"))["outcome"] == "taken"
+    assert (await upstream.action(f"twice-{number}", "1.00"))["outcome"] == "taken"
 
 
 def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,19 +278,23 @@ async def test_a_recorded_fact_with_a_non_canonical_id_can_be_corrected(session:
         (("teams", "doorstep", "pool"), "pol", "pool"),
     ],
 )
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_misspelt_field_of_a_policy_is_refused_with_the_right_spelling(
-    path: tuple[str, ...], misspelt: str, near: str, upstream: Upstream
+    path: tuple[str, ...], misspelt: str, near: str, shared_upstream: Upstream
 ) -> None:
+    name_of_request = f"p-{misspelt}"
     document = copy.deepcopy(FULL_POLICY)
     *above, name = path
     within = document
     for part in above:
         within = within[part]
     within[misspelt] = within.pop(name)
-    answer = await upstream.ask("policy", request_id="p", policy=document, published_by="owner")
+    answer = await shared_upstream.ask("policy", request_id=name_of_request, policy=document, published_by="owner")
     assert (answer["error"]["code"], answer["error"]["field"]) == (
         "unknown_field",
         ".".join(("policy", *above, misspelt)),
     )
     assert f"`{near}`" in answer["error"]["message"]
-    assert (await upstream.ask("policy", request_id="p", policy=FULL_POLICY, published_by="owner"))["outcome"] == "done"
+    assert (await shared_upstream.ask("policy", request_id=name_of_request, policy=FULL_POLICY, published_by="owner"))[
+        "outcome"
+    ] == "done"

@@ -145,6 +145,7 @@ def money(amount: str, currency: str) -> dict[str, str]:
     return {"amount": amount, "currency": currency}
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("time", "currency", "says"),
     [
@@ -160,14 +161,15 @@ def money(amount: str, currency: str) -> dict[str, str]:
     ],
 )
 async def test_a_fact_is_taken_in_a_currency_of_its_time(
-    upstream: Upstream, time: str, currency: str, says: str | None
+    shared_upstream: Upstream, time: str, currency: str, says: str | None
 ) -> None:
-    fact = event("p-1", "purchase.completed", time=time, order_id="O-1", total=money("5.00", currency))
-    await upstream.publish(fact)
-    receipt = await upstream.receipt("p-1")
+    name = f"{currency} {time}"
+    fact = event(name, "purchase.completed", time=time, order_id="O-1", total=money("5.00", currency))
+    await shared_upstream.publish(fact)
+    receipt = await shared_upstream.receipt(name)
     if says is None:
         assert receipt["status"] == "recorded"
-        assert (await upstream.replay())[-1]["data"]["total"] == money("5.00", currency)
+        assert (await shared_upstream.replay())[-1]["data"]["total"] == money("5.00", currency)
     else:
         error = receipt["error"]
         assert (receipt["status"], error["code"], error["field"]) == ("rejected", "invalid", "data.total.currency")

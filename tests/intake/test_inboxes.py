@@ -140,13 +140,13 @@ def test_names_of_inboxes_are_apart_where_file_names_ignore_case() -> None:
     assert names[0] == "INBOX_crm"
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("source", ["CRM", "a.b", "a:b~c", "🛒" * 60, "x" * 128, "*", ">", "%", "-", "a b", "in", "~"])
-async def test_sources_of_all_kinds_get_an_inbox_of_their_own(session: Session, source: str) -> None:
-    async with upstream_of(session, "intake") as upstream:
-        await make_known(upstream, source)
-        answer = await publish_with_headers(upstream, purchase(2, source))
-        assert answer["stream"] == topology.source_stream_name(token_of_source(source))
-        assert (await upstream.receipt("p-2", source))["status"] == "recorded"
+async def test_sources_of_all_kinds_get_an_inbox_of_their_own(shared_upstream: Upstream, source: str) -> None:
+    await make_known(shared_upstream, source)
+    answer = await publish_with_headers(shared_upstream, purchase(2, source))
+    assert answer["stream"] == topology.source_stream_name(token_of_source(source))
+    assert (await shared_upstream.receipt("p-2", source))["status"] == "recorded"
 
 
 # ---------------------------------------------------------------------- the switch

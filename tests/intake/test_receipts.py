@@ -225,6 +225,7 @@ async def test_a_source_reads_receipts_of_its_own_messages_alone(upstream: Upstr
         assert (await ask(upstream, **place)) == place | {"status": "unknown"}
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -240,8 +241,8 @@ async def test_a_source_reads_receipts_of_its_own_messages_alone(upstream: Upstr
         {"id": 7},
     ],
 )
-async def test_a_request_for_nothing_is_an_error(upstream: Upstream, fields: Document) -> None:
-    assert (await ask(upstream, **fields))["outcome"] == "error"
+async def test_a_request_for_nothing_is_an_error(shared_upstream: Upstream, fields: Document) -> None:
+    assert (await ask(shared_upstream, **fields))["outcome"] == "error"
 
 
 def held_log(session: Session, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
