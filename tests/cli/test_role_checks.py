@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -282,7 +283,7 @@ def gone(data_dir: Path, pattern: str) -> None:
         ("index/intake.sqlite*", "role intake", "index/intake.sqlite is missing in"),
         ("index/decisions.sqlite*", "role decisions", "index/decisions.sqlite is missing in"),
         ("views/people.g*", "role projections", "views/people.g1.sqlite is missing in"),
-        ("archive/day=*/*.parquet", "role archive", "admin archive"),
+        ("archive/day=*/*.parquet", "archive", "admin archive"),
         ("seal", "seal", "restore the folder `seal`"),
     ],
 )
@@ -352,7 +353,8 @@ async def test_the_clock_of_a_roles_host_is_named(
         monkeypatch.setattr("ledger.store.role_status.datetime", Wrong)
         found = await wrong(session)
         assert set(found) == {f"role {role}" for role in ALL}
-        assert all(f"5 min 0 s {way}" in says or f"4 min 59 s {way}" in says for says in found.values()), found
+        # A slow machine takes some seconds between the two readings.
+        assert all(re.search(rf"(5 min \d|4 min 5\d) s {way}", says) for says in found.values()), found
 
 
 async def test_the_alarm_is_named_and_not_the_roles_that_it_ends(tmp_path: Path) -> None:
