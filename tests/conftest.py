@@ -10,7 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -92,7 +92,9 @@ async def shared_upstream(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `resolution-ledger` in a process of its own, on a data directory of the test's."""
 
-    def run(*arguments: str, data_dir: Path | None = tmp_path / "data", stdin: str | None = None) -> Any:
+    def run(
+        *arguments: str, data_dir: Path | None = tmp_path / "data", stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         where = ("--data-dir", str(data_dir)) if data_dir else ()
         return forked_cli.run([*arguments, *where], ROOT, clean_environment(), stdin, timeout=240)
 

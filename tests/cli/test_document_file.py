@@ -181,7 +181,7 @@ json_values = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(json_values)
-def test_json_is_read_as_json(document: Any) -> None:
+def test_json_is_read_as_json(document: object) -> None:
     """JSON's own reader is the oracle; a name that is a merge key is no merge key in quotes."""
     assert read_document(json.dumps(document, ensure_ascii=False).encode()).document == document
 
@@ -381,7 +381,7 @@ WRONG_POLICIES: Document = {
     [(name, one) for name, some in WRONG_POLICIES.items() for one in some],
     ids=lambda one: ascii(one)[:40],
 )
-def test_a_wrong_policy_is_a_problem_also_as_json(name: str, value: Any) -> None:
+def test_a_wrong_policy_is_a_problem_also_as_json(name: str, value: object) -> None:
     begun = time.process_time()
     with pytest.raises(PolicyError) as caught:
         parse_policy(BASIC_POLICY | {name: value})
@@ -431,7 +431,7 @@ def test_many_faults_are_reported_together_and_briefly(kind: str, tmp_path: Path
         assert sum(len(one.message) + len(one.field) for one in findings) < 60_000
 
 
-def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def places(document: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     inner = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )

@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -21,7 +20,7 @@ from dashboard.auth.tokens import Tokens, digest_of
 from dashboard.listen_address import ListenAddress, host_of
 from ledger.errors import LedgerError
 from tests.support.documents import Document
-from tests.support.raw_http import RawHttp, raw_http_of
+from tests.support.raw_http import RawAnswer, RawHttp, raw_http_of
 from tests.support.waiting import eventually, wait_until
 
 
@@ -34,7 +33,7 @@ async def login(http: RawHttp, token: str, *headers: str, source: str = "") -> i
 
 async def asked(
     http: RawHttp, target: str, *headers: str, token: str | None = "", source: str = "", host: str = "localhost"
-) -> Any:
+) -> RawAnswer:
     head = http.head(f"GET {target}", "Connection: close", *headers, token=token, host=host)
     return await http.send(head, source=source)
 

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -208,7 +209,7 @@ async def test_a_retry_much_later_gets_its_first_answer(session: Session) -> Non
 
 async def test_refused_requests_do_not_use_up_their_request_id(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
-    asked: list[Any] = [upstream.action("same", "5.00", hodl=True) for _ in range(50)]
+    asked: list[Coroutine[None, None, Document]] = [upstream.action("same", "5.00", hodl=True) for _ in range(50)]
     asked.insert(25, upstream.action("same", "5.00"))
     answers = await asyncio.gather(*asked)
     right = [one for one in answers if one["outcome"] == "taken"]

@@ -1,7 +1,5 @@
 """The life of an action: the effect of each event, the same for the decider, the views and simulations."""
 
-from typing import Any
-
 import pytest
 
 from consumers.decisions.state.actions import ActionRow, HeldFields, TakenFields
@@ -10,8 +8,9 @@ from domain.events import decisions, facts
 from domain.events.decisions import TYPE_OF, Posting
 from domain.events.facts import FACTS
 from domain.money import Money
+from tests.support.documents import Document
 
-COMMON: dict[str, Any] = {
+COMMON: Document = {
     "source": "crm",
     "request_id": "r",
     "seen_position": 0,
@@ -54,7 +53,7 @@ def test_a_state_is_in_the_stored_type_of_its_event() -> None:
 
 
 def test_money_reserved_for_an_escalation_is_not_an_action() -> None:
-    fields: dict[str, Any] = {
+    fields: Document = {
         "action_id": "a",
         "agent_id": "A",
         "holder": "h",

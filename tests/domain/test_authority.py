@@ -21,7 +21,7 @@ def asked(amount: str = "5.00", **fields: Any) -> ActionRequest:
 
 
 def verdict(
-    request: ActionRequest, agent: Agent = AGENT, source: str = "crm", rules: Any = RULES
+    request: ActionRequest, agent: Agent = AGENT, source: str = "crm", rules: Rules = RULES
 ) -> tuple[str, list[str]]:
     found = judge(decision_context(request, agent, rules, source=source), request.amount)
     return found.outcome, [reason.rule for reason in found.reasons]

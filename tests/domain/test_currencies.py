@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any, get_args
 
 import iso4217
@@ -256,7 +257,7 @@ async def test_an_open_budget_is_used_to_its_end_and_no_new_one_opens(session: S
         assert (again["error"]["code"], again["error"]["field"]) == ("invalid", "policy.currency")
 
 
-def test_checking_a_policy_says_that_its_currency_is_withdrawn(tmp_path: Any) -> None:
+def test_checking_a_policy_says_that_its_currency_is_withdrawn(tmp_path: Path) -> None:
     file = tmp_path / "policy.json"
     file.write_bytes(encode(BASIC_POLICY | {"currency": "BGN"}))
     checked = check_policy_file(file)

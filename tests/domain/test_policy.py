@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 
 
-def changed(path: str, value: Any) -> Document:
+def changed(path: str, value: object) -> Document:
     """Return the basic policy with one value replaced, or removed where it is `...`."""
     document = copy.deepcopy(BASIC_POLICY)
     *above, last = path.split(".")
@@ -67,7 +66,7 @@ def changed(path: str, value: Any) -> Document:
         ),
     ],
 )
-def test_a_problem_names_its_field(path: str, value: Any) -> None:
+def test_a_problem_names_its_field(path: str, value: object) -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(changed(path, value))
     assert any(problem.field.startswith(path) for problem in caught.value.problems), caught.value

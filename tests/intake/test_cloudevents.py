@@ -421,7 +421,7 @@ optional = st.fixed_dictionaries(
 
 
 @st.composite
-def attributes(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> Document:
+def attributes(draw: st.DrawFn, values: st.SearchStrategy[object]) -> Document:
     required = {
         "specversion": "1.0",
         "id": draw(texts),
@@ -550,7 +550,7 @@ any_name = names | st.sampled_from(["subject", "sequence", "datacontenttype", "d
     ),
 )
 def test_events_that_earlier_versions_accepted_keep_their_hash(
-    extras: Document, data: Any, identifier: str, time: str
+    extras: Document, data: object, identifier: str, time: str
 ) -> None:
     sent = json.dumps(EVENT | extras | {"data": data, "id": identifier, "time": time}).encode()
     before = earlier(sent)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
@@ -31,7 +32,7 @@ def purchase(name: str, total: str, time: str = "2026-01-05T10:00:00Z") -> Docum
 async def interaction(session: Session, at: int | None = None) -> Document:
     source = temporal_tables.as_of(casework.interactions, at)
 
-    def read(connection: Any) -> Document:
+    def read(connection: sa.Connection) -> Document:
         return dict(connection.execute(source.select().where(source.c.interaction_id == "I-1")).mappings().one())
 
     row: Document = (await read_view(session, "casework", read)).result

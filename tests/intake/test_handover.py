@@ -16,6 +16,7 @@ import pytest
 
 from app.runtime.session import Session
 from config import topology
+from ledger.nats.client import LedgerClient
 from ledger.store.handover import take_over
 from ledger.store.streams import ensure_consumer, js_api
 from tests.support.builders import event, gbp
@@ -41,7 +42,7 @@ def correction(name: str, of: str, source: str = "crm") -> Document:
 class Reader:
     """Another reader of an inbox, which is given messages and acknowledges none, as one that hangs or was killed."""
 
-    def __init__(self, session: Session, client: Any) -> None:
+    def __init__(self, session: Session, client: LedgerClient) -> None:
         self.session, self.client = session, client
         self.taken: list[Any] = []
 

@@ -32,7 +32,7 @@ from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import eventually
 
 
-def correction(identifier: str, of: str, source: str = "crm", data: Any = None) -> Document:
+def correction(identifier: str, of: str, source: str = "crm", data: Document | None = None) -> Document:
     return event(identifier, "fact.corrected", source, source_of=source, id_of=of, data=data, reason="typed wrongly")
 
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -180,7 +181,7 @@ async def test_a_request_of_an_earlier_version_keeps_its_first_answer_and_a_new_
     ("source", "code"),
     [("a@b.co", "invalid"), (" ", "invalid"), ("crm ", "id_not_canonical"), ("ledger", "source_not_allowed")],
 )
-def test_the_command_line_refuses_a_reserved_source(source: str, code: str, tmp_path: Any) -> None:
+def test_the_command_line_refuses_a_reserved_source(source: str, code: str, tmp_path: Path) -> None:
     arguments = ["decide", "preview", "--source", source, "--agent", "A-1", "--kind", "refund", "--json"]
     command = [sys.executable, "-m", "app", *arguments, "--data-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)

@@ -81,7 +81,7 @@ def test_from_nothing_only_the_empty_root_leads_anywhere() -> None:
 
 
 @given(st.integers(1, 70), st.data())
-def test_proofs_of_any_tree_hold_and_lead_nowhere_when_anything_differs(size: int, data: Any) -> None:
+def test_proofs_of_any_tree_hold_and_lead_nowhere_when_anything_differs(size: int, data: st.DataObject) -> None:
     leaves = [bytes([number]) for number in range(size)]
 
     def hashed(start: int, end: int) -> bytes:

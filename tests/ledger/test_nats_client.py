@@ -2,11 +2,11 @@
 
 import asyncio
 import random
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.msg import Msg
 
 from app.runtime.session import Session
 from ledger.nats.client import LedgerClient, _SinkParser, frame, status_of
@@ -57,7 +57,7 @@ def test_however_the_bytes_are_cut_every_message_comes_once_and_whole(
 async def test_a_sink_and_a_subscription_see_the_same(session: Session) -> None:
     client, poured, plain = session.client, [], []
 
-    async def hear(message: Any) -> None:
+    async def hear(message: Msg) -> None:
         plain.append((message.subject, message.reply, message.data))
 
     def sink(subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:

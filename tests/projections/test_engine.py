@@ -4,9 +4,9 @@ import json
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
@@ -195,7 +195,7 @@ async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view
     news: list[Document] = []
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
 
-        async def hear(message: Any) -> None:
+        async def hear(message: Msg) -> None:
             news.append(json.loads(message.data))
 
         await upstream.client.subscribe("resolution.views.budget_balances", cb=hear)

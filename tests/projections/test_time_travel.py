@@ -1,6 +1,7 @@
 """Time travel: every view's answer as of any position or time is the one it gave then."""
 
 import json
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -40,8 +41,8 @@ async def test_views_as_of_a_position_answer_as_they_did_there(session: Session)
         assert await all_views(session, position) == answers, position
 
 
-def _story(upstream: Upstream) -> list[Any]:
-    def purchase(number: int, time: str) -> Any:
+def _story(upstream: Upstream) -> list[Callable[[], Awaitable[object]]]:
+    def purchase(number: int, time: str) -> Callable[[], Awaitable[int]]:
         fact = event(
             f"p-{number}",
             "purchase.completed",

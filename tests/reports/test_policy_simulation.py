@@ -1,6 +1,7 @@
 """Simulations of another policy on a ledger's history: differing decisions, and nothing recorded."""
 
 import json
+import subprocess
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -183,7 +184,7 @@ async def test_a_shadow_policys_record_is_read_the_same_way(upstream: Upstream) 
 
 
 def test_the_command(command: CommandLine, tmp_path: Path) -> None:
-    def printed(*words: str, status: int = 0) -> Any:
+    def printed(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         done = command(*words)
         assert done.returncode == status, done.stderr + done.stdout
         return done

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -23,6 +22,7 @@ from domain.command_fields import known_fields
 from domain.events.decisions import RECORDS
 from domain.events.facts import FACTS
 from domain.serialization import personal_fields
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import Server
 
@@ -117,7 +117,7 @@ def test_every_metric_is_documented() -> None:
 
 
 def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
-    document: dict[str, Any] = json.loads(json.dumps(asyncapi_document()))
+    document: Document = json.loads(json.dumps(asyncapi_document()))
     addresses = {channel["address"] for channel in document["channels"].values()}
     assert addresses >= {
         "resolution.inbox.*",

@@ -42,7 +42,7 @@ def install() -> None:
     pytest.skip(message)
 
 
-async def run_node(script: str, given: Any) -> Any:
+async def run_node(script: str, given: object) -> Any:
     """Run a script of `tests/node/`: it reads JSON from standard input and writes JSON to standard output."""
     await asyncio.to_thread(install)
     done: Any = await asyncio.to_thread(

@@ -7,6 +7,7 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from app.runtime.session import Session
 from config import topology
@@ -128,7 +129,7 @@ async def test_an_auditor_steers_nothing_by_reply_subjects(session: Session, rep
     client = await filled(session)
     heard: list[bytes] = []
 
-    async def hear(message: Any) -> None:
+    async def hear(message: Msg) -> None:
         heard.append(message.data)
 
     ours = await session.connection("ours")

@@ -231,20 +231,20 @@ class Boundary(NamedTuple):
     enters: str
     target: str
     roles: str
-    provoke: Callable[[Stage], Awaitable[Any]]
-    then: Callable[[Stage], Awaitable[Any]]
+    provoke: Callable[[Stage], Awaitable[object]]
+    then: Callable[[Stage], Awaitable[object]]
     again: bool = False
     """Whether the function has to be called again by itself: a timer, a task."""
     at_start: bool = False
     """Whether it raises already while the roles start: what is called once a day, say."""
 
 
-def asks(operation: str, **body: Any) -> Callable[[Stage], Awaitable[Any]]:
+def asks(operation: str, **body: Any) -> Callable[[Stage], Awaitable[object]]:
     """Ask, whether there is an answer or not."""
     return lambda stage: stage.request(operation, **body)()
 
 
-def is_answered(operation: str, **body: Any) -> Callable[[Stage], Awaitable[Any]]:
+def is_answered(operation: str, **body: Any) -> Callable[[Stage], Awaitable[object]]:
     """Return an expectation: the same request is answered."""
     return lambda stage: stage.answers(operation, **body)
 

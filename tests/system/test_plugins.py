@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from consumers.guard.plugin_rules import IsolatedRule
 from domain.abuse.guard import Guard
 from resolution_ledger import GUARD_RULES, PROJECTIONS, GuardRule
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.guard_story import Story
 from tests.support.organisations import BASIC_POLICY
@@ -44,10 +44,10 @@ def ledger(packages: Path, data_dir: Path, *words: str) -> subprocess.CompletedP
     )
 
 
-def items(packages: Path, data_dir: Path, *words: str) -> list[dict[str, Any]]:
+def items(packages: Path, data_dir: Path, *words: str) -> list[Document]:
     done = ledger(packages, data_dir, *words, "--json")
     assert done.returncode == 0, done
-    found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    found: list[Document] = json.loads(done.stdout)["items"]
     return found
 
 
@@ -199,7 +199,7 @@ def test_a_rule_that_fails_is_reported_and_stops_no_other(
 
 
 def made(source: str, name: str) -> object:
-    names: dict[str, Any] = {}
+    names: Document = {}
     exec(source, names)
     return names[name]()
 
