@@ -237,7 +237,8 @@ def test_paths_of_code_in_documents_exist() -> None:
                 for target, name in re.findall(rf"`((?:{rooms})/[\w./-]+)`(?: \(`(\w+)`\))?", line):
                     place = f"{path.relative_to(ROOT)}:{number}: {target} {name}"
                     assert (ROOT / target).exists(), place
-                    assert not name or re.search(rf"(?:def|class) {name}\b", (ROOT / target).read_text()), place
+                    definition = re.compile(rf"^(?: *(?:async )?(?:def|class) )?{name}\b", re.MULTILINE)
+                    assert not name or definition.search((ROOT / target).read_text()), place
 
 
 def commands_in(text: str) -> list[list[str]]:
