@@ -155,14 +155,14 @@ class DecisionPipeline:
         """Advise old requests to retry where the log does not reply; events that are being stored stay valid."""
         self._check, now = None, time.monotonic()
         stuck = now - min(self._handling_since, self._storing_since) > _STUCK_SECONDS
-        left = [(at, request) for at, request in self._unanswered if not request.answered]
         if stuck:
             answer = RequestError("unavailable", _NO_REPLY).wire()
-            for at, request in left:
+            for at, request in self._unanswered:
                 if now - at > _STUCK_SECONDS - _CHECK_SECONDS:
                     request.finish(answer)
             self.on_answers()
-        self._unanswered = deque(pair for pair in left if not pair[1].answered)
+        while self._unanswered and self._unanswered[0][1].answered:
+            self._unanswered.popleft()
         if self._unanswered:
             self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._answer_stuck)
 

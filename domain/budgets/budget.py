@@ -30,6 +30,9 @@ class Hold(NamedTuple):
     interaction_id: str | None
 
 
+_NO_HOLD = Hold(0, None)
+
+
 @dataclass(frozen=True)
 class BudgetEvent[R: decisions.Record](CanMutateAggregate[str]):
     """An event of a budget; the base class moves no money."""
@@ -255,7 +258,9 @@ class Budget(BaseAggregate[str]):
 
     def free(self, action_id: str) -> Hold:
         """Release the reservation of an action and return it; an empty one if there was none."""
-        held = self.holds.pop(action_id, None) or Hold(0, None)
+        held = self.holds.pop(action_id, None)
+        if held is None:
+            return _NO_HOLD
         self.reserved_minor -= held.minor
         self.count(held.interaction_id, -held.minor)
         return held
