@@ -102,7 +102,7 @@ class Guard:
 
         """
         self._parameters = parameters_of(parameters or {})
-        self.world = GuardHistory()
+        self.history = GuardHistory()
         self._absence = [make(self._parameters[name]) for name, (_, make) in ABSENCE.items()]
         counting = [make(self._parameters[name]) for name, (_, make) in COUNTING.items()]
         self._rules: list[CountingRule] = [*counting, *self._absence, *plugins]
@@ -112,11 +112,11 @@ class Guard:
         self._next_run: float | None = None
         self._anything_new = False
 
-    def take(self, seen: GuardEvent) -> list[FlagDraft]:
+    def take(self, event: GuardEvent) -> list[FlagDraft]:
         """Return the flags that this event raises, or that its recorded time makes due."""
         raised: list[FlagDraft] = []
-        for finding in self._findings(seen):
-            raised += self._told(finding, seen)
+        for finding in self._findings(event):
+            raised += self._told(finding, event)
         return raised
 
     def reviewed(self, flag_id: str, position: int) -> None:
@@ -125,45 +125,45 @@ class Guard:
         if case is not None:
             case.reviewed = position
 
-    def _findings(self, seen: GuardEvent) -> Iterator[RuleFinding]:
-        yield from self._on_the_hour(seen)
-        while self._waiting and self._waiting[0][0] + LATE_SECONDS <= seen.recorded:
+    def _findings(self, event: GuardEvent) -> Iterator[RuleFinding]:
+        yield from self._on_the_hour(event)
+        while self._waiting and self._waiting[0][0] + LATE_SECONDS <= event.recorded:
             _, waited = self._waiting.popleft()
             for absence in self._absence:
-                yield from absence.due(self.world, waited)
-        deed = self.world.learn(seen)
+                yield from absence.due(self.history, waited)
+        action = self.history.learn(event)
         for rule in self._rules:
-            yield from rule.on(self.world, seen, deed)
-        if deed is not None:
+            yield from rule.on(self.history, event, action)
+        if action is not None:
             self._anything_new = True
-            self._waiting.append((seen.recorded, deed))
+            self._waiting.append((event.recorded, action))
 
-    def _on_the_hour(self, seen: GuardEvent) -> Iterator[RuleFinding]:
+    def _on_the_hour(self, event: GuardEvent) -> Iterator[RuleFinding]:
         """Yield findings of statistical rules for each day that has ended; a day without actions needs no run."""
         if self._next_run is None:
-            self._next_run = _next_hour(seen.recorded)
-        while seen.recorded >= self._next_run:
+            self._next_run = _next_hour(event.recorded)
+        while event.recorded >= self._next_run:
             if self._anything_new:
                 yield from self._run(self._next_run)
-                self.world.forget_before(self._next_run - REMEMBERED_SECONDS)
+                self.history.forget_before(self._next_run - REMEMBERED_SECONDS)
                 self._anything_new = False
                 self._next_run += DAY
             else:
-                self._next_run = _next_hour(seen.recorded)
+                self._next_run = _next_hour(event.recorded)
 
     def _run(self, end: float) -> list[RuleFinding]:
         family: list[RuleFinding] = []
         apart: list[RuleFinding] = []
         tests = 0
         for name, (_, over) in STATISTICAL.items():
-            found, made = over(self.world, end, self._parameters[name])
+            found, made = over(self.history, end, self._parameters[name])
             tests += made
             family += [finding for finding in found if finding.p is not None]
             apart += [finding for finding in found if finding.p is None]
         standing = benjamini_hochberg(family, tests, Q) + apart
         return sorted(standing, key=lambda finding: finding.case)
 
-    def _told(self, finding: RuleFinding, seen: GuardEvent) -> list[FlagDraft]:
+    def _told(self, finding: RuleFinding, event: GuardEvent) -> list[FlagDraft]:
         """Return the flag to raise for a finding, or none.
 
         A flag is raised once, and updated when its evidence has grown by half. After a review only newer evidence
@@ -178,13 +178,13 @@ class Guard:
         if case is None or case.evidence.isdisjoint(finding.evidence):
             case = _Case(finding.flag_id(), 1, set(finding.evidence), len(finding.evidence))
             self._cases[finding.case] = self._of_flag[case.flag_id] = case
-            return [FlagDraft(case.flag_id, 1, finding, seen.position, seen.recorded)]
+            return [FlagDraft(case.flag_id, 1, finding, event.position, event.recorded)]
         case.evidence |= set(finding.evidence)
         if len(case.evidence) < _GROWS_BY * case.told:
             return []
         case.number, case.told = case.number + 1, len(case.evidence)
         grown = replace(finding, evidence=tuple(sorted(case.evidence)))
-        return [FlagDraft(case.flag_id, case.number, grown, seen.position, seen.recorded)]
+        return [FlagDraft(case.flag_id, case.number, grown, event.position, event.recorded)]
 
 
 def _next_hour(moment: float) -> float:

@@ -58,12 +58,12 @@ class ObservedAction:
         "team",
     )
 
-    def __init__(self, seen: GuardEvent, body: Action, world: GuardHistory) -> None:
-        self.position, self.at = seen.position, seen.at
-        self.action_id = seen.action_id if isinstance(body, facts.ActionReported) else body.action_id
+    def __init__(self, event: GuardEvent, body: Action, history: GuardHistory) -> None:
+        self.position, self.at = event.position, event.at
+        self.action_id = event.action_id if isinstance(body, facts.ActionReported) else body.action_id
         self.agent = body.agent_id
         self.customer = body.customer_id
-        self.group = world.group(body.customer_id) if body.customer_id else None
+        self.group = history.group(body.customer_id) if body.customer_id else None
         self.kind = body.kind
         self.goodwill = body.basis == "goodwill"
         self.minor = body.amount.minor
@@ -74,8 +74,8 @@ class ObservedAction:
         self.note: str | None = getattr(body, "note_hash", None)
         self.reported = isinstance(body, facts.ActionReported)
         self.team = body.team_id
-        self.role: str = getattr(body, "role", None) or world.role(self.agent, seen.at)
-        self.limit = world.limit_of(body, self.role, self.currency, seen.at)
+        self.role: str = getattr(body, "role", None) or history.role(self.agent, event.at)
+        self.limit = history.limit_of(body, self.role, self.currency, event.at)
         self.reversed_by: str | None = None
 
     @property
@@ -111,7 +111,7 @@ class GuardHistory:
         self.by_agent: dict[str, deque[ObservedAction]] = defaultdict(deque)
         self.by_group: dict[str, list[ObservedAction]] = {}
         self.by_action: dict[str, ObservedAction] = {}
-        self.deeds: deque[ObservedAction] = deque()
+        self.actions: deque[ObservedAction] = deque()
         self.contacts: dict[str, deque[float]] = defaultdict(deque)
         self.group_contacts: dict[str, list[Contact]] = {}
         self._contacts: deque[Contact] = deque()
@@ -149,29 +149,29 @@ class GuardHistory:
 
     # ------------------------------------------------------------------ learning
 
-    def learn(self, seen: GuardEvent) -> ObservedAction | None:  # noqa: C901 - a case for each kind of event
+    def learn(self, event: GuardEvent) -> ObservedAction | None:  # noqa: C901 - a case for each kind of event
         """Apply an event; return the action, if the event is one."""
-        body = seen.body
+        body = event.body
         match body:
             case decisions.ActionTaken() | facts.ActionReported():
-                return self._deed(seen, body)
+                return self._observe(event, body)
             case decisions.ActionHeld() if not is_reservation(body):
-                return self._deed(seen, body)
+                return self._observe(event, body)
             case facts.InteractionOpened():
-                matter = self._matter(body.interaction_id, seen.at)
+                matter = self._matter(body.interaction_id, event.at)
                 matter.customer = body.customer_id or matter.customer
                 if matter.begun is None:
-                    matter.begun = seen.at
-                self._contact(body.agent_id, body.interaction_id, seen.at)
+                    matter.begun = event.at
+                self._contact(body.agent_id, body.interaction_id, event.at)
             case facts.InteractionTransferred():
-                self._contact(body.to_agent_id, body.interaction_id, seen.at)
+                self._contact(body.to_agent_id, body.interaction_id, event.at)
             case facts.CustomerLinked() | facts.CustomerUnlinked():
                 self._customers.apply(body)
             case facts.EmployeeJoined() | facts.EmployeeChanged():
                 self.roles[body.employee_id], self.teams[body.employee_id] = body.role, body.team_ids
                 self.left.pop(body.employee_id, None)
             case facts.EmployeeLeft():
-                self.left[body.employee_id] = seen.at
+                self.left[body.employee_id] = event.at
             case facts.RelationshipDeclared():
                 self.related[body.employee_id][body.customer_id] = body.nature
             case decisions.PolicyPublished():
@@ -180,18 +180,18 @@ class GuardHistory:
                 pass
         return None
 
-    def _deed(self, seen: GuardEvent, body: Action) -> ObservedAction:
-        deed = ObservedAction(seen, body, self)
-        self.deeds.append(deed)
-        self.by_agent[deed.agent].append(deed)
-        self.by_action[deed.action_id] = deed
-        if deed.group is not None:
-            self.by_group.setdefault(deed.group, []).append(deed)
-        if deed.interaction is not None:
-            matter = self._matter(deed.interaction, seen.at)
-            matter.customer = matter.customer or deed.customer
-            self._contact(deed.agent, deed.interaction, seen.at)
-        return deed
+    def _observe(self, event: GuardEvent, body: Action) -> ObservedAction:
+        action = ObservedAction(event, body, self)
+        self.actions.append(action)
+        self.by_agent[action.agent].append(action)
+        self.by_action[action.action_id] = action
+        if action.group is not None:
+            self.by_group.setdefault(action.group, []).append(action)
+        if action.interaction is not None:
+            matter = self._matter(action.interaction, event.at)
+            matter.customer = matter.customer or action.customer
+            self._contact(action.agent, action.interaction, event.at)
+        return action
 
     def _contact(self, agent: str | None, interaction: str, at: float) -> None:
         matter = self._matter(interaction, at)
@@ -214,12 +214,12 @@ class GuardHistory:
 
     def forget_before(self, moment: float) -> None:
         """Drop history that no window reaches any more."""
-        while self.deeds and self.deeds[0].at < moment:
-            deed = self.deeds.popleft()
-            self.by_action.pop(deed.action_id, None)
-            if self.by_agent[deed.agent]:
-                self.by_agent[deed.agent].popleft()
-            _drop_first(self.by_group, deed.group)
+        while self.actions and self.actions[0].at < moment:
+            action = self.actions.popleft()
+            self.by_action.pop(action.action_id, None)
+            if self.by_agent[action.agent]:
+                self.by_agent[action.agent].popleft()
+            _drop_first(self.by_group, action.group)
         while self._contacts and self._contacts[0].at < moment:
             contact = self._contacts.popleft()
             if self.contacts[contact.agent]:
@@ -244,9 +244,9 @@ class GuardHistory:
         matter = self._matters.get(interaction or "")
         return matter.begun if matter is not None else None
 
-    def deeds_of(self, agent: str, start: float, end: float) -> list[ObservedAction]:
+    def actions_of(self, agent: str, start: float, end: float) -> list[ObservedAction]:
         """Return the agent's goodwill actions in [start, end), oldest first."""
-        return [deed for deed in self.by_agent.get(agent, ()) if start <= deed.at < end and deed.goodwill]
+        return [action for action in self.by_agent.get(agent, ()) if start <= action.at < end and action.goodwill]
 
 
 def _drop_first[T](lists: dict[str, list[T]], key: str | None) -> None:

@@ -63,7 +63,7 @@ class CounterfactualState:
         self.apart: set[str] = set()
         """Customers with goodwill in history only, or under the other policy only."""
         self.spent: dict[Key, list[int]] = {}
-        """Goodwill by (period, currency) since the worlds parted, minor units: in history, and here."""
+        """Goodwill by (period, currency) since the divergence, in minor units: in history, and here."""
         self.acts: dict[str, SimulatedAction] = {}
         self.budgets: dict[Key, Budget] = {}
         self._customers = CustomerLinks()
@@ -183,7 +183,7 @@ class CounterfactualState:
         key = record.holder, record.currency
         self.budgets[key] = Budget.open(record, at)
 
-    def part(self) -> None:
+    def diverge(self) -> None:
         """Diverge: from now on the other policy rules, and open periods are granted the difference.
 
         An open period of another length is used to its end unchanged.

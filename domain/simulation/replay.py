@@ -52,11 +52,11 @@ class PolicyReplay:
         same = next((one for one in reversed(published) if one.policy == policy.document), None)
         version = same.version if same is not None else 1 + max((one.version for one in published), default=0)
         self._draws = same is None and policy.trial is not None
-        self.world = CounterfactualState(
+        self.state = CounterfactualState(
             Rules(version, policy, same.trial_teams if same is not None else ()), published
         )
-        self.parted_at: int | None = None
-        self.tally = OutcomeComparison()
+        self.diverged_at: int | None = None
+        self.comparison = OutcomeComparison()
         self.unknown = 0
         """Decisions about people without a known role, which cannot be judged."""
         self._requested: set[str] = set()
@@ -85,7 +85,7 @@ class PolicyReplay:
         """
         taking = self._takes.get(type(body))
         if taking is not None:
-            self.world.now(at)
+            self.state.now(at)
             return taking(position, at, body)
         if isinstance(body, DECISIONS):
             one = decided(body)
@@ -96,22 +96,22 @@ class PolicyReplay:
         if isinstance(body, facts.ActionReported):
             amount = (body.amount.minor, body.amount.currency)
             key, seconds = (f"agent:{body.agent_id}", body.amount.currency), at.timestamp()
-            self.world.later(
-                position, lambda: self.world.act(action_id, key, body, amount, did=True, would=True, seconds=seconds)
+            self.state.later(
+                position, lambda: self.state.act(action_id, key, body, amount, did=True, would=True, seconds=seconds)
             )
         elif isinstance(body, facts.Fact):
-            self.world.later(position, lambda: self.world.learn(body))
+            self.state.later(position, lambda: self.state.learn(body))
         return body
 
     def correct(self, position: int, before: msgspec.Struct | None, after: msgspec.Struct | None) -> None:
         """Replace a wrong fact by ``after``, which is ``None`` where the fact never happened."""
-        self.world.later(position, lambda: self.world.correct(before, after))
+        self.state.later(position, lambda: self.state.correct(before, after))
 
     # ------------------------------------------------------------------ decisions
 
     def decide(self, position: int, at: datetime, one: DecisionSummary) -> Replayed:
         """Apply a decision; return it if unchanged, ``None`` if it does not occur, else the budget and the verdict."""
-        self.world.now(at)
+        self.state.now(at)
         done = one.done
         if done:
             if one.approved:
@@ -124,81 +124,81 @@ class PolicyReplay:
 
     def _approved(self, at: datetime, one: DecisionSummary) -> DecisionSummary | None:
         """Apply an action that an approver allowed."""
-        known = self.world.acts.get(one.action_id)
+        known = self.state.acts.get(one.action_id)
         instead = known is not None and known.would  # the agent has already taken it on their own authority
-        self.world.count(one.currency, one.basis, one.minor, did=True, would=not instead)
+        self.state.count(one.currency, one.basis, one.minor, did=True, would=not instead)
         key = (one.holder, one.currency)
-        self.world.act(
-            one.action_id, key, one, (one.minor, one.currency), did=True, would=not instead, seconds=self.world.seconds
+        self.state.act(
+            one.action_id, key, one, (one.minor, one.currency), did=True, would=not instead, seconds=self.state.seconds
         )
         if instead:
             return None
-        budget = self.world.budget(*key, at)
+        budget = self.state.budget(*key, at)
         budget.free(one.action_id)
-        self.world.spend(budget, one, one.minor)
+        self.state.spend(budget, one, one.minor)
         return one
 
     def _reserved(self, at: datetime, one: DecisionSummary) -> DecisionSummary | None:
         """Apply a reservation for an open escalation."""
-        if one.escalation_id in self.tally.saved:
+        if one.escalation_id in self.comparison.saved:
             return None
         minor = one.minor if one.basis == "goodwill" else 0
-        self.world.budget(one.holder, one.currency, at).hold(one.action_id, minor, one.interaction_id)
+        self.state.budget(one.holder, one.currency, at).hold(one.action_id, minor, one.interaction_id)
         return one
 
     def _judged(self, position: int, at: datetime, one: DecisionSummary, *, done: bool) -> Replayed:
-        world = self.world
-        world.know(one.seen_position)
-        if not world.diverged and self._begins(one, at):
-            self.parted_at = position
-            world.part()
-            if self._draws and (policy := world.rules.policy).trial is not None:
-                teams = {*policy.teams, *world.staff.teams()}
-                world.rules.trial_teams = frozenset(drawn_teams(policy.trial, teams))
-        if not world.diverged:
+        state = self.state
+        state.know(one.seen_position)
+        if not state.diverged and self._begins(one, at):
+            self.diverged_at = position
+            state.diverge()
+            if self._draws and (policy := state.rules.policy).trial is not None:
+                teams = {*policy.teams, *state.staff.teams()}
+                state.rules.trial_teams = frozenset(drawn_teams(policy.trial, teams))
+        if not state.diverged:
             if done:
-                self._apply(one, world.budget(one.holder, one.currency, at), done=True, would=True)
+                self._apply(one, state.budget(one.holder, one.currency, at), done=True, would=True)
             return one
-        policy = world.rules.policy
-        agent = world.staff.agent(one.agent_id, policy.default_role)
+        policy = state.rules.policy
+        agent = state.staff.agent(one.agent_id, policy.default_role)
         if agent is None:
             self.unknown += 1
             return one
-        budget = world.budget(f"agent:{one.agent_id}", policy.currency, at)
+        budget = state.budget(f"agent:{one.agent_id}", policy.currency, at)
         asking = self._asking(one, at, agent, budget)
         verdict = self._judge(asking, one, Money(one.minor, one.currency))
         if verdict.draw is not None and asking.pool is not None:
             asking.pool.granted_minor -= verdict.draw.minor
             budget.granted_minor += verdict.draw.minor
         would = verdict.outcome == "taken"
-        self.tally.tell(position, at, one, verdict.outcome, verdict.reasons)
+        self.comparison.tell(position, at, one, verdict.outcome, verdict.reasons)
         if done or would:
             self._apply(one, budget, done=done, would=would)
         return one if done == would else (budget, verdict)
 
     def _apply(self, one: DecisionSummary, budget: Budget, *, done: bool, would: bool) -> None:
         """Apply the action in history, under the other policy, or both."""
-        world, minor = self.world, one.minor
+        state, minor = self.state, one.minor
         action_id = one.action_id if done else action_id_of(one.source, one.request_id)
-        world.act(
+        state.act(
             action_id,
             (budget.holder, budget.currency),
             one,
             (minor, one.currency),
             did=done,
             would=would,
-            seconds=world.seconds,
+            seconds=state.seconds,
         )
         if one.outcome != "held":
-            world.count(one.currency, one.basis, minor, did=done, would=would)
+            state.count(one.currency, one.basis, minor, did=done, would=would)
             if would:
-                world.spend(budget, one, minor)
+                state.spend(budget, one, minor)
         elif would:
             budget.hold(action_id, minor if one.basis == "goodwill" else 0, one.interaction_id)
 
     def _as_it_would_be(self, record: Decision, budget: Budget, verdict: Verdict) -> Decision:
         common = {name: getattr(record, name) for name in _COMMON}
-        version = self.world.rules.version
+        version = self.state.rules.version
         if verdict.outcome != "taken":
             return decisions.AuthorityFellShort(
                 outcome=verdict.outcome,
@@ -237,34 +237,34 @@ class PolicyReplay:
         if not any(escalations.approves(role, one.kind, amount, policy) for role in policy.roles):
             reason = decisions.Reason(rule="approves", message=f"no role approves a {one.kind} of this amount")
             return Verdict(outcome="refused", reasons=(*verdict.reasons, reason))
-        team = self.world.rules.pool_team(asking.agent.teams_for(one.team_id))
+        team = self.state.rules.pool_team(asking.agent.teams_for(one.team_id))
         if policy.escalation.payer == "team" and one.basis == "goodwill" and team is not None:
-            pool = self.world.budget(f"team:{team}", policy.currency, asking.now)
+            pool = self.state.budget(f"team:{team}", policy.currency, asking.now)
             if short := escalations.payer_short(pool, amount, ""):
                 return Verdict(outcome="refused", reasons=(*verdict.reasons, short))
         return verdict
 
     def _asking(self, one: DecisionSummary, at: datetime, agent: authority.Agent, budget: Budget) -> DecisionContext:
-        world, policy = self.world, self.world.rules.policy
+        state, policy = self.state, self.state.rules.policy
         pool = None
         if one.basis == "goodwill" and one.minor > budget.remaining_minor:
-            team = world.rules.pool_team(agent.teams_for(one.team_id))
-            pool = world.budget(f"team:{team}", policy.currency, at) if team is not None else None
+            team = state.rules.pool_team(agent.teams_for(one.team_id))
+            pool = state.budget(f"team:{team}", policy.currency, at) if team is not None else None
         role = policy.roles.get(agent.role)
         group: frozenset[str] = frozenset()
         customer: Sequence[Gift] = ()
         interaction: Sequence[Gift] = ()
         if one.customer_id is not None:
-            group = world.group_of(one.customer_id)
+            group = state.group_of(one.customer_id)
             if role is not None and role.per_customer is not None:
-                customer = world.to_group(one, group, role.per_customer.days)
+                customer = state.to_group(one, group, role.per_customer.days)
         if one.interaction_id is not None and role is not None and role.per_interaction is not None:
-            interaction = world.on_interaction(one)
+            interaction = state.on_interaction(one)
         request: Any = one  # the summary has all fields that the verdict reads
         return DecisionContext(
             request=request,
             agent=agent,
-            rules=world.rules,
+            rules=state.rules,
             source=one.source,
             now=at,
             budget=budget,
@@ -275,38 +275,38 @@ class PolicyReplay:
     # ------------------------------------------------------------------ postings and budgets
 
     def _ended_hold(self, position: int, at: datetime, record: decisions.Posting) -> Record | None:
-        act, world = self.world.acts.get(record.action_id), self.world
+        act, state = self.state.acts.get(record.action_id), self.state
         spent = change_of(record).amount_minor or 0
-        if act is None or record.action_id in world.budget(record.holder, record.amount.currency, at).holds:
-            budget = world.budget(record.holder, record.amount.currency, at)
+        if act is None or record.action_id in state.budget(record.holder, record.amount.currency, at).holds:
+            budget = state.budget(record.holder, record.amount.currency, at)
             budget.free(record.action_id)
-            world.spend(budget, record, spent)
+            state.spend(budget, record, spent)
         if act is not None:
             counted = spent if record.basis == "goodwill" else 0
-            world.later(position, lambda: _set_gifts(act, counted))
+            state.later(position, lambda: _set_gifts(act, counted))
         there = act is None or act.would
-        world.count(record.amount.currency, record.basis, spent, did=True, would=there)
+        state.count(record.amount.currency, record.basis, spent, did=True, would=there)
         return record if there else None
 
     def _charged(self, _: int, at: datetime, record: decisions.ActionCharged) -> Record:
-        self.world.spend(self.world.budget(record.holder, record.amount.currency, at), record, record.amount.minor)
-        self.world.count(record.amount.currency, record.basis, record.amount.minor, did=True, would=True)
+        self.state.spend(self.state.budget(record.holder, record.amount.currency, at), record, record.amount.minor)
+        self.state.count(record.amount.currency, record.basis, record.amount.minor, did=True, would=True)
         return record
 
     def _reversed(self, position: int, at: datetime, record: decisions.ActionReversed) -> Record | None:
-        act, world = self.world.acts.get(record.action_id), self.world
+        act, state = self.state.acts.get(record.action_id), self.state
         minor = change_of(record).recovered_minor if record.basis == "goodwill" else 0
         there = act is None or act.would
-        world.count(record.amount.currency, record.basis, -minor, did=True, would=there)
+        state.count(record.amount.currency, record.basis, -minor, did=True, would=there)
         if act is not None:
-            world.later(position, lambda: _lower_gifts(act, minor))
+            state.later(position, lambda: _lower_gifts(act, minor))
         if not there:
             return None
-        budget = world.budget(*(act.key if act is not None else (record.holder, record.amount.currency)), at)
+        budget = state.budget(*(act.key if act is not None else (record.holder, record.amount.currency)), at)
         if record.late:
             budget.granted_minor += minor
         else:
-            world.spend(budget, record, -minor)
+            state.spend(budget, record, -minor)
         return record
 
     def _asked(self, _: int, __: datetime, record: decisions.EscalationRequested) -> Record:
@@ -314,22 +314,22 @@ class PolicyReplay:
         return record
 
     def _ended(self, _: int, __: datetime, record: decisions.EscalationStep) -> Record | None:
-        return None if self.tally.ended(record) else record
+        return None if self.comparison.ended(record) else record
 
     def _opened(self, _: int, at: datetime, record: decisions.BudgetOpened) -> Record:
-        if not self.world.diverged:
-            self.world.opened(record, at)
+        if not self.state.diverged:
+            self.state.opened(record, at)
         return record
 
     def _own_books(self, _: int, at: datetime, record: decisions.BudgetClosed | decisions.BudgetDrawn) -> Record:
         """Apply closings and draws until the divergence; after it the counterfactual makes its own."""
         currency = record.spent.currency if isinstance(record, decisions.BudgetClosed) else record.amount.currency
-        if not self.world.diverged:
-            self.world.budget(record.holder, currency, at).record(record, at)
+        if not self.state.diverged:
+            self.state.budget(record.holder, currency, at).record(record, at)
         return record
 
     def _moved(self, _: int, at: datetime, record: decisions.BudgetGranted | decisions.BudgetTransferred) -> Record:
-        self.world.budget(record.holder, record.amount.currency, at).record(record, at)
+        self.state.budget(record.holder, record.amount.currency, at).record(record, at)
         return record
 
 
@@ -337,25 +337,25 @@ class ShadowRecord:
     """The verdicts of a policy in shadow mode, as each decision recorded them."""
 
     def __init__(self, policy: Policy, version: int) -> None:
-        self.tally = OutcomeComparison()
-        self.world = CounterfactualState(Rules(version, policy))
-        self.world.diverged = True
-        self.parted_at: int | None = None
+        self.comparison = OutcomeComparison()
+        self.state = CounterfactualState(Rules(version, policy))
+        self.state.diverged = True
+        self.diverged_at: int | None = None
         self.unknown = 0
 
     def take(self, position: int, at: datetime, body: msgspec.Struct, _action_id: str = "") -> msgspec.Struct:
         """Count a decision that carries a shadow verdict."""
         if isinstance(body, decisions.EscalationStep) and not isinstance(body, decisions.EscalationForwarded):
-            self.tally.ended(body)
+            self.comparison.ended(body)
         if not isinstance(body, DECISIONS) or body.shadow is None:
             return body
         one, shadow = decided(body), body.shadow
-        if one.preview or shadow.policy_version != self.world.rules.version:
+        if one.preview or shadow.policy_version != self.state.rules.version:
             return body
-        self.parted_at, would = self.parted_at or position, shadow.outcome == "taken"
-        self.world.now(at)
-        self.tally.tell(position, at, one, shadow.outcome, shadow.reasons)
-        self.world.count(one.currency, one.basis, one.minor, did=one.done, would=would)
+        self.diverged_at, would = self.diverged_at or position, shadow.outcome == "taken"
+        self.state.now(at)
+        self.comparison.tell(position, at, one, shadow.outcome, shadow.reasons)
+        self.state.count(one.currency, one.basis, one.minor, did=one.done, would=would)
         return body
 
     def correct(self, position: int, before: msgspec.Struct | None, after: msgspec.Struct | None) -> None:

@@ -246,16 +246,16 @@ def _rows_of[*Values](
 
 def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> dict[str, Place]:
     """Return, by action, channel and reason of its interaction, its team, and its escalation if it had one."""
-    done, matters = as_of(casework.actions, at), as_of(casework.interactions, at)
+    done, interactions = as_of(casework.actions, at), as_of(casework.interactions, at)
     query = sa.select(
         done.c.action_id,
-        matters.c.channel,
-        matters.c.reason,
+        interactions.c.channel,
+        interactions.c.reason,
         done.c.team_id,
         done.c.escalation_id,
         done.c.interaction_id,
     )
-    query = query.outerjoin(matters, matters.c.interaction_id == done.c.interaction_id)
+    query = query.outerjoin(interactions, interactions.c.interaction_id == done.c.interaction_id)
     return {row[0]: row[1:] for row in _rows_of(connection, query, done.c.customer_id, drawn)}
 
 
@@ -278,55 +278,57 @@ def _of_currency(
     scope: AccessScope,
 ) -> UnknownValue | KnownValue:
     currency = known.currency
-    world = LoyaltyArrays(currency)
+    arrays = LoyaltyArrays(currency)
     sold = [row for row in bought if not row[5]]
-    buying = world.history(sold, [row[3] for row in sold])
+    buying = arrays.history(sold, [row[3] for row in sold])
     if known.first is not None and known.last is not None:
         buying.first, buying.last = _seconds([known.first, known.last]).tolist()
     told_by_sales = not done
     if told_by_sales:  # without actions, refunds stand for them
         done = [(None, row[0], row[1], row[2], row[3], "refund", None) for row in bought if row[5]]
-    deeds = _deeds(world, done, where, scope)
-    treated = int(deeds.of.at.size) if told_by_sales else known.treated
+    first_actions = _first_actions(arrays, done, where, scope)
+    treated = int(first_actions.of.at.size) if told_by_sales else known.treated
     found: CurrencyTotals = {
         "currency": currency,
         "purchases": known.purchases,
         "treated": treated,
         "told_by_sales": told_by_sales,
     }
-    if deeds.of.at.size == 0 or len(buying) == 0:
-        return {**found, "ladder": [], "why": NOBODY if deeds.of.at.size == 0 else "no purchase is recorded"}
+    if first_actions.of.at.size == 0 or len(buying) == 0:
+        return {**found, "ladder": [], "why": NOBODY if first_actions.of.at.size == 0 else "no purchase is recorded"}
     told = [(row, row[4]) for row in sold if row[4] is not None]
-    margins = world.history([row for row, _ in told], [margin for _, margin in told])
+    margins = arrays.history([row for row, _ in told], [margin for _, margin in told])
     margins.first, margins.last = buying.first, buying.last
-    matters = ProblemSample(
-        Moments(world.numbers([row[0] for row in problems]), _seconds([row[1] for row in problems])),
-        world.strata([(row[3], row[2]) for row in problems]),
+    problem_sample = ProblemSample(
+        Moments(arrays.numbers([row[0] for row in problems]), _seconds([row[1] for row in problems])),
+        arrays.strata([(row[3], row[2]) for row in problems]),
         [row[4] or "" for row in problems],
     )
     limited = Limited(
-        Moments(world.numbers([row[0] for row in asked]), _seconds([row[2] for row in asked])),
+        Moments(arrays.numbers([row[0] for row in asked]), _seconds([row[2] for row in asked])),
         [row[1] for row in asked],
         np.array([row[4] / max(row[5], 1) for row in asked], float),
     )
     back = [row for row in bought if row[5]]
-    returned = Moments(world.numbers([row[0] for row in back]), _seconds([row[1] for row in back]))
-    worth = CustomerValue(buying, margins, deeds, matters, limited, returned, len(world.customers))
-    figures = worth.figures(randomised(published), raises(published), lambda minor: Money(minor, currency).wire())
+    returned = Moments(arrays.numbers([row[0] for row in back]), _seconds([row[1] for row in back]))
+    value = CustomerValue(buying, margins, first_actions, problem_sample, limited, returned, len(arrays.customers))
+    figures = value.figures(randomised(published), raises(published), lambda minor: Money(minor, currency).wire())
     return {**found, **figures}
 
 
-def _deeds(world: LoyaltyArrays, done: list[DoneAction], where: dict[str, Place], scope: AccessScope) -> ActionSample:
+def _first_actions(
+    arrays: LoyaltyArrays, done: list[DoneAction], where: dict[str, Place], scope: AccessScope
+) -> ActionSample:
     """Return each customer's first action that may be shown, and the moments of all actions.
 
     All moments are needed, because a helped customer cannot be a control.
     """
-    of = Moments(world.numbers([row[1] for row in done]), _seconds([row[2] for row in done]))
+    of = Moments(arrays.numbers([row[1] for row in done]), _seconds([row[2] for row in done]))
     unknown = (None, None, None, None, None)
     first = first_of_each(of)
     first = first[np.array([scope.shows(done[place][6]) for place in first.tolist()], bool)]
     known = [(done[place], where.get(done[place][0] or "", unknown)) for place in first.tolist()]
-    digits = digits_of(world.currency)
+    digits = digits_of(arrays.currency)
     labels = {
         "kind": [row[5] for row, _ in known],
         "band": [band_of(row[4], digits) for row, _ in known],
@@ -338,6 +340,6 @@ def _deeds(world: LoyaltyArrays, done: list[DoneAction], where: dict[str, Place]
         of,
         np.array([row[4] for row, _ in known], np.int64),
         labels,
-        world.strata([(at[1], at[0]) if at[4] is not None else None for _, at in known]),
+        arrays.strata([(at[1], at[0]) if at[4] is not None else None for _, at in known]),
         np.array([at[3] is not None for _, at in known], bool),
     )

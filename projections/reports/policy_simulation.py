@@ -216,24 +216,24 @@ class PolicySimulation:
 
     def document(self, position: int) -> WhatIfReport:
         """Return the result as of a position, with money as objects."""
-        found, tally = self.what_if, self.what_if.tally
+        found, comparison = self.what_if, self.what_if.comparison
         periods: list[PeriodSpend] = [
             {"period": period, "spent": wire_of(then, currency), "would_be_spent": wire_of(now, currency)}
-            for (period, currency), (then, now) in sorted(found.world.spent.items())
+            for (period, currency), (then, now) in sorted(found.state.spent.items())
         ]
         return {
-            "policy_version": found.world.rules.version,
+            "policy_version": found.state.rules.version,
             "instead_of": self.against,
-            "since_position": found.parted_at,
-            "decisions": tally.decisions,
-            "differences": tally.differences,
-            "changes": _changes(tally),
+            "since_position": found.diverged_at,
+            "decisions": comparison.decisions,
+            "differences": comparison.differences,
+            "changes": _changes(comparison),
             "spend": periods,
-            "escalations_saved": _saved(tally),
-            "limits_hit": _hits(*tally.hit),
+            "escalations_saved": _saved(comparison),
+            "limits_hit": _hits(*comparison.hit),
             "flags": self._flags(),
             "unknown_people": found.unknown,
-            "items": [_item(one) for one in tally.shown],
+            "items": [_item(one) for one in comparison.shown],
             "caveats": CAVEATS,
             "position": position,
         }

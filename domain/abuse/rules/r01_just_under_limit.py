@@ -13,7 +13,7 @@ RULE = Rule(
 )
 
 
-def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
+def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return findings over the window that ends at ``end``, and the number of tests made.
 
     Binomial tail: the chance of so many of the agent's actions in [fraction L, L], where L is the limit, if each fell
@@ -23,27 +23,28 @@ def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[
     start = end - parameters["days"] * DAY
     found: list[RuleFinding] = []
     tests = 0
-    for (_, kind, currency), deeds in _alike(world, start, end).items():
+    for (_, kind, currency), actions in _alike(history, start, end).items():
         agents = defaultdict[str, list[ObservedAction]](list)
-        for deed in deeds:
-            agents[deed.agent].append(deed)
-        amounts = Counter(deed.minor for deed in deeds)
-        near_all = sum(_near(deed, parameters) for deed in deeds)
+        for action in actions:
+            agents[action.agent].append(action)
+        amounts = Counter(action.minor for action in actions)
+        near_all = sum(_near(action, parameters) for action in actions)
         for agent, own in agents.items():
             if len(own) < parameters["actions"]:
                 continue
-            mine, peers = Counter(deed.minor for deed in own), len(deeds) - len(own)
+            mine, peers = Counter(action.minor for action in own), len(actions) - len(own)
             counted = [
-                deed
-                for deed in own
+                action
+                for action in own
                 if peers == 0
-                or (amounts[deed.minor] - mine[deed.minor]) / peers < parameters["alike"] * mine[deed.minor] / len(own)
+                or (amounts[action.minor] - mine[action.minor]) / peers
+                < parameters["alike"] * mine[action.minor] / len(own)
             ]
-            near = [deed for deed in counted if _near(deed, parameters)]
+            near = [action for action in counted if _near(action, parameters)]
             tests += 1
             if len(near) < parameters["near"]:
                 continue
-            peers_near = near_all - sum(_near(deed, parameters) for deed in own)
+            peers_near = near_all - sum(_near(action, parameters) for action in own)
             share = (peers_near + 1) / (peers + 2)
             p = binomial_tail(len(near), len(own), share)
             if p < parameters["p"]:
@@ -54,19 +55,19 @@ def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[
                     f"peers' {peers} it is {peers_near} (chance {p:.1g})"
                 )
                 key = f"{kind} {currency}"
-                found.append(RULE.finding((f"agent:{agent}",), key, text, [deed.position for deed in near], p))
+                found.append(RULE.finding((f"agent:{agent}",), key, text, [action.position for action in near], p))
     return found, tests
 
 
-def _alike(world: GuardHistory, start: float, end: float) -> dict[tuple[str, str, str], list[ObservedAction]]:
+def _alike(history: GuardHistory, start: float, end: float) -> dict[tuple[str, str, str], list[ObservedAction]]:
     """Return goodwill within a limit, by role, kind and currency."""
     groups = defaultdict[tuple[str, str, str], list[ObservedAction]](list)
-    for deed in world.deeds:
-        if start <= deed.at < end and deed.goodwill and deed.limit and deed.minor <= deed.limit:
-            groups[deed.role, deed.kind, deed.currency].append(deed)
+    for action in history.actions:
+        if start <= action.at < end and action.goodwill and action.limit and action.minor <= action.limit:
+            groups[action.role, action.kind, action.currency].append(action)
     return groups
 
 
-def _near(deed: ObservedAction, parameters: Parameters) -> bool:
-    assert deed.limit is not None
-    return bool(parameters["fraction"] * deed.limit <= deed.minor <= deed.limit)
+def _near(action: ObservedAction, parameters: Parameters) -> bool:
+    assert action.limit is not None
+    return bool(parameters["fraction"] * action.limit <= action.minor <= action.limit)

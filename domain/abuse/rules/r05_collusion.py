@@ -26,28 +26,28 @@ class Collusion:
         self._denied: dict[tuple[str, str, str], tuple[float, str, int]] = {}
         self._shopped: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
 
-    def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for an approval or a denial."""
-        body = seen.body
+        body = event.body
         if isinstance(body, decisions.EscalationRequested):
             self._asked[body.escalation_id] = body
         if not isinstance(body, (decisions.EscalationApproved, decisions.EscalationDenied)) or body.decided_by is None:
             return
         approved = isinstance(body, decisions.EscalationApproved)
         asker, decider = body.agent_id, body.decided_by
-        self._decided[decider][asker].append((seen.at, approved, seen.position))
+        self._decided[decider][asker].append((event.at, approved, event.position))
         request = self._asked.pop(body.escalation_id, None)
         if request is not None:
-            yield from self._shopping(seen, request, decider, approved=approved)
+            yield from self._shopping(event, request, decider, approved=approved)
         if approved:
-            yield from self._mutual(seen, asker, decider)
-            yield from self._partial(seen, asker, decider)
+            yield from self._mutual(event, asker, decider)
+            yield from self._partial(event, asker, decider)
 
     def _of_pair(self, asker: str, decider: str, since: float) -> list[tuple[float, bool, int]]:
         return [one for one in self._decided[decider][asker] if one[0] > since]
 
-    def _mutual(self, seen: GuardEvent, asker: str, decider: str) -> Iterator[RuleFinding]:
-        since, least = seen.at - self._parameters["days"] * DAY, self._parameters["each_way"]
+    def _mutual(self, event: GuardEvent, asker: str, decider: str) -> Iterator[RuleFinding]:
+        since, least = event.at - self._parameters["days"] * DAY, self._parameters["each_way"]
         ways = [
             [position for _, yes, position in self._of_pair(*pair, since) if yes]
             for pair in ((asker, decider), (decider, asker))
@@ -57,12 +57,12 @@ class Collusion:
             about = tuple(f"agent:{name}" for name in sorted((asker, decider)))
             yield RULE.finding(about, "mutual", f"{text}, in {self._parameters['days']} days", ways[0] + ways[1])
 
-    def _partial(self, seen: GuardEvent, asker: str, decider: str) -> Iterator[RuleFinding]:
+    def _partial(self, event: GuardEvent, asker: str, decider: str) -> Iterator[RuleFinding]:
         """Yield a finding where the approver approves this pair's requests more often than all others'.
 
         The test is Fisher's, exact and one-sided, over approvals and denials.
         """
-        since = seen.at - self._parameters["days"] * DAY
+        since = event.at - self._parameters["days"] * DAY
         mine = self._of_pair(asker, decider, since)
         yes = [position for _, approved, position in mine if approved]
         if len(yes) < self._parameters["pair"]:
@@ -85,20 +85,20 @@ class Collusion:
             yield RULE.finding((f"agent:{decider}", f"agent:{asker}"), "partial", text, yes, p)
 
     def _shopping(
-        self, seen: GuardEvent, request: decisions.EscalationRequested, decider: str, *, approved: bool
+        self, event: GuardEvent, request: decisions.EscalationRequested, decider: str, *, approved: bool
     ) -> Iterator[RuleFinding]:
         """Yield a finding where requests are denied by one approver and then approved by another, several times."""
         matter = request.interaction_id or request.order_id or request.customer_id
         if matter is None:
             return
         key = request.agent_id, request.kind, matter
-        since = seen.at - self._parameters["days"] * DAY
+        since = event.at - self._parameters["days"] * DAY
         before = self._denied.get(key)
         if not approved:
-            self._denied[key] = seen.at, decider, seen.position
+            self._denied[key] = event.at, decider, event.position
         elif before is not None and before[0] > since and before[1] != decider:
             mine = self._shopped[request.agent_id]
-            mine.append((seen.at, before[2], seen.position))
+            mine.append((event.at, before[2], event.position))
             recent = [one for one in mine if one[0] > since]
             if len(recent) >= self._parameters["denied_then"]:
                 text = f"{request.agent_id} was denied by one and then approved by another {len(recent)} times"

@@ -25,28 +25,28 @@ class NoPurchase:
         self._first: float | None = None
         self._refunds: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
 
-    def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Learn payments; findings come later, from ``due``."""
-        body = seen.body
+        body = event.body
         if isinstance(body, facts.PurchaseCompleted):
             paid = self._paid[body.total.currency]
             paid[body.order_id] = paid.get(body.order_id, 0) + body.total.minor
-            self._first = seen.at if self._first is None else min(self._first, seen.at)
+            self._first = event.at if self._first is None else min(self._first, event.at)
         yield from ()
 
-    def due(self, _world: GuardHistory, deed: ObservedAction) -> Iterator[RuleFinding]:
+    def due(self, _history: GuardHistory, action: ObservedAction) -> Iterator[RuleFinding]:
         """Yield a finding only for an order that history covers, i.e. after the first recorded purchase."""
-        if deed.order is None or deed.kind not in self._kinds or self._first is None or deed.at < self._first:
+        if action.order is None or action.kind not in self._kinds or self._first is None or action.at < self._first:
             return
-        refunds = self._refunds[deed.order, deed.currency]
-        refunds.append((deed.minor, deed.position))
+        refunds = self._refunds[action.order, action.currency]
+        refunds.append((action.minor, action.position))
         total, evidence = sum(minor for minor, _ in refunds), [position for _, position in refunds]
-        about = (f"agent:{deed.agent}",)
-        if not any(deed.order in paid for paid in self._paid.values()):
-            given = money(deed.minor, deed.currency)
-            text = f"{deed.agent} gave {given} back for order {deed.order}, which is not recorded"
-            yield RULE.finding(about, f"unknown {deed.order}", text, [deed.position])
-        elif total > (paid := self._paid[deed.currency].get(deed.order, 0)):
-            given, was = money(total, deed.currency), money(paid, deed.currency)
-            text = f"{given} were given back for order {deed.order}, for which {was} were paid"
-            yield RULE.finding(about, f"above {deed.order}", text, evidence)
+        about = (f"agent:{action.agent}",)
+        if not any(action.order in paid for paid in self._paid.values()):
+            given = money(action.minor, action.currency)
+            text = f"{action.agent} gave {given} back for order {action.order}, which is not recorded"
+            yield RULE.finding(about, f"unknown {action.order}", text, [action.position])
+        elif total > (paid := self._paid[action.currency].get(action.order, 0)):
+            given, was = money(total, action.currency), money(paid, action.currency)
+            text = f"{given} were given back for order {action.order}, for which {was} were paid"
+            yield RULE.finding(about, f"above {action.order}", text, evidence)

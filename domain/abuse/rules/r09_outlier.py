@@ -51,7 +51,7 @@ def _median_without(ordered: list[float], value: float) -> float:
     return (ordered[low + (low >= at)] + ordered[high + (high >= at)]) / 2
 
 
-def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
+def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return outliers among the agents of one role and currency, or of one team where it alone has enough.
 
     A comparison within the team keeps a generous team's members from being outliers.
@@ -60,23 +60,23 @@ def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[
     spent = defaultdict[tuple[str, str], dict[str, int]](lambda: defaultdict(int))
     squares = defaultdict[tuple[str, str], int](int)
     evidence = defaultdict[str, list[int]](list)
-    for deed in world.deeds:
-        if start <= deed.at < end and deed.goodwill:
-            spent[deed.role, deed.currency][deed.agent] += deed.minor
-            squares[deed.agent, deed.currency] += deed.minor**2
-            evidence[deed.agent].append(deed.position)
+    for action in history.actions:
+        if start <= action.at < end and action.goodwill:
+            spent[action.role, action.currency][action.agent] += action.minor
+            squares[action.agent, action.currency] += action.minor**2
+            evidence[action.agent].append(action.position)
     found: list[RuleFinding] = []
     for (role, currency), by_agent in spent.items():
         each = {
             agent: (by_agent.get(agent, 0) / contacts, contacts)
-            for agent in world.contacts
-            if world.role(agent, end) == role
-            and (contacts := world.contacts_between(agent, start, end)) >= parameters["contacts"]
+            for agent in history.contacts
+            if history.role(agent, end) == role
+            and (contacts := history.contacts_between(agent, start, end)) >= parameters["contacts"]
         }
         everybody = Others(value for value, _ in each.values())
-        teams = _teams(world, each, parameters["peers"])
+        teams = _teams(history, each, parameters["peers"])
         for agent, (value, contacts) in each.items():
-            others = teams.get(world.teams.get(agent, ()), everybody)
+            others = teams.get(history.teams.get(agent, ()), everybody)
             peers = len(others) - 1
             if peers < parameters["peers"]:
                 continue
@@ -93,14 +93,14 @@ def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[
     return found, 0
 
 
-def _teams(world: GuardHistory, each: dict[str, tuple[float, int]], enough: int) -> dict[tuple[str, ...], Others]:
+def _teams(history: GuardHistory, each: dict[str, tuple[float, int]], enough: int) -> dict[tuple[str, ...], Others]:
     """Return, by teams, the values of all agents in one of them, where they are enough."""
     by_team = defaultdict[str, set[str]](set)
     for agent in each:
-        for team in world.teams.get(agent, ()):
+        for team in history.teams.get(agent, ()):
             by_team[team].add(agent)
     found: dict[tuple[str, ...], Others] = {}
-    for teams in {world.teams.get(agent, ()) for agent in each}:
+    for teams in {history.teams.get(agent, ()) for agent in each}:
         mates = set[str]().union(*(by_team[team] for team in teams))
         if len(mates) > enough:
             found[teams] = Others(each[mate][0] for mate in mates)

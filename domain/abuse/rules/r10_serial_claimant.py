@@ -19,25 +19,26 @@ class SerialClaimant:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
 
-    def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for many agents and as many orders or reasons, on most of the contacts."""
-        if deed is None or deed.group is None or not deed.goodwill:
+        if action is None or action.group is None or not action.goodwill:
             return
-        since = seen.at - self._parameters["days"] * DAY
-        deeds = [one for one in world.by_group.get(deed.group, ()) if one.at > since and one.goodwill]
-        agents = {one.agent for one in deeds}
-        told = {(one.order or one.interaction, one.reason) for one in deeds}
+        since = event.at - self._parameters["days"] * DAY
+        actions = [one for one in history.by_group.get(action.group, ()) if one.at > since and one.goodwill]
+        agents = {one.agent for one in actions}
+        told = {(one.order or one.interaction, one.reason) for one in actions}
         orders, reasons = {order for order, _ in told}, {reason for _, reason in told}
         if len(agents) < self._parameters["agents"] or max(len(orders), len(reasons)) < self._parameters["agents"]:
             return
-        if len(deeds) < self._parameters["claims"]:
+        if len(actions) < self._parameters["claims"]:
             return  # an honest regular customer may reach three
-        contacts = sum(contact.at > since for contact in world.group_contacts.get(deed.group, ()))
-        if len(deeds) < self._parameters["share"] * contacts:
+        contacts = sum(contact.at > since for contact in history.group_contacts.get(action.group, ()))
+        if len(actions) < self._parameters["share"] * contacts:
             return  # a regular customer: most contacts brought no goodwill
-        total = sum(one.minor for one in deeds if one.currency == deed.currency)
+        total = sum(one.minor for one in actions if one.currency == action.currency)
         text = (
-            f"{deed.group} was given goodwill {len(deeds)} times by {len(agents)} agents in {self._parameters['days']} "
-            f"days, {money(total, deed.currency)}, for {len(orders)} orders or matters and {len(reasons)} reasons"
+            f"{action.group} was given goodwill {len(actions)} times by {len(agents)} agents "
+            f"in {self._parameters['days']} days, {money(total, action.currency)}, "
+            f"for {len(orders)} orders or matters and {len(reasons)} reasons"
         )
-        yield RULE.finding((f"customer:{deed.group}",), "", text, [one.position for one in deeds])
+        yield RULE.finding((f"customer:{action.group}",), "", text, [one.position for one in actions])

@@ -22,14 +22,14 @@ class RecognitionRing:
         self._parameters = parameters
         self._given: dict[str, deque[tuple[float, str, int, int]]] = defaultdict(deque)
 
-    def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding where each gives at least half of their points to the other, several times."""
-        body = seen.body
+        body = event.body
         if not isinstance(body, facts.RecognitionGiven) or body.giver_kind == "customer":
             return
         one, other = body.giver_id, body.receiver_id
-        self._given[one].append((seen.at, other, body.points if body.points is not None else 1, seen.position))
-        since = seen.at - self._parameters["days"] * DAY
+        self._given[one].append((event.at, other, body.points if body.points is not None else 1, event.position))
+        since = event.at - self._parameters["days"] * DAY
         ways = [self._way(giver, taker, since) for giver, taker in ((one, other), (other, one))]
         enough = all(
             len(positions) >= self._parameters["times"] and share >= self._parameters["share"]

@@ -22,29 +22,29 @@ class SelfRaise:
     def __init__(self, parameters: Parameters) -> None:
         del parameters
 
-    def on(self, world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding where giver and beneficiary are the same person."""
-        body = seen.body
+        body = event.body
         match body:
             case decisions.BudgetGranted() if body.holder == f"agent:{body.granted_by}":
                 word = "granted"
             case decisions.BudgetTransferred() if body.direction == "in" and body.holder == f"agent:{body.granted_by}":
                 word = "transferred"
             case decisions.PolicyPublished():
-                yield from self._policy(world, seen.position, body)
+                yield from self._policy(history, event.position, body)
                 return
             case _:
                 return
         text = f"{body.granted_by} {word} {money(body.amount.minor, body.amount.currency)} to themselves: {body.reason}"
-        yield RULE.finding((f"agent:{body.granted_by}",), body.request_id, text, [seen.position])
+        yield RULE.finding((f"agent:{body.granted_by}",), body.request_id, text, [event.position])
 
-    def _policy(self, world: GuardHistory, position: int, body: decisions.PolicyPublished) -> Iterator[RuleFinding]:
+    def _policy(self, history: GuardHistory, position: int, body: decisions.PolicyPublished) -> Iterator[RuleFinding]:
         """Yield a finding where a policy raises the limits of its publisher's role above those of the policy before."""
-        giver, new = body.published_by, world.policies[body.version]
-        role, old = world.roles.get(giver), world.policies.replaced_by(new)
+        giver, new = body.published_by, history.policies[body.version]
+        role, old = history.roles.get(giver), history.policies.replaced_by(new)
         if role is None or old is None or new.policy.mode != "enforced":
             return
-        teams, begins = world.teams.get(giver, ()), new.policy.effective_from
+        teams, begins = history.teams.get(giver, ()), new.policy.effective_from
         before, after = (rules.limits_for(role, teams, begins) for rules in (old, new))
         raised = [kind for kind, limit in after.items() if kind not in before or _more(limit, before[kind])]
         if raised:

@@ -21,20 +21,20 @@ class Overdrawn:
         self._parameters = parameters
         self._refused: dict[tuple[str, str, str], GuardEvent] = {}
 
-    def on(self, _world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, _history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for actions beyond budget or limit or after a refusal, and totals let through by a race."""
-        body = seen.body
+        body = event.body
         match body:
             case decisions.AuthorityFellShort() if not body.preview:
                 for matter in (body.interaction_id, body.order_id, body.customer_id):
                     if matter:
-                        self._refused[body.agent_id, body.kind, matter] = seen
+                        self._refused[body.agent_id, body.kind, matter] = event
             case decisions.ActionCharged() if body.overdrawn.minor:
                 over = money(body.overdrawn.minor, body.overdrawn.currency)
                 text = (
                     f"{body.agent_id} reported {body.action_id}, which went {over} beyond the budget of {body.holder}"
                 )
-                yield self._found(body.agent_id, f"budget {body.action_id}", text, [body.relates_to, seen.position])
+                yield self._found(body.agent_id, f"budget {body.action_id}", text, [body.relates_to, event.position])
             case decisions.ActionTaken():
                 for limit in body.limits:
                     used = limit.used.minor + body.amount.minor
@@ -43,22 +43,22 @@ class Overdrawn:
                         most = money(limit.limit.minor, limit.limit.currency)
                         total = money(used, body.amount.currency)
                         text = f"{body.agent_id} passed {limit.name} ({most}) by a race: {total}"
-                        yield self._found(body.agent_id, f"race {body.action_id}", text, [seen.position])
+                        yield self._found(body.agent_id, f"race {body.action_id}", text, [event.position])
             case _:
                 pass
-        if deed is not None and deed.reported and deed.goodwill:
-            yield from self._reported(seen, deed)
+        if action is not None and action.reported and action.goodwill:
+            yield from self._reported(event, action)
 
-    def _reported(self, seen: GuardEvent, deed: ObservedAction) -> Iterator[RuleFinding]:
-        what = f"{deed.agent} reported a {deed.kind} of {money(deed.minor, deed.currency)}"
-        if deed.limit is not None and deed.minor > deed.limit:
-            text = f"{what}, beyond the limit of {money(deed.limit, deed.currency)}"
-            yield self._found(deed.agent, f"limit {deed.action_id}", text, [seen.position])
-        for matter in (deed.interaction, deed.order, deed.customer):
-            refused = self._refused.get((deed.agent, deed.kind, matter)) if matter else None
-            if refused is not None and refused.at > seen.at - self._parameters["days"] * DAY:
+    def _reported(self, event: GuardEvent, action: ObservedAction) -> Iterator[RuleFinding]:
+        what = f"{action.agent} reported a {action.kind} of {money(action.minor, action.currency)}"
+        if action.limit is not None and action.minor > action.limit:
+            text = f"{what}, beyond the limit of {money(action.limit, action.currency)}"
+            yield self._found(action.agent, f"limit {action.action_id}", text, [event.position])
+        for matter in (action.interaction, action.order, action.customer):
+            refused = self._refused.get((action.agent, action.kind, matter)) if matter else None
+            if refused is not None and refused.at > event.at - self._parameters["days"] * DAY:
                 text = f"{what} for {matter}, after the same was not allowed (position {refused.position})"
-                yield self._found(deed.agent, f"refused {deed.action_id}", text, [refused.position, seen.position])
+                yield self._found(action.agent, f"refused {action.action_id}", text, [refused.position, event.position])
                 return
 
     @staticmethod

@@ -22,15 +22,15 @@ class Churn:
         self._parameters = parameters
         self._reversed: dict[str, deque[tuple[float, list[int]]]] = defaultdict(deque)
 
-    def on(self, world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding where one agent took and reversed several actions."""
-        body = seen.body
+        body = event.body
         if not isinstance(body, decisions.ActionReversed) or body.reversed_by != body.agent_id:
             return
         own = self._reversed[body.agent_id]
-        taken = world.by_action.get(body.action_id)
-        own.append((seen.at, [seen.position, taken.position if taken is not None else body.relates_to]))
-        while own[0][0] <= seen.at - self._parameters["days"] * DAY:
+        taken = history.by_action.get(body.action_id)
+        own.append((event.at, [event.position, taken.position if taken is not None else body.relates_to]))
+        while own[0][0] <= event.at - self._parameters["days"] * DAY:
             own.popleft()
         if len(own) >= self._parameters["times"]:
             text = f"{body.agent_id} took and reversed {len(own)} actions in {self._parameters['days']} days"

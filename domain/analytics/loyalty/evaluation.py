@@ -159,16 +159,22 @@ class CustomerValue:
         self,
         buying: History,
         margins: History,
-        deeds: ActionSample,
-        matters: ProblemSample,
+        actions: ActionSample,
+        problems: ProblemSample,
         limited: Limited,
         returned: Moments,
         customers: int,
     ) -> None:
-        self.buying, self.margins, self.deeds, self.matters, self.limited = buying, margins, deeds, matters, limited
+        self.buying, self.margins, self.actions, self.problems, self.limited = (
+            buying,
+            margins,
+            actions,
+            problems,
+            limited,
+        )
         self._returned = returned
-        ones = np.ones(deeds.all.at.size, np.int64)
-        self._helped = History(deeds.all.customer, deeds.all.at, ones)
+        ones = np.ones(actions.all.at.size, np.int64)
+        self._helped = History(actions.all.customer, actions.all.at, ones)
         self._helped.first, self._helped.last = buying.first, buying.last
         self._helped_from = self._helped.first_by_customer(customers)
         self._known_from = buying.first_by_customer(customers)
@@ -180,7 +186,7 @@ class CustomerValue:
             "summary": [self.summary(days, money) for days in WINDOWS_DAYS],
             "ladder": [self.rungs(days, trials, raises, money) for days in WINDOWS_DAYS],
             "controls": self.design,
-            "groups": {name: self.group(name) for name in self.deeds.labels},
+            "groups": {name: self.group(name) for name in self.actions.labels},
             "payback": self.payback(money),
             "return_rates": [self._rate(self.buying, days) for days in WINDOWS_DAYS],
             "repeat_claims": [self._rate(self._helped, days, after=0) for days in WINDOWS_DAYS],
@@ -190,9 +196,9 @@ class CustomerValue:
 
     def summary(self, days: int, money: Show) -> WindowSummary:
         """Return mean cost, and mean purchases before and after, of customers with complete windows (level 1)."""
-        window, deeds = days * DAY, self.deeds
-        some = self.buying.covers(deeds.of, -window, window) & (self.buying.before(deeds.of)[0] > 0)
-        kept = deeds.of.some(some)
+        window, actions = days * DAY, self.actions
+        some = self.buying.covers(actions.of, -window, window) & (self.buying.before(actions.of)[0] > 0)
+        kept = actions.of.some(some)
         n = int(some.sum())
 
         def mean(values: Floats | Ints) -> WireMoney | None:
@@ -203,22 +209,22 @@ class CustomerValue:
             "n": n,
             "mean_before": mean(self.buying.spent_before(kept, days)),
             "mean_after": mean(self.buying.spent_after(kept, days)),
-            "mean_cost": mean(deeds.cost[some]),
+            "mean_cost": mean(actions.cost[some]),
         }
 
     def _paired(self) -> tuple[Pairs, Moments, Ints, str]:
-        deeds, matters, helped_from = self.deeds, self.matters, self._helped_from
-        had = self.buying.before(deeds.of)[0] > 0
-        with_problem = deeds.stratum >= 0
-        later = helped_from[matters.of.customer] > matters.of.at + DAY
-        by_problem = with_problem.mean() >= _HALF and later.sum() >= deeds.of.at.size * _HALF
-        problems = matters.of.some(later) if by_problem else None
-        strata = matters.stratum[later] if by_problem else None
-        untreated = Untreated(self.buying, helped_from, problems, strata, self._known_from)
+        actions, problems, helped_from = self.actions, self.problems, self._helped_from
+        had = self.buying.before(actions.of)[0] > 0
+        with_problem = actions.stratum >= 0
+        later = helped_from[problems.of.customer] > problems.of.at + DAY
+        by_problem = with_problem.mean() >= _HALF and later.sum() >= actions.of.at.size * _HALF
+        moments = problems.of.some(later) if by_problem else None
+        strata = problems.stratum[later] if by_problem else None
+        untreated = Untreated(self.buying, helped_from, moments, strata, self._known_from)
         place = np.flatnonzero(had & with_problem if by_problem else had)
         if place.size > MATCHED_AT_MOST:
             place = np.sort(np.random.default_rng(estimators.SEED).choice(place, MATCHED_AT_MOST, replace=False))
-        pairs, at_random, other = match(self.buying, deeds.of.some(place), deeds.stratum[place], untreated)
+        pairs, at_random, other = match(self.buying, actions.of.some(place), actions.stratum[place], untreated)
         found = pairs._replace(place=place[pairs.place])
         return found, at_random, place[other], BY_PROBLEM if by_problem else BY_DAY
 
@@ -232,9 +238,9 @@ class CustomerValue:
         money: Show,
     ) -> Ladder:
         """Return all estimates over a window: spending in money, return rates as shares."""
-        buying, deeds = self.buying, self.deeds
-        before = estimators.before_after(buying, deeds.of, days)
-        did = estimators.difference_in_differences(buying, deeds.of.some(self._random_place), self._at_random, days)
+        buying, actions = self.buying, self.actions
+        before = estimators.before_after(buying, actions.of, days)
+        did = estimators.difference_in_differences(buying, actions.of.some(self._random_place), self._at_random, days)
         shares = [
             self.matched(days),
             self.matched(days, censored=True),
@@ -287,11 +293,11 @@ class CustomerValue:
 
     def _first_problems(self, begins: int, ends: int, days: int) -> tuple[Moments, list[str]]:
         """Return customers' first problems within a time with complete windows, and their teams."""
-        of = self.matters.of
+        of = self.problems.of
         some = np.flatnonzero((of.at >= begins) & (of.at < ends) & self.buying.covers(of, 0, days * DAY))
-        some = some[[bool(self.matters.team[place]) for place in some.tolist()]] if some.size else some
+        some = some[[bool(self.problems.team[place]) for place in some.tolist()]] if some.size else some
         some = some[first_of_each(of.some(some))] if some.size else some
-        return of.some(some), [self.matters.team[place] for place in some.tolist()]
+        return of.some(some), [self.problems.team[place] for place in some.tolist()]
 
     def _trials(self, days: int, trials: Sequence[RandomisedTrial]) -> list[Estimate]:
         found = []
@@ -336,7 +342,7 @@ class CustomerValue:
 
     def group(self, name: str) -> list[dict[str, Any]]:
         """Return the matched estimate for each value of a label, the most frequent first."""
-        labels = np.array(self.deeds.labels[name])
+        labels = np.array(self.actions.labels[name])
         of_pairs = labels[self.pairs.place]
         found: list[dict[str, Any]] = []
         for label in sorted(set(labels.tolist()), key=lambda one: (-int((labels == one).sum()), str(one))):
@@ -358,7 +364,7 @@ class CustomerValue:
         n = kept.treated.at.size
         if n < FEWEST:
             return {"rung": 2, "day": None, "n": n, "why": f"fewer than {FEWEST} pairs with {days} complete days"}
-        cost = float(self.deeds.cost[kept.place].mean())
+        cost = float(self.actions.cost[kept.place].mean())
         reached: int | None = None
         curve: list[PaybackPoint] = []
         for day in range(1, days + 1):
@@ -373,15 +379,15 @@ class CustomerValue:
 
     def _rate(self, history: History, days: int, after: int = -1) -> ReturnRate:
         """Return the share of treated customers with complete windows that came back."""
-        inside = self.buying.covers(self.deeds.of, 0, days * DAY)
-        came = history.count(self.deeds.of.some(inside), after, days * DAY) > 0
+        inside = self.buying.covers(self.actions.of, 0, days * DAY)
+        came = history.count(self.actions.of.some(inside), after, days * DAY) > 0
         return {"days": days, **share(int(came.sum()), int(came.size))}
 
     def kept(self) -> KeptOrReturned:
         """Return how many customers came back to buy, after keeping the item and after returning it."""
-        kinds = np.array(self.deeds.labels["kind"])
+        kinds = np.array(self.actions.labels["kind"])
         back = History(self._returned.customer, self._returned.at, np.ones(self._returned.at.size, np.int64))
-        sent = (back.count(self.deeds.of, -30 * DAY, 30 * DAY) > 0) & (kinds != "keep_item")
+        sent = (back.count(self.actions.of, -30 * DAY, 30 * DAY) > 0) & (kinds != "keep_item")
         kept, returned, difference, interval = self._compared(kinds == "keep_item", sent, np.zeros(sent.size, np.int64))
         return {
             "rung": 1,
@@ -395,10 +401,10 @@ class CustomerValue:
 
     def waiting(self) -> OnceOrWaited:
         """Return how many came back after an action at once and after an escalation, for the same kind and amount."""
-        labels = self.deeds.labels
+        labels = self.actions.labels
         both = [f"{kind}, {band}" for kind, band in zip(labels["kind"], labels["band"], strict=True)]
         names, alike = np.unique(np.array(both), return_inverse=True)
-        later = self.deeds.escalated
+        later = self.actions.escalated
         common = np.intersect1d(alike[later], alike[~later])
         inside = np.isin(alike, common)
         at_once, waited, difference, interval = self._compared(inside & ~later, inside & later, alike)
@@ -418,8 +424,8 @@ class CustomerValue:
         self, one: Flags, other: Flags, strata: Ints
     ) -> tuple[Share, Share, float | None, list[float] | None]:
         """Return the share of each side that came back, and the difference within strata with its interval."""
-        complete = self.buying.covers(self.deeds.of, 0, MAIN_DAYS * DAY)
-        came = self.buying.came(self.deeds.of, MAIN_DAYS)
+        complete = self.buying.covers(self.actions.of, 0, MAIN_DAYS * DAY)
+        came = self.buying.came(self.actions.of, MAIN_DAYS)
         sides = one & complete, other & complete
         ours, theirs = (share(int(came[some].sum()), int(some.sum())) for some in sides)
         if min(ours["n"], theirs["n"]) < FEWEST:
