@@ -63,7 +63,7 @@ SHORTEST_WINDOW_NS = 100_000_000
 _PLAIN_TOKEN = re.compile(r"[a-z0-9_-]{1,64}")
 
 
-class StreamConfig(TypedDict, total=False):
+class DeclaredStream(TypedDict, total=False):
     """The declared fields of a stream, in the JetStream API's form; durations in nanoseconds."""
 
     name: str
@@ -97,7 +97,7 @@ class ConsumerConfig(TypedDict):
     max_deliver: int
 
 
-def _common(replicas: int) -> StreamConfig:
+def _common(replicas: int) -> DeclaredStream:
     return {
         "storage": "file",
         "retention": "limits",
@@ -113,7 +113,7 @@ def _common(replicas: int) -> StreamConfig:
     }
 
 
-def _inbox(replicas: int) -> StreamConfig:
+def _inbox(replicas: int) -> DeclaredStream:
     """Return the settings that all inboxes of upstreams share.
 
     Inboxes are trimmed behind the intake's ack floor, never by age: a PubAck means that the message will be recorded.
@@ -128,7 +128,7 @@ def _inbox(replicas: int) -> StreamConfig:
     }
 
 
-def source_stream(token: str, replicas: int = 1) -> StreamConfig:
+def source_stream(token: str, replicas: int = 1) -> DeclaredStream:
     """Return the inbox stream of one known source, by its token, e.g. ``INBOX_crm``."""
     return _inbox(replicas) | {
         "name": source_stream_name(token),
@@ -158,7 +158,7 @@ def inbox_streams(streams: Iterable[str]) -> list[str]:
     )
 
 
-def earlier_inbox_fields(replicas: int = 1) -> StreamConfig:
+def earlier_inbox_fields(replicas: int = 1) -> DeclaredStream:
     """Return the fields that identify ``INBOX`` of an earlier version, which any sender could fill."""
     common = _common(replicas)
     return {
@@ -169,7 +169,7 @@ def earlier_inbox_fields(replicas: int = 1) -> StreamConfig:
     }
 
 
-def stream_configs(replicas: int = 1) -> list[StreamConfig]:
+def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
     """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds."""
     common = _common(replicas)
     return [

@@ -28,7 +28,7 @@ class AnswerError(TypedDict, total=False):
     field: str
 
 
-class Answer(TypedDict, total=False):
+class ReplyFields(TypedDict, total=False):
     """The fields of an answer that the API reads; an answer to a command has more."""
 
     outcome: str
@@ -39,7 +39,7 @@ class Answer(TypedDict, total=False):
     message: str
 
 
-async def ask(client: LedgerClient, subject: str, body: Mapping[str, Json], role: str) -> Answer:
+async def ask(client: LedgerClient, subject: str, body: Mapping[str, Json], role: str) -> ReplyFields:
     """Return the answer to a NATS request.
 
     Raises:
@@ -50,5 +50,5 @@ async def ask(client: LedgerClient, subject: str, body: Mapping[str, Json], role
         reply = await client.request(subject, msgspec.json.encode(body), timeout=_TIMEOUT_SECONDS)
     except (nats.errors.Error, TimeoutError) as error:
         raise UnavailableError(f"no answer: is `resolution-ledger run {role}` running?") from error
-    answer: Answer = msgspec.json.decode(reply.data)
+    answer: ReplyFields = msgspec.json.decode(reply.data)
     return answer

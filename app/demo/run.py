@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from config.settings import Settings
-    from dashboard.nats_requests import Answer
+    from dashboard.nats_requests import ReplyFields
     from domain.serialization import Json
     from ledger.nats.client import LedgerClient
 
@@ -176,9 +176,9 @@ def _hash_fraction(name: str, what: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{what} {name}".encode()).digest()[:6]) / 2**48
 
 
-async def _request(upstream: LedgerClient, operation: str, request: Mapping[str, Json]) -> Answer:
+async def _request(upstream: LedgerClient, operation: str, request: Mapping[str, Json]) -> ReplyFields:
     reply = await upstream.request(f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}", encode(request), timeout=30)
-    answer: Answer = json.loads(reply.data)
+    answer: ReplyFields = json.loads(reply.data)
     return answer
 
 

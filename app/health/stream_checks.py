@@ -89,7 +89,9 @@ async def _info(session: Session, name: str) -> ApiAnswer | None:
     return None if info.get("error", {}).get("err_code") == _NO_STREAM else info
 
 
-def _troubles(name: str, info: ApiAnswer | None, declared: topology.StreamConfig | None, copies: int) -> Iterator[str]:
+def _troubles(
+    name: str, info: ApiAnswer | None, declared: topology.DeclaredStream | None, copies: int
+) -> Iterator[str]:
     if info is None:
         held = _HOLDS.get(name)
         yield f"it is missing, and held {held}" if held else "it is missing: run `resolution-ledger admin init`"
@@ -125,7 +127,7 @@ def _copies(number: int) -> str:
     return "1 copy" if number == 1 else f"{number} copies"
 
 
-def _changed(config: Mapping[str, object], declared: topology.StreamConfig) -> list[str]:
+def _changed(config: Mapping[str, object], declared: topology.DeclaredStream) -> list[str]:
     """Return the differences between a stream's configuration and its declaration, as sentences."""
     passed_over = TOLERATED_FIELDS.get(declared["name"], ())
     changed = [

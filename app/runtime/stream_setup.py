@@ -20,7 +20,7 @@ TOLERATED_FIELDS = {topology.INBOX: ("duplicate_window",)}
 """Declared fields that may differ; `admin doctor` checks them."""
 
 
-class StreamState(NamedTuple):
+class PreparedStream(NamedTuple):
     """A stream after `admin init`: its name, its copies, and ``created``, ``raised`` or empty if unchanged."""
 
     stream: str
@@ -57,7 +57,7 @@ async def copies_of(client: LedgerClient, stream: str) -> int:
     return int((await stream_config(client, stream) or {}).get(REPLICAS_FIELD, 0))
 
 
-async def raise_copies(operator: LedgerClient, copies: int, created: Collection[str]) -> list[StreamState]:
+async def raise_copies(operator: LedgerClient, copies: int, created: Collection[str]) -> list[PreparedStream]:
     """Give every stream and consumer of the ledger and of its sources at least this many copies.
 
     Copies are never removed. ``created`` names the streams that were created just now.
@@ -68,14 +68,14 @@ async def raise_copies(operator: LedgerClient, copies: int, created: Collection[
     """
     names = [stream["name"] for stream in topology.stream_configs()]
     names += [name for name in topology.inbox_streams(await stream_names(operator)) if name not in names]
-    states: list[StreamState] = []
+    states: list[PreparedStream] = []
     for name in names:
         there = await copies_of(operator, name)
         if there < copies:
             await _raise_stream(operator, name, copies)
         await _raise_consumers(operator, name, max(copies, there))
         done = "created" if name in created else "raised" if there < copies else ""
-        states.append(StreamState(name, max(copies, there), done))
+        states.append(PreparedStream(name, max(copies, there), done))
     return states
 
 

@@ -217,7 +217,7 @@ class Inboxes:
         for other in self._wanted:  # there is room for more streams now
             self._wanted[other] = 0.0
 
-    async def _source_stream(self, token: str) -> topology.StreamConfig:
+    async def _source_stream(self, token: str) -> topology.DeclaredStream:
         """Return the configuration of a source's stream, with at least as many replicas as the log."""
         log = await stream_config(self._client, topology.LEDGER) or {}
         return topology.source_stream(token, max(self._replicas, log.get(REPLICAS_FIELD, 1)))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from dashboard.context import ApiContext
-    from dashboard.nats_requests import Answer
+    from dashboard.nats_requests import ReplyFields
     from domain.serialization import Json
     from ledger.nats.client import LedgerClient
     from projections.engine.storage import Progress
@@ -43,7 +43,7 @@ Source = Annotated[
 ShortLimit = Annotated[int, Query(ge=1, le=200, description="The most items to return.")]
 
 
-async def _check(client: LedgerClient, event: JsonObject) -> Answer:
+async def _check(client: LedgerClient, event: JsonObject) -> ReplyFields:
     """Return whether the intake would accept an event.
 
     A fault of its source is reported here, because an invalid source has no subject.

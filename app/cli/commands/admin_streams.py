@@ -8,7 +8,7 @@ from app.cli.commands.admin import admin
 from app.cli.main import command
 from app.output import console, print_list
 from app.runtime.session import Session
-from app.runtime.stream_setup import StreamState, raise_copies
+from app.runtime.stream_setup import PreparedStream, raise_copies
 
 if TYPE_CHECKING:
     from app.output import OutputFormat
@@ -32,7 +32,7 @@ async def init(settings: Settings, *, output: OutputFormat) -> None:
         "Streams",
         ("stream", "copies", ""),
         [tuple(state) for state in states],
-        " ".join(StreamState._fields),
+        " ".join(PreparedStream._fields),
         numbers=(1,),
     )
     if output == "table" and any(state.done == "raised" for state in states):
