@@ -110,14 +110,11 @@ class Inboxes:
         if self._idle is not None:  # a crash may have left sealed streams
             self._idle.leaving = {token: name for token, name in self._own.items() if name in sealed}
             self._own = {token: name for token, name in self._own.items() if name not in sealed}
-        if self._routes is not None:  # without its stream, a route would refuse the source's messages
-            prefix = f"{topology.INBOX_SUBJECT}."
-            known = [*(self._routes.read()), *(prefix + token_of_source(source) for source in known)]
-            for subject in known:
-                self._want(subject.removeprefix(prefix))
-        else:
-            for source in known:
-                self._want(token_of_source(source))
+        routed = self._routes.read() if self._routes is not None else ()
+        for subject in routed:  # without its stream, a route would refuse the source's messages
+            self._want(subject.removeprefix(f"{topology.INBOX_SUBJECT}."))
+        for source in known:
+            self.learn(source)
 
     def learn(self, source: str) -> None:
         """Add a known source."""

@@ -107,7 +107,7 @@ class Intake:
         except TooLargeError as error:
             await self._reject([(Rejection("too_large", "", str(error)), event)])
         except Exception as error:  # noqa: BLE001 - recorded as a rejection; later events must not wait for it
-            _log.exception("a message of %s could not be taken in", event.subject)
+            _log.exception("a message of %s could not be recorded", event.subject)
             text = f"an error of ours ({type(error).__name__}: {error}); see the log, and retry after an upgrade"
             await self._reject([(Rejection("internal", "", text), event)])
 
@@ -147,15 +147,15 @@ class Intake:
                 refused.append((mismatch(message.token, fact.source), message))
                 continue
             if len(fact.json) > topology.MAX_SEALED_BYTES:
-                text = "with what is personal sealed the event is too large; send less of it"
+                text = "with its personal data encrypted the event is too large; send less of it"
                 refused.append((Rejection("too_large", "data", text), message))
                 continue
-            name = known.get(fact.key)
-            differs = name is not None and (fact.rounded or name.content != fact.content)
-            if differs and name is not None and not await self._is_same(fact, name, first):
+            entry = known.get(fact.key)
+            differs = entry is not None and (fact.rounded or entry.content != fact.content)
+            if differs and entry is not None and not await self._is_same(fact, entry, first):
                 text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
                 refused.append((Rejection("id_reused", "id", text), message))
-            if name is not None:
+            if entry is not None:
                 continue
             if fact.flaw is not None:
                 refused.append((fact.flaw, message))
@@ -179,23 +179,21 @@ class Intake:
         facts = await seal_facts(self._keys, [fact for fact, _ in accepted])
         return [(fact, message) for fact, (_, message) in zip(facts, accepted, strict=True)]
 
-    async def _is_same(self, fact: Accepted, name: EventIdEntry, first: Mapping[bytes, Accepted]) -> bool:
+    async def _is_same(self, fact: Accepted, entry: EventIdEntry, first: Mapping[bytes, Accepted]) -> bool:
         """Return whether an event with another hash is the same as the first event with its id, as far as known.
 
         It may be written in another content mode, or be recorded before attributes were encrypted. ``first`` holds the
         events of this batch.
         """
-        if name.position == 0:
+        if entry.position == 0:
             known = first[fact.key].json
         else:
-            stored = await self._log.at(name.position)
+            stored = await self._log.at(entry.position)
             if stored is None or stored_decoder.decode(stored.data).type != fact.type:
                 return False
             known = stored.data
-            if await self._keys.has_destroyed_key(
-                sealed_texts(known)
-            ):  # the person was forgotten: there is nothing to compare
-                return True
+            if await self._keys.has_destroyed_key(sealed_texts(known)):
+                return True  # the person was forgotten, so nothing is left to compare
         return same_event(await self._keys.decrypt_fields(known), await self._keys.decrypt_fields(fact.json))
 
     async def _correct(self, fact: Accepted, correction: FactCorrected) -> Rejection | None:
@@ -231,8 +229,9 @@ class Intake:
         heads = {
             subject: ReadCursor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()
         }
-        names = [EventIdEntry(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
-        self._index.commit(names, heads, {(fact.token, fact.source) for fact in facts if fact.source not in self.known})
+        entries = [EventIdEntry(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
+        sources = {(fact.token, fact.source) for fact in facts if fact.source not in self.known}
+        self._index.commit(entries, heads, sources)
         self._know({fact.source for fact in facts})
 
     async def catch_up(self, subject: str) -> None:
@@ -251,8 +250,8 @@ class Intake:
                 break
             await asyncio.sleep(pause)
             async for batch in self._log.subject_batches(subject, self._index.head(subject).position):
-                names, heads, sources = _entries(subject, batch)
-                self._index.commit(names, heads, sources)
+                entries, heads, sources = _entries(subject, batch)
+                self._index.commit(entries, heads, sources)
                 self._know({source for _, source in sources})
         else:
             message = f"{subject} cannot be read up to position {end}: a replica is behind its leader"
@@ -310,11 +309,13 @@ def _entries(
     subject: str, batch: Sequence[Recorded]
 ) -> tuple[list[EventIdEntry], dict[str, ReadCursor], set[tuple[str, str]]]:
     token = subject.rpartition(".")[2]
-    names: list[EventIdEntry] = []
+    entries: list[EventIdEntry] = []
     sources: set[tuple[str, str]] = set()
     for recorded in batch:
         stored = stored_decoder.decode(recorded.data)
-        names.append(EventIdEntry(event_key(stored.source, stored.id), recorded.position, content_hash(recorded.data)))
+        entries.append(
+            EventIdEntry(event_key(stored.source, stored.id), recorded.position, content_hash(recorded.data))
+        )
         sources.add((token, stored.source))
     last = batch[-1]
-    return names, {subject: ReadCursor(last.position, digest_of(last.data))}, sources
+    return entries, {subject: ReadCursor(last.position, digest_of(last.data))}, sources

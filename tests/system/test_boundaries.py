@@ -409,7 +409,7 @@ BOUNDARIES = [
         decides,
         again=True,
     ),
-    B("keys that are destroyed", "ledger.encryption.keyring.Keyring._changed", DECISIONS, forgets, decides),
+    B("keys that are destroyed", "ledger.encryption.keyring.Keyring._drop_cached", DECISIONS, forgets, decides),
     B(
         "the log, as deciders learn it",
         "consumers.decisions.state.follower.DecisionState.apply",
@@ -482,8 +482,8 @@ BOUNDARIES = [
     ),
     B("a request by HTTP", "dashboard.view_reader.ViewReader.read", VIEWS, reads, Stage.serves),
     B("a listener", "dashboard.view_updates.ViewUpdates.chunks", VIEWS, listens, Stage.tells),
-    B("news that are heard", "dashboard.view_updates.ViewUpdates._hear", VIEWS, fact, Stage.tells),
-    B("news that are told", "dashboard.view_updates.ViewUpdates._said", VIEWS, fact, Stage.tells),
+    B("news that are heard", "dashboard.view_updates.ViewUpdates._receive", VIEWS, fact, Stage.tells),
+    B("news that are told", "dashboard.view_updates.ViewUpdates._events_of", VIEWS, fact, Stage.tells),
 ]
 ELSEWHERE = {
     "bytes of the protocol, subjects, replies, headers": "test_bytes.py",
