@@ -8,7 +8,8 @@ a part with a dot   a file: the block is written under this name
 ``python``          run as a program
 ``text``            lines that the block before printed, in this order; ``…`` is any text
 ``json event``      published to its source's inbox and recorded; ``json rejected``: published and rejected
-``json OPERATION``  sent to ``resolution.decide.crm.OPERATION``, or ``resolution.read.crm.OPERATION``
+``json OPERATION``  sent to ``resolution.decide.crm.OPERATION``, or ``resolution.read.crm.OPERATION``. Where no answer
+                    follows it, its form must be right
 ``json answer``     the answer to the block before, or what it printed; instants and months are not compared
 ``json notice``     the newest message on ``resolution.notify.escalation``
 ``json``            any JSON
@@ -44,6 +45,8 @@ LANGUAGES = ("sh", "python", "json", "yaml", "toml", "csv", "text", "console", "
 _READINGS = ("receipt", "check", "brief")
 _TIME = re.compile(r"\d{4}-\d{2}(-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00))?")
 """An instant, or a month's name as budgets have it."""
+_WITHOUT_OBJECT = ("unknown_flag",)
+"""Errors of a request whose form is right, on an object that the page does not have."""
 _WIDTH = 110
 
 
@@ -77,10 +80,13 @@ class PageRun:
 
     """
 
-    def __init__(self, text: str, folder: Path, *, binaries: Path | None = None, rewrite: bool = False) -> None:
+    def __init__(
+        self, text: str, folder: Path, *, binaries: Path | None = None, rewrite: bool = False, patience: float = 10
+    ) -> None:
         self.text = text
         self._folder = folder
         self._rewrite = rewrite
+        self._patience = patience  # seconds until views must have read the log
         path = f"{binaries or Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._environment = clean_environment() | {"PATH": path, "COLUMNS": "140", "LC_ALL": "C.UTF-8"}
         self._background: list[subprocess.Popen[bytes]] = []
@@ -89,6 +95,7 @@ class PageRun:
         self._client: Client | None = None
         self._notices: list[Any] = []
         self._shift = 0
+        self._answered = False
         self._asked: Block | None = None
 
     async def __aenter__(self) -> Self:
@@ -109,7 +116,9 @@ class PageRun:
             PageError: a block failed, or its output or answer is another one than the page says.
 
         """
-        for block in blocks_of(self.text):
+        blocks = blocks_of(self.text)
+        for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+            self._answered = following is not None and following.part == "answer"
             match block.language:
                 case _ if "." in block.part:
                     (self._folder / block.part).write_text(block.text)
@@ -182,10 +191,13 @@ class PageRun:
             case operation:
                 kind = "read" if operation in _READINGS else "decide"
                 self._answer = await self._request(f"resolution.{kind}.crm.{operation}", block.text)
+                code = self._answer.get("error", {}).get("code", "")
+                if code and not self._answered and code not in _WITHOUT_OBJECT:
+                    raise PageError(block, str(self._answer))
 
     async def _compare_printed(self, block: Block, document: Any) -> None:
         """Compare what a command printed; run it again while views may still be behind."""
-        asked, deadline = self._asked, time.monotonic() + 10
+        asked, deadline = self._asked, time.monotonic() + self._patience
         assert asked is not None
         while _timeless(document) != _timeless(json.loads(self._printed)) and time.monotonic() < deadline:
             await asyncio.sleep(0.5)
