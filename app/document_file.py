@@ -48,7 +48,7 @@ _MERGE = "<<"
 
 
 class DocumentFileError(ValueError):
-    """A file that cannot be read; the message says what to do, ``line`` and ``column`` (from 1) where."""
+    """A file that cannot be read: the message has the remedy, ``line`` and ``column`` (from 1) the place."""
 
     def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
         super().__init__(f"line {line}, column {column}: {message}")

@@ -44,7 +44,7 @@ class ListenAddress(NamedTuple):
 
     @property
     def encrypted(self) -> bool:
-        """Whether browsers use TLS, with this server or with a proxy in front of it."""
+        """Browsers use TLS, with this server or with a proxy in front of it."""
         return self.certificate is not None or self.behind_proxy
 
     def checked(self) -> ListenAddress:

@@ -64,7 +64,7 @@ class CommandAnswer(BaseModel):
 
 
 class Caller(BaseModel):
-    """The caller, and the people whose data they may see; without ``people``, all."""
+    """The caller, and the people that they may see; without ``people``, all."""
 
     name: str
     role: str

@@ -155,7 +155,7 @@ class _LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log at level INFO.")
 @click.version_option(package_name="resolution-ledger")
 def cli(verbose: bool, **_settings: object) -> None:
-    """An event-sourced ledger for companies whose staff may resolve complaints on the spot."""
+    """An event-sourced ledger for companies that let their staff resolve complaints on the spot."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
@@ -170,7 +170,7 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; print every error in one line that says what to do."""
+    """Run the command line; print every error in one line, with its remedy."""
     gc.set_threshold(*GC_THRESHOLDS)
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given

@@ -1,1 +1,1 @@
-"""The demo: a simulated organisation whose events are published and decided as those of any source."""
+"""The demo: a simulated organisation with events and decisions like those of any source."""

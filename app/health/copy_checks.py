@@ -1,4 +1,4 @@
-"""Copies of streams in a cluster: servers whose copies are missing or do not catch up with their leaders."""
+"""Copies of streams in a cluster: servers with copies that are missing or do not catch up with their leaders."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _SHOWN = 5
 REQUIRED = ("intake", "decisions", "projections", "guard", "seal")
 """Roles that every ledger needs; the archive and the dashboard are optional."""
 _EFFECTS = {
-    "intake": "nothing that upstreams publish is recorded",
+    "intake": "published events are not recorded",
     "decisions": "requests get no answer",
     "projections": "views are not updated",
     "guard": "misuse is not detected",

@@ -109,7 +109,7 @@ def _troubles(
             return
         declared = topology.source_stream(subject.removeprefix(f"{topology.SOURCE_SUBJECT}."))
     if name == topology.INBOX and has_fields(config, topology.earlier_inbox_fields()):
-        yield "it is as an earlier version made it: start `up` anew, or on a server of yours run `admin upgrade`"
+        yield "it has the form of an earlier version: restart `up`, or on your own server run `admin upgrade`"
     elif changed := _changed(config, declared):
         yield (
             f"{', '.join(changed)}: it was changed. Find out by which user and whether messages are missing, then set "

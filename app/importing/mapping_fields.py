@@ -89,7 +89,7 @@ class FieldReader:
         return str(given)
 
     def pattern(self, text: Any, at: str) -> Pattern:
-        """Return an RE2 pattern, whose matching time is proportional to the text."""
+        """Return an RE2 pattern; its matching time is proportional to the text."""
         self._patterns += 1
         if self._patterns > _PATTERNS_AT_MOST:
             raise MappingError(f"{at}: a mapping has at most {_PATTERNS_AT_MOST} regular expressions")

@@ -108,12 +108,12 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
 
 
 async def restore(session: Session, folder: Path, trusted: Sequence[Verifier], progressed: Progressed) -> JsonObject:
-    """Fill an empty log from an archive, and prove that its content is what was sealed.
+    """Fill an empty log from an archive, and prove that it equals the sealed log.
 
     Every event keeps its position. An event that was lost before it was sealed is a marker.
 
     Raises:
-        LedgerError: the log is not empty, the archive is damaged, or its content is not what was sealed.
+        LedgerError: the log is not empty, the archive is damaged, or it differs from the sealed log.
 
     """
     archive = Archive(folder)

@@ -41,7 +41,7 @@ async def seal_to_the_end(session: Session) -> None:
     """Seal the log up to its present end, or wait until the role that seals has.
 
     Raises:
-        SealError: the log is not what was sealed, or a seal that was begun is missing.
+        SealError: the log differs from the seal, or a seal that was begun is missing.
         NoteError: the key or a checkpoint cannot be read.
         UnavailableError: the role that seals does not get there in time.
 

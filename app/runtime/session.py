@@ -89,7 +89,7 @@ class Session:
 
     @property
     def embedded(self) -> bool:
-        """Whether this session runs the server."""
+        """The session runs the server itself."""
         return self.settings.nats_url is None
 
     @property
@@ -179,7 +179,7 @@ class Session:
         )
 
     async def _upgrade(self) -> None:
-        """Bound an inbox of an earlier version, whose senders could fill it or keep open batches in it.
+        """Bound an inbox of an earlier version, which senders could fill or keep busy with open batches.
 
         On the embedded server, streams that the earlier version did not have are created, too.
 

@@ -29,7 +29,7 @@ class Principal(NamedTuple):
 
     @property
     def sees_everybody(self) -> bool:
-        """Whether this principal sees all data."""
+        """This principal sees all data."""
         return self.role in ("auditor", "operator")
 
 

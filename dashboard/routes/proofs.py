@@ -35,7 +35,7 @@ ActionId = Annotated[str, Path(max_length=128)]
 
 
 def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
-    """Add the routes of evidence; explanations are also for callers who may see the agent."""
+    """Add the routes of evidence; explanations need only a token that sees the agent."""
     log, data_dir, authorizer = context.log, context.data_dir, context.authorizer
     caller, auditors = Depends(authorizer.viewer), Depends(authorizer.allowed("auditor", "operator"))
 

@@ -1,4 +1,4 @@
-"""Routes of sources, for engineers who connect them: recorded events, rejections, and a check of an event."""
+"""Routes of sources, for their engineers: recorded events, rejections, and a check of an event."""
 
 from __future__ import annotations
 

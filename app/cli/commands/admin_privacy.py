@@ -34,7 +34,7 @@ _BACKUP_BYTES = 1 << 30
 async def forget(settings: Settings, customer: str, requested_by: str, reason: str | None, *, as_json: bool) -> None:
     """Make personal data about CUSTOMER unreadable for ever by destroying its keys.
 
-    Linked customers who are the same person are forgotten, too. Events stay, and every proof stays valid.
+    Linked customers of the same person are forgotten, too. Events stay, and every proof stays valid.
     """
     async with Session(settings, reads_only=True) as session:
         keys = await Keyring.open(session.client)

@@ -138,7 +138,7 @@ async def archive(settings: Settings, *, as_json: bool) -> None:
 @key_option
 @command(admin)
 async def restore(settings: Settings, folder: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
-    """Fill an empty ledger from the archive in FOLDER, and prove that its content is what was sealed.
+    """Fill an empty ledger from the archive in FOLDER, and prove that it equals the sealed log.
 
     Every event keeps its position. Copy the old `seal` folder into the new data directory first, so that the seal
     continues with its key and its tiles.

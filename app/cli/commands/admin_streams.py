@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 async def init(settings: Settings, *, output: OutputFormat) -> None:
     """Create the missing streams of a ledger on the NATS server; no other command creates them on your server.
 
-    With --replicas 3 or 5, existing streams, keys and consumers get as many copies, in the cluster of --nats-url, whose
-    user must be the operator's. Copies are never removed. The command may be repeated.
+    With --replicas 3 or 5, existing streams, keys and consumers get as many copies, in the cluster of --nats-url. Its
+    user must be the operator. Copies are never removed. The command may be repeated.
     """
     async with Session(settings, creates=True) as session:
         operator = await session.connection("init", user="operator")
