@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import nats.errors
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from app.runtime.session import Session
+    from domain.serialization import JsonObject
 
 _POLL_SECONDS = 0.05
 _STALLED_SECONDS = 60.0
@@ -41,7 +42,7 @@ class Outgoing(NamedTuple):
     data: bytes
 
 
-class RejectedLine(TypedDict):
+class RejectedLine(NamedTuple):
     """A rejected event: its line in the input, its id, and the reason."""
 
     line: int
@@ -49,17 +50,6 @@ class RejectedLine(TypedDict):
     code: str
     field: str
     message: str
-
-
-class OutcomeDocument(TypedDict):
-    """The counts of one run, as `publish --json` prints them."""
-
-    read: int
-    recorded: int
-    duplicate: int
-    rejected: int
-    skipped: dict[str, int]
-    rejections: list[RejectedLine]
 
 
 class Outcome:
@@ -74,10 +64,9 @@ class Outcome:
 
     def reject(self, line: int, identifier: str, rejection: Rejection) -> None:
         """Count an event that cannot be published or recorded."""
-        code, field, message = rejection.code, rejection.field, rejection.message
-        self.rejected.append({"line": line, "id": identifier, "code": code, "field": field, "message": message})
+        self.rejected.append(RejectedLine(line, identifier, rejection.code, rejection.field, rejection.message))
 
-    def wire(self) -> OutcomeDocument:
+    def wire(self) -> JsonObject:
         """Return ``{read, recorded, duplicate, rejected, skipped: {reason: n}, rejections: [...]}``."""
         return {
             "read": self.read,
@@ -85,7 +74,7 @@ class Outcome:
             "duplicate": self.duplicate,
             "rejected": len(self.rejected),
             "skipped": dict(sorted(self.skipped.items())),
-            "rejections": self.rejected[:1000],
+            "rejections": [one._asdict() for one in self.rejected[:1000]],
         }
 
 

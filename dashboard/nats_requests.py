@@ -20,19 +20,11 @@ SOURCE = "dashboard"
 _TIMEOUT_SECONDS = 5.0
 
 
-class AnswerError(TypedDict, total=False):
-    """The error of an answer; ``field`` is absent where no field is at fault."""
-
-    code: str
-    message: str
-    field: str
-
-
 class ReplyFields(TypedDict, total=False):
     """The fields of an answer that the API reads; an answer to a command has more."""
 
     outcome: str
-    error: AnswerError
+    error: dict[str, str]
     escalation_id: str
     position: int
     accepted: bool

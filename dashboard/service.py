@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -40,18 +41,13 @@ class DashboardService(RoleService):
         self._stream = stream
         self._data_dir = data_dir
         self._where = where
-        self._views: ViewReader | None = None
-        self._updates: ViewUpdates | None = None
+        self._closing = AsyncExitStack()
         self._server: uvicorn.Server | None = None
-        self._serving: asyncio.Task[None] | None = None
         self.token = token_of(data_dir)
         self.address = ""
 
     def status(self) -> RoleStatus:
-        """Return the status of this role.
-
-        The event loop that answers this serves HTTP, too, so an answer shows that it runs.
-        """
+        """Return the status of this role; the event loop that answers this serves HTTP, too."""
         return RoleStatus(role="dashboard")
 
     async def start(self) -> None:
@@ -67,16 +63,17 @@ class DashboardService(RoleService):
         log = await Log.open(client, self._stream)
         keys, updates = await Keyring.open(client), ViewUpdates(client)
         await keys.watch()
-        self._updates = updates
+        self._closing.push_async_callback(updates.stop)
         await updates.start()
-        self._views = ViewReader(self._data_dir, log)
+        views = ViewReader(self._data_dir, log)
+        self._closing.callback(views.close)
         context = ApiContext(
-            views=self._views,
+            views=views,
             log=log,
             rejected=await Log.open(client, topology.REJECTED),
             keys=keys,
             updates=updates,
-            authorizer=Authorizer(self._data_dir, self.token, self._views, encrypted=where.encrypted),
+            authorizer=Authorizer(self._data_dir, self.token, views, encrypted=where.encrypted),
             client=client,
             data_dir=self._data_dir,
             hosts=where.host_names(),
@@ -97,9 +94,10 @@ class DashboardService(RoleService):
         )
         self._server = uvicorn.Server(config)
         self.address = where.url(listening)
-        self._serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours
-        self._serving.add_done_callback(self._note_server_end)
-        while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+        serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours
+        serving.add_done_callback(self._note_server_end)
+        self._closing.push_async_callback(self._end_server, serving)
+        while not self._server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
 
     def _note_server_end(self, serving: asyncio.Task[None]) -> None:
@@ -108,13 +106,12 @@ class DashboardService(RoleService):
         if not serving.cancelled() and (serving.exception() or not stopping):
             self.fail(LedgerError(f"the HTTP server ended: {serving.exception() or 'unexpectedly'}"))
 
+    async def _end_server(self, serving: asyncio.Task[None]) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+
     async def stop(self) -> None:
         """Stop the server; open connections are closed after a short time."""
-        if self._server is not None and self._serving is not None:
-            self._server.should_exit = True
-            await asyncio.gather(self._serving, return_exceptions=True)
-        if self._updates is not None:
-            await self._updates.stop()
-        if self._views is not None:
-            self._views.close()
+        await self._closing.aclose()
         await super().stop()

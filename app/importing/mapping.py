@@ -132,7 +132,9 @@ class _Builder(FieldReader):
             raise MappingError("source: name the source of these events, e.g. `source: online-retail`")
         for name, factors in self.mapping(document.get("sums", {}), "sums").items():
             self.sums[name] = self._product(factors, f"sums.{name}")
-        group_by, order_by = (self.optional_column(document.get(name)) for name in ("group_by", "order_by"))
+        group_by, order_by = (
+            None if document.get(name) is None else self.column(document[name]) for name in ("group_by", "order_by")
+        )
         only = self.mapping(document.get("only_with", {}), "only_with")
         self.check_names(only, ("when", "reason"), "only_with")
         each = document.get("each", "row")
@@ -145,8 +147,8 @@ class _Builder(FieldReader):
             source=source,
             encoding=self.encoding(document.get("encoding", "utf-8")),
             delimiter=self.delimiter(document.get("delimiter", ",")),
-            group_by=group_by,
-            order_by=order_by,
+            group_by=group_by if group_by is None else self.column(group_by),
+            order_by=order_by if order_by is None else self.column(order_by),
             each=each,
             sums=self.sums,
             only_with=self._condition(only.get("when", {}), "only_with.when") if only else None,

@@ -54,10 +54,6 @@ class FieldReader:
         self.used[name] = None
         return name
 
-    def optional_column(self, name: Any) -> str | None:
-        """Return a column's name; None if there is none."""
-        return None if name is None else self.column(name)
-
     @staticmethod
     def mapping(given: Any, at: str) -> dict[str, Any]:
         """Return a mapping."""

@@ -115,7 +115,8 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
     if sequence <= await _ack_floor(session.client, stream):
         raise NotWaitingError(f"the intake has handled message {sequence} of {stream}; its receipt has the outcome")
     message = waiting.message._replace(subject=await _exact_subject(session.client, waiting.message))
-    keep = not await _is_recorded(session, waiting)
+    ids = claimed_ids(waiting.message.data, waiting.message.headers)
+    keep = not ids or not set(ids) <= (await _recorded(session, waiting)).keys()
     if keep:
         keys = await Keyring.open(session.client)
         owner = rejected_owner(datetime.now(UTC))
@@ -130,12 +131,6 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
     if keep and await _is_delivered(session.client, stream, sequence):
         await asyncio.sleep(_IN_FLIGHT_SECONDS)
     return Removal(keep, await _recorded(session, waiting))
-
-
-async def _is_recorded(session: Session, waiting: WaitingMessage) -> bool:
-    """Return whether every event of a message is recorded."""
-    ids = claimed_ids(waiting.message.data, waiting.message.headers)
-    return bool(ids) and set(ids) <= (await _recorded(session, waiting)).keys()
 
 
 async def _is_delivered(client: LedgerClient, stream: str, sequence: int) -> bool:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.runtime.plugins import load_views
 from app.runtime.views import open_generation
+from domain.serialization import JsonObject
 from projections.engine import storage
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
     from app.runtime.session import Session
-    from domain.serialization import JsonObject
 
 
-class ProjectionState(TypedDict):
+class ProjectionState(NamedTuple):
     """The state of a view; ``stopped`` has the position and type of the event, and the reason."""
 
     projection: str
@@ -37,14 +37,5 @@ async def projection_states(session: Session) -> list[ProjectionState]:
                 progress = storage.read_progress(connection)
         position, stop = (progress.anchor.position, progress.stopped) if progress else (0, None)
         recorded, stopped = (progress and progress.recorded) or None, stop and stop._asdict()
-        states.append(
-            {
-                "projection": name,
-                "generation": generation,
-                "position": position,
-                "lag_events": end - position,
-                "recorded": recorded,
-                "stopped": stopped,
-            }
-        )
+        states.append(ProjectionState(name, generation, position, end - position, recorded, stopped))
     return states

@@ -31,9 +31,7 @@ class HostCheck:
         if host is None:
             await problem(400, "send one Host header: the name or address of this server")(scope, receive, send)
         elif host not in self._names and not _is_here(host, scope):
-            detail = (
-                f"this server does not answer for the host {host[:80]!r}: start it with `--allowed-host {host[:80]}`"
-            )
+            detail = f"the host {host[:80]!r} is not a name of this server: start it with `--allowed-host {host[:80]}`"
             await problem(421, detail)(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -222,12 +222,10 @@ def _with_limit(in_force: Policy | None, command: LimitTrial, now: datetime) -> 
         document.pop("trial", None)
         document["roles"][command.role].setdefault("limits", {})[command.kind] = command.amount.amount
     else:
-        limit = {"role": command.role, "kind": command.kind, "amount": command.amount.amount}
-        until = (now + timedelta(days=command.days)).isoformat()
         document["trial"] = {
-            "limit": limit,
+            "limit": {"role": command.role, "kind": command.kind, "amount": command.amount.amount},
             "share_of_teams": command.share_of_teams,
             "seed": now.microsecond,
-            "until": until,
+            "until": (now + timedelta(days=command.days)).isoformat(),
         }
     return document

@@ -111,7 +111,8 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
             async for batch in rejected.subject_batches(subject, max(0, last - _SEARCHED_REJECTIONS)):
                 for one in batch:
                     entry = msgspec.json.decode(one.data, type=_Rejected)
-                    items.append(_rejection(one.position, entry))
+                    reason = {name: getattr(entry, name) for name in ("code", "field", "message")}
+                    items.append({"entry": one.position, **reason, "recorded": entry.recordedtime})
         items.sort(key=itemgetter("entry"), reverse=True)
         return JsonResponse({"items": items[:limit], "position": last, "lag_seconds": 0.0})
 
@@ -126,13 +127,3 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
         if "accepted" not in answer:
             raise HTTPException(503, str(answer.get("message", "no answer from the intake")))
         return JsonResponse(answer)
-
-
-def _rejection(position: int, entry: _Rejected) -> JsonObject:
-    return {
-        "entry": position,
-        "code": entry.code,
-        "field": entry.field,
-        "message": entry.message,
-        "recorded": entry.recordedtime,
-    }

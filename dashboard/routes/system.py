@@ -52,15 +52,7 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
     async def me(viewer: Principal = caller) -> Response:
         scope = await authorizer.scope(viewer)
         people = None if scope.people is None else sorted(scope.people)
-        return JsonResponse(
-            {
-                "name": viewer.name,
-                "role": viewer.role,
-                "person_id": viewer.person_id,
-                "people": people,
-                "teams": sorted(scope.teams),
-            }
-        )
+        return JsonResponse({**viewer._asdict(), "people": people, "teams": sorted(scope.teams)})
 
     @api.get("/metrics", dependencies=[auditors], summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:

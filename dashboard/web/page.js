@@ -2,8 +2,7 @@
 import { SECTIONS } from "/assets/sections.js";
 
 const WITHOUT_TIME_TRAVEL = new Set(["me", "projections", "sources", "arrivals", "rejections"]);
-const day = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const [day, clock] = [{ dateStyle: "long" }, { timeStyle: "short" }].map((style) => new Intl.DateTimeFormat(undefined, style));
 const $ = (id) => document.getElementById(id);
 const state = { section: "overview", asOf: null, last: 1, turn: 0, loading: 0, stale: false, focus: false, waiting: null, stream: null, me: null };
 

@@ -65,7 +65,7 @@ def test_a_value_that_cannot_be_read_is_a_rejection_with_its_line(tmp_path: Path
     )
     events, outcome = made(tmp_path, MAPPING, text)
     assert len(events) == 2
-    assert [(item["line"], item["field"]) for item in outcome.rejected] == [(5, "at"), (6, "amount"), (8, "amount")]
+    assert [(item.line, item.field) for item in outcome.rejected] == [(5, "at"), (6, "amount"), (8, "amount")]
     assert outcome.skipped["too few columns"] == 1
 
 
@@ -74,8 +74,8 @@ def test_a_blank_id_is_a_rejection(tmp_path: Path, template: Any) -> None:
     mapping = MAPPING | {"events": [MAPPING["events"][0] | {"id": template}]}
     events, outcome = made(tmp_path, mapping, CSV.replace("\n1,", "\n ,"))
     assert [item["id"][:1] for item in events] == ["2"]
-    assert [(one["line"], one["field"]) for one in outcome.rejected] == [(2, "id")]
-    assert "no is blank" in outcome.rejected[0]["message"]
+    assert [(one.line, one.field) for one in outcome.rejected] == [(2, "id")]
+    assert "no is blank" in outcome.rejected[0].message
 
 
 def test_gz_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, fail, print_json, print_list, print_result, print_table
 from app.runtime.plugins import load_views
-from app.runtime.projection_states import projection_states
+from app.runtime.projection_states import ProjectionState, projection_states
 from app.runtime.roles import ROLES
 from app.runtime.session import Session
 from config import topology
@@ -131,11 +131,8 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
             await door.append([_draft(entries[number])])
             body = {"seq": number, "no_erase": True}
             await js_api(session.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", body)
-    print_result(
-        {"retried": len(chosen)},
-        f"{len(chosen)} put back into their inbox; see `admin rejected list` for repeated rejections",
-        as_json=as_json,
-    )
+    text = f"{len(chosen)} put back into their inbox; see `admin rejected list` for repeated rejections"
+    print_result({"retried": len(chosen)}, text, as_json=as_json)
 
 
 @command(projections_group, lists=True)
@@ -144,24 +141,15 @@ async def status(settings: Settings, *, output: OutputFormat) -> None:
     async with Session(settings, reads_only=True) as session:
         states = await projection_states(session)
         position = await session.log.last_position()
-    rows = [
-        (s["projection"], s["generation"], s["position"], s["lag_events"], _stopped_text(s["stopped"])) for s in states
-    ]
+    rows = [(one.projection, one.generation, one.position, one.lag_events, _stop_text(one.stopped)) for one in states]
     columns = ("projection", "generation", "position", "lag", "stopped")
-    print_list(
-        output,
-        states,
-        f"The log ends at {position}",
-        columns,
-        rows,
-        "projection generation position lag_events recorded stopped",
-        position=position,
-    )
-    if any(state["stopped"] for state in states):
+    items, fields = [one._asdict() for one in states], " ".join(ProjectionState._fields)
+    print_list(output, items, f"The log ends at {position}", columns, rows, fields, position=position)
+    if any(one.stopped for one in states):
         raise CommandFinding("" if output == "json" else "a projection has stopped")
 
 
-def _stopped_text(stop: Mapping[str, Json] | None) -> str:
+def _stop_text(stop: Mapping[str, Json] | None) -> str:
     return f"at {stop['position']} ({stop['type']}): {stop['reason']}" if stop else ""
 
 

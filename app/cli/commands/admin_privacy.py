@@ -99,11 +99,8 @@ async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: boo
         await keys.note(f"backup.{int(now.timestamp())}", {"file": str(file), "kept_until": until})
         entries = await keys.backup()
     write_private(file, json.dumps(entries) + "\n")
-    print_result(
-        {"file": str(file), "entries": len(entries), "kept_until": until},
-        f"{len(entries)} entries in {file}: delete it by {until}.",
-        as_json=as_json,
-    )
+    found = {"file": str(file), "entries": len(entries), "kept_until": until}
+    print_result(found, f"{len(entries)} entries in {file}: delete it by {until}.", as_json=as_json)
 
 
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
@@ -118,8 +115,5 @@ async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
         keys = await Keyring.open(session.client)
         restored = await keys.restore(entries)
         again = await erasure.forget_again(keys, session.log)
-    print_result(
-        {"restored": restored, "destroyed_again": again},
-        f"{restored} restored, {again} destroyed again, since their persons were forgotten.",
-        as_json=as_json,
-    )
+    found = {"restored": restored, "destroyed_again": again}
+    print_result(found, f"{restored} restored, {again} of forgotten persons destroyed again.", as_json=as_json)

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from domain.serialization import JsonObject
     from projections.engine.storage import Row
 
-
 _FLAG = (
     "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
     "answered_by answer note"

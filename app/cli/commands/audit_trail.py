@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from projections.engine.storage import Row
 
-
 _LINE = "position type source event_id time recorded who whom interaction_id action_id what corrected_by"
 _BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed position happened what"
 

@@ -75,21 +75,16 @@ def _counted(events: Iterable[Outgoing], outcome: Outcome) -> Iterator[Outgoing]
 
 
 def _report(outcome: Outcome, *, dry: bool, as_json: bool) -> None:
-    document = outcome.wire()
     if as_json:
-        print_json(document | ({"dry_run": True} if dry else {}))
+        print_json(outcome.wire() | ({"dry_run": True} if dry else {}))
     else:
         rows: list[tuple[str, object]] = [("read", outcome.read)]
         rows += [] if dry else [("recorded", outcome.recorded), ("duplicate", outcome.duplicate)]
         rows.append(("rejected", len(outcome.rejected)))
-        rows += [(f"skipped: {reason}", count) for reason, count in document["skipped"].items()]
+        rows += [(f"skipped: {reason}", count) for reason, count in sorted(outcome.skipped.items())]
         print_table("Outcome", ("", "events"), rows, numbers=(1,))
         if outcome.rejected:
             columns = ("line", "id", "code", "field", "what to do")
-            told = [
-                (item["line"], item["id"], item["code"], item["field"], item["message"])
-                for item in outcome.rejected[:50]
-            ]
-            print_table("Rejected", columns, told, numbers=(0,))
+            print_table("Rejected", columns, outcome.rejected[:50], numbers=(0,))
     if outcome.rejected:
         raise CommandFinding("" if as_json else f"{len(outcome.rejected)} events were rejected")

@@ -44,6 +44,7 @@ async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -
 
 
 type Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
+_SUPPRESSED = "fewer than 5, or next to such a team"
 
 
 def _tables(found: RecognitionReport) -> tuple[Table, ...]:
@@ -63,13 +64,7 @@ def _tables(found: RecognitionReport) -> tuple[Table, ...]:
             "Careers",
             ("from", "to", "people", "gave in 90 days before", "after"),
             [
-                (
-                    one["from"],
-                    one["to"],
-                    "fewer than 5" if one["suppressed"] else one["people"],
-                    one["used_before"],
-                    one["used_after"],
-                )
+                (one["from"], one["to"], one["people"] or "fewer than 5", one["used_before"], one["used_after"])
                 for one in found["careers"]
             ],
         ),
@@ -81,7 +76,7 @@ def _tables(found: RecognitionReport) -> tuple[Table, ...]:
                     one["what"],
                     one["said"],
                     one["answered"],
-                    _number(one["median_days_to_answer"]),
+                    "" if one["median_days_to_answer"] is None else f"{one['median_days_to_answer']:.1f}",
                     ", ".join(f"{fate} {number}" for fate, number in one["fates"].items()),
                 )
                 for one in found["voices"]
@@ -94,9 +89,7 @@ def _tables(found: RecognitionReport) -> tuple[Table, ...]:
                 (
                     one["period"],
                     one["team"],
-                    "fewer than 5, or beside them"
-                    if one["suppressed"]
-                    else f"{one['respondents']} of {one['invited']}",
+                    _SUPPRESSED if one["suppressed"] else f"{one['respondents']} of {one['invited']}",
                     "" if one["suppressed"] else f"{one['score']:.0%}",
                 )
                 for one in found["morale"]
@@ -104,7 +97,7 @@ def _tables(found: RecognitionReport) -> tuple[Table, ...]:
         ),
         (
             "Retention",
-            ("role", "people", "left", "still here after"),
+            ("role", "people", "left", "still employed after"),
             [(one["role"], one["n"] or "fewer than 5", one["left"], _curve(one["curve"])) for one in found["staying"]],
         ),
     )
@@ -112,7 +105,3 @@ def _tables(found: RecognitionReport) -> tuple[Table, ...]:
 
 def _curve(points: list[RetentionPoint]) -> str:
     return ", ".join(f"{at['months']} months {at['staying']:.0%}" for at in points)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from projections.engine.storage import Row
     from projections.reading import ReadResult
 
-
 _BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed"
 _ACTION = (
     "action_id position time state agent_id team_id customer_id interaction_id kind basis reason holder period "
@@ -175,7 +174,8 @@ async def escalations(
 
     def row(item: Row) -> list[object]:
         first = [item["escalation_id"], item["requested"][:16], item["agent_id"], item["kind"], *_moneys(item, "asked")]
-        return [*first, ", ".join(item["asked_of"]), item["status"], _minutes(item["waited_seconds"])]
+        waited = "" if item["waited_seconds"] is None else f"{item['waited_seconds'] / 60:.0f} min"
+        return [*first, ", ".join(item["asked_of"]), item["status"], waited]
 
     _print_view(output, "Escalations", answer, at, columns, row, _ESCALATION, (4, 7))
 
@@ -194,7 +194,3 @@ async def view(settings: Settings, name: str, table: str | None, *, output: Outp
         answer = await read_view(session, name, found.read)
     columns = tuple(found.table.columns.keys())
     _print_view(output, found.table.name, answer, None, columns, lambda row: [*row.values()], " ".join(columns))
-
-
-def _minutes(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds / 60:.0f} min"
