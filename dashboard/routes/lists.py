@@ -113,7 +113,7 @@ class ListReader:
         viewer: Principal,
         then: Callable[[list[Row]], Awaitable[list[Row]]] | None = None,
     ) -> Response:
-        """Return a page of a view as JSON with an ETag and, for a past state, the time of its last event.
+        """Return a page of a view as JSON with an ETag and, for a past state, the event time of its last event.
 
         ``query`` reads up to ``page.limit`` items at position ``at``. ``next_by`` names the field that the next page
         continues from. ``then`` changes the items before they are returned.
@@ -135,8 +135,8 @@ class ListReader:
         headers = {"ETag": _tag(view, found.progress, viewer), "Cache-Control": "no-cache"}
         headers["Vary"] = "Authorization, Cookie"
         if at and (event := await self.log.at(at)) is not None:
-            recorded = parse_time(stored_decoder.decode(event.data).recordedtime)
-            headers["Last-Modified"] = format_datetime(recorded.astimezone(UTC), usegmt=True)
+            happened = parse_time(stored_decoder.decode(event.data).time)
+            headers["Last-Modified"] = format_datetime(happened.astimezone(UTC), usegmt=True)
         return JsonResponse(document, headers=headers)
 
 

@@ -112,7 +112,7 @@ function follow() {
   state.stream.onerror = () => { $("state").textContent = "Waiting for the ledger…"; };
 }
 
-/** Shows the state at a position, with its recorded time; `null` is the present. */
+/** Shows the state at a position, with the time of its last event; `null` is the present. */
 async function travelTo(position) {
   state.asOf = position === null || position >= state.last ? null : position;
   $("position").value = state.asOf ?? state.last;
