@@ -66,8 +66,8 @@ def print_table(
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=any(columns))
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place in numbers else "left", overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else _escape(value) for value in row))
     console.print(table)

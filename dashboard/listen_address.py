@@ -55,7 +55,7 @@ class ListenAddress(NamedTuple):
 
         """
         try:
-            here = ipaddress.ip_address(self.host).is_loopback
+            is_loopback = ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             raise LedgerError(f"--host {self.host!r}: give an IP address, such as 127.0.0.1 or 0.0.0.0") from None
         for name in self.allowed_hosts:
@@ -69,7 +69,7 @@ class ListenAddress(NamedTuple):
                 ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.key)
             except (OSError, ssl.SSLError) as error:
                 raise LedgerError(f"--tls-cert and --tls-key cannot be used: {error}") from None
-        if not here and not self.encrypted:
+        if not is_loopback and not self.encrypted:
             raise LedgerError(
                 f"--host {self.host} is not loopback, and tokens would be sent unencrypted: give --tls-cert and "
                 "--tls-key, or --behind-proxy where a proxy in front terminates TLS"

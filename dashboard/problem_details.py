@@ -53,11 +53,11 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return next((one for one in types if issubclass(one, BaseModel)), None)
 
 
-def _fields_at(request: Request, place: Sequence[str | int]) -> Iterable[str]:
+def _fields_at(request: Request, location: Sequence[str | int]) -> Iterable[str]:
     """Return the fields that the request's body model has at a place, e.g. ``("body", "amount")``."""
     body_field = getattr(request.scope.get("route"), "body_field", None)
     model = None if body_field is None else _model_in(body_field.field_info.annotation)
-    for part in place[1:]:
+    for part in location[1:]:
         field = None if model is None else model.model_fields.get(str(part))
         model = None if field is None else _model_in(field.annotation)
     return () if model is None else [field.alias or name for name, field in model.model_fields.items()]

@@ -202,10 +202,10 @@ class ViewReader:
     async def states(self) -> list[ViewState]:
         """Return the state of each view; simultaneous requests share one look."""
         now = time.monotonic()
-        wanted = now - (_MOMENT_SECONDS if self._is_busy(now) else 0)
-        if self._states_read_at < wanted:
+        not_before = now - (_MOMENT_SECONDS if self._is_busy(now) else 0)
+        if self._states_read_at < not_before:
             async with self._states_lock:
-                if self._states_read_at < wanted:
+                if self._states_read_at < not_before:
                     at = time.monotonic()
                     self._states = await self._read_states()
                     self._states_read_at = at

@@ -122,8 +122,8 @@ async def _index_trouble(session: Session, name: str, index: EventIdIndex) -> st
 
 async def _views(session: Session) -> AsyncIterator[Check]:
     for state in await projection_states(session):
-        says = str(state.stopped) if state.stopped else f"position {state.position}, {state.lag_events} behind"
-        yield Check(f"view {state.projection}", says, not state.stopped)
+        text = str(state.stopped) if state.stopped else f"position {state.position}, {state.lag_events} behind"
+        yield Check(f"view {state.projection}", text, not state.stopped)
 
 
 async def _plugins(_session: Session) -> AsyncIterator[Check]:

@@ -39,11 +39,11 @@ async def waiting_messages(session: Session) -> AsyncIterator[Check]:
         now = _moment(info["ts"])
         moved = max(_moment(first["message"]["time"]), _moment(info["ack_floor"].get("last_active")))
         if (seconds := (now - moved).total_seconds()) > _STUCK_SECONDS:
-            says = (
+            text = (
                 f"the first of {waiting} messages has waited for {duration_text(seconds)}: see the intake's "
                 "log and `admin inbox list`"
             )
-            yield Check(f"inbox {name}", says, ok=False)
+            yield Check(f"inbox {name}", text, ok=False)
 
 
 def _moment(text: str | None) -> datetime:
@@ -59,11 +59,11 @@ async def history_mode(session: Session, heard: Mapping[str, RoleAnswers]) -> As
         return
     if live := await _live(session):
         names = shortened(live)
-        says = (
+        text = (
             f"{' and '.join(roles)} run with --history, while {names} send present events: requests choose their time, "
             "and so the period that they spend from. Start them without --history"
         )
-        yield Check("history mode", says, ok=False)
+        yield Check("history mode", text, ok=False)
     else:
         yield Check("history mode", f"on in {' and '.join(roles)}, and no source sends present events")
 

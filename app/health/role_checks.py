@@ -103,9 +103,9 @@ def _troubles(session: Session, status: RoleStatus, heard: RoleAnswers) -> Itera
     for file in status.absent:
         yield f"{file} is missing in {status.folder} {where}: {_REPAIRS.get(status.role, _OTHER_REPAIR)}"
     yield from status.lacks
-    now, ours = parse_time(status.now), session.log.server_time.ahead_seconds(heard.asked)
-    behind = (heard.asked - now).total_seconds() - ours
-    ahead = (now - heard.answered).total_seconds() + ours
+    now, offset = parse_time(status.now), session.log.server_time.ahead_seconds(heard.asked)
+    behind = (heard.asked - now).total_seconds() - offset
+    ahead = (now - heard.answered).total_seconds() + offset
     if (off := max(behind, ahead)) > AHEAD_SECONDS:
         way = "ahead of" if ahead > behind else "behind"
         yield f"the clock {where} is {duration_text(off)} {way} the NATS server's: set it"
@@ -135,16 +135,16 @@ async def _reading_checks(
         check = f"view {reading.name}" if views else f"role {status.role}"
         behind = max(0, until - (reading.position or 0))
         if reading.stopped:
-            says = (
+            text = (
                 f"it has stopped at {reading.stopped}. Run a version that knows the event, or skip it with "
                 f"`resolution-ledger admin projections skip {reading.name} POSITION`"
             )
-            found.append(Check(check, says, ok=False))
+            found.append(Check(check, text, ok=False))
         elif behind and await _is_stalled(session, status.role, reading):
             state = "is empty" if not reading.position else f"has stopped moving at position {reading.position}"
             why = "".join(f", and waits: {loop.waits}" for loop in status.loops if loop.waits)
-            says = f"it {state} {_where(status)}, {behind} behind{why}: see that process's log, and restart it"
-            found.append(Check(check, says, ok=False))
+            text = f"it {state} {_where(status)}, {behind} behind{why}: see that process's log, and restart it"
+            found.append(Check(check, text, ok=False))
         elif views:
             found.append(Check(check, f"position {reading.position or 0}, {behind} behind"))
     return found
@@ -178,5 +178,5 @@ def is_kept_here(session: Session, heard: Mapping[str, RoleAnswers], role: str, 
     statuses = heard.get(role, RoleAnswers()).statuses
     if not statuses:
         return there
-    ours = str(session.data_dir.resolve())
-    return any(status.folder == ours and (status.host == HOST or there) for status in statuses)
+    own_folder = str(session.data_dir.resolve())
+    return any(status.folder == own_folder and (status.host == HOST or there) for status in statuses)

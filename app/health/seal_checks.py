@@ -44,11 +44,11 @@ async def seal(session: Session) -> AsyncIterator[Check]:
         ).read()  # before the folder, which a running seal writes first
         newest = seal_folder(session.data_dir).checkpoint()
         end = await session.log.last_position()
-        says = await _seal(session, kept, newest, archived, end)
+        text = await _seal(session, kept, newest, archived, end)
     except (LedgerError, OSError, ValueError) as error:
         yield Check("seal", str(error), ok=False)
     else:
-        yield Check("seal", says)
+        yield Check("seal", text)
     yield Check("archive", damaged or f"{archived} of {end} positions", not damaged)
     if unreadable := await _unreadable(session, newest.size if newest is not None else 0):
         yield Check("log", unreadable, ok=False)

@@ -42,16 +42,16 @@ async def durability(session: Session) -> AsyncIterator[Check]:
     """Check that the server syncs to disk before it acknowledges."""
     synced = await syncs_always(session.client)
     if synced or (synced is None and session.settings.allow_lazy_fsync):
-        says = "the server syncs before it acknowledges" if synced else "unknown; accepted by a setting"
-        yield Check("durability", says)
+        text = "the server syncs before it acknowledges" if synced else "unknown; accepted by a setting"
+        yield Check("durability", text)
         return
     does = "does not report whether it syncs events to disk before it acknowledges them"
     if synced is False:
         does = "acknowledges events before they are on disk, so that a power failure loses them"
     advice = "set `jetstream { sync_interval: always }` and our accounts (config/nats/nats-server.conf)"
     accepted = session.settings.allow_lazy_fsync
-    says = f"the NATS server {does}: {advice}" + ("" if accepted else ", or accept this with --allow-lazy-fsync")
-    yield Check("durability", says, ok=accepted)
+    text = f"the NATS server {does}: {advice}" + ("" if accepted else ", or accept this with --allow-lazy-fsync")
+    yield Check("durability", text, ok=accepted)
 
 
 async def streams(session: Session) -> AsyncIterator[Check]:
@@ -64,17 +64,17 @@ async def streams(session: Session) -> AsyncIterator[Check]:
     copies = max(session.settings.replicas, ledger.get("config", {}).get(REPLICAS_FIELD, 1))
     wrong = False
     for name, info in infos.items():
-        for says in _troubles(name, info, declared.get(name), copies):
+        for text in _troubles(name, info, declared.get(name), copies):
             wrong = True
-            yield Check(f"stream {name}", says, ok=False)
+            yield Check(f"stream {name}", text, ok=False)
     known = {name: info for name, info in infos.items() if info and "config" in info}
-    for server, says in (await incomplete_copies(session.client, known)).items():
+    for server, text in (await incomplete_copies(session.client, known)).items():
         wrong = True
-        yield Check(f"server {server}", says, ok=False)
+        yield Check(f"server {server}", text, ok=False)
     for name in topology.inbox_streams(there):
-        if says := await _consumer_trouble(session, name):
+        if text := await _consumer_trouble(session, name):
             wrong = True
-            yield Check(f"consumer {name}", says, ok=False)
+            yield Check(f"consumer {name}", text, ok=False)
     if not wrong:
         number = "1 copy" if copies == 1 else f"{copies} copies, all complete"
         yield Check("streams", f"{len(names)} as declared, {number}")
@@ -163,8 +163,8 @@ async def store(session: Session) -> AsyncIterator[Check]:
     stores |= await _server_stores(session)
     full = {name: used / most for name, (used, most) in stores.items() if most > 0 and used >= _NEARLY_FULL * most}
     for name, share in full.items():
-        says = f"{name} is {share:.0%} full: nothing is recorded once it is full. Raise max_file_store"
-        yield Check("store", says, ok=False)
+        text = f"{name} is {share:.0%} full: nothing is recorded once it is full. Raise max_file_store"
+        yield Check("store", text, ok=False)
     if not full:
         used, most = stores["the account's store"]
         of = f" of {most >> 20}" if most > 0 else ""

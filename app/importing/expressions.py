@@ -51,14 +51,14 @@ Test = Callable[[Any], bool]
 Value = Callable[[RowContext], Any]
 
 
-def first(place: RowContext) -> bool:
+def first(context: RowContext) -> bool:
     """Return whether the row is the first of its group."""
-    return place.number == 0
+    return context.number == 0
 
 
-def not_first(place: RowContext) -> bool:
+def not_first(context: RowContext) -> bool:
     """Return whether the row is not the first of its group."""
-    return place.number > 0
+    return context.number > 0
 
 
 def constant(value: Any) -> Value:
@@ -68,19 +68,19 @@ def constant(value: Any) -> Value:
 
 def on_column(column: str, test: Test) -> Condition:
     """Return a condition on a column of the row."""
-    return lambda place: test(place.row[column])
+    return lambda context: test(context.row[column])
 
 
 def on_sum(name: str, test: Test) -> Condition:
     """Return a condition on a sum of the group."""
-    return lambda place: test(place.group.sums[name])
+    return lambda context: test(context.group.sums[name])
 
 
 def on_previous(tests: Sequence[tuple[str, Test]]) -> Condition:
     """Return a condition on the previous row; false for the first row."""
 
-    def check(place: RowContext) -> bool:
-        row = place.previous
+    def check(context: RowContext) -> bool:
+        row = context.previous
         return row is not None and all(test(row[column]) for column, test in tests)
 
     return check
@@ -89,9 +89,9 @@ def on_previous(tests: Sequence[tuple[str, Test]]) -> Condition:
 def changed(columns: Sequence[str]) -> Condition:
     """Return the condition that a column differs from the previous row; false for the first row."""
 
-    def check(place: RowContext) -> bool:
-        row = place.previous
-        return row is not None and any(row[column] != place.row[column] for column in columns)
+    def check(context: RowContext) -> bool:
+        row = context.previous
+        return row is not None and any(row[column] != context.row[column] for column in columns)
 
     return check
 

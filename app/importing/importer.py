@@ -101,7 +101,7 @@ def _rows(
             if header is None:
                 raise ImportFileError(f"{path} is empty")
             places = _places(mapping, header, path)
-            told = 0
+            reported = 0
             for line, cells in enumerate(reader, 2):
                 outcome.read += 1
                 if len(cells) < len(header):
@@ -110,9 +110,9 @@ def _rows(
                 yield line, {name: cells[place] for name, place in places}
                 if line % 5000 == 0:
                     at = raw.tell()
-                    progressed(at - told)
-                    told = at
-            progressed(raw.tell() - told)
+                    progressed(at - reported)
+                    reported = at
+            progressed(raw.tell() - reported)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ImportFileError(f"{path} is damaged or cut short after line {line}: {error}; fetch it again") from None
     except (UnicodeDecodeError, csv.Error, LookupError) as error:
@@ -161,34 +161,34 @@ def _group_events(mapping: ColumnMapping, group: Group, outcome: Outcome) -> Ite
     if any(total.is_nan() for total in group.sums.values()):
         outcome.reject(group.line, "", Rejection("invalid", "sums", "a factor of the sum is not a number"))
         return
-    places = [RowContext(group, number) for number in range(len(group.rows))]
-    if mapping.only_with is not None and not any(mapping.only_with(place) for place in places):
+    contexts = [RowContext(group, number) for number in range(len(group.rows))]
+    if mapping.only_with is not None and not any(mapping.only_with(context) for context in contexts):
         outcome.skipped[mapping.only_with_reason] += 1
         return
     done: set[int] = set()
-    for place in places:
-        skip = next((skip for skip in mapping.skips if skip.when(place)), None)
+    for context in contexts:
+        skip = next((skip for skip in mapping.skips if skip.when(context)), None)
         if skip is not None:
             outcome.skipped[skip.reason] += 1
             continue
         made = False
         for number, emission in enumerate(mapping.emissions):
-            if (emission.once and number in done) or not emission.when(place):
+            if (emission.once and number in done) or not emission.when(context):
                 continue
             done.add(number)
             made = True
             try:
-                yield _event(mapping, emission, place)
+                yield _event(mapping, emission, context)
             except ValueProblem as problem:
-                outcome.reject(group.line + place.number, "", Rejection("invalid", problem.field, str(problem)))
+                outcome.reject(group.line + context.number, "", Rejection("invalid", problem.field, str(problem)))
         if not made:
             outcome.skipped["no event"] += 1
 
 
-def _event(mapping: ColumnMapping, emission: Emission, place: RowContext) -> tuple[datetime, Outgoing]:
-    identifier = str(emission.id(place))
-    moment = emission.time(place)
-    values: Mapping[str, Any] = {field: value(place) for field, value in emission.data.items()}
+def _event(mapping: ColumnMapping, emission: Emission, context: RowContext) -> tuple[datetime, Outgoing]:
+    identifier = str(emission.id(context))
+    moment = emission.time(context)
+    values: Mapping[str, Any] = {field: value(context) for field, value in emission.data.items()}
     data = {field: value for field, value in values.items() if value is not None}
     event = encode_event(mapping.source, identifier, emission.type, moment, encode(data))
-    return moment, Outgoing(place.group.line + place.number, mapping.source, identifier, event)
+    return moment, Outgoing(context.group.line + context.number, mapping.source, identifier, event)

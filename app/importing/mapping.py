@@ -160,44 +160,44 @@ class _Builder(FieldReader):
 
     def _skip(self, item: Any, number: int) -> Skip:
         at = f"skip[{number}]"
-        given = self.mapping(item, at)
-        self.check_names(given, ("when", "reason"), at)
-        return Skip(self._condition(given.get("when", {}), f"{at}.when"), str(given.get("reason", at)))
+        spec = self.mapping(item, at)
+        self.check_names(spec, ("when", "reason"), at)
+        return Skip(self._condition(spec.get("when", {}), f"{at}.when"), str(spec.get("reason", at)))
 
     def _emission(self, item: Any, number: int) -> Emission:
         at = f"events[{number}]"
-        given = self.mapping(item, at)
-        self.check_names(given, ("type", "when", "once", "id", "time", "data"), at)
-        name = f"resolution.{given.get('type')}.v1"
+        spec = self.mapping(item, at)
+        self.check_names(spec, ("type", "when", "once", "id", "time", "data"), at)
+        name = f"resolution.{spec.get('type')}.v1"
         if name not in FACTS:
-            raise MappingError(f"{at}.type: {shown(given.get('type'))} is not a fact such as purchase.completed")
+            raise MappingError(f"{at}.type: {shown(spec.get('type'))} is not a fact such as purchase.completed")
         for required in ("id", "time", "data"):
-            if required not in given:
+            if required not in spec:
                 raise MappingError(f"{at}.{required}: is required")
         fields = FACTS[name].__struct_fields__
-        data = self.mapping(given["data"], f"{at}.data")
+        data = self.mapping(spec["data"], f"{at}.data")
         for field in data:
             if field not in fields:
-                raise MappingError(f"{at}.data.{field}: {given['type']} has no such field; it has {', '.join(fields)}")
-        time = given["time"] if isinstance(given["time"], dict) else {"column": given["time"]}
+                raise MappingError(f"{at}.data.{field}: {spec['type']} has no such field; it has {', '.join(fields)}")
+        time = spec["time"] if isinstance(spec["time"], dict) else {"column": spec["time"]}
         return Emission(
             type=name,
-            when=self._condition(given.get("when", {}), f"{at}.when"),
-            once=self.truth(given.get("once", False), f"{at}.once"),
-            id=self._id(given["id"], f"{at}.id"),
+            when=self._condition(spec.get("when", {}), f"{at}.when"),
+            once=self.truth(spec.get("once", False), f"{at}.once"),
+            id=self._id(spec["id"], f"{at}.id"),
             time=self._time(time),
             data={field: self._value(spec, f"{at}.data.{field}") for field, spec in data.items()},
         )
 
-    def _id(self, given: Any, at: str) -> Value:
+    def _id(self, spec: Any, at: str) -> Value:
         """Return a value that is never blank, including each ${column} of a text."""
-        value = self._value(given, at)
-        in_text = [] if isinstance(given, dict) else _COLUMN.findall(str(given))
-        named = next((given[key] for key in _VALUES if key in given), "id") if isinstance(given, dict) else "id"
+        value = self._value(spec, at)
+        in_text = [] if isinstance(spec, dict) else _COLUMN.findall(str(spec))
+        named = next((spec[key] for key in _VALUES if key in spec), "id") if isinstance(spec, dict) else "id"
 
-        def filled(place: RowContext) -> Any:
-            blank = [column for column in in_text if not place.row[column].strip()]
-            found = None if blank else value(place)
+        def filled(context: RowContext) -> Any:
+            blank = [column for column in in_text if not context.row[column].strip()]
+            found = None if blank else value(context)
             if found is None or not str(found).strip():
                 raise ValueProblem(f"{blank[0] if blank else named} is blank, and an id needs it", "id")
             return found
@@ -206,32 +206,32 @@ class _Builder(FieldReader):
 
     # ------------------------------------------------------------------ conditions
 
-    def _condition(self, given: Any, at: str) -> Condition:
+    def _condition(self, spec: Any, at: str) -> Condition:
         parts: list[Condition] = []
-        for name, test in self.mapping(given, at).items():
-            here = f"{at}.{name}"
+        for name, test in self.mapping(spec, at).items():
+            path = f"{at}.{name}"
             if name == "first":
-                parts.append(first if self.truth(test, here) else not_first)
+                parts.append(first if self.truth(test, path) else not_first)
             elif name == "changed":
                 columns = [self.column(column) for column in (test if isinstance(test, list) else [test])]
                 parts.append(changed(columns))
             elif name == "previous":
-                inner = [(self.column(c), self._test(t, f"{here}.{c}")) for c, t in self.mapping(test, here).items()]
+                inner = [(self.column(c), self._test(t, f"{path}.{c}")) for c, t in self.mapping(test, path).items()]
                 parts.append(on_previous(inner))
             elif name in self.sums:
-                parts.append(on_sum(name, self._test(test, here)))
+                parts.append(on_sum(name, self._test(test, path)))
             else:
-                parts.append(on_column(self.column(name), self._test(test, here)))
-        return lambda place: all(part(place) for part in parts)
+                parts.append(on_column(self.column(name), self._test(test, path)))
+        return lambda context: all(part(context) for part in parts)
 
-    def _test(self, given: Any, at: str) -> Test:
-        if isinstance(given, list):
-            tests = [self.equality(item, at) for item in given]
+    def _test(self, spec: Any, at: str) -> Test:
+        if isinstance(spec, list):
+            tests = [self.equality(item, at) for item in spec]
             return lambda value: any(test(value) for test in tests)
-        if not isinstance(given, dict):
-            return self.equality(given, at)
-        self.check_names(given, _TESTS, at)
-        parts = [self._one_test(name, argument, f"{at}.{name}") for name, argument in given.items()]
+        if not isinstance(spec, dict):
+            return self.equality(spec, at)
+        self.check_names(spec, _TESTS, at)
+        parts = [self._one_test(name, argument, f"{at}.{name}") for name, argument in spec.items()]
         return lambda value: all(test(value) for test in parts)
 
     def _one_test(self, name: str, argument: Any, at: str) -> Test:
@@ -243,8 +243,8 @@ class _Builder(FieldReader):
                 inner = self._test(argument, at)
                 return lambda value: not inner(value)
             case "blank":
-                wanted = self.truth(argument, at)
-                return lambda value: (not value.strip()) is wanted
+                expected = self.truth(argument, at)
+                return lambda value: (not value.strip()) is expected
         number = self.decimal(argument, at)
         match name:
             case "above":
@@ -255,33 +255,33 @@ class _Builder(FieldReader):
 
     # ------------------------------------------------------------------ values
 
-    def _value(self, given: Any, at: str) -> Value:  # noqa: PLR0911 - one form of value after the other
-        if not isinstance(given, dict):
-            return self._text(self.text(given, at))
-        self.check_names(given, _VALUES, at)
-        if "const" in given:
-            return constant(given["const"])
-        if "money" in given:
-            return self._money(given, at)
-        if "number" in given or "integer" in given:
-            column = self.column(given.get("number", given.get("integer")))
-            kind = float if "number" in given else int
-            return lambda place: number(place.row[column], kind, column)
-        if "map" in given:
-            column, cases = self.column(given["map"]), self.mapping(given.get("cases", {}), f"{at}.cases")
-            return lambda place: cases.get(place.row[column], given.get("otherwise"))
-        if "extract" in given:
-            column, pattern = self.column(given["extract"]), self.pattern(given.get("pattern"), at)
-            return self._extract(column, pattern, given)
-        if "time" in given:
-            moment = self._time({**given, "column": given["time"]})
-            return lambda place: time_text(moment(place))
-        if "previous" in given:
-            column = self.column(given["previous"])
-            return lambda place: None if place.previous is None else place.previous[column].strip() or None
-        if "column" in given:
-            column, suffix = self.column(given["column"]), str(given.get("strip_suffix", ""))
-            return lambda place: place.row[column].strip().removesuffix(suffix) or None
+    def _value(self, spec: Any, at: str) -> Value:  # noqa: PLR0911 - one form of value after the other
+        if not isinstance(spec, dict):
+            return self._text(self.text(spec, at))
+        self.check_names(spec, _VALUES, at)
+        if "const" in spec:
+            return constant(spec["const"])
+        if "money" in spec:
+            return self._money(spec, at)
+        if "number" in spec or "integer" in spec:
+            column = self.column(spec.get("number", spec.get("integer")))
+            kind = float if "number" in spec else int
+            return lambda context: number(context.row[column], kind, column)
+        if "map" in spec:
+            column, cases = self.column(spec["map"]), self.mapping(spec.get("cases", {}), f"{at}.cases")
+            return lambda context: cases.get(context.row[column], spec.get("otherwise"))
+        if "extract" in spec:
+            column, pattern = self.column(spec["extract"]), self.pattern(spec.get("pattern"), at)
+            return self._extract(column, pattern, spec)
+        if "time" in spec:
+            moment = self._time({**spec, "column": spec["time"]})
+            return lambda context: time_text(moment(context))
+        if "previous" in spec:
+            column = self.column(spec["previous"])
+            return lambda context: None if context.previous is None else context.previous[column].strip() or None
+        if "column" in spec:
+            column, suffix = self.column(spec["column"]), str(spec.get("strip_suffix", ""))
+            return lambda context: context.row[column].strip().removesuffix(suffix) or None
         raise MappingError(f"{at}: say column, money, number, integer, extract, map, time or const")
 
     def _text(self, template: str) -> Value:
@@ -290,25 +290,25 @@ class _Builder(FieldReader):
         if not columns:
             return constant(template)
         if template == "${" + columns[0] + "}":
-            return lambda place: place.row[columns[0]].strip() or None
+            return lambda context: context.row[columns[0]].strip() or None
 
-        def fill(place: RowContext) -> str | None:
-            if all(not place.row[column].strip() for column in columns):
+        def fill(context: RowContext) -> str | None:
+            if all(not context.row[column].strip() for column in columns):
                 return None
-            return _COLUMN.sub(lambda found: place.row[found[1]].strip(), template)
+            return _COLUMN.sub(lambda found: context.row[found[1]].strip(), template)
 
         return fill
 
-    def _money(self, given: Mapping[str, Any], at: str) -> Value:
-        currency = given.get("currency")
+    def _money(self, spec: Mapping[str, Any], at: str) -> Value:
+        currency = spec.get("currency")
         if not isinstance(currency, str) or currency not in EXPONENTS:
             raise MappingError(f"{at}.currency: an ISO 4217 code such as GBP is needed, not {shown(currency)}")
-        name, cents = str(given["money"]), Decimal(1).scaleb(-EXPONENTS[currency])
+        name, cents = str(spec["money"]), Decimal(1).scaleb(-EXPONENTS[currency])
         if name not in self.sums:
             self.column(name)
 
-        def money(place: RowContext) -> dict[str, str] | None:
-            raw = place.group.sums[name] if name in self.sums else decimal_of(place.row[name], name)
+        def money(context: RowContext) -> dict[str, str] | None:
+            raw = context.group.sums[name] if name in self.sums else decimal_of(context.row[name], name)
             if raw is None:
                 return None
             amount = abs(raw).quantize(cents, rounding=ROUND_HALF_EVEN)
@@ -317,11 +317,11 @@ class _Builder(FieldReader):
         return money
 
     @staticmethod
-    def _extract(column: str, pattern: Pattern, given: Mapping[str, Any]) -> Value:
-        otherwise, whole = given.get("otherwise"), pattern.groups > 0
+    def _extract(column: str, pattern: Pattern, spec: Mapping[str, Any]) -> Value:
+        otherwise, whole = spec.get("otherwise"), pattern.groups > 0
 
-        def extract(place: RowContext) -> Any:
-            found = pattern.search(place.row[column])
+        def extract(context: RowContext) -> Any:
+            found = pattern.search(context.row[column])
             if found is None:
                 return otherwise
             text = found[1] if whole else found[0]
@@ -329,14 +329,14 @@ class _Builder(FieldReader):
 
         return extract
 
-    def _time(self, given: Mapping[str, Any]) -> Callable[[RowContext], datetime]:
-        column, form = self.column(given.get("column")), given.get("format")
+    def _time(self, spec: Mapping[str, Any]) -> Callable[[RowContext], datetime]:
+        column, form = self.column(spec.get("column")), spec.get("format")
         if form is not None and not isinstance(form, str):
             raise MappingError(f"format: must be a text such as '%d/%m/%Y %H:%M', not {shown(form)}")
-        zone = self.time_zone(given["zone"]) if "zone" in given else self.zone
+        zone = self.time_zone(spec["zone"]) if "zone" in spec else self.zone
 
-        def moment(place: RowContext) -> datetime:
-            text = place.row[column].strip()
+        def moment(context: RowContext) -> datetime:
+            text = context.row[column].strip()
             try:
                 if form is None and zone is None:
                     return parse_time(text)
@@ -353,8 +353,8 @@ class _Builder(FieldReader):
 
     # ------------------------------------------------------------------ parts
 
-    def _product(self, given: Any, at: str) -> Callable[[Row], Decimal]:
-        factors = [self.column(name) for name in (given if isinstance(given, list) else [given])]
+    def _product(self, spec: Any, at: str) -> Callable[[Row], Decimal]:
+        factors = [self.column(name) for name in (spec if isinstance(spec, list) else [spec])]
         if not factors:
             raise MappingError(f"{at}: name the columns whose product is summed")
 

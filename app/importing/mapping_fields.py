@@ -55,34 +55,34 @@ class FieldReader:
         return name
 
     @staticmethod
-    def mapping(given: Any, at: str) -> dict[str, Any]:
+    def mapping(spec: Any, at: str) -> dict[str, Any]:
         """Return a mapping."""
-        if not isinstance(given, dict):
-            raise MappingError(f"{at}: must be a mapping, not {shown(given)}")
-        return given
+        if not isinstance(spec, dict):
+            raise MappingError(f"{at}: must be a mapping, not {shown(spec)}")
+        return spec
 
     @staticmethod
-    def items(given: Any, at: str) -> list[Any]:
+    def items(spec: Any, at: str) -> list[Any]:
         """Return a list's items."""
-        if not isinstance(given, list):
-            raise MappingError(f"{at}: must be a list, not {shown(given)}")
-        return given
+        if not isinstance(spec, list):
+            raise MappingError(f"{at}: must be a list, not {shown(spec)}")
+        return spec
 
     @staticmethod
-    def check_names(given: Mapping[str, Any], names: Sequence[str], at: str) -> None:
+    def check_names(spec: Mapping[str, Any], names: Sequence[str], at: str) -> None:
         """Reject unknown names; ``at`` is empty for the document itself."""
-        for name in given:
+        for name in spec:
             if name not in names:
                 part = name if name.isprintable() and len(name) <= _NAME_CHARACTERS else shown(name)
                 raise MappingError(f"{f'{at}.' if at else ''}{part}: unknown name; known are {', '.join(names)}")
 
     @staticmethod
-    def text(given: Any, at: str) -> str:
+    def text(spec: Any, at: str) -> str:
         """Return a text, or a whole number as text."""
-        if isinstance(given, bool) or not isinstance(given, (str, int)):
-            message = f"{at}: must be a text, in quotes where it looks like something else, not {shown(given)}"
+        if isinstance(spec, bool) or not isinstance(spec, (str, int)):
+            message = f"{at}: must be a text, in quotes where it looks like something else, not {shown(spec)}"
             raise MappingError(message)
-        return str(given)
+        return str(spec)
 
     def pattern(self, text: Any, at: str) -> Pattern:
         """Return an RE2 pattern; its matching time is proportional to the text."""
@@ -129,11 +129,11 @@ class FieldReader:
             raise MappingError(message) from None
 
     @staticmethod
-    def delimiter(given: Any) -> str:
+    def delimiter(spec: Any) -> str:
         """Return the character between two cells."""
-        if not isinstance(given, str) or len(given) != 1 or given in '\r\n"':
-            raise MappingError(f'delimiter: must be one character such as ";" in quotes, not {shown(given)}')
-        return given
+        if not isinstance(spec, str) or len(spec) != 1 or spec in '\r\n"':
+            raise MappingError(f'delimiter: must be one character such as ";" in quotes, not {shown(spec)}')
+        return spec
 
     @staticmethod
     def time_zone(name: Any) -> ZoneInfo | None:
@@ -146,19 +146,19 @@ class FieldReader:
             raise MappingError(f"time_zone: must be an IANA zone such as Europe/London, not {shown(name)}") from None
 
     @staticmethod
-    def equality(given: Any, at: str) -> Test:
+    def equality(spec: Any, at: str) -> Test:
         """Return a test of equality: fractions as numbers, booleans in any case, other values as text."""
-        match given:
+        match spec:
             case bool():
-                truth = str(given).lower()
+                truth = str(spec).lower()
                 return lambda value: str(value).strip().lower() == truth
             case float():
-                number = Decimal(str(given))
+                number = Decimal(str(spec))
                 return lambda value: _is_number(value, number)
             case str() | int():
-                text = str(given)
+                text = str(spec)
                 return lambda value: value == text
-        raise MappingError(f"{at}: compare with a text or a number, not {shown(given)}")
+        raise MappingError(f"{at}: compare with a text or a number, not {shown(spec)}")
 
 
 def _is_number(value: Any, wanted: Decimal) -> bool:

@@ -40,8 +40,8 @@ async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
     await seal_to_the_end(session)
     archive, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
     while True:
-        with claim(session.data_dir, LOCK) as ours:
-            if ours:
+        with claim(session.data_dir, LOCK) as claimed:
+            if claimed:
                 reader = await session.connection("archive")
                 return await archive_log(reader, session.log, archive, seal, progressed)
         await asyncio.sleep(0.1)

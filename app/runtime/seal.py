@@ -49,8 +49,8 @@ async def seal_to_the_end(session: Session) -> None:
     folder, end = seal_folder(session.data_dir), await session.log.last_position()
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
-        with claim(session.data_dir, LOCK) as ours:
-            if ours:
+        with claim(session.data_dir, LOCK) as claimed:
+            if claimed:
                 await seal_log(await session.connection("seal"), session.log, folder, until=end)
                 return
         newest = folder.checkpoint()
@@ -87,8 +87,8 @@ async def begin_anew(session: Session, reason: str) -> tuple[Verifier, Path | No
     folder, record = seal_folder(session.data_dir), await SealRecord.open(session.client)
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        with claim(session.data_dir, LOCK) as ours:
-            if ours:
+        with claim(session.data_dir, LOCK) as claimed:
+            if claimed:
                 moved = None
                 if os.path.lexists(folder.folder):
                     moved = folder.folder.with_name(f"seal-until-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
@@ -110,8 +110,8 @@ async def wait_for_the_seal(session: Session) -> None:
     folder, end = seal_folder(session.data_dir), await session.log.last_position()
     deadline = time.monotonic() + _SEALED_SOON_SECONDS
     while time.monotonic() < deadline:
-        with claim(session.data_dir, LOCK) as ours:
-            if ours:
+        with claim(session.data_dir, LOCK) as claimed:
+            if claimed:
                 return
         try:
             newest = folder.checkpoint()

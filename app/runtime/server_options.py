@@ -22,13 +22,13 @@ def server_options(settings: Settings) -> ConnectionOptions | None:
         SettingsError: a setting is invalid, alone or in combination.
 
     """
-    given = {name: value for name in CONNECTION if (value := getattr(settings, f"nats_{name}"))}
+    values = {name: value for name in CONNECTION if (value := getattr(settings, f"nats_{name}"))}
     if settings.nats_url is None:
-        if given:
-            first = f"nats_{min(given)}"
+        if values:
+            first = f"nats_{min(values)}"
             raise SettingsError(f"{first}: needs a NATS server of your own: name it in nats_url, or leave {first} out")
         return None
-    return _options("nats", settings.nats_url, given)
+    return _options("nats", settings.nats_url, values)
 
 
 def upstream_options(settings: Settings) -> ConnectionOptions | None:
@@ -43,16 +43,16 @@ def upstream_options(settings: Settings) -> ConnectionOptions | None:
     own = server_options(settings)
     if own is None or settings.upstream_nats_url is None:
         return own
-    given = {name: getattr(own, name) for name in _SERVER}
-    found = _options("upstream_nats", settings.upstream_nats_url, given)
+    values = {name: getattr(own, name) for name in _SERVER}
+    found = _options("upstream_nats", settings.upstream_nats_url, values)
     if found.user is None and found.token is None:
         return _options("upstream_nats", settings.upstream_nats_url, {name: getattr(own, name) for name in CONNECTION})
     return found
 
 
-def _options(prefix: str, url: str, given: dict[str, object]) -> ConnectionOptions:
+def _options(prefix: str, url: str, values: dict[str, object]) -> ConnectionOptions:
     try:
-        return ConnectionOptions.of(url, **given)
+        return ConnectionOptions.of(url, **values)
     except ConnectionOptionError as error:
         name = f"{prefix if error.option == 'url' else 'nats'}_{error.option}"
         raise SettingsError(f"{name}: {_OPTIONS.sub(r'nats_\1', error.reason)}") from None

@@ -36,8 +36,8 @@ async def up_to_date(session: Session, name: str) -> None:
     model = MODELS[name]()
     folder = storage.views_folder(session.data_dir)
     end = await session.log.last_position()
-    with storage.claim(folder, name) as ours:
-        if ours:
+    with storage.claim(folder, name) as claimed:
+        if claimed:
             reader = await session.connection(f"view {name}")
             await catch_up(model, folder, reader, session.log)
             return

@@ -92,8 +92,8 @@ class Tokens:
         if any(one.name == name for one in self.all()):
             raise TokenError(f"a token named {name} exists: revoke it first, or choose another name")
         if (role in ("agent", "manager")) != (person_id is not None):
-            said = "takes no person" if person_id else "needs an employee's id"
-            raise TokenError(f"person: the role {role} {said}")
+            fault = "takes no person" if person_id else "needs an employee's id"
+            raise TokenError(f"person: the role {role} {fault}")
         text = f"rl-{role}-{secrets.token_urlsafe(32)}"
         token = Token(
             name=name, role=role, sha256=digest_of(text), made=datetime.now(UTC), person_id=person_id, expires=expires

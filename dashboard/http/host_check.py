@@ -41,7 +41,7 @@ def _is_here(host: str, scope: Scope) -> bool:
     """Return whether a host is a loopback address, or the address of this connection's server side."""
     try:
         address = ipaddress.ip_address(host)
-        here = ipaddress.ip_address((scope.get("server") or ("",))[0].partition("%")[0])
+        own_address = ipaddress.ip_address((scope.get("server") or ("",))[0].partition("%")[0])
     except ValueError:
         return False
-    return address.is_loopback or address == here
+    return address.is_loopback or address == own_address

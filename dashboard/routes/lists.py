@@ -249,12 +249,12 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} reads only the trail of people it sees: name an `agent`")
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
-        wanted = [(kind, name) for kind, name in named.items() if name is not None]
-        read_about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
+        named_ids = [(kind, name) for kind, name in named.items() if name is not None]
+        read_about = [f"{kind}:{name}" for kind, name in named_ids if kind != "interaction"]
         if read_about:
             await note_reading(lists.log, viewer, read_about, at or await lists.end())
         return await lists.answer(
-            Trail.name, lambda c: read_trail(c, wanted, page.after, page.limit, at), page, at, viewer=viewer
+            Trail.name, lambda c: read_trail(c, named_ids, page.after, page.limit, at), page, at, viewer=viewer
         )
 
 

@@ -90,10 +90,10 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
                 announce(session.data_dir, session.upstream_server, where.url(listening), token_of(session.data_dir))
-                says = f"resolution-ledger is up: see {session.data_dir}/connection.json"
+                message = f"resolution-ledger is up: see {session.data_dir}/connection.json"
                 try:
                     await until_stopped(
-                        [session.failed, *(one.failed for one in services)], lambda: console.print(says)
+                        [session.failed, *(one.failed for one in services)], lambda: console.print(message)
                     )
                 finally:
                     remove_announcement(session.data_dir)
@@ -122,10 +122,10 @@ async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with
         Session(settings, reads_only=with_parent, creates=False) as session,
         running(session, roles, history=history, where=ListenAddress(**address)) as services,
     ):
-        says = "" if with_parent else f"{', '.join(roles)} runs\n"
+        message = "" if with_parent else f"{', '.join(roles)} runs\n"
         await until_stopped(
             [session.failed, *(one.failed for one in services)],
-            lambda: console.print(says, end=""),
+            lambda: console.print(message, end=""),
             watch_stdin=with_parent,
         )
 
