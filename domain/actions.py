@@ -5,13 +5,35 @@ The class of each event names the state that follows it (``state``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 from domain.events.decisions import ActionReversed, ActionSettled, ActionVoided
-from domain.events.facts import ActionState
+from domain.events.facts import ActionState, Basis, Kind
 
 if TYPE_CHECKING:
-    from domain.events.decisions import Posting
+    from domain.commands import Preview
+    from domain.events.decisions import AuthorityFellShort, Done, EscalationRequested, Posting
+    from domain.money import Money
+
+
+class ActionFields(TypedDict):
+    """The fields that a request for an action shares with the records of the decision on it."""
+
+    agent_id: str
+    kind: Kind
+    basis: Basis
+    amount: Money
+    reason: str
+    team_id: str | None
+    customer_id: str | None
+    interaction_id: str | None
+    order_id: str | None
+    note: str | None
+    guideline: str | None
+
+
+ACTION_FIELDS = tuple(ActionFields.__annotations__)
+"""The names of these fields."""
 
 
 class HeldMoney(Protocol):
@@ -33,6 +55,23 @@ class ActionChange(NamedTuple):
     """The amount that is reversed, in minor units."""
     recovered_minor: int = 0
     """The part of it that came back, and no longer counts towards limits."""
+
+
+def action_fields(of: Preview | Done | AuthorityFellShort | EscalationRequested, amount: Money) -> ActionFields:
+    """Return the shared fields of a request or a record, with this amount."""
+    return {
+        "agent_id": of.agent_id,
+        "kind": of.kind,
+        "basis": of.basis,
+        "amount": amount,
+        "reason": of.reason,
+        "team_id": of.team_id,
+        "customer_id": of.customer_id,
+        "interaction_id": of.interaction_id,
+        "order_id": of.order_id,
+        "note": of.note,
+        "guideline": of.guideline,
+    }
 
 
 def is_reservation(held: HeldMoney) -> bool:

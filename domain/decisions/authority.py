@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from domain.actions import ActionFields, action_fields
 from domain.budgets.budget import Budget
+from domain.budgets.postings import AnswerFields
 from domain.commands import Preview, RequestError
 from domain.events.decisions import (
     ActionHeld,
@@ -25,7 +27,6 @@ from domain.policy.model import Rules
 
 if TYPE_CHECKING:
     from domain.budgets.postings import RequestContext
-    from domain.commands import ActionRequest
     from domain.policy.model import PerCustomer, Policy, Role
 
 HOLD_DAYS = 7
@@ -208,7 +209,8 @@ def taken(
     shadow: Shadow | None = None,
 ) -> ActionTaken:
     """Return the record of an action within the agent's authority."""
-    return ActionTaken(authority="own", **_done(asking, version, verdict, cause, action_id, shadow))
+    own = _done(asking, version, verdict, cause, action_id, shadow)
+    return ActionTaken(authority="own", **own, **requested_fields(asking))
 
 
 def held(
@@ -221,7 +223,8 @@ def held(
 ) -> ActionHeld:
     """Return the record of money reserved for an action within the agent's authority."""
     expires_at = asking.now + timedelta(days=HOLD_DAYS)
-    return ActionHeld(expires_at=expires_at, **_done(asking, version, verdict, cause, action_id, shadow))
+    own = _done(asking, version, verdict, cause, action_id, shadow)
+    return ActionHeld(expires_at=expires_at, **own, **requested_fields(asking))
 
 
 def fell_short(
@@ -247,7 +250,7 @@ def fell_short(
         escalation_id=escalation_id,
         shadow=shadow,
         **(cause.fields() if preview else cause.answer()),
-        **asked(request, amount),
+        **action_fields(request, amount),
     )
 
 
@@ -283,23 +286,6 @@ _TEXTS = {
 }
 
 
-def asked(request: Preview, amount: Money) -> dict[str, Any]:
-    """Return the fields of a request that its records copy."""
-    return {
-        "agent_id": request.agent_id,
-        "kind": request.kind,
-        "basis": request.basis,
-        "amount": amount,
-        "reason": request.reason,
-        "team_id": request.team_id,
-        "customer_id": request.customer_id,
-        "interaction_id": request.interaction_id,
-        "order_id": request.order_id,
-        "note": request.note,
-        "guideline": request.guideline,
-    }
-
-
 def person_refusal(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reason | None:
     """Return the reason why this person may not act for this customer at any amount, or ``None``."""
     if agent.left:
@@ -320,6 +306,26 @@ def source_refusal(agent: Agent, policy: Policy, source: str) -> Reason | None:
     return Reason(rule="source", message=f"the source {source} may not act for the role {agent.role}")
 
 
+def requested_fields(asking: DecisionContext) -> ActionFields:
+    """Return the fields of the request that its records copy."""
+    assert asking.request.amount is not None
+    return action_fields(asking.request, asking.request.amount)
+
+
+class _DoneFields(AnswerFields):
+    """The fields of an action that its request does not have."""
+
+    action_id: str
+    role: str
+    holder: str
+    period: str
+    policy_version: int
+    training: tuple[str, ...]
+    limits: tuple[Limit, ...]
+    note_hash: str | None
+    shadow: Shadow | None
+
+
 def _done(
     asking: DecisionContext,
     version: int,
@@ -327,28 +333,16 @@ def _done(
     cause: RequestContext,
     action_id: str,
     shadow: Shadow | None,
-) -> dict[str, Any]:
-    request: ActionRequest = asking.request  # type: ignore[assignment]
+) -> _DoneFields:
     return {
         "action_id": action_id,
-        "agent_id": request.agent_id,
         "role": asking.agent.role,
-        "kind": request.kind,
-        "basis": request.basis,
-        "amount": request.amount,
-        "reason": request.reason,
         "holder": asking.budget.holder,
         "period": asking.budget.period,
         "policy_version": version,
         "training": verdict.training,
         "limits": verdict.limits,
-        "team_id": request.team_id,
-        "customer_id": request.customer_id,
-        "interaction_id": request.interaction_id,
-        "order_id": request.order_id,
-        "note": request.note,
-        "note_hash": request.note_hash,
-        "guideline": request.guideline,
+        "note_hash": asking.request.note_hash,
         "shadow": shadow,
         "source": cause.source,
         "request_id": cause.request_id,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domain.decisions.authority import Agent, DecisionContext, Verdict, asked, person_refusal, source_refusal
+from domain.actions import action_fields
+from domain.decisions.authority import Agent, DecisionContext, Verdict, person_refusal, requested_fields, source_refusal
 from domain.events.decisions import (
     ActionHeld,
     ActionTaken,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from domain.budgets.budget import Budget
     from domain.budgets.postings import RequestContext
-    from domain.commands import ActionRequest, EscalationDecision
+    from domain.commands import EscalationDecision
     from domain.money import Money
     from domain.policy.model import Limits, Policy, Rules
 
@@ -96,7 +97,6 @@ def requested(
     answers: bool,
 ) -> EscalationRequested:
     """Return the record of an escalation; ``ids`` are the escalation's own and that of the action it asks for."""
-    request: ActionRequest = asking.request  # type: ignore[assignment]
     escalating = asking.rules.policy.escalation
     return EscalationRequested(
         escalation_id=ids[0],
@@ -112,7 +112,7 @@ def requested(
         currency=asking.budget.currency,
         holder=pool.holder if pool is not None else None,
         **(cause.answer() if answers else cause.fields()),
-        **asked(request, request.amount),
+        **requested_fields(asking),
     )
 
 
@@ -120,7 +120,6 @@ def reserved(
     asking: DecisionContext, escalation: EscalationRequested, pool: Budget, cause: RequestContext
 ) -> ActionHeld:
     """Return the record that reserves an escalation's amount in the team's pool until the decision."""
-    request: ActionRequest = asking.request  # type: ignore[assignment]
     used = pool.money(pool.spent_minor + pool.reserved_minor)
     return ActionHeld(
         action_id=escalation.action_id,
@@ -132,7 +131,7 @@ def reserved(
         training=(),
         limits=(Limit(name="pool", limit=pool.money(pool.granted_minor), used=used),),
         **cause.fields(),
-        **asked(request, request.amount),
+        **requested_fields(asking),
     )
 
 
@@ -217,7 +216,7 @@ def approved(
         decided_by=request.decided_by,
         on_behalf_of=approver.on_behalf_of,
         **cause.fields(),
-        **(asked(asked_for, amount)),  # type: ignore[arg-type]  # both requests have these fields
+        **action_fields(asked_for, amount),
     )
     return step, action
 

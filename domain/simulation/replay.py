@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain.actions import change_of
+from domain.actions import action_fields, change_of
 from domain.commands import RequestError, action_id_of
 from domain.decisions import authority, escalations
 from domain.decisions.authority import DecisionContext, Gift, SoftState, Verdict
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from domain.budgets.budget import Budget
+    from domain.budgets.postings import AnswerFields
     from domain.events.decisions import Record
     from domain.policy.model import Policy
 
@@ -197,7 +198,13 @@ class PolicyReplay:
             budget.hold(action_id, minor if one.basis == "goodwill" else 0, one.interaction_id)
 
     def _as_it_would_be(self, record: Decision, budget: Budget, verdict: Verdict) -> Decision:
-        common = {name: getattr(record, name) for name in _COMMON}
+        common = action_fields(record, record.amount)
+        cause: AnswerFields = {
+            "source": record.source,
+            "request_id": record.request_id,
+            "seen_position": record.seen_position,
+            "request_sha256": record.request_sha256,
+        }
         version = self.state.rules.version
         if verdict.outcome != "taken":
             return decisions.AuthorityFellShort(
@@ -209,6 +216,7 @@ class PolicyReplay:
                 period=budget.period,
                 policy_version=version,
                 **common,
+                **cause,
             )
         return decisions.ActionTaken(
             authority="own",
@@ -220,6 +228,7 @@ class PolicyReplay:
             training=verdict.training,
             limits=verdict.limits,
             **common,
+            **cause,
         )
 
     def _judge(self, asking: DecisionContext, one: DecisionSummary, amount: Money) -> Verdict:
@@ -360,25 +369,6 @@ class ShadowRecord:
 
     def correct(self, position: int, before: msgspec.Struct | None, after: msgspec.Struct | None) -> None:
         """Do nothing, because recorded verdicts do not change."""
-
-
-_COMMON = (
-    "agent_id",
-    "kind",
-    "basis",
-    "amount",
-    "reason",
-    "team_id",
-    "customer_id",
-    "interaction_id",
-    "order_id",
-    "note",
-    "guideline",
-    "source",
-    "request_id",
-    "seen_position",
-    "request_sha256",
-)
 
 
 def _set_gifts(act: SimulatedAction, minor: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from domain.actions import change_of, is_reservation
+from domain.actions import ACTION_FIELDS, change_of, is_reservation
 from domain.commands import action_id_of
 from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
@@ -114,7 +114,8 @@ households = sa.Table(
 past_of(households)
 
 
-_OF_ACTIONS = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "basis", "reason")
+_OF_ACTIONS = tuple(name for name in ACTION_FIELDS if name in actions.c)
+_OF_ESCALATIONS = ("action_id", *(name for name in ACTION_FIELDS if name in escalations.c))
 _ON_INTERACTIONS = {
     facts.InteractionOpened,
     facts.InteractionTransferred,
@@ -288,8 +289,7 @@ class Casework:
 
     def _escalate(self, connection: sa.Connection, event: Event, body: _Escalation) -> None:
         if isinstance(body, decisions.EscalationRequested):
-            names = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "reason", "action_id")
-            values = {name: getattr(body, name) for name in names} | {
+            values = {name: getattr(body, name) for name in _OF_ESCALATIONS} | {
                 "position": event.position,
                 "requested": event.stored.time,
                 "status": "waiting",

@@ -1,9 +1,11 @@
 """The life of an action: the effect of each event, the same for the decider, the views and simulations."""
 
+import msgspec
 import pytest
 
 from consumers.decisions.state.actions import ActionRow, HeldFields, TakenFields
-from domain.actions import ActionChange, change_of, is_reservation
+from domain.actions import ACTION_FIELDS, ActionChange, action_fields, change_of, is_reservation
+from domain.commands import ActionRequest
 from domain.events import decisions, facts
 from domain.events.decisions import TYPE_OF, Posting
 from domain.events.facts import FACTS
@@ -99,3 +101,26 @@ def test_a_row_of_the_index_follows_its_events() -> None:
     owed.apply(SETTLED)
     owed.apply(REVERSED[True])
     assert (owed.minor, owed.amount.minor, owed.reversed_minor) == (0, 300, 300)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        ActionRequest,
+        facts.ActionReported,
+        decisions.ActionTaken,
+        decisions.ActionHeld,
+        decisions.AuthorityFellShort,
+        decisions.EscalationRequested,
+    ],
+)
+def test_a_request_and_its_records_share_the_fields_of_an_action(cls: type[msgspec.Struct]) -> None:
+    assert set(ACTION_FIELDS) <= set(cls.__struct_fields__)
+
+
+def test_a_record_copies_the_fields_of_its_request() -> None:
+    request = ActionRequest(
+        request_id="r", agent_id="A-1", kind="gift", amount=Money(1, "GBP"), reason="late", order_id="O-1"
+    )
+    fields = action_fields(request, Money(2, "GBP"))
+    assert fields == {name: getattr(request, name) for name in ACTION_FIELDS} | {"amount": Money(2, "GBP")}
