@@ -23,7 +23,7 @@ from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import eventually, wait_for_intake
+from tests.support.waiting import eventually, wait_for_intake, wait_for_processes
 
 KILLS = 6
 SOURCES = ("crm", "till", "web")
@@ -260,7 +260,7 @@ async def test_two_intakes_that_hang_die_and_come_back_record_each_event_once_an
             upstream = publishers[0].upstream
             await is_answering(upstream)
             processes.append(begin_intake(tmp_path / "second", session.url))
-            await asyncio.sleep(2)  # the second has started, and stands by
+            await wait_for_processes(session, "intake", 2)  # the second has started, and stands by
             for number, hangs in enumerate((0, 1, 0)):
                 processes[hangs].send_signal(signal.SIGSTOP)
                 await asyncio.sleep(2)  # longer than the other waits for its signs of life
@@ -274,7 +274,7 @@ async def test_two_intakes_that_hang_die_and_come_back_record_each_event_once_an
             await made_progress(session)
             processes[0].wait(20)
             processes.append(begin_intake(tmp_path / "data"))
-            await asyncio.sleep(2)  # it stands by
+            await wait_for_processes(session, "intake", 2)  # it stands by
             processes[1].terminate()  # in good order: the other need not wait for its signs of life to stay away
             processes[1].wait(20)
             await made_progress(session, SOON_SECONDS / 2)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from app.runtime.session import Session
 from config import topology
+from ledger.store.role_status import ask_roles
 from ledger.store.streams import js_api, stream_names
 
 
@@ -64,6 +65,16 @@ async def wait_for_intake(session: Session) -> None:
         return count
 
     await eventually(unacknowledged, lambda count: count == 0, timeout_seconds=60)
+
+
+async def wait_for_processes(session: Session, role: str, number: int) -> None:
+    """Wait until so many processes with a role answer for their status: each names its instance."""
+
+    async def instances() -> set[str]:
+        answers = await ask_roles(session.client, topology.ROLES_SUBJECT, {role: 0.5})
+        return {status.instance for status in answers[role].statuses}
+
+    await eventually(instances, lambda found: len(found) >= number, timeout_seconds=60, every_seconds=0.1)
 
 
 async def count_inbox_messages(session: Session) -> int:

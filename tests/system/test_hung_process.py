@@ -15,6 +15,7 @@ import pytest
 from app.runtime.session import Session
 from tests.support.environment import ROOT, clean_environment
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import wait_for_processes
 
 LIMIT_SECONDS = 45.0
 """The server sends a PING every 10 seconds and ends a connection after two without an answer."""
@@ -46,28 +47,12 @@ async def answered(upstream: Upstream, times: int) -> int:
     return sum([await ask() for _ in range(times)])
 
 
-async def both_answer(upstream: Upstream) -> None:
-    """Wait until a second decider is a member of the queue group: each says its instance to those who ask for status."""
-    replies: set[bytes] = set()
-    for _ in range(300):
-        inbox = upstream.session.client.new_inbox()
-        subscription = await upstream.session.client.subscribe(inbox)
-        await upstream.session.client.publish("resolution.roles.decisions", b"", reply=inbox)
-        with contextlib.suppress(TimeoutError):
-            while True:
-                replies.add((await subscription.next_msg(0.2)).data.partition(b'"folder"')[0])
-        await subscription.unsubscribe()
-        if len(replies) > 1:
-            return
-    raise AssertionError("the second decider does not start")
-
-
 @pytest.mark.timeout(120)
 async def test_requests_reach_the_other_decider_soon_after_one_hangs(session: Session, tmp_path: Path) -> None:
     async with upstream_of(session, "intake", "decisions") as upstream:
         await upstream.set_up_basics()
         with second_decider(session.url, tmp_path / "second") as process:
-            await both_answer(upstream)
+            await wait_for_processes(session, "decisions", 2)
             assert await answered(upstream, 20) == 20
             process.send_signal(signal.SIGSTOP)
             begun = time.monotonic()
