@@ -35,7 +35,6 @@ class Ledger:
 
         Raises:
             CommandError: its exit status is not 0, or it takes longer than ``seconds``.
-
         """
         command = self._command(*words)
         try:
@@ -62,7 +61,6 @@ class Ledger:
 
         Raises:
             CommandError: its exit status is not 0.
-
         """
         process = subprocess.Popen(
             self._command(*words),

@@ -54,7 +54,6 @@ def full_hash(commit: str) -> str:
 
     Raises:
         VersionError: this repository has no such commit.
-
     """
     try:
         return _run(
@@ -73,7 +72,6 @@ def checked_out(commit: str, *, instead: tuple[str, ...] = ()) -> Version:
 
     Raises:
         VersionError: the commit is not there, or its set-up fails.
-
     """
     commit = full_hash(commit)
     folder = CACHE / "-".join([commit[:12], *(one.replace("==", "-") for one in instead)])

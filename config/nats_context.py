@@ -45,7 +45,6 @@ def read_context(name: str, environment: Mapping[str, str]) -> dict[str, object]
 
     Raises:
         ContextError: the file is missing or invalid, or has an unsupported option.
-
     """
     path = _path(name, environment)
     try:

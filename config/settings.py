@@ -111,7 +111,6 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
 
     Raises:
         SettingsError: the file is missing or unreadable, or a value has the wrong type.
-
     """
     path = file or (Path(config_path) if (config_path := environment.get(f"{PREFIX}CONFIG")) else DEFAULT_FILE)
     merged: dict[str, object] = {}
@@ -181,7 +180,6 @@ def without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
 
     Returns:
         The other arguments, and environment variables with the removed values.
-
     """
     flags = {"--" + name.replace("_", "-"): name for name in SECRET if name not in WITHOUT_OPTION}
     kept_words: list[tuple[str, list[str]]] = []

@@ -84,7 +84,6 @@ async def restarting(name: str, work: Callable[[], Awaitable[None]], pulse: Hear
 
     Raises:
         LedgerError: the log has changed, so the role must end. While the server is away, the work is repeated.
-
     """
     pause = _PAUSE_SECONDS
     while True:

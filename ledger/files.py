@@ -30,7 +30,6 @@ def read_bounded(path: Path, at_most: int) -> bytes:
         FileNotFoundError: the file does not exist.
         UnreadableFileError: it is not a regular file, is larger than ``at_most`` bytes, or cannot be opened.
         OSError: reading fails temporarily.
-
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _NONBLOCKING | _BINARY)

@@ -72,7 +72,6 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
 
         Raises:
             OSError: a setting is missing or invalid, as in the library's other modules.
-
         """
         super().__init__(env)
         self._patience_seconds = self._number("NATS_TIMEOUT", "10", float)

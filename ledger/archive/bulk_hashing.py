@@ -49,7 +49,6 @@ def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: in
     Raises:
         DamagedFileError: a file cannot be read, or positions are missing.
         MissingTileError: a tile is missing.
-
     """
     leaves = list(_leaves(files, first, last))
     if len(leaves) != last - first + 1:
@@ -91,7 +90,6 @@ def verify_ranges(
     Raises:
         DamagedFileError: as in `verify_range`.
         MissingTileError: as in `verify_range`.
-
     """
     tiles, results = Tiles(seal, size), list[RangeResult]()
     pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)

@@ -74,7 +74,6 @@ class Archive:
 
         Raises:
             NoteError: it cannot be read.
-
         """
         path = self.folder / "checkpoint"
         try:
@@ -97,7 +96,6 @@ class Archive:
 
         Raises:
             SealError: an event differs from the sealed one at its position.
-
         """
         if tiles is not None:
             _check(events, tiles)
@@ -170,7 +168,6 @@ class Archive:
 
         Raises:
             ArchiveError: a file cannot be read.
-
         """
         from ledger.archive.parquet import read_batches
 

@@ -79,7 +79,6 @@ def read_batches(path: Path) -> Iterator[list[Recorded]]:
 
     Raises:
         OSError: the file cannot be read.
-
     """
     try:
         with pq.ParquetFile(path) as file:  # faster to import and to open than a data set

@@ -86,7 +86,6 @@ class Key:
 
         Raises:
             InvalidTag: it was not encrypted with this key.
-
         """
         data = base64.b85decode(encoded) if version == b"2" else base64.b64decode(encoded)
         return self._aes.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], self.id.encode())
@@ -120,7 +119,6 @@ def parse_backup(data: bytes) -> JsonObject:
 
     Raises:
         ValueError: it is not a backup; the message says where.
-
     """
     try:
         entries = msgspec.json.decode(data, type=JsonObject)
@@ -176,7 +174,6 @@ class Keyring:
 
         Raises:
             UnavailableError: the server does not answer.
-
         """
         wanted = set(owners)
         missing = [owner for owner in wanted if owner not in self._current]

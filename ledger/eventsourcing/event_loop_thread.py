@@ -53,7 +53,6 @@ class EventLoopThread:
             InterfaceError: closed, created before a fork in another process, or called from its own thread.
             OperationalError: the server cannot be reached, or gives no answer in time.
             DatabaseError: as in ``library_errors``.
-
         """
         self._check()
         with library_errors():

@@ -49,7 +49,6 @@ def originator_token(originator_id: UUID | str) -> str:
 
     Raises:
         DataError: the id cannot be encoded in UTF-8 (a lone surrogate).
-
     """
     text = str(originator_id)
     try:
@@ -67,7 +66,6 @@ def to_message(event: StoredEvent, identifier: str, source: str, *, out_of_order
 
     Raises:
         DataError: its topic cannot be encoded in UTF-8, or its version exceeds 64 bits.
-
     """
     if not _MIN_VERSION <= event.originator_version <= _MAX_VERSION:
         raise DataError(f"originator_version {event.originator_version} does not fit into 64 bits")

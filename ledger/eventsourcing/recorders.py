@@ -62,7 +62,6 @@ class JetStreamAggregateRecorder(JetStreamRecorder, AggregateRecorder):
             DataError: an event is larger than the server accepts, or cannot be encoded.
             OperationalError: no server answered in time. The events may have been stored; a retry then raises
                 ``IntegrityError``.
-
         """
         self._insert(stored_events, **kwargs)
         return None
@@ -89,7 +88,6 @@ class JetStreamAggregateRecorder(JetStreamRecorder, AggregateRecorder):
 
         Raises:
             OperationalError: no server answered in time.
-
         """
         subject = self._sequences.subject(_EVENT, originator_id)
         return self._loop_thread.run(lambda _: self._sequences.select(subject, gt=gt, lte=lte, desc=desc, limit=limit))
@@ -115,7 +113,6 @@ class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecord
 
         Raises:
             OperationalError: no server answered in time.
-
         """
         after = 0 if start is None else start - inclusive_of_start
         return self._loop_thread.run(
@@ -146,7 +143,6 @@ class JetStreamTrackingRecorder(JetStreamRecorder, TrackingRecorder):
         Raises:
             IntegrityError: that position or a later one is recorded already.
             OperationalError: no server answered in time; a retry is harmless.
-
         """
         self._insert_entries([self._tracking_entry(tracking, state)])
 
@@ -207,7 +203,6 @@ class JetStreamSubscription(Subscription[JetStreamApplicationRecorder]):
         Raises:
             InternalError: the stream has a gap.
             InterfaceError: the application is closed.
-
         """
         while not self._has_been_stopped:
             if self._index < len(self._notifications):

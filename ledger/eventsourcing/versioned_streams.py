@@ -62,7 +62,6 @@ class VersionedStreams:
         Raises:
             DriftError: the stream exists with another configuration.
             UnavailableError: no answer, or the server cannot create it.
-
         """
         log = await Log.unstamped(client, str(config["name"]))
         sequences = cls(log, str(config["subjects"][0]).removesuffix(".>"), patience_seconds)  # type: ignore[index]
@@ -91,7 +90,6 @@ class VersionedStreams:
             NotSupportedError: more than 1000.
             DataError: together they are too large for one batch.
             UnavailableError: no answer in time; they may have been stored nevertheless.
-
         """
         if len(entries) > MAX_BATCH:
             raise NotSupportedError(

@@ -262,7 +262,6 @@ class LedgerClient(Client):
 
         Raises:
             nats.errors.Error: the connection is closed, or its buffer is full.
-
         """
         if self.is_closed:
             raise nats.errors.ConnectionClosedError
@@ -322,7 +321,6 @@ async def connect(server: NatsServer, name: str, *, wait_seconds: float = 5) -> 
 
     Raises:
         UnavailableError: no server answers within ``wait_seconds``, or every server refuses the connection.
-
     """
     options = options_of(server)
     client = LedgerClient()

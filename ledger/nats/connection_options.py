@@ -61,7 +61,6 @@ class ConnectionOptions:
 
         Raises:
             ConnectionOptionError: an option is unusable, or conflicts with another one.
-
         """
         parsed_urls = [_parse_url(server_url.strip()) for server_url in url.split(",")]
         logins = {login for parsed_url in parsed_urls if (login := _credentials(parsed_url))}
@@ -84,7 +83,6 @@ class ConnectionOptions:
 
         Raises:
             ConnectionOptionError: one is not.
-
         """
         _require_one_login({name for name in ("user", "password", "token", "creds", "nkey") if getattr(self, name)})
         for option, required in (("user", "password"), ("password", "user"), ("tls_key", "tls_cert")):
@@ -149,7 +147,6 @@ def options_of(server: NatsServer) -> ConnectionOptions:
 
     Raises:
         UnavailableError: the URL is not valid.
-
     """
     if isinstance(server, ConnectionOptions):
         return server

@@ -29,7 +29,6 @@ def check_credentials(path: str) -> None:
 
     Raises:
         ValueError: the file is not valid; the message gives the reason.
-
     """
     content = _read(path)
     jwt, seed = _JWT.search(content), _SEED.search(content)
@@ -53,7 +52,6 @@ def check_seed(path: str) -> None:
 
     Raises:
         ValueError: the file is not valid; the message gives the reason.
-
     """
     _check_seed(_read(path).strip(), path)
 
@@ -73,7 +71,6 @@ def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLCon
     Raises:
         OSError: a file cannot be read.
         ValueError: a file holds no certificate or no key, or the certificate has expired.
-
     """
     if ca is None:
         context = ssl.create_default_context()

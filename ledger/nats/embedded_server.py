@@ -55,7 +55,6 @@ def find_binary(setting: str | None) -> Path:
 
     Raises:
         ServerStartError: there is none, or the setting's is older than 2.12.
-
     """
     if setting:
         if _version_of(Path(setting)) < _MIN_VERSION:
@@ -123,7 +122,6 @@ class EmbeddedServer:
         Raises:
             OtherDirectoryError: this directory is a copy of one whose server runs.
             ServerStartError: the server does not start; the message holds the end of its log.
-
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock.store.mkdir(exist_ok=True, mode=0o750)
@@ -160,7 +158,6 @@ class EmbeddedServer:
         Raises:
             DirectoryMovedError: the data directory has another path now.
             ServerStartError: the server does not start.
-
         """
         self._check_not_moved()
         if self._lock.is_held():
@@ -179,7 +176,6 @@ class EmbeddedServer:
 
         Raises:
             ServerStartError: the server does not start.
-
         """
         with self._start_lock():
             if self._users_lock is None or self.pid() != pid:
@@ -276,7 +272,6 @@ class EmbeddedServer:
         Raises:
             OtherDirectoryError: the recorded server runs for another directory, or this one shares files with another.
             ServerStartError: the server runs and does not answer, or has lost its store.
-
         """
         record = self._record()
         self.port = record.port if record else 0
@@ -380,7 +375,6 @@ class EmbeddedServer:
 
         Raises:
             ServerStartError: its process is unknown, or does not end.
-
         """
         if not self._lock.is_held():
             return

@@ -64,7 +64,6 @@ class SourceRoutes:
 
         Raises:
             UnavailableError: the server does not answer, or refuses them.
-
         """
         self._change(lambda routes_before: routes_before | dict(routes))
 
@@ -80,7 +79,6 @@ class SourceRoutes:
 
         Raises:
             UnavailableError: the server does not answer, or refuses.
-
         """
         data = json.dumps(body).encode() if body is not None else b""
         operator = self._passwords["operator"]

@@ -55,7 +55,6 @@ class RequestReply:
         Raises:
             TimeoutError: no answer in time.
             nats.errors.Error: the request cannot be sent.
-
         """
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
         reply_to = self.new_reply_subject(resolve_with(future))

@@ -95,7 +95,6 @@ def parse_time(text: str) -> datetime:
 
     Raises:
         ValueError: the text is not such a time, or lies outside the years 1 to 9999 in UTC.
-
     """
     matched = _RFC3339.fullmatch(text)
     if matched is None:
@@ -119,7 +118,6 @@ def utc_text(text: str) -> str:
 
     Raises:
         ValueError: the text is not an RFC 3339 time.
-
     """
     return text if text[-1:] == "Z" and text[10:11] == "T" else time_text(parse_time(text))
 
@@ -137,7 +135,6 @@ def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datet
 
     Raises:
         EventError: with the code and the field of the first error.
-
     """
     match mode_of(data, headers):
         case Mode.BATCH:

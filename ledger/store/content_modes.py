@@ -87,7 +87,6 @@ def mode_of(data: bytes, headers: Sequence[tuple[str, str]]) -> Mode:
 
     Raises:
         EventError: the content type names an event format other than JSON, or a charset other than UTF-8.
-
     """
     if not headers:
         return Mode.BATCH if _ARRAY.match(data) is not None else Mode.STRUCTURED
@@ -122,7 +121,6 @@ def events_of_batch(data: bytes) -> list[bytes]:
 
     Raises:
         EventError: the bytes are not a JSON array, or it holds more than ``MAX_BATCH_EVENTS`` events.
-
     """
     events = _decode(_array_decoder, data, "a batch of CloudEvents is a JSON array")
     if len(events) > MAX_BATCH_EVENTS:
@@ -140,7 +138,6 @@ def structured_event(data: bytes) -> tuple[dict[str, msgspec.Raw], bool]:
 
     Raises:
         EventError: the bytes are not a JSON object, or its ``data_base64`` does not hold JSON.
-
     """
     event = _decode(_object_decoder, data, "a CloudEvent is a JSON object")
     if b"null" in data:
@@ -159,7 +156,6 @@ def binary_event(data: bytes, headers: Iterable[tuple[str, str]]) -> dict[str, m
 
     Raises:
         EventError: a header cannot be decoded or is repeated, or the body is not JSON.
-
     """
     event: dict[str, msgspec.Raw] = {}
     content_type = ""

@@ -141,7 +141,6 @@ class EventIdIndex:
 
         Raises:
             UnavailableError: the file cannot be written, for instance because the disk is full.
-
         """
         try:
             self._write(entries, heads, sources, notes, changes)

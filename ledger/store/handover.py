@@ -35,7 +35,6 @@ async def take_over(client: LedgerClient, stream: str, consumer: Mapping[str, Js
     Raises:
         DriftError: the consumer differs from the declared one.
         LedgerError: the server does not answer, or refuses.
-
     """
     info = await ensure_consumer(client, stream, consumer)
     if not info["num_ack_pending"] and not info["num_waiting"]:

@@ -37,7 +37,6 @@ def parse(text: bytes) -> Parsed:
 
     Raises:
         msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is not JSON in UTF-8, or nested too deeply.
-
     """
     value = _decoder.decode(text)
     return Parsed(value, _sorted.encode(value))

@@ -131,7 +131,6 @@ class Log:
             RefusedError: the stream will never accept them, for instance because it allows no batches.
             ClockError: the host's clock is ahead of the server's.
             UnavailableError: no answer in time, or no space left on the server's disk.
-
         """
         if not 0 < len(drafts) <= MAX_BATCH:
             raise ValueError(f"a batch holds 1 to {MAX_BATCH} events, not {len(drafts)}")
@@ -232,7 +231,6 @@ class Log:
         Raises:
             ClockError: it is more than a minute ahead of the server's.
             UnavailableError: the server does not answer.
-
         """
         if self._stamped:
             await self.server_time.verify()

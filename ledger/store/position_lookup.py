@@ -24,7 +24,6 @@ async def position_of(log: Log, text: str, last: int, *, first: bool = False) ->
 
     Raises:
         ValueError: the text is neither a time nor a number, or the number exceeds every possible position.
-
     """
     if text.isascii() and text.isdigit():
         if len(text) > _POSITION_DIGITS or int(text) > POSITION_AT_MOST:

@@ -67,7 +67,6 @@ class PullConsumer[T]:
 
         Raises:
             UnavailableError: the consumer is gone or silent.
-
         """
         if self._outstanding <= 0 and len(self._buffer) < at_most:
             await self._request_messages()

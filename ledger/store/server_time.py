@@ -72,7 +72,6 @@ class ServerTime:
 
         Raises:
             UnavailableError: no answer in time.
-
         """
         steady, host = self._steady(), self._clock().timestamp()
         self._measured_at = steady
@@ -99,7 +98,6 @@ class ServerTime:
 
         Raises:
             ClockError: it is more than a minute ahead, or the last measurement is too old to know.
-
         """
         ahead, age = self.ahead_seconds(now), self._age()
         if ahead > AHEAD_SECONDS:
@@ -120,7 +118,6 @@ class ServerTime:
         Raises:
             ClockError: the host's clock is more than a minute ahead.
             UnavailableError: the server does not answer.
-
         """
         age = self._age()
         suspicious = self.ahead_seconds(self._clock()) > AHEAD_SECONDS and (

@@ -41,7 +41,6 @@ class SharedTail:
 
         Raises:
             LostEventsError: the log has changed; followers get the same error.
-
         """
         try:
             end = await self._end()
@@ -96,7 +95,6 @@ class SharedTail:
 
         Raises:
             LostEventsError: the log has changed.
-
         """
         while position >= await self.start_position():
             more_event = self._more_event

@@ -54,7 +54,6 @@ async def js_api(client: LedgerClient, subject: str, body: Mapping[str, Json] | 
 
     Raises:
         UnavailableError: no answer in time.
-
     """
     data = json.dumps(body).encode() if body is not None else b""
     again = _AGAIN_SECONDS if _READ_REQUESTS.search(subject) else API_TIMEOUT_SECONDS
@@ -89,7 +88,6 @@ async def ensure_stream(client: LedgerClient, wanted: Declared, ignored: Collect
     Raises:
         DriftError: a field differs from its declaration.
         UnavailableError: no answer, or the server cannot create it.
-
     """
     name = str(wanted["name"])
     info = await js_api(client, f"STREAM.INFO.{name}")
@@ -116,7 +114,6 @@ async def verify_streams(
         MissingStreamsError: some do not exist.
         DriftError: a field differs from its declaration.
         LedgerError: the server does not answer, or refuses.
-
     """
     configs = await asyncio.gather(*(stream_config(client, str(declared["name"])) for declared in wanted))
     if missing := [str(declared["name"]) for declared, config in zip(wanted, configs, strict=True) if config is None]:
@@ -161,7 +158,6 @@ async def stream_config(client: LedgerClient, name: str) -> StreamConfig | None:
 
     Raises:
         LedgerError: the server does not answer, or refuses.
-
     """
     info = await js_api(client, f"STREAM.INFO.{name}")
     if info.get("error", {}).get("err_code") == _NOT_FOUND:
@@ -181,7 +177,6 @@ async def update_stream(client: LedgerClient, wanted: Declared, metadata: dict[s
 
     Raises:
         LedgerError: the server refuses, or the connection's user may not update streams.
-
     """
     name = wanted["name"]
     config = await stream_config(client, str(name)) or StreamConfig()
@@ -196,7 +191,6 @@ async def stream_names(client: LedgerClient, subject: str = "") -> list[str]:
 
     Raises:
         LedgerError: the server does not answer, or refuses.
-
     """
     names: list[str] = []
     while True:
@@ -217,7 +211,6 @@ async def stream_storing(client: LedgerClient, subject: str) -> str:
 
     Raises:
         UnavailableError: no answer in time.
-
     """
     try:
         answer = await client.request(subject, b"", timeout=API_TIMEOUT_SECONDS, headers={"Nats-Expected-Stream": "-"})
@@ -233,7 +226,6 @@ async def ensure_consumer(client: LedgerClient, stream: str, wanted: Declared) -
 
     Raises:
         DriftError: it differs from its declaration.
-
     """
     name = wanted["durable_name"]
     answer = await js_api(
@@ -270,7 +262,6 @@ async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None
     Raises:
         LedgerError: the server is older than 2.12 and has no atomic batches.
         LazyFsyncError: it acknowledges before it has written, or does not say, and that is not allowed.
-
     """
     verify_version(client)
     match await syncs_always(client):
@@ -291,7 +282,6 @@ def verify_version(client: LedgerClient) -> None:
 
     Raises:
         LedgerError: it is older than 2.12.
-
     """
     version = client.connected_server_version
     if (version.major, version.minor) < _MIN_SERVER:

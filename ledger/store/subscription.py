@@ -48,7 +48,6 @@ async def verify_cursor(log: Log, cursor: ReadCursor, reader: str) -> None:
 
     Raises:
         LostEventsError: it does not; sequence numbers may have been reused after damage.
-
     """
     if not cursor.digest:
         return
@@ -90,7 +89,6 @@ class Follower:
             LostEventsError: the stream does not show an event that was read before, has a gap, or ends before
                 ``until``.
             UnavailableError: with ``until``, no answer for a minute.
-
         """
         await verify_cursor(self._log, self.cursor, self._name)
         if until is not None and until <= self.cursor.position:
@@ -134,7 +132,6 @@ class Follower:
 
         Raises:
             LostEventsError: the leader has no readable message after the last one.
-
         """
         found = await self._log.read_from_leader(">", self.cursor.position)
         if found is None:

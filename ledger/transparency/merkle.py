@@ -50,7 +50,6 @@ def inclusion_proof(index: int, size: int, range_hash: Callable[[int, int], byte
 
     Raises:
         ValueError: there is no such leaf in a tree of this size.
-
     """
     if not 0 <= index < size:
         raise ValueError(f"a tree of {size} leaves has no leaf {index}")
@@ -93,7 +92,6 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
 
     Raises:
         ProofError: the proof is not valid.
-
     """
     if not 0 <= index < size:
         raise ProofError(f"a tree of {size} leaves has no leaf {index}")
@@ -118,7 +116,6 @@ def check_consistency(size: int, larger: int, root: bytes, larger_root: bytes, p
 
     Raises:
         ProofError: the proof is not valid.
-
     """
     if not 0 <= size <= larger:
         raise ProofError(f"a tree of {size} leaves cannot be the beginning of one of {larger}")

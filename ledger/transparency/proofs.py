@@ -41,7 +41,6 @@ def prove(tiles: Tiles, checkpoint: Checkpoint, position: int) -> Proof:
         ValueError: the position is not under it.
         MissingTileError: a tile is missing.
         ProofError: the tiles do not lead to the checkpoint's root.
-
     """
     index = position - 1
     proof = Proof(
@@ -59,7 +58,6 @@ def read_proof(text: str) -> Proof:
 
     Raises:
         ProofError: the text is not such a file.
-
     """
     head, _, note = text.partition("\n\n")
     lines = head.split("\n")
@@ -81,7 +79,6 @@ def verify_proof(proof: Proof, verifiers: Sequence[Verifier]) -> SealEntry:
 
     Raises:
         ProofError: the proof is not valid, or none of the verifiers has signed its checkpoint.
-
     """
     if not proof.checkpoint.signed_by(verifiers):
         raise ProofError("none of the given keys has signed the checkpoint")

@@ -70,7 +70,6 @@ class SealRecord:
         Raises:
             NoteError: it is not readable.
             UnavailableError: the server does not answer.
-
         """
         try:
             end = await self._log.last_position()
@@ -117,7 +116,6 @@ async def open_seal(record: SealRecord, folder: SealFolder, log: Log, *, archive
     Raises:
         SealError: a seal was begun, and it or a part of it is missing.
         NoteError: a key or a checkpoint cannot be read.
-
     """
     trace = await record.read()
     size = trace.checkpoint.size if trace.checkpoint is not None else archived

@@ -35,7 +35,6 @@ async def check_sample(log: Log, tiles: Tiles) -> SealSample:
 
     Raises:
         SealError: a tile, a bundle or an event is not the sealed one.
-
     """
     count = -(-tiles.size // WIDTH)
     indexes = sorted({0, count - 1, *random.sample(range(count), min(count, _TILES))}) if count else []

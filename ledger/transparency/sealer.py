@@ -81,7 +81,6 @@ def decode_entry(entry: bytes) -> SealEntry:
 
     Raises:
         ValueError: it is not a leaf of this format.
-
     """
     if len(entry) < 9 or entry[0] not in (_GAP, _EVENT):  # noqa: PLR2004 - kind and position
         raise ValueError("not an entry of this ledger")
@@ -109,7 +108,6 @@ class SealFolder:
 
         Raises:
             NoteError: there is a seal already.
-
         """
         if self.is_begun:
             raise NoteError(f"{self.folder} holds a seal already")
@@ -124,7 +122,6 @@ class SealFolder:
 
         Raises:
             NoteError: the key is missing or damaged.
-
         """
         text = self._text("key")
         if text is None:
@@ -137,7 +134,6 @@ class SealFolder:
 
         Raises:
             NoteError: their file is damaged, or missing although there is a seal.
-
         """
         text = self._text("verifiers") or ""
         if not text and self.is_begun:
@@ -169,7 +165,6 @@ class SealFolder:
 
         Raises:
             NoteError: it cannot be read.
-
         """
         text = self._text("checkpoint")
         with self._named("checkpoint"):
@@ -184,7 +179,6 @@ class SealFolder:
 
         Raises:
             NoteError: it cannot be read, for instance because it is a folder.
-
         """
         with self._named(name):
             try:
@@ -221,7 +215,6 @@ class SealFolder:
 
         Raises:
             NoteError: it is not a checkpoint of this seal.
-
         """
         newest = self.checkpoint()
         if newest is None or note.size > newest.size or note.origin != newest.origin:
@@ -239,7 +232,6 @@ class SealFolder:
 
         Raises:
             NoteError: nothing is sealed yet, or the old key is missing.
-
         """
         newest = self.checkpoint()
         if newest is None:
@@ -269,7 +261,6 @@ class Sealer:
         Raises:
             SealError: checkpoints, key and tiles do not fit each other.
             NoteError: the key or the checkpoint cannot be read.
-
         """
         self._folder = folder
         self._signer = folder.signer()
@@ -310,7 +301,6 @@ class Sealer:
 
         Raises:
             SealError: it does not.
-
         """
         if self._recorded is not None and await log.last_position() < self._recorded.size:
             raise SealError("the log is shorter than the seal", self._recorded.size)
@@ -323,7 +313,6 @@ class Sealer:
 
         Raises:
             SealError: they do not continue the seal, or differ from tiles written before.
-
         """
         entries: list[bytes] = []
         expected = self.size + 1
@@ -380,7 +369,6 @@ async def check_positions(log: Log, tiles: Tiles, positions: Sequence[int]) -> N
 
     Raises:
         SealError: it does not.
-
     """
     for position in positions:
         sealed = tiles.entry(position - 1)

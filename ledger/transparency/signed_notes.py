@@ -46,7 +46,6 @@ class Verifier(NamedTuple):
 
         Raises:
             NoteError: it is not a verifier key of Ed25519.
-
         """
         try:
             name, key_id, key = text.strip().split("+", 2)
@@ -97,7 +96,6 @@ class Signer(NamedTuple):
 
         Raises:
             NoteError: it is not a signing key.
-
         """
         line = text.removesuffix("\n")
         try:
@@ -162,7 +160,6 @@ def read_checkpoint(note: str) -> Checkpoint:
 
     Raises:
         NoteError: the text is not a checkpoint.
-
     """
     text, _, signatures = note.partition("\n\n")
     origin, size, root, *more = [*text.split("\n"), "", "", ""][: max(3, text.count("\n") + 1)]
@@ -186,7 +183,6 @@ def open_note(note: str, verifiers: Sequence[Verifier]) -> str:
 
     Raises:
         NoteError: none of the verifiers has signed it.
-
     """
     if not Checkpoint("", 0, b"", note).signed_by(verifiers):
         raise NoteError("this note is not signed by a trusted key")

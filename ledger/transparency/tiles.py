@@ -66,7 +66,6 @@ class Tiles:
 
         Raises:
             MissingTileError: the tile is missing.
-
         """
         found = self._cache.get((level, index))
         if found is None:
@@ -85,7 +84,6 @@ class Tiles:
 
         Raises:
             MissingTileError: a tile is missing.
-
         """
         numbers = range((first - 1) // WIDTH, -(-last // WIDTH))
         hashes = b"".join([self.hashes(0, number) for number in numbers])
@@ -97,7 +95,6 @@ class Tiles:
 
         Raises:
             MissingTileError: the bundle is missing, or holds fewer entries.
-
         """
         width = min(WIDTH, self.size - WIDTH * index)
         data, actual_width = self._read("entries", index, width)
@@ -183,7 +180,6 @@ class TileWriter:
 
         Raises:
             DifferentTileError: a tile exists with other content.
-
         """
         for entry in entries:
             self._entries.append(entry)
