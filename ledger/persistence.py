@@ -46,17 +46,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_%:~-]+")
 _MOST = 1_000_000
-_CONNECTION = {
-    "user": "NATS_USER",
-    "password": "NATS_PASSWORD",
-    "token": "NATS_TOKEN",
-    "creds": "NATS_CREDENTIALS",
-    "nkey": "NATS_NKEY",
-    "tls_ca": "NATS_TLS_CA",
-    "tls_cert": "NATS_TLS_CERT",
-    "tls_key": "NATS_TLS_KEY",
-    "inbox_prefix": "NATS_INBOX_PREFIX",
-}
+_OPTIONS = ("user", "password", "token", "creds", "nkey", "tls_ca", "tls_cert", "tls_key", "inbox_prefix")
+_CONNECTION = {option: f"NATS_{option.upper()}" for option in _OPTIONS} | {"creds": "NATS_CREDENTIALS"}
 
 
 class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):

@@ -110,10 +110,6 @@ def key_ids(fields: Iterable[bytes]) -> set[str]:
     return {match[2].decode() for field in fields if (match := ENCRYPTED_FIELD.fullmatch(field))}
 
 
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
 def parse_backup(data: bytes) -> JsonObject:
     """Return the entries of a backup of keys, by name.
 
@@ -220,7 +216,9 @@ class Keyring:
             for info in (bucket, log):
                 if "error" in info:
                     raise jetstream_error(info["error"], "the keys of persons")
-            is_younger = log["state"]["last_seq"] and _moment(bucket["created"]) > _moment(log["state"]["first_ts"])
+            is_younger = log["state"]["last_seq"] and datetime.fromisoformat(
+                bucket["created"]
+            ) > datetime.fromisoformat(log["state"]["first_ts"])
             if is_younger and bucket["state"]["last_seq"] == 0:
                 draft = Draft(name, msgspec.json.encode({"generation": int(datetime.now(UTC).timestamp())}), 0)
                 with suppress(ConflictError):  # another process wrote it first

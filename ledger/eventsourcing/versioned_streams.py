@@ -48,7 +48,7 @@ class VersionedStreams:
 
     def __init__(self, log: Log, root: str, patience_seconds: float) -> None:
         """Use ``open``."""
-        self._log = log
+        self.log = log
         self._root = root
         self._patience_seconds = patience_seconds
         self._cache = StreamCache()
@@ -68,11 +68,6 @@ class VersionedStreams:
         if create:
             await sequences._retry(lambda: ensure_stream(client, config))
         return sequences
-
-    @property
-    def log(self) -> Log:
-        """The stream."""
-        return self._log
 
     def subject(self, kind: str, identifier: UUID | str) -> str:
         """Return the subject of one sequence of a kind (a word)."""
@@ -100,7 +95,7 @@ class VersionedStreams:
         for _ in range(_TRIES):
             drafts, after = self._drafts(entries, await self._resolve_tails(tails, entries))
             try:
-                position = await self._log.append(drafts, self._patience_seconds)
+                position = await self.log.append(drafts, self._patience_seconds)
             except ConflictError:
                 tails = dict.fromkeys(tails)
                 continue
@@ -144,7 +139,7 @@ class VersionedStreams:
         self, entries: Sequence[VersionedEvent], tails: dict[str, StreamTail]
     ) -> tuple[list[Draft], dict[str, StreamTail]]:
         """Return the events to append, and the tails after them, with numbers in this batch for positions."""
-        token, source = secrets.token_hex(8), self._log.stream
+        token, source = secrets.token_hex(8), self.log.stream
         drafts: list[Draft] = []
         highest = {subject: tail.version for subject, tail in tails.items()}
         first = {subject: tail.position for subject, tail in tails.items()}
@@ -191,7 +186,7 @@ class VersionedStreams:
 
     async def _newest(self, subject: str, gt: int | None, lte: int | None) -> list[StoredEvent] | None:
         """Return the event of the highest version, None if the newest message does not tell."""
-        last = await self._retry(lambda: self._log.read_from_leader(subject))
+        last = await self._retry(lambda: self.log.read_from_leader(subject))
         if last is None:
             return []
         event = to_stored(last)
@@ -201,7 +196,7 @@ class VersionedStreams:
 
     async def tail(self, subject: str) -> StreamTail:
         """Return the end of a sequence, as the stream's leader has it."""
-        last = await self._retry(lambda: self._log.read_from_leader(subject))
+        last = await self._retry(lambda: self.log.read_from_leader(subject))
         if last is None:
             return StreamTail()
         if is_out_of_order(last):
@@ -213,11 +208,11 @@ class VersionedStreams:
         """Return a sequence's messages after a position, at least up to one that is known to exist."""
         deadline = time.monotonic() + self._patience_seconds
         while True:
-            recorded = await self._retry(lambda: self._log.read_subject(subject, after))
+            recorded = await self._retry(lambda: self.log.read_subject(subject, after))
             if until <= after or (recorded and recorded[-1].position >= until):
                 return recorded
             if time.monotonic() > deadline:
-                message = f"{self._log.stream} does not show position {until}: the replica that answers is behind"
+                message = f"{self.log.stream} does not show position {until}: the replica that answers is behind"
                 raise UnavailableError(message)
             await asyncio.sleep(0.01)
 
@@ -230,7 +225,7 @@ class VersionedStreams:
         while len(found) < limit:
             at_most = MAX_BATCH if wanted else min(MAX_BATCH, limit - len(found))
             start = after
-            recorded, complete = await self._retry(lambda: self._log.read_batch(pattern, start, at_most))  # noqa: B023
+            recorded, complete = await self._retry(lambda: self.log.read_batch(pattern, start, at_most))  # noqa: B023
             for message in recorded:
                 if stop is not None and message.position > stop:
                     return found
@@ -246,7 +241,7 @@ class VersionedStreams:
 
     async def newest_position(self, kind: str) -> int | None:
         """Return the position of the newest message of a kind, None if there is none."""
-        last = await self._retry(lambda: self._log.read_from_leader(self.all_of(kind)))
+        last = await self._retry(lambda: self.log.read_from_leader(self.all_of(kind)))
         return last.position if last else None
 
     async def _retry[T](self, read: Callable[[], Awaitable[T]]) -> T:
@@ -258,7 +253,7 @@ class VersionedStreams:
                 async with asyncio.timeout(max(pause, deadline - time.monotonic())):
                     return await read()
             except TimeoutError:
-                message = f"{self._log.stream} gave no answer in {self._patience_seconds:g} seconds; try again later"
+                message = f"{self.log.stream} gave no answer in {self._patience_seconds:g} seconds; try again later"
                 raise UnavailableError(message) from None
             except UnavailableError:
                 if time.monotonic() + pause > deadline:

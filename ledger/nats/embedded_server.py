@@ -34,6 +34,7 @@ from ledger.nats.server_lock import (
     process_command,
     process_start,
     read_record,
+    wait_until,
     write_record,
 )
 
@@ -267,12 +268,7 @@ class EmbeddedServer:
         self.routes.prepare()
 
     def _find_running(self) -> bool:
-        """Return whether the server of this directory runs and answers.
-
-        Raises:
-            OtherDirectoryError: the recorded server runs for another directory, or this one shares files with another.
-            ServerStartError: the server runs and does not answer, or has lost its store.
-        """
+        """Return whether the server of this directory runs and answers."""
         record = self._record()
         self.port = record.port if record else 0
         recorded = record is not None and (record.folder is None or record.has_inode_of(self._data_dir))
@@ -331,23 +327,11 @@ class EmbeddedServer:
         log_path = self.folder / "server.log"
         self._write_config()
         # Paths are relative to the data directory, so that the server's files stay together if it is renamed.
-        command = [
-            str(binary),
-            "-c",
-            "server/nats-server.conf",
-            "-a",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-sd",
-            ".",
-            "-P",
-            "server/server.pid",
-        ]
+        options = f"-c server/nats-server.conf -a 127.0.0.1 -p {self.port} -sd . -P server/server.pid"
         self._write_record()
         with log_path.open("ab") as log, self._lock.acquire() as descriptor:
             process = subprocess.Popen(
-                command,
+                [str(binary), *options.split()],
                 cwd=self._data_dir,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -371,11 +355,7 @@ class EmbeddedServer:
         raise ServerStartError(message)
 
     def _end_server(self) -> None:
-        """Stop the server of this directory if it runs.
-
-        Raises:
-            ServerStartError: its process is unknown, or does not end.
-        """
+        """Stop the server of this directory if it runs."""
         if not self._lock.is_held():
             return
         record = self._record()
@@ -407,9 +387,7 @@ class EmbeddedServer:
         started = process_start(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + _START_SECONDS
-        while process_start(pid) == started and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: process_start(pid) != started, _START_SECONDS)
 
 
 def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:

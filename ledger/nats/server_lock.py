@@ -32,7 +32,7 @@ else:
     LOCK_SH, LOCK_EX, LOCK_NB, flock = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_NB, fcntl.flock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PROC = Path("/proc")
 _POLL_SECONDS = 0.02
@@ -72,12 +72,7 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     def wait_for_exit(self, seconds: float) -> bool:
         """Wait for the end of the recorded process; return whether it ended in time."""
-        deadline = time.monotonic() + seconds
-        while self.is_running:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL_SECONDS)
-        return True
+        return wait_until(lambda: not self.is_running, seconds)
 
 
 def read_record(path: Path) -> ServerRecord | None:
@@ -126,12 +121,7 @@ class ServerLock:
 
     def wait_until_free(self, seconds: float) -> bool:
         """Wait for the server's end; return whether it ended in time."""
-        deadline = time.monotonic() + seconds
-        while self.is_held():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL_SECONDS)
-        return True
+        return wait_until(lambda: not self.is_held(), seconds)
 
     @contextmanager
     def acquire(self) -> Iterator[int]:
@@ -150,6 +140,16 @@ class ServerLock:
                         raise
                     time.sleep(_POLL_SECONDS)
             yield descriptor
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Poll a condition until it is true; return False after a time-out."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def open_locked(path: Path, *, shared: bool = False) -> IO[str]:

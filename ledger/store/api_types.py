@@ -14,8 +14,6 @@ class StreamConfig(TypedDict, total=False):
     name: str
     subjects: list[str]
     num_replicas: int
-    max_age: int
-    max_msgs: int
     max_msgs_per_subject: int
     duplicate_window: int
     sealed: bool
@@ -26,11 +24,9 @@ class StreamState(TypedDict, total=False):
     """The messages of a stream."""
 
     messages: int
-    bytes: int
     first_seq: int
     first_ts: str
     last_seq: int
-    last_ts: str
     consumer_count: int
     num_deleted: int
     deleted: list[int]

@@ -8,13 +8,23 @@ import math
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import nats.errors
 
 from ledger.nats.client import frame, status_of
 from ledger.nats.request_reply import header_of
-from ledger.store.pull_consumer import PulledMessage, ack_sequences, ack_stream
+from ledger.store.pull_consumer import (
+    EXPIRES_SECONDS,
+    GATHER_SECONDS,
+    GATHERED_SECONDS,
+    SECOND_NS,
+    PulledMessage,
+    ack_sequences,
+    ack_stream,
+    next_signal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,8 +33,6 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
 
-_SECOND_NS = 1_000_000_000
-_EXPIRES_SECONDS = 30
 _HEARTBEATS_A_SECOND = 20
 """For all streams together."""
 _SILENT_HEARTBEATS = 3
@@ -35,45 +43,27 @@ _FEWEST, _MOST = 64, 2000
 _BYTES_TOGETHER = 32 * 1024 * 1024
 """Bytes in flight for all busy streams together; each stream may always have one message of the largest size."""
 _BYTES_AT_LEAST = 128 * 1024
-_GATHER_SECONDS, _GATHERED_SECONDS = 0.05, 0.1
-"""Seconds that a batch waits for one more announced message, and for all of them."""
 _ABSENT_SECONDS = 1.0
 """Seconds that a consumer may fail, for instance during the election of its leader, before it counts as gone."""
 
 
+@dataclass(slots=True, eq=False)
 class _Stream:
     """The buffered messages of one stream, and its pull request at the server."""
 
-    __slots__ = (
-        "buffer",
-        "delivered",
-        "failing_since",
-        "heard_at",
-        "held",
-        "lost",
-        "name",
-        "outstanding",
-        "pending",
-        "position",
-        "request",
-        "rest_until",
-        "size",
-    )
-
-    def __init__(self, name: str, delivered: int) -> None:
-        self.name = name
-        self.delivered = delivered  # consumer sequence of the last message, without a gap
-        self.position = 0  # stream sequence of the last message
-        self.lost = False
-        self.buffer: deque[PulledMessage] = deque()
-        self.size = _FEWEST  # of the next request; it grows while the stream is busy
-        self.failing_since = 0.0
-        self.request = 0  # number of the current request: the server reports the end of some earlier ones late
-        self.outstanding = 0
-        self.heard_at = 0.0
-        self.rest_until = 0.0
-        self.pending = False  # whether the server has more for the request
-        self.held = False
+    name: str
+    delivered: int  # consumer sequence of the last message, without a gap
+    position: int = 0  # stream sequence of the last message
+    lost: bool = False
+    buffer: deque[PulledMessage] = field(default_factory=deque)
+    size: int = _FEWEST  # of the next request; it grows while the stream is busy
+    failing_since: float = 0.0
+    request: int = 0  # number of the current request: the server reports the end of some earlier ones late
+    outstanding: int = 0
+    heard_at: float = 0.0
+    rest_until: float = 0.0
+    pending: bool = False  # whether the server has more for the request
+    held: bool = False
 
 
 class FanIn:
@@ -156,14 +146,14 @@ class FanIn:
     async def next(self, at_most: int, idle_seconds: float = _IDLE_SECONDS) -> dict[str, list[PulledMessage]]:
         """Wait for messages and return a share of each stream that has some; empty after a time-out."""
         self._request_messages()
-        if not self._ready_streams() and not await self._wait_for_wake(idle_seconds):
+        if not self._ready_streams() and not await next_signal(self._wake, idle_seconds):
             return {}
         started_at = time.monotonic()
         while self._buffered_count() < at_most and any(
             stream.outstanding > 0 and stream.pending for stream in self._streams.values()
         ):
-            seconds_left = started_at + _GATHERED_SECONDS - time.monotonic()  # busy streams always announce more
-            if seconds_left <= 0 or not await self._wait_for_wake(min(seconds_left, _GATHER_SECONDS)):
+            seconds_left = started_at + GATHERED_SECONDS - time.monotonic()  # busy streams always announce more
+            if seconds_left <= 0 or not await next_signal(self._wake, min(seconds_left, GATHER_SECONDS)):
                 break
         return self._share(at_most)
 
@@ -190,14 +180,6 @@ class FanIn:
             ready = [stream for stream in ready if stream.buffer]
         return batch
 
-    async def _wait_for_wake(self, seconds: float) -> bool:
-        self._wake.clear()
-        try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
-
     def _request_messages(self) -> None:
         """Send a pull request for each stream with buffer space."""
         now = time.monotonic()
@@ -217,8 +199,8 @@ class FanIn:
                 {
                     "batch": stream.size,
                     "max_bytes": max_bytes,
-                    "expires": _EXPIRES_SECONDS * _SECOND_NS,
-                    "idle_heartbeat": heartbeat * _SECOND_NS,
+                    "expires": EXPIRES_SECONDS * SECOND_NS,
+                    "idle_heartbeat": heartbeat * SECOND_NS,
                 }
             ).encode()
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream.name}.{self._consumer}"

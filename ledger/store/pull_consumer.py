@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
 
-_SECOND_NS = 1_000_000_000
+SECOND_NS = 1_000_000_000
 _HEARTBEAT_SECONDS = 1
-_EXPIRES_SECONDS = 30
-_GATHER_SECONDS, _GATHERED_SECONDS = 0.05, 0.1
+EXPIRES_SECONDS = 30
+GATHER_SECONDS, GATHERED_SECONDS = 0.05, 0.1
 """Seconds that a pull waits for one more announced message, and for all of them."""
 
 
@@ -70,12 +70,12 @@ class PullConsumer[T]:
         """
         if self._outstanding <= 0 and len(self._buffer) < at_most:
             await self._request_messages()
-        if not self._buffer and not self._failure and not await self._wait_for_wake(3 * _HEARTBEAT_SECONDS):
+        if not self._buffer and not self._failure and not await next_signal(self._wake, 3 * _HEARTBEAT_SECONDS):
             self._failure = "no heartbeat"
         started_at = time.monotonic()
         while len(self._buffer) < at_most and self._more_is_coming():
-            seconds_left = started_at + _GATHERED_SECONDS - time.monotonic()  # a busy log always announces more
-            if seconds_left <= 0 or not await self._wait_for_wake(min(seconds_left, _GATHER_SECONDS)):
+            seconds_left = started_at + GATHERED_SECONDS - time.monotonic()  # a busy log always announces more
+            if seconds_left <= 0 or not await next_signal(self._wake, min(seconds_left, GATHER_SECONDS)):
                 break
         if not self._buffer and self._failure:
             raise UnavailableError(self._failure)
@@ -84,14 +84,6 @@ class PullConsumer[T]:
         else:
             batch, self._buffer = self._buffer[:at_most], self._buffer[at_most:]
         return batch
-
-    async def _wait_for_wake(self, seconds: float) -> bool:
-        self._wake.clear()
-        try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
 
     def _more_is_coming(self) -> bool:
         """Return whether the server has more for this request, so that a larger batch costs no waiting."""
@@ -113,8 +105,8 @@ class PullConsumer[T]:
         self._outstanding = self._request_size
         request = {
             "batch": self._request_size,
-            "expires": _EXPIRES_SECONDS * _SECOND_NS,
-            "idle_heartbeat": _HEARTBEAT_SECONDS * _SECOND_NS,
+            "expires": EXPIRES_SECONDS * SECOND_NS,
+            "idle_heartbeat": _HEARTBEAT_SECONDS * SECOND_NS,
         }
         await self._client.publish(self._subject, json.dumps(request).encode(), reply=self._subscription.subject)
 
@@ -131,6 +123,16 @@ class PullConsumer[T]:
                 self._failure = headers.decode(errors="replace").strip()
         if not self._wake.is_set():
             self._wake.set()
+
+
+async def next_signal(event: asyncio.Event, seconds: float) -> bool:
+    """Clear an event and wait until it is set again; return False after a time-out."""
+    event.clear()
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 def ack_sequences(reply: bytes) -> tuple[int, int, bytes]:

@@ -264,13 +264,12 @@ async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None
         LazyFsyncError: it acknowledges before it has written, or does not say, and that is not allowed.
     """
     verify_version(client)
-    match await syncs_always(client):
-        case True:
-            return
-        case False:
-            problem = "acknowledges events before they are on disk"
-        case None:
-            problem = "does not say whether it writes events to disk before it acknowledges them"
+    synced = await syncs_always(client)
+    if synced:
+        return
+    problem = "acknowledges events before they are on disk"
+    if synced is None:
+        problem = "does not say whether it writes events to disk before it acknowledges them"
     advice = "set `jetstream { sync_interval: always }` and the accounts of config/nats/nats-server.conf"
     if not allow_lazy_fsync:
         raise LazyFsyncError(f"the NATS server {problem}: {advice}, or accept losing events with --allow-lazy-fsync")

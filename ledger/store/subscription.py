@@ -128,11 +128,7 @@ class Follower:
         return batch
 
     async def _next_at_leader(self) -> list[Recorded]:
-        """Return the next event as the stream's leader has it, although the consumer did not deliver it.
-
-        Raises:
-            LostEventsError: the leader has no readable message after the last one.
-        """
+        """Return the next event as the stream's leader has it, although the consumer did not deliver it."""
         found = await self._log.read_from_leader(">", self.cursor.position)
         if found is None:
             raise LostEventsError("an event is missing", self.cursor.position + 1)

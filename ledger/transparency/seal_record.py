@@ -79,9 +79,8 @@ class SealRecord:
                 Verifier.read(seal.verifier)
             last = await self._log.last(_CHECKPOINT)
             note = read_checkpoint(last.data.decode()) if last is not None and last.data else None
-            newest_is_missing = (
-                await self._log.at(end) is None and await self._log.last_position() == end
-            )  # otherwise a new message replaced it
+            # if the end has moved meanwhile, a new message replaced the newest one
+            newest_is_missing = await self._log.at(end) is None and await self._log.last_position() == end
             is_damaged = end > 0 and (newest_is_missing or not begun)
         except (msgspec.MsgspecError, ValueError) as error:
             raise NoteError(f"the record of the seal in the stream {STREAM} cannot be read: {error}") from error

@@ -175,11 +175,7 @@ class SealFolder:
         return self._notes("cosigned")
 
     def _text(self, name: str) -> str | None:
-        """Return a small file's text; None if it is missing.
-
-        Raises:
-            NoteError: it cannot be read, for instance because it is a folder.
-        """
+        """Return a small file's text; None if it is missing."""
         with self._named(name):
             try:
                 return read_bounded(self.folder / name, _NOTE_BYTES).decode()
