@@ -1,8 +1,6 @@
 """Every figure beside its rivals, in one run, at the same durability.
 
-```
     python -m benchmarks [--quick] [--json] [--only WORD]...
-```
 
 A run takes some minutes (`--quick`: a tenth of the events). Results are stored in `.benchmarks/` as JSON;
 `python -m benchmarks.compare` shows them over time. Exit status 1 if a target is missed.

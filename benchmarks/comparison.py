@@ -2,10 +2,10 @@
 
     python -m benchmarks.comparison [--base COMMIT] [--new COMMIT] [--quick] [--only PART]... [--json]
 
-Rates on shared machines vary by a factor of four from minute to minute; CPU time an operation does not. The base is
-the commit in `benchmarks/baseline.txt`; the new version is this checkout, `present`. Each part runs for both by turns
-(base, new, base, new, ...), each version on a ledger of its own. Results are kept in `.benchmarks/comparisons/`.
-Exit status 1 where ``--at-most`` is not met or a version fails, 2 where one cannot be set up.
+Rates on shared machines vary by a factor of four from minute to minute; CPU time an operation does not. The base is the
+commit in `benchmarks/baseline.txt`; the new version is this checkout, `present`. Each part runs for both by turns
+(base, new, base, new, ...), each version on a ledger of its own. Results are kept in `.benchmarks/comparisons/`. Exit
+status 1 where ``--at-most`` is not met or a version fails, 2 where one cannot be set up.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """The guard's detection: precision, recall and delay by rule, over seeds that were not used for tuning, and its speed.
 
-Worlds are simulated, and built from the real streams of `../shared/data` if these exist. A world of a million
-customers and ten thousand agents measures speed and memory.
+Worlds are simulated, and built from the real streams of `../shared/data` if these exist. A world of a million customers
+and ten thousand agents measures speed and memory.
 
-```
     python -m benchmarks.guard [--seeds N] [--customers N] [--json]
-```
 
 Exit status 1 if a target is missed.
 """

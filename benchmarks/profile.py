@@ -1,7 +1,7 @@
 """A profile of our side of a benchmark: ``python -m benchmarks.profile PART``.
 
-Prints for each of our processes the functions that were running in most samples, and the share of samples in which
-they were on the stack. py-spy takes the samples; on Linux it must be root, or trace its own children.
+Prints for each of our processes the functions that were running in most samples, and the share of samples in which they
+were on the stack. py-spy takes the samples; on Linux it must be root, or trace its own children.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The installed size of the package in a separate environment, without extras, by distribution.
 
-```
     python -m benchmarks.size [--extra archive] [--json]
-```
 
 Exit status 1 if the base is larger than `MOST_MB`.
 """

@@ -1,8 +1,6 @@
 """A check that every dependency has wheels for every supported system, by the package registry.
 
-```
     python -m benchmarks.wheels
-```
 
 Nothing is installed. Exit status 1 if a wheel is missing.
 """

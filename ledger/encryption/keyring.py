@@ -207,8 +207,7 @@ class Keyring:
         """Return the generation of each owner's first key: 1, unless the bucket is younger than the log.
 
         Then it is the time at which this is found. A key's id must never be reused with another secret: that would hide
-        the
-        loss of the first one, and keep a backup from restoring it.
+        the loss of the first one, and keep a backup from restoring it.
         """
         if not self._first_number:
             name = f"{PREFIX}.{_FIRST}"
@@ -216,9 +215,8 @@ class Keyring:
             for info in (bucket, log):
                 if "error" in info:
                     raise jetstream_error(info["error"], "the keys of persons")
-            is_younger = log["state"]["last_seq"] and datetime.fromisoformat(
-                bucket["created"]
-            ) > datetime.fromisoformat(log["state"]["first_ts"])
+            created, first = (datetime.fromisoformat(text) for text in (bucket["created"], log["state"]["first_ts"]))
+            is_younger = log["state"]["last_seq"] and created > first
             if is_younger and bucket["state"]["last_seq"] == 0:
                 draft = Draft(name, msgspec.json.encode({"generation": int(datetime.now(UTC).timestamp())}), 0)
                 with suppress(ConflictError):  # another process wrote it first

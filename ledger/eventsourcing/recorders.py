@@ -133,8 +133,7 @@ class JetStreamTrackingRecorder(JetStreamRecorder, TrackingRecorder):
     """Positions up to which events of applications are processed, each with an optional state.
 
     A materialised view that fits into one message can be stored here: its state and its position are one message, so
-    that
-    neither exists without the other. Larger views belong in a database.
+    that neither exists without the other. Larger views belong in a database.
     """
 
     def insert_tracking(self, tracking: Tracking, state: bytes = b"") -> None:

@@ -170,8 +170,7 @@ class LedgerClient(Client):
         """Send a request as nats-py does, and repeat it if no service responded.
 
         This happens for milliseconds while the server reloads its configuration. A request without a responder reached
-        no
-        service, so that a repetition is safe. If a service is not running, it costs a sixth of a second.
+        no service, so that a repetition is safe. If a service is not running, it costs a sixth of a second.
         """
         for pause in _NO_RESPONDERS_SECONDS:
             try:

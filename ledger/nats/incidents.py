@@ -1,7 +1,7 @@
 """Failures caused by input from outside, counted by kind and logged at a limited rate.
 
-An attacker can repeat an input thousands of times a second. Each kind of incident is logged at its first occurrence
-and then at most once in ten seconds, with its count and a traceback.
+An attacker can repeat an input thousands of times a second. Each kind of incident is logged at its first occurrence and
+then at most once in ten seconds, with its count and a traceback.
 """
 
 from __future__ import annotations

@@ -167,8 +167,7 @@ def process_start(pid: int) -> str | None:
     """Return a text that identifies the start of a process; None if it has ended.
 
     It tells processes apart that had the same id. A process that has ended and was not reaped is still listed: process
-    1
-    of a container may never reap it.
+    1 of a container may never reap it.
     """
     if (_PROC / "self" / "stat").exists():
         try:

@@ -11,8 +11,7 @@ class ReconnectingTransport(TcpTransport):
     """TCP on which data written to a broken connection is lost without an error.
 
     asyncio's ``writelines`` raises a TypeError then (CPython gh-136234), which nats-py does not expect: it would end
-    its
-    flusher, and fail the caller of ``send``.
+    its flusher, and fail the caller of ``send``.
     """
 
     def __init__(self, connected: TcpTransport) -> None:

@@ -27,10 +27,9 @@ async def take_over(client: LedgerClient, stream: str, consumer: Mapping[str, Js
     """Restart a durable consumer at its ack floor; return the consumer sequence of its last delivery, 0 for none.
 
     A consumer without unacknowledged deliveries and without other readers is left unchanged. The stream is first
-    trimmed
-    to the ack floor, since the new consumer begins at the stream's first message; a sealed stream is not trimmed. A
-    crash
-    between two steps is harmless: a missing consumer is created, and a reader recognises redelivered messages.
+    trimmed to the ack floor, since the new consumer begins at the stream's first message; a sealed stream is not
+    trimmed. A crash between two steps is harmless: a missing consumer is created, and a reader recognises redelivered
+    messages.
 
     Raises:
         DriftError: the consumer differs from the declared one.

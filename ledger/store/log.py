@@ -162,8 +162,7 @@ class Log:
         """Append once, without waiting; ``on_result`` gets the position of the first event, or an error.
 
         It is called while the acknowledgement is read from the socket. After an error other than a conflict the events
-        may
-        have been stored; ``append`` finds out.
+        may have been stored; ``append`` finds out.
         """
         loop = asyncio.get_running_loop()
 

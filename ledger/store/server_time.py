@@ -45,8 +45,7 @@ class ServerTime:
 
     The time stamp in the answer to STREAM.INFO is read now and then. Between two of them a steady clock gives the
     server's time, so that a check costs no request. If host and server share one clock that leaps ahead, the steady
-    clock
-    shows it: a leap of more than a day is not accepted before this process is restarted.
+    clock shows it: a leap of more than a day is not accepted before this process is restarted.
     """
 
     def __init__(

@@ -49,8 +49,7 @@ async def js_api(client: LedgerClient, subject: str, body: Mapping[str, Json] | 
     """Send one request to the JetStream API; errors are in the answer's ``error``.
 
     A request that only reads is repeated twice a second, and its first answer counts: without a leader no server
-    answers,
-    and the next leader never receives the earlier requests.
+    answers, and the next leader never receives the earlier requests.
 
     Raises:
         UnavailableError: no answer in time.

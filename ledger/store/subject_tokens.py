@@ -42,8 +42,7 @@ def fact_token(source: str) -> str:
     """Return the token of a source's facts in the log: ``.``, ``*``, ``>`` and white space become ``_``.
 
     It is the same as in the first version, even if sources share one: the sequence of this one subject keeps two
-    intakes
-    of any versions from recording one event twice. Upstreams of earlier versions use it as their token, too.
+    intakes of any versions from recording one event twice. Upstreams of earlier versions use it as their token, too.
     """
     return _UNFIT_FOR_TOKEN.sub("_", source)
 

@@ -82,8 +82,7 @@ class Follower:
         """Yield batches of events, oldest first; without ``until`` forever.
 
         With ``until`` it always ends, although the server counts messages that it has lost or cannot read (a damaged
-        block)
-        and never delivers them.
+        block) and never delivers them.
 
         Raises:
             LostEventsError: the stream does not show an event that was read before, has a gap, or ends before

@@ -161,8 +161,7 @@ class Verification:
         """Continue a saved run, else start from the beginning.
 
         A state is valid if a trusted key has signed it, for the same stream, and if its tree equals the tiles, from
-        which the
-        roots are computed again.
+        which the roots are computed again.
         """
         try:
             head, _, text = open_note(read_bounded(path, _STATE_BYTES).decode(), self.trusted_keys).partition("\n")
