@@ -29,7 +29,7 @@ class ConflictError(LedgerError):
     """One of the subjects was written to since it was read; nothing was stored. Read again."""
 
     def __init__(self, subjects: list[str]) -> None:
-        super().__init__(f"written meanwhile: one of {', '.join(subjects[:3])}; read it again and decide anew")
+        super().__init__(f"one of {', '.join(subjects[:3])} was written to since it was read: read it again and retry")
         self.subjects = subjects
 
 

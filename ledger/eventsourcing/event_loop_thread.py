@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
 
 _CLOSE_SECONDS = 5
-_FINISH_SECONDS = 2  # what was asked before a close may still be answered
+_FINISH_SECONDS = 2  # calls made before a close may still be answered
 
 
 class EventLoopThread:

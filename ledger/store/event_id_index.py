@@ -157,9 +157,7 @@ class EventIdIndex:
     ) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            sorted_entries = sorted(
-                entries, key=_by_key
-            )  # the sort is stable: of two entries with one key the first is kept
+            sorted_entries = sorted(entries, key=_by_key)  # stable: of two entries with one key the first is kept
             self._insert_rows("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", sorted_entries)
             self._writer.executemany(
                 "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (subject) DO UPDATE SET "

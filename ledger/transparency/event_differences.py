@@ -46,15 +46,15 @@ def describe_differences(differences: Sequence[EventDifference], size: int, last
             kind, text = ("cut", "the log ends before them") if cut else ("removed", "the stream has nothing there")
         elif is_shift and all(found_at > sealed_at for found_at, sealed_at in moved):
             count = moved[0][0] - moved[0][1]
-            kind, text = "inserted", f"{count} in the middle; those behind have moved on"
+            kind, text = "inserted", f"{count} in the middle; later events have moved to higher positions"
         elif is_shift and all(found_at < sealed_at for found_at, sealed_at in moved):
-            kind, text = "removed", "and those behind have moved up"
+            kind, text = "removed", "later events have moved to lower positions"
         elif all(not difference.sealed for difference in run):
             kind, text = "added", "nothing was sealed there"
         elif len(moved) == len(run) and len(run) > 1:
             kind, text = "swapped", "the same events in another order"
         elif last == size and len(run) > 1:
-            kind, text = "rewritten", "other events stand where these were sealed"
+            kind, text = "rewritten", "other events are at these positions"
         else:
             kind, text = "edited", "the event is not what was sealed"
         where = f"position {first:,}" if first == last else f"positions {first:,} to {last:,}"

@@ -98,34 +98,19 @@ class Verification:
             self._unreadable.append(self._record.damage)
         given_keys = list(trusted) or self._verifiers[:1] or self._record.verifiers[-1:]
         self.trusted_keys = self._read(lambda: folder.trusted(given_keys), given_keys)
-        self._own_checkpoint = self._read(folder.checkpoint, None)
-        self.newest = self._own_checkpoint
+        self.newest = self._read(folder.checkpoint, None)
         self._presented = sorted(presented, key=lambda checkpoint: checkpoint.size)
-        named = (
-            (self._record.checkpoint, "the server's checkpoint"),
-            (archived, "the archive's checkpoint"),
-        )
-        self._other_checkpoints = [
-            (one, name)
-            for one, name in named
-            # the archive may still be under an earlier seal
-            if one is not None
-            and one not in self._presented
-            and (one is not archived or one.signed_by(self.trusted_keys))
-        ]
+        if archived is not None and not archived.signed_by(self.trusted_keys):
+            archived = None  # the archive may still be under an earlier seal
+        named = ((self._record.checkpoint, "the server's checkpoint"), (archived, "the archive's checkpoint"))
+        self._other_checkpoints = [(one, name) for one, name in named if one is not None and one not in self._presented]
         others = [one for one, _ in self._other_checkpoints]
         trusted_checkpoints = [one for one in (*self._presented, *others) if one.signed_by(self.trusted_keys)]
-        self.size = (
-            self._own_checkpoint.size
-            if self._own_checkpoint
-            else max((one.size for one in trusted_checkpoints), default=0)
-        )
+        self.size = self.newest.size if self.newest else max((one.size for one in trusted_checkpoints), default=0)
         self._tiles = folder.tiles(self.size)
         self._edge = CompactRange()
         self._open_entries: list[bytes] = []
-        self._sizes = sorted(
-            {one.size for one in (*self._presented, *others, *([self._own_checkpoint] if self._own_checkpoint else []))}
-        )
+        self._sizes = sorted({one.size for one in (*self._presented, *others, *([self.newest] if self.newest else []))})
         self._roots: dict[int, bytes] = {0: root_of([])}
         self._differs: list[EventDifference] = []
         self._bad_tiles: list[SealFinding] = []
@@ -144,7 +129,7 @@ class Verification:
 
     def save(self, path: Path, log_id: str) -> None:
         """Store the progress, signed; only if there is no finding so far, and at the end of a tile."""
-        wrong = self._differs or self._bad_tiles or self._unreadable or self._own_checkpoint is None
+        wrong = self._differs or self._bad_tiles or self._unreadable or self.newest is None
         if wrong or self._open_entries or self._edge.size % WIDTH:
             return
         state = {
@@ -215,7 +200,7 @@ class Verification:
             if first < size <= first + len(leaves):
                 self._roots[size] = self._edge.root_with(leaves[: size - first])
         self._edge.add_tile(leaves)
-        if self._own_checkpoint is None:
+        if self.newest is None:
             return  # there are no tiles to compare with
         index = first // WIDTH
         try:
@@ -279,7 +264,7 @@ class Verification:
                 text = f"the cosigned checkpoint of size {note.size:,} is not one of this seal"
                 found.append(SealFinding("evidence damaged", 1, note.size, text))
         nothing_yet = not last_position and (self._folder.is_begun or not self._record.begun)
-        if self._own_checkpoint is not None or (nothing_yet and self._record.checkpoint is None):
+        if self.newest is not None or (nothing_yet and self._record.checkpoint is None):
             return found
         begun = f"it was begun at {self._record.begun[-1].at}" if self._record.begun else "none was ever begun here"
         text = (
@@ -299,7 +284,7 @@ class Verification:
     def _classify_differences(self, last_position: int) -> list[SealFinding]:
         """Return whether the stream differs from the signed root, or only the tiles do."""
         stream_root = self._roots.get(self.size)
-        if self._own_checkpoint is not None and stream_root == self._own_checkpoint.root:
+        if self.newest is not None and stream_root == self.newest.root:
             first, last = self._differs[0].position, self._differs[-1].position
             paths = sorted({tile_path(0, (differs.position - 1) // WIDTH) for differs in self._differs})
             text = f"the tile {paths[0]} was edited: the stream agrees with the signed checkpoint"
@@ -308,36 +293,34 @@ class Verification:
 
     def _keys(self) -> list[SealFinding]:
         found: list[SealFinding] = []
-        if self._own_checkpoint is None:
+        if self.newest is None:
             if self._presented:
                 text = "there is no checkpoint here, although you hold one: the seal was removed"
                 found.append(SealFinding("checkpoint missing", 1, self._presented[-1].size, text))
             return found
-        if not self._own_checkpoint.signed_by(self.trusted_keys):
-            known = self._own_checkpoint.signed_by(self._verifiers)
+        if not self.newest.signed_by(self.trusted_keys):
+            known = self.newest.signed_by(self._verifiers)
             state = "signed with a key without a handover" if known else "signed by an unknown key"
             text = f"the newest checkpoint is {state}: the key or the checkpoint was replaced"
-            found.append(
-                SealFinding("key replaced" if known else "checkpoint forged", 1, self._own_checkpoint.size, text)
-            )
+            found.append(SealFinding("key replaced" if known else "checkpoint forged", 1, self.newest.size, text))
         if self._record.begun and self._verifiers[:1] and self._verifiers[0] not in self._record.verifiers:
             text = "the first verifier key here is not the one with which this ledger's seal was begun"
-            found.append(SealFinding("key replaced", 1, self._own_checkpoint.size, text))
+            found.append(SealFinding("key replaced", 1, self.newest.size, text))
         try:
             signing_key = self._folder.signer().verifier
         except (OSError, ValueError) as error:
-            found.append(SealFinding("evidence damaged", 1, self._own_checkpoint.size, str(error)))
+            found.append(SealFinding("evidence damaged", 1, self.newest.size, str(error)))
             return found
         if signing_key not in self.trusted_keys:
             text = "the signing key here neither signed before nor has a handover"
-            found.append(SealFinding("key replaced", 1, self._own_checkpoint.size, text))
+            found.append(SealFinding("key replaced", 1, self.newest.size, text))
         return found
 
     def _upper_tiles(self) -> list[SealFinding]:
         """Return findings on tiles that do not follow from the level below, or lie beyond the newest checkpoint."""
         found: list[SealFinding] = []
         level = 1
-        while self._own_checkpoint is not None and self.size >> (8 * level):
+        while self.newest is not None and self.size >> (8 * level):
             missing = 0
             for index in range(-(-(self.size >> (8 * level)) // WIDTH)):
                 try:
@@ -360,7 +343,7 @@ class Verification:
                         found.append(SealFinding("tile edited", first, first + leaves_below - 1, text))
             level += 1
         following = self.size // WIDTH + (1 if self.size % WIDTH else 0)
-        if self._own_checkpoint is None:
+        if self.newest is None:
             return found
         beyond = self._folder.folder / tile_path(0, following)
         at_edge = self._folder.folder / (tile_path(0, self.size // WIDTH) + ".p")
@@ -386,11 +369,7 @@ class Verification:
     def _checkpoints(self) -> list[SealFinding]:
         found: list[SealFinding] = []
         agreed = 0
-        if (
-            self._own_checkpoint is not None
-            and not self._differs
-            and self._roots.get(self.size) != self._own_checkpoint.root
-        ):
+        if self.newest is not None and not self._differs and self._roots.get(self.size) != self.newest.root:
             text = "the newest checkpoint has another root than the stream and the tiles: it was replaced"
             found.append(SealFinding("checkpoint forged", 1, self.size, text))
         named_checkpoints = [
@@ -401,11 +380,11 @@ class Verification:
             if not checkpoint.signed_by(self.trusted_keys):
                 text = f"{name} of size {checkpoint.size:,} is not signed by a key that is trusted here"
                 found.append(SealFinding("checkpoint not trusted", 1, checkpoint.size, text))
-            elif self._own_checkpoint is not None and checkpoint.size > self.size:
+            elif self.newest is not None and checkpoint.size > self.size:
                 text = f"{name} covers {checkpoint.size:,} positions, ours {self.size:,}: an older state was put back"
                 found.append(SealFinding("history shortened", self.size + 1, checkpoint.size, text))
             elif self._roots.get(checkpoint.size, b"") != checkpoint.root and not self._explained(checkpoint):
-                source = "the seal" if self._own_checkpoint is not None else "the log"
+                source = "the seal" if self.newest is not None else "the log"
                 text = f"{source} differs from {name} of size {checkpoint.size:,}: history forked"
                 found.append(SealFinding("history forked", agreed + 1, checkpoint.size, text))
             else:
