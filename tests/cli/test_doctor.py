@@ -56,7 +56,7 @@ async def test_a_lost_bucket_of_keys_is_a_finding_and_not_forgetting(tmp_path: P
         assert "error" not in await js_api(operator, f"STREAM.DELETE.{topology.KEYS}")
     lost = finding(command, "keys")
     assert not lost["ok"]
-    assert "1 keys of the 1 events" in lost["says"]
+    assert "1 keys of 1 checked events" in lost["says"]
     async with Session(settings) as session, upstream_of(session, "intake") as upstream:
         await upstream.record(feedback("f-2", "C-2"))  # new events go on
         await upstream.publish(feedback("f-1", "C-1", "awful"))  # another event under the id is no duplicate

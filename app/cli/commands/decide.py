@@ -45,7 +45,7 @@ _source_option = click.option("--source", default="cli", show_default=True, help
 
 def _request_options[F: Callable[..., object]](function: F) -> F:
     for option in (
-        click.option("--time", help="RFC 3339; in history mode it rules."),
+        click.option("--time", help="Event time (RFC 3339), used in history mode."),
         click.option("--request-id", help="Idempotency key: repeats get the first answer. [default: a new one]"),
         _source_option,
     ):
@@ -102,7 +102,7 @@ async def preview(settings: Settings, source: str, *, as_json: bool, **fields: J
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--published-by", required=True, help="The employee responsible for it.")
 @click.option("--request-id")
-@click.option("--time", help="RFC 3339; in history mode it rules.")
+@click.option("--time", help="Event time (RFC 3339), used in history mode.")
 @_source_option
 @command(decide, "policy")
 async def decide_policy(settings: Settings, file: Path, source: str, *, as_json: bool, **fields: Json) -> None:

@@ -27,10 +27,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
 
 def _address_options[F: Callable[..., object]](function: F) -> F:
     for option in (
-        click.option("--port", type=click.IntRange(0, 65535), help="Its port. [default: 8321, or any free one]"),
+        click.option(
+            "--port", type=click.IntRange(0, 65535), help="Port of the HTTP API. [default: 8321, or any free one]"
+        ),
         click.option("--host", default=LOOPBACK, show_default=True, help="IP address of the HTTP API."),
         click.option("--tls-cert", "certificate", type=_FILE, help="Certificate (PEM, with its chain) for TLS."),
-        click.option("--tls-key", "key", type=_FILE, help="Its key (PEM)."),
+        click.option("--tls-key", "key", type=_FILE, help="Key of the certificate (PEM)."),
         click.option(
             "--trusted-proxy",
             "trusted_proxies",
