@@ -11,7 +11,7 @@ from domain.commands import action_id_of
 from domain.events.facts import ActionReported, FactCorrected, RecognitionGiven
 from projections.engine.events import TYPES
 from projections.engine.row_cache import PreparedQuery, at_most
-from projections.engine.storage import upsert, write
+from projections.engine.storage import texts, upsert, write
 from projections.views.event_summaries import describe
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ trail = sa.Table(
     sa.Column("event_id", sa.Text, nullable=False),
     sa.Column("time", sa.Text, nullable=False),
     sa.Column("recorded", sa.Text, nullable=False),
-    sa.Column("who", sa.Text),
-    sa.Column("whom", sa.Text),
-    sa.Column("interaction_id", sa.Text),
-    sa.Column("action_id", sa.Text),
+    *texts("who", "whom", "interaction_id", "action_id"),
     sa.Column("what", sa.Text, nullable=False),
     sa.Column("corrected_by", sa.BigInteger),
 )

@@ -10,6 +10,7 @@ from domain.events import decisions, facts
 from ledger.store.cloudevents import parse_time
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
+from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -25,14 +26,7 @@ asked = sa.Table(
     sa.Column("asking", sa.Text, primary_key=True),  # the system that handles it, and the id there
     sa.Column("position", sa.BigInteger, index=True),
     sa.Column("reported", sa.Boolean),
-    sa.Column("requested", sa.Text),
-    sa.Column("agent_id", sa.Text),
-    sa.Column("role", sa.Text),
-    sa.Column("team_id", sa.Text),
-    sa.Column("kind", sa.Text),
-    sa.Column("basis", sa.Text),
-    sa.Column("reason", sa.Text),
-    sa.Column("currency", sa.Text),
+    *texts("requested", "agent_id", "role", "team_id", "kind", "basis", "reason", "currency"),
     sa.Column("asked_minor", sa.BigInteger),
     sa.Column("outcome", sa.Text),  # approved, denied, withdrawn, expired; null while it is open
     sa.Column("approved_minor", sa.BigInteger),
@@ -47,13 +41,7 @@ shortfalls = sa.Table(
     metadata,
     sa.Column("shortfall", sa.Text, primary_key=True),
     sa.Column("position", sa.BigInteger),
-    sa.Column("time", sa.Text),
-    sa.Column("agent_id", sa.Text),
-    sa.Column("role", sa.Text),
-    sa.Column("kind", sa.Text),
-    sa.Column("basis", sa.Text),
-    sa.Column("reason", sa.Text),
-    sa.Column("currency", sa.Text),
+    *texts("time", "agent_id", "role", "kind", "basis", "reason", "currency"),
     sa.Column("amount_minor", sa.BigInteger),
     sa.Column("outcome", sa.Text),
     sa.Column("followed", sa.Boolean),  # by an escalation of the same agent for the same matter

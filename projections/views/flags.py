@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from ledger.store.cloudevents import time_text
 from projections.engine.row_cache import RowCache
-from projections.engine.storage import write
+from projections.engine.storage import texts, write
 from projections.engine.temporal_tables import past_of
 
 if TYPE_CHECKING:
@@ -31,17 +31,8 @@ flags = sa.Table(
     sa.Column("position", sa.BigInteger, index=True),
     sa.Column("rule", sa.Text),
     sa.Column("rule_version", sa.Integer),
-    sa.Column("about", sa.Text),
-    sa.Column("explanation", sa.Text),
-    sa.Column("evidence", sa.Text),
-    sa.Column("raised", sa.Text),
-    sa.Column("status", sa.Text),
-    sa.Column("unmasked_by", sa.Text),
-    sa.Column("reviewed", sa.Text),
-    sa.Column("reviewed_by", sa.Text),
-    sa.Column("answered_by", sa.Text),
-    sa.Column("answer", sa.Text),
-    sa.Column("note", sa.Text),
+    *texts("about", "explanation", "evidence", "raised", "status", "unmasked_by"),
+    *texts("reviewed", "reviewed_by", "answered_by", "answer", "note"),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(flags)

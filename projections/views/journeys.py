@@ -11,6 +11,7 @@ from domain.actions import is_reservation
 from domain.events import decisions, facts
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
+from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -24,11 +25,7 @@ journeys = sa.Table(
     "journeys",
     metadata,
     sa.Column("interaction_id", sa.Text, primary_key=True),
-    sa.Column("customer_id", sa.Text),
-    sa.Column("channel", sa.Text),
-    sa.Column("reason", sa.Text),
-    sa.Column("first_team", sa.Text),
-    sa.Column("team", sa.Text),
+    *texts("customer_id", "channel", "reason", "first_team", "team"),
     sa.Column("line", sa.Integer),
     sa.Column("highest_line", sa.Integer),
     sa.Column("moved_up", sa.Boolean),
@@ -48,9 +45,7 @@ feedback = sa.Table(
     "feedback",
     metadata,
     sa.Column("told", sa.Text, primary_key=True),
-    sa.Column("customer_id", sa.Text),
-    sa.Column("interaction_id", sa.Text),
-    sa.Column("instrument", sa.Text),
+    *texts("customer_id", "interaction_id", "instrument"),
     sa.Column("score", sa.Float),
     sa.Column("best", sa.Float),
     sa.Column("worst", sa.Float),

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from domain.events import facts
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
+from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -24,11 +25,7 @@ employees = sa.Table(
     "employees",
     metadata,
     sa.Column("employee_id", sa.Text, primary_key=True),
-    sa.Column("role", sa.Text),
-    sa.Column("team_ids", sa.Text),
-    sa.Column("manager_id", sa.Text),
-    sa.Column("joined", sa.Text),
-    sa.Column("left", sa.Text),
+    *texts("role", "team_ids", "manager_id", "joined", "left"),
     sa.Column("role_since", sa.Text),  # event time of the fact that gave the role
     sa.Column("since", sa.BigInteger, nullable=False),
 )
@@ -37,9 +34,7 @@ thanks = sa.Table(
     "thanks",
     metadata,
     sa.Column("recognition_id", sa.Text, primary_key=True),
-    sa.Column("time", sa.Text),
-    sa.Column("giver_id", sa.Text),
-    sa.Column("giver_kind", sa.Text),
+    *texts("time", "giver_id", "giver_kind"),
     sa.Column("receiver_id", sa.Text, index=True),
     sa.Column("reason", sa.Text),
     sa.Column("points", sa.Integer),
@@ -51,10 +46,7 @@ courses = sa.Table(
     "courses",
     metadata,
     sa.Column("completion", sa.Text, primary_key=True),
-    sa.Column("employee_id", sa.Text),
-    sa.Column("course_id", sa.Text),
-    sa.Column("completed", sa.Text),
-    sa.Column("valid_until", sa.Text),
+    *texts("employee_id", "course_id", "completed", "valid_until"),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(courses)
@@ -62,14 +54,7 @@ voices = sa.Table(
     "voices",
     metadata,
     sa.Column("voice_id", sa.Text, primary_key=True),
-    sa.Column("what", sa.Text),
-    sa.Column("employee_id", sa.Text),
-    sa.Column("said", sa.Text),
-    sa.Column("text", sa.Text),
-    sa.Column("kind", sa.Text),
-    sa.Column("answered", sa.Text),
-    sa.Column("answered_by", sa.Text),
-    sa.Column("answer", sa.Text),
+    *texts("what", "employee_id", "said", "text", "kind", "answered", "answered_by", "answer"),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(voices)
