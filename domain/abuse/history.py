@@ -123,12 +123,9 @@ class GuardHistory:
         self.left: dict[str, float] = {}
         self.policies = PolicyHistory()
         self._customers = CustomerLinks()
+        self.group = self._customers.name_of
 
     # ------------------------------------------------------------------ customers, agents and limits
-
-    def group(self, customer: str) -> str:
-        """Return the name of the customer's group: its first member, or the customer alone."""
-        return self._customers.name_of(customer)
 
     def role(self, agent: str, at: float) -> str:
         """Return the agent's known role, else the default role of the policy in force at a moment."""
