@@ -90,13 +90,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the events")
     parser.add_argument("--json", action="store_true", help="the document on standard output")
     parser.add_argument("--only", action="append", default=[], choices=PARTS, help="these parts alone")
-    given = parser.parse_args()
-    document = asyncio.run(run(given.only, 0.1 if given.quick else 1.0))
+    options = parser.parse_args()
+    document = asyncio.run(run(options.only, 0.1 if options.quick else 1.0))
     path = KEPT / f"{document['when'].replace(':', '').replace('+0000', 'Z')}.json"
     if ONLY_OURS not in os.environ:
         KEPT.mkdir(exist_ok=True)
         path.write_text(json.dumps(document, indent=1))
-    if given.json:
+    if options.json:
         print(json.dumps(document))
     missed = [result["name"] for result in document["results"] if not result["met"]]
     for name, value in (document["machine"] | document["settings"]).items():

@@ -48,7 +48,11 @@ def markdown(document: dict[str, Any]) -> str:
         for number, (name, median) in enumerate(result["medians"].items()):
             ratio = result["ratios"].get(name)
             need = result["needs"].get(name)
-            cpu = "" if number else ", ".join(f"{who} {share:.0f} %" for who, share in result["cpu_percent"].items())
+            cpu = (
+                ""
+                if number
+                else ", ".join(f"{process} {share:.0f} %" for process, share in result["cpu_percent"].items())
+            )
             lines.append(
                 f"| {'' if number else result['name']} | {name} | {text(median)} {result['unit']} "
                 f"| {'' if ratio is None else f'{ratio:.2f} x'} | {'' if need is None else f'{need:g} x'} | {cpu} |"
@@ -75,8 +79,8 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--markdown", action="store_true")
-    given = parser.parse_args()
-    files = given.files or [path for path in (REFERENCE, *sorted(KEPT.glob("*.json"))) if path.exists()]
+    options = parser.parse_args()
+    files = options.files or [path for path in (REFERENCE, *sorted(KEPT.glob("*.json"))) if path.exists()]
     if not files:
         parser.error("nothing is kept yet: run `make bench-rivals` first")
     try:
@@ -84,9 +88,9 @@ def main() -> None:
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"a file of results cannot be read: {error}")
     documents = [one for number, one in enumerate(documents) if one not in documents[:number]]  # the reference, again
-    if given.markdown:
+    if options.markdown:
         print(markdown(documents[-1]), end="")
-    elif given.json:
+    elif options.json:
         print(json.dumps(changes(documents)))
     else:
         show(documents)

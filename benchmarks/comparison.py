@@ -69,9 +69,9 @@ def run(versions: dict[str, Version], parts: list[str], rounds: int, scale: floa
         for number, name in enumerate(parts, 1):
             runs: dict[str, list[Measured]] = {side: [] for side in sides}
             for turn in range(rounds):
-                for side, given in sides.items():
+                for side, measured_side in sides.items():
                     progress(f"part {number} of {len(parts)}, {name}: round {turn + 1} of {rounds}, {side}")
-                    runs[side].append(PARTS[name].run(given))
+                    runs[side].append(PARTS[name].run(measured_side))
             yield result_of(PARTS[name], runs)
 
 
@@ -145,31 +145,31 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--at-most", type=float, metavar="RATIO", help="exit 1 where new / base of all CPU is above")
     parser.add_argument("--into", type=Path, default=KEPT, metavar="FOLDER", help="where the document is kept")
     parser.add_argument("--json", action="store_true", help="the document on standard output, instead of tables")
-    given = parser.parse_args()
-    if given.rounds is not None and given.rounds < 1:
+    options = parser.parse_args()
+    if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds must be 1 or more")
-    if given.scale is not None and not 0 < given.scale <= 1:
+    if options.scale is not None and not 0 < options.scale <= 1:
         parser.error("--scale must be above 0 and at most 1")
-    return given
+    return options
 
 
 def main() -> None:
     """Set up both versions, run the parts, store and print the results."""
-    given = arguments()
+    options = arguments()
     if not Path("/proc/self/cmdline").exists():
         sys.exit("benchmarks.comparison reads processes from /proc: run it on Linux")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: every context ends its processes
-    rounds = given.rounds or (2 if given.quick else ROUNDS)
-    scale = given.scale or (0.1 if given.quick else 1.0)
+    rounds = options.rounds or (2 if options.quick else ROUNDS)
+    scale = options.scale or (0.1 if options.quick else 1.0)
     console = Console(width=None if sys.stdout.isatty() else 150)
     results = []
     try:
-        versions = {"base": version_of(given.base), "new": version_of(given.new)}
+        versions = {"base": version_of(options.base), "new": version_of(options.new)}
         headings = {side: f"{side}, {version.name}" for side, version in versions.items()}
-        with closing(run(versions, given.only or list(PARTS), rounds, scale)) as measured:
+        with closing(run(versions, options.only or list(PARTS), rounds, scale)) as measured:
             for result in measured:
                 results.append(result)
-                if not given.json:
+                if not options.json:
                     console.print(table_of(result, headings))
     except (VersionError, CommandError) as error:
         sys.stderr.write(f"benchmarks.comparison: {error}\n")
@@ -187,15 +187,17 @@ def main() -> None:
         "load_average": os.getloadavg(),
         "results": results,
     }
-    given.into.mkdir(parents=True, exist_ok=True)
-    path = given.into / f"{when.replace(':', '').replace('+0000', 'Z')}.json"
+    options.into.mkdir(parents=True, exist_ok=True)
+    path = options.into / f"{when.replace(':', '').replace('+0000', 'Z')}.json"
     path.write_text(json.dumps(document, indent=1))
-    if given.json:
+    if options.json:
         print(json.dumps(document))
     progress(f"kept in {path}")
-    above = [one["title"] for one in results if given.at_most and (one["cpu_us"][ALL]["ratio"] or 0) > given.at_most]
+    above = [
+        one["title"] for one in results if options.at_most and (one["cpu_us"][ALL]["ratio"] or 0) > options.at_most
+    ]
     if above:
-        sys.exit(f"more than {given.at_most:g} times the CPU of the base: {', '.join(above)}")
+        sys.exit(f"more than {options.at_most:g} times the CPU of the base: {', '.join(above)}")
 
 
 if __name__ == "__main__":

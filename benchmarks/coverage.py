@@ -44,25 +44,25 @@ class WorldEstimate(NamedTuple):
 
 def estimates(name: str, seed: int, effect: float) -> list[WorldEstimate]:
     """Return the estimates at each evidence level in one world."""
-    seen = world(name, seed, effect)
+    simulated = world(name, seed, effect)
     found = []
-    for rung, one, truth in _rungs(name, seen):
+    for rung, one, truth in _rungs(name, simulated):
         low, high = one.interval or (float("nan"), float("nan"))
         warned = one.value is None or any(words in caveat for words in _WARNINGS for caveat in one.caveats)
         found.append(WorldEstimate(name if effect else f"{name}, no effect", rung, one.value, low, high, truth, warned))
     return found
 
 
-def _rungs(name: str, seen: SimulatedWorld) -> list[tuple[str, Estimate, float]]:
-    treated = seen.problem.some(seen.helped)
-    came = seen.buying.came(seen.problem, WINDOW)
+def _rungs(name: str, simulated: SimulatedWorld) -> list[tuple[str, Estimate, float]]:
+    treated = simulated.problem.some(simulated.helped)
+    returned = simulated.buying.came(simulated.problem, WINDOW)
     if name == "trial":
-        return [("4 trial", estimators.trial(seen.team, came, seen.drawn), float(seen.gain.mean()))]
+        return [("4 trial", estimators.trial(simulated.team, returned, simulated.drawn), float(simulated.gain.mean()))]
     if name == "staggered":
         lot: dict[int, int | None] = dict.fromkeys(range(TEAMS))
         for team in lot:
-            mine = seen.helped & (seen.team == team)
-            day = (seen.problem.at[mine].min() - day_at(0)) / DAY if mine.any() else 1e9
+            mine = simulated.helped & (simulated.team == team)
+            day = (simulated.problem.at[mine].min() - day_at(0)) / DAY if mine.any() else 1e9
             lot[team] = next((one for one in reversed(RAISED_ON) if one <= day), None)
         raised = [
             LimitRaise(
@@ -75,30 +75,34 @@ def _rungs(name: str, seen: SimulatedWorld) -> list[tuple[str, Estimate, float]]
         return [
             (
                 "4 staggered",
-                estimators.staggered(seen.team, seen.problem.at, came, raised, WINDOW),
-                float(seen.gain.mean()),
+                estimators.staggered(simulated.team, simulated.problem.at, returned, raised, WINDOW),
+                float(simulated.gain.mean()),
             )
         ]
     if name in {"step", "bunched"}:
-        return [("3 step", estimators.discontinuity(seen.ratio, came, repeats=300), float(seen.gain.mean()))]
-    helped_from = np.where(seen.helped, seen.problem.at, NEVER)
-    known_from = seen.buying.first_by_customer(seen.problem.at.size)
-    others = np.flatnonzero(~seen.helped)
-    untreated = Untreated(seen.buying, helped_from, seen.problem.some(others), seen.reason[others], known_from)
-    had = seen.buying.before(treated)[0] > 0
-    usable = treated.some(had)
-    pairs, at_random, place = match(seen.buying, usable, seen.reason[seen.helped][had], untreated)
-    matched = estimators.matched(
-        pairs, seen.buying.came(pairs.treated, WINDOW), seen.buying.came(pairs.control, WINDOW)
+        return [
+            ("3 step", estimators.discontinuity(simulated.ratio, returned, repeats=300), float(simulated.gain.mean()))
+        ]
+    helped_from = np.where(simulated.helped, simulated.problem.at, NEVER)
+    known_from = simulated.buying.first_by_customer(simulated.problem.at.size)
+    others = np.flatnonzero(~simulated.helped)
+    untreated = Untreated(
+        simulated.buying, helped_from, simulated.problem.some(others), simulated.reason[others], known_from
     )
-    _, warning = estimators.placebo(seen.buying, pairs, WINDOW)
+    had = simulated.buying.before(treated)[0] > 0
+    usable = treated.some(had)
+    pairs, at_random, place = match(simulated.buying, usable, simulated.reason[simulated.helped][had], untreated)
+    matched = estimators.matched(
+        pairs, simulated.buying.came(pairs.treated, WINDOW), simulated.buying.came(pairs.control, WINDOW)
+    )
+    _, warning = estimators.placebo(simulated.buying, pairs, WINDOW)
     if warning and matched.value is not None:
         matched = matched._replace(caveats=(*matched.caveats, warning))
-    did = estimators.difference_in_differences(seen.buying, usable.some(place), at_random, WINDOW)
-    spent = 2_000 * EFFECT if seen.gain.any() else 0.0
-    gained = float(seen.gain[pairs.treated.customer].mean())
+    did = estimators.difference_in_differences(simulated.buying, usable.some(place), at_random, WINDOW)
+    spent = 2_000 * EFFECT if simulated.gain.any() else 0.0
+    gained = float(simulated.gain[pairs.treated.customer].mean())
     return [
-        ("1 before and after", estimators.before_after(seen.buying, usable, WINDOW), spent),
+        ("1 before and after", estimators.before_after(simulated.buying, usable, WINDOW), spent),
         ("2 matched", matched, gained),
         ("3 difference in differences", did, spent),
     ]
@@ -129,22 +133,22 @@ def coverage(seeds: int, workers: int = 2) -> list[dict[str, Any]]:
             some[one.world, one.rung].append(one)
     lines = []
     for (name, rung), all_found in some.items():
-        given = [one for one in all_found if one.value is not None]
+        with_value = [one for one in all_found if one.value is not None]
         truth = float(np.mean([one.truth for one in all_found]))
-        held = sum(one.low <= truth <= one.high for one in given)
-        zero = sum(not one.low <= 0 <= one.high for one in given)
-        interval = binomtest(held, len(given)).proportion_ci(method="wilson") if given else None
+        held = sum(one.low <= truth <= one.high for one in with_value)
+        zero = sum(not one.low <= 0 <= one.high for one in with_value)
+        interval = binomtest(held, len(with_value)).proportion_ci(method="wilson") if with_value else None
         lines.append(
             {
                 "world": name,
                 "rung": rung,
                 "seeds": len(all_found),
-                "given": len(given),
+                "given": len(with_value),
                 "truth": truth,
-                "mean": float(np.mean([one.value for one in given])) if given else None,
-                "held": held / len(given) if given else None,
+                "mean": float(np.mean([one.value for one in with_value])) if with_value else None,
+                "held": held / len(with_value) if with_value else None,
                 "held_interval": [float(interval.low), float(interval.high)] if interval else None,
-                "says_something": zero / len(given) if given else None,
+                "says_something": zero / len(with_value) if with_value else None,
                 "refused_or_warned": sum(one.warned for one in all_found) / len(all_found),
             }
         )

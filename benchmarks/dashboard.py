@@ -178,7 +178,9 @@ class _Load:
             recorded = await self._session.log.last_position() - position
             assert recorded > 0.9 * SECONDS * EVENTS_A_SECOND, f"{recorded} events were recorded meanwhile"
             seen = sorted(await deciding)
-            assert all(said[0] > heard for said, heard in zip(crowd, before, strict=True)), "somebody heard nothing"
+            assert all(said[0] > heard for said, heard in zip(crowd, before, strict=True)), (
+                "a listener received nothing"
+            )
         latencies.sort()
         return {
             "reads": len(latencies) / SECONDS,

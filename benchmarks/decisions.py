@@ -294,7 +294,7 @@ async def _begin(upstream: Any) -> None:
         else:
             assert json.loads(reply.data)["outcome"] == "done", reply.data
             return
-    raise RuntimeError("nobody decides")
+    raise RuntimeError("no decider answers")
 
 
 def _deciding(app: Purses, number: int, width: int) -> Run:

@@ -148,9 +148,9 @@ class Load:
             any(-_PATIENCE_SECONDS < sent - killed < _ROUTE_SECONDS for killed in self.killed) for sent in self.silent
         )
 
-    def gap(self, what: str, since: float) -> float:
+    def gap(self, kind: str, since: float) -> float:
         """Return the longest time without an answer of this kind since a time."""
-        moments = [since, *(moment for moment in self.at[what] if moment > since)]
+        moments = [since, *(moment for moment in self.at[kind] if moment > since)]
         return max((later - earlier for earlier, later in pairwise(moments)), default=float("inf"))
 
 
@@ -347,7 +347,7 @@ def _show(result: dict[str, Any]) -> None:
     table = Table(*columns, title="Seconds under load")
     for kind, words in (("steps", "leader steps down"), ("kills", "SIGKILL of the leader")):
         if result[kind]:
-            series = ([one[what] for one in result[kind]] for what in ("decisions", "facts", "recorded"))
+            series = ([one[column] for one in result[kind]] for column in ("decisions", "facts", "recorded"))
             figures = [f"{figure:.2f}" for all_ in series for figure in (statistics.median(all_), max(all_))]
             table.add_row(words, str(len(result[kind])), *figures)
     console = Console(width=120)

@@ -122,9 +122,9 @@ async def run(events: int) -> None:
     for number in (1, 100):
         rate, cpu = await drain(number, events)
         print(f"drain of {number} sources: {rate:,.0f} events/s, {cpu:.1f} CPU us an event")
-    for what, times in (await flood()).items():
+    for condition, times in (await flood()).items():
         cuts = statistics.quantiles(times, n=100)
-        print(f"PubAck of another source {what}: p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms")
+        print(f"PubAck of another source {condition}: p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms")
 
 
 def main() -> None:

@@ -45,9 +45,19 @@ def install(folder: Path, extras: list[str]) -> Path:
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(pins((ROOT / "requirements.txt").read_text())))
-    what = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
+    requirement = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
     subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", constraints, what],
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--constraint",
+            constraints,
+            requirement,
+        ],
         check=True,
     )
     return python

@@ -40,9 +40,9 @@ def world(name: str, seed: int, effect: float, window: int = 90) -> SimulatedWor
     lot = rng.permutation(TEAMS)
     drawn = lot < TEAMS // 2
     ratio = rng.uniform(0.4, 1.6, CUSTOMERS)
-    days, who = _purchases(rng, rate)
+    days, customers = _purchases(rng, rate)
     if name == "regression":  # problems follow unusually frequent purchases
-        problem_day, chance = _after_a_burst(rng, days, who, problem_day)
+        problem_day, chance = _after_a_burst(rng, days, customers, problem_day)
         helped = rng.random(CUSTOMERS) < chance
     elif name == "selection":  # frequent buyers are helped more often
         helped = rng.random(CUSTOMERS) < 1 / (1 + np.exp(-(rate - rate.mean()) / rate.std() * 1.5))
@@ -60,13 +60,13 @@ def world(name: str, seed: int, effect: float, window: int = 90) -> SimulatedWor
         helped = ratio <= 1
     else:  # help depends on the reason alone
         helped = rng.random(CUSTOMERS) < np.where(reason == 0, 0.7, 0.3)
-    came_anyway = _came(days, who, problem_day, window)
+    came_anyway = _came(days, customers, problem_day, window)
     moved = rng.random(CUSTOMERS) < effect  # bought once more, if helped
     more_days = problem_day + rng.uniform(1, window - 1, CUSTOMERS)
     there = helped & moved
-    days, who = np.concatenate((days, more_days[there])), np.concatenate((who, np.flatnonzero(there)))
+    days, customers = np.concatenate((days, more_days[there])), np.concatenate((customers, np.flatnonzero(there)))
     at = (_START + days * DAY).astype(np.int64)
-    buying = History(who, at, np.full(who.size, 2_000) + rng.integers(-500, 500, who.size))
+    buying = History(customers, at, np.full(customers.size, 2_000) + rng.integers(-500, 500, customers.size))
     buying.first, buying.last = _START, _START + DAYS * DAY
     problem = Moments(np.arange(CUSTOMERS), (_START + problem_day * DAY).astype(np.int64))
     return SimulatedWorld(buying, problem, helped, reason, team, drawn, ratio, (moved & ~came_anyway).astype(float))
@@ -82,19 +82,21 @@ def _purchases(rng: np.random.Generator, rate: Floats) -> tuple[Floats, Ints]:
     return rng.uniform(0, DAYS, number.sum()), np.repeat(np.arange(rate.size), number)
 
 
-def _came(days: Floats, who: Ints, problem_day: Floats, window: int) -> Flags:
-    inside = (days >= problem_day[who]) & (days <= problem_day[who] + window)
-    came: Flags = np.bincount(who[inside], minlength=problem_day.size) > 0
-    return came
+def _came(days: Floats, customers: Ints, problem_day: Floats, window: int) -> Flags:
+    inside = (days >= problem_day[customers]) & (days <= problem_day[customers] + window)
+    has_returned: Flags = np.bincount(customers[inside], minlength=problem_day.size) > 0
+    return has_returned
 
 
-def _after_a_burst(rng: np.random.Generator, days: Floats, who: Ints, problem_day: Floats) -> tuple[Floats, Floats]:
+def _after_a_burst(
+    rng: np.random.Generator, days: Floats, customers: Ints, problem_day: Floats
+) -> tuple[Floats, Floats]:
     """Return days after at least two purchases in thirty days, if there are any; help is more frequent then."""
     found, chance = problem_day.copy(), np.full(problem_day.size, 0.1)
     for customer in range(problem_day.size):
-        mine = np.sort(days[who == customer])
+        own_days = np.sort(days[customers == customer])
         tries = rng.uniform(FIRST_PROBLEM, LAST_PROBLEM, 12)
-        recent = np.searchsorted(mine, tries) - np.searchsorted(mine, tries - 30)
+        recent = np.searchsorted(own_days, tries) - np.searchsorted(own_days, tries - 30)
         best = int(recent.argmax())
         if recent[best] > 1:
             found[customer], chance[customer] = tries[best], 0.9
