@@ -24,7 +24,7 @@ from tests.support.environment import ROOT, clean_environment
 from tests.support.isolation import Isolation
 from tests.support.nats_servers import Cluster, Server
 from tests.support.up_process import UpProcess
-from tests.support.upstreams import Upstream, upstream_of
+from tests.support.upstreams import Upstream, upstream_of, wait_until_answering
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,7 +35,7 @@ settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-
 settings.load_profile("ledger")
 
 
-_OUTSIDE = {"session", "shared_upstream", "command", "up", "nats_server", "cluster"}
+_OUTSIDE = {"session", "_shared_ledger", "command", "up", "nats_server", "cluster"}
 """Fixtures that start processes; `upstream`, `es_env` and `factories` rest on them."""
 _isolation = Isolation()
 
@@ -48,17 +48,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Refuse processes and connections while a test runs that is no integration test."""
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Refuse processes and connections while a test is set up that is no integration test."""
     with nullcontext() if item.get_closest_marker("integration") else _isolation.enforced():
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test although the code under test has swallowed the error of a refused process or connection."""
-    result = yield
-    if item.get_closest_marker("integration") is None and _isolation.attempts:
+    """Refuse them while it runs; fail it although the code under test has swallowed the error.
+
+    The end of the last test of a module is not guarded: fixtures of the whole module end with it, too.
+    """
+    if item.get_closest_marker("integration") is not None:
+        return (yield)
+    with _isolation.enforced():
+        result = yield
+    if _isolation.attempts:
         pytest.fail(f"not marked `integration`, but: {_isolation.attempts}")
     return result
 
@@ -78,14 +84,21 @@ async def upstream(session: Session) -> AsyncIterator[Upstream]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_upstream(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Upstream]:
-    """Run intake and decisions on one ledger for all tests of a module that ask for it.
-
-    Each of those tests uses ids of its own, and is marked `asyncio(loop_scope="module")`.
-    """
+async def _shared_ledger(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Upstream]:
     folder = tmp_path_factory.mktemp("shared")
     async with Session(load_settings({"data_dir": str(folder / "data")}, {})) as session, upstream_of(session) as one:
         yield one
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shared_upstream(_shared_ledger: Upstream) -> Upstream:
+    """Run intake and decisions on one ledger for all tests of a module that ask for it.
+
+    Each of those tests uses ids of its own, and is marked `asyncio(loop_scope="module")`. While other tests run, the
+    module's event loop answers no PING, and the server may have closed its connections.
+    """
+    await wait_until_answering(_shared_ledger)
+    return _shared_ledger
 
 
 @pytest.fixture

@@ -53,6 +53,15 @@ class _RequestBroker(NatsBroker):
         self.config.connect(connection)
         return connection
 
+    async def stop(self, *error: Any) -> None:
+        """Stop; a connection that is lost is closed, because it cannot be drained."""
+        connection = self._connection
+        try:
+            await super().stop(*error)
+        except Error:
+            if connection is not None:
+                await connection.close()
+
 
 def make_broker(server: NatsServer, name: str) -> NatsBroker:
     """Return a broker that reconnects for ever. It does not log each message, which would halve its speed."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+
+import nats.errors
 
 from app.runtime.roles import running
 from app.runtime.session import Session
@@ -117,6 +119,19 @@ async def upstream_of(session: Session, *roles: str, history: bool = False) -> A
     """Run roles (intake and decisions, unless named) on a session's ledger, and yield an upstream beside them."""
     async with running(session, roles or ("intake", "decisions"), history=history):
         yield Upstream(session, await session.upstream("test"))
+
+
+async def wait_until_answering(upstream: Upstream) -> None:
+    """Wait until intake and decisions answer; a connection that was closed meanwhile is open again."""
+
+    async def answers() -> bool:
+        with suppress(nats.errors.Error, TimeoutError):
+            for subject in ("resolution.read.test.receipt", "resolution.decide.test.preview"):
+                await upstream.client.request(subject, b"{}", timeout=1)
+            return True
+        return False
+
+    assert await eventually(answers, bool)
 
 
 async def set_up_organisation(upstream: Upstream, policy: Document = FULL_POLICY) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 import nats.errors
 import pytest
 
+from app.runtime.roles import running
 from app.runtime.session import Session
+from config.settings import load_settings
 from tests.support.environment import ROOT, clean_environment
+from tests.support.nats_servers import Server
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_processes
 
@@ -60,3 +63,17 @@ async def test_requests_reach_the_other_decider_soon_after_one_hangs(session: Se
                 assert time.monotonic() - begun < LIMIT_SECONDS, "requests still go to the process that hangs"
             assert (await upstream.action())["outcome"] == "taken"
             await asyncio.to_thread(process.send_signal, signal.SIGCONT)
+
+
+@pytest.mark.integration
+async def test_services_stop_in_good_order_while_their_server_is_away(tmp_path: Path) -> None:
+    with Server(tmp_path / "server") as server:
+        settings = load_settings(
+            {"data_dir": str(tmp_path / "data"), "nats_url": server.url, "allow_lazy_fsync": True}, {}
+        )
+        async with Session(settings, creates=True) as session:
+            async with running(session, ("intake", "decisions", "projections")):
+                await asyncio.to_thread(server.stop, signal.SIGKILL)
+                while not session.client.is_reconnecting:  # noqa: ASYNC110 - nothing says so
+                    await asyncio.sleep(0.01)
+            assert (session.data_dir / "index" / "intake.sqlite").exists()
