@@ -40,10 +40,12 @@ def test_each_test_is_in_the_folder_of_a_part() -> None:
     assert {path.parent.name for path in MODULES} == FOLDERS
 
 
-@pytest.mark.parametrize("path", [*MODULES, *SUPPORT], ids=name_of)
-def test_tests_share_code_through_the_support_folder_alone(path: Path) -> None:
-    imported = {node.module for node in ast.walk(syntax_tree(path)) if isinstance(node, ast.ImportFrom) and node.module}
-    assert [name for name in imported if name.startswith("tests.") and not name.startswith("tests.support")] == []
+def test_tests_share_code_through_the_support_folder_alone() -> None:
+    for path in [*MODULES, *SUPPORT]:
+        nodes = ast.walk(syntax_tree(path))
+        imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        others = {name for name in imported if name.startswith("tests.") and not name.startswith("tests.support")}
+        assert others == set(), name_of(path)
 
 
 @pytest.mark.parametrize("path", SUPPORT, ids=name_of)
@@ -55,13 +57,14 @@ def test_each_helper_says_what_it_does(path: Path) -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("path", [*MODULES, *SUPPORT], ids=name_of)
-def test_a_long_sleep_has_a_reason(path: Path) -> None:
+@pytest.mark.parametrize("folder", sorted(FOLDERS | {"support"}))
+def test_a_long_sleep_has_a_reason(folder: str) -> None:
     """A sleep of more than a second carries a comment in its line; polling is quicker, and does not fail a slow machine."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for node in ast.walk(syntax_tree(path)):
+    calls = [(path, node) for path in (TESTS / folder).glob("*.py") for node in ast.walk(syntax_tree(path))]
+    for path, node in calls:
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sleep"):
             continue
         seconds = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else 0
         if isinstance(seconds, int | float) and seconds > LONGEST_SLEEP_SECONDS:
-            assert "#" in lines[node.lineno - 1], f"line {node.lineno}: {seconds} seconds"
+            line = path.read_text(encoding="utf-8").splitlines()[node.lineno - 1]
+            assert "#" in line, f"{name_of(path)}:{node.lineno}: {seconds} seconds"

@@ -13,6 +13,11 @@ ROOMS = ("domain", "ledger", "config", "projections", "consumers", "dashboard", 
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
+def modules_of(room: str) -> list[Path]:
+    """Return the modules of a room."""
+    return [path for path in MODULES if path.relative_to(ROOT).parts[0] == room]
+
+
 @cache
 def syntax_tree(path: Path) -> ast.Module:
     """Return a module's syntax tree; it is parsed once a test run, and callers leave it as it is."""

@@ -13,7 +13,7 @@ import pytest
 from app.cli import read_audit
 from tests.support.builders import event
 from tests.support.environment import ROOT, clean_environment
-from tests.support.source_code import MODULES, module_name, syntax_tree
+from tests.support.source_code import MODULES, ROOMS, module_name, modules_of, syntax_tree
 from tests.support.up_process import UpProcess
 
 UNIX_ONLY = {
@@ -77,18 +77,20 @@ def top_level(path: Path) -> Iterator[ast.stmt]:
         yield node
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_loads_nothing_that_windows_lacks(path: Path) -> None:
-    for node in top_level(path):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        assert not {name.split(".")[0] for name in names} & UNIX_ONLY, names
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_module_loads_nothing_that_windows_lacks(room: str) -> None:
+    for path in modules_of(room):
+        for node in top_level(path):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            assert not {name.split(".")[0] for name in names} & UNIX_ONLY, (module_name(path), names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_text_files_name_their_encoding(path: Path) -> None:
-    """Windows and some containers read and write another one where none is named."""
-    for node in ast.walk(syntax_tree(path)):
+@pytest.mark.parametrize("room", ROOMS)
+def test_text_files_name_their_encoding(room: str) -> None:
+    """Windows and some containers read and write another encoding where none is named."""
+    calls = [(path, node) for path in modules_of(room) for node in ast.walk(syntax_tree(path))]
+    for path, node in calls:
         if not isinstance(node, ast.Call):
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -96,7 +98,7 @@ def test_text_files_name_their_encoding(path: Path) -> None:
         of_path = called == "open" and isinstance(node.func, ast.Name | ast.Attribute) and set(values) & set("rwax")
         if called in ("read_text", "write_text") or (of_path and not set(values) & {"rb", "wb", "ab"}):
             locks = values == ["a"]  # an empty file, for its lock
-            assert locks or any(word.arg == "encoding" for word in node.keywords), f"line {node.lineno}"
+            assert locks or any(word.arg == "encoding" for word in node.keywords), f"{path}:{node.lineno}"
 
 
 @pytest.fixture(scope="module")
