@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from app.runtime.seal import seal_to_the_end
 from config import topology
 from consumers.seal.archive_service import LOCK, archive_log, archive_of
-from ledger.archive.bulk_hashing import CHUNK, DamagedFileError, event_leaf_hash, verify_ranges
 from ledger.archive.event_archive import Archive
+from ledger.archive.verification import CHUNK, DamagedFileError, event_leaf_hash, verify_ranges
 from ledger.errors import LedgerError
 from ledger.store.batches import in_batches
 from ledger.store.log import Draft, Log

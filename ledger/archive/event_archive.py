@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ledger.archive.bulk_hashing import CHUNK, event_leaf_hash
+from ledger.archive.verification import CHUNK, event_leaf_hash
 from ledger.errors import LedgerError
 from ledger.files import read_bounded, write_atomically
 from ledger.store.log import Recorded

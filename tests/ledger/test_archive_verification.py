@@ -7,9 +7,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.archive.bulk_hashing import event_leaf_hash
 from ledger.archive.event_archive import gap_marker
 from ledger.archive.parquet import parquet_bytes, read_batches
+from ledger.archive.verification import event_leaf_hash
 from ledger.store.log import Recorded
 from ledger.transparency.sealer import encode_entry
 
