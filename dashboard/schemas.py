@@ -57,15 +57,17 @@ class Report(BaseModel):
     lag_seconds: float = Field(0, ge=0)
 
 
-class CommandAnswer(BaseModel):
+class CommandAnswer(BaseModel, title="Said"):
     """The answer to a command or a check."""
 
+    __qualname__ = "Said"  # the schema's name in the OpenAPI document
     model_config = ConfigDict(extra="allow")
 
 
-class Caller(BaseModel):
+class Caller(BaseModel, title="Me"):
     """The caller, and the people that they may see; without ``people``, all."""
 
+    __qualname__ = "Me"  # the schema's name in the OpenAPI document
     name: str
     role: str
     person_id: str | None

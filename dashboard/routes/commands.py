@@ -56,9 +56,10 @@ class Amount(_CommandBody):
     currency: str = Field(pattern="^[A-Z]{3}$", examples=["GBP"])
 
 
-class PreviewBody(_CommandBody):
+class PreviewBody(_CommandBody, title="Preview"):
     """An action to try out; without an amount, the question for the amount that is available."""
 
+    __qualname__ = "Preview"  # the schema's name in the OpenAPI document
     kind: Kind
     amount: Amount | None = None
     agent_id: Id | None = Field(None, description="The agent who would act. Default: the token's own.")
@@ -69,9 +70,10 @@ class PreviewBody(_CommandBody):
     request_id: Id | None = Field(None, description="Accepted so that the body of an action fits; it is not used up.")
 
 
-class EscalationBody(_CommandBody):
+class EscalationBody(_CommandBody, title="Answer"):
     """The decision about a waiting escalation."""
 
+    __qualname__ = "Answer"  # the schema's name in the OpenAPI document
     operation: Literal["approve", "deny", "forward"]
     amount: Amount | None = Field(None, description="An amount below the requested one.")
     reason: Words | None = None
@@ -79,17 +81,19 @@ class EscalationBody(_CommandBody):
     request_id: Id | None = Field(None, description="Idempotency key: repeats get the first answer.")
 
 
-class FlagReview(_CommandBody):
+class FlagReview(_CommandBody, title="Review"):
     """A review of a flag; without a verdict, the start of a review, which reveals the names."""
 
+    __qualname__ = "Review"  # the schema's name in the OpenAPI document
     verdict: Literal["confirmed", "coached", "dismissed"] | None = None
     note: Words | None = None
     request_id: Id | None = None
 
 
-class LimitTrial(_CommandBody):
+class LimitTrial(_CommandBody, title="Try"):
     """Another limit: in shadow mode, or as a trial for randomly chosen teams."""
 
+    __qualname__ = "Try"  # the schema's name in the OpenAPI document
     mode: Literal["shadow", "trial"]
     role: Words
     kind: Kind
