@@ -83,8 +83,8 @@ class Briefs:
 
     async def _read[T](self, model: Projection, end: int, query: Callable[[sa.Connection], T]) -> T:
         """Query a view once it has reached this position."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            try:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
                 while True:
                     generation = storage.live_generation(self._folder, model)
                     if generation is not None:
@@ -92,9 +92,9 @@ class Briefs:
                         if found is not None:
                             return found
                     await asyncio.sleep(0.02)
-            except TimeoutError:
-                message = f"the view {model.name} is behind; see `resolution-ledger admin projections status`"
-                raise UnavailableError(message) from None
+        except TimeoutError:
+            message = f"the view {model.name} is behind; see `resolution-ledger admin projections status`"
+            raise UnavailableError(message) from None
 
     def _query[T](self, model: Projection, generation: int, end: int, query: Callable[[sa.Connection], T]) -> T | None:
         engine = storage.open_generation(self._folder, model, generation)

@@ -1,9 +1,14 @@
 """Briefs: the story, actions, promises and available amounts of a customer, read over NATS."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.runtime.session import Session
+from consumers.queries.briefs import Briefs
+from ledger.errors import UnavailableError
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
@@ -64,3 +69,11 @@ async def test_a_brief_without_a_known_agent_or_customer_is_an_error(session: Se
         new = await brief(upstream, agent_id="A-1", customer_id="C-new")
         assert (new["interactions"], new["actions"], new["promises"]) == ([], [], [])
         assert new["available"]["fix"] == gbp("100.00")  # the customer's cap
+
+
+async def test_a_brief_whose_view_stays_behind_is_unavailable_and_no_error_of_ours(
+    session: Session, tmp_path: Path
+) -> None:
+    briefs = Briefs(session.client, session.log, tmp_path / "no-views")
+    with pytest.raises(UnavailableError, match="casework is behind"):
+        await briefs.answer("crm", b'{"agent_id": "A-1", "customer_id": "C-1"}')
