@@ -39,6 +39,7 @@ from tests.support.organisations import BASIC_POLICY
 from tests.support.raw_nats import RawNats
 
 GROWTH_KIB = 50 * 1024
+_PROCESSES = {"up", "projections", "guard", "seal archive", "dashboard"}
 _TOGETHER = 200
 _CONNECTIONS = 16
 _ANSWER_SECONDS = 15.0
@@ -85,12 +86,10 @@ class Running:
         for pid in (self.process.pid, *parents.get(self.process.pid, [])):
             with suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if b"app" not in words:
+                if (name := _role_of(words)) is None:
                     continue
                 status = Path(f"/proc/{pid}/status").read_text()
-                memory = int(status.partition("VmRSS:")[2].split()[0])
-                name = b" ".join(word for word in words[3:] if not word.startswith(b"-"))
-                found[name.decode().split(" /")[0].split(" 127")[0]] = pid, memory
+                found[name] = pid, int(status.partition("VmRSS:")[2].split()[0])
         return found
 
     def stop(self) -> int:
@@ -101,6 +100,16 @@ class Running:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+
+def _role_of(words: list[bytes]) -> str | None:
+    """Return the role of a process of ours by its command line, e.g. ``guard``; ``None`` for another process."""
+    if b"up" in words:
+        return "up"
+    if not any(word.endswith(b"resolution_ledger/__main__.py") for word in words):
+        return None
+    roles = words[words.index(b"run") + 1 :]
+    return b" ".join(roles[: next(at for at, word in enumerate(roles) if word.startswith(b"-"))]).decode()
 
 
 class Fuzzer:
@@ -267,6 +276,8 @@ async def check(fuzzer: Fuzzer, before: dict[str, tuple[int, int]]) -> list[str]
     async with _operator(fuzzer) as client:
         wrong += await _is_accounted_for(fuzzer, client)
     after = fuzzer.up.processes()
+    if before.keys() != _PROCESSES:
+        wrong.append(f"the processes are {sorted(before)}, not {sorted(_PROCESSES)}")
     for name, (pid, memory) in before.items():
         found = after.get(name)
         if found is None or found[0] != pid:
