@@ -17,7 +17,7 @@ from consumers.intake.inbox_message import batch_in
 from consumers.intake.validation import Rejection, accept, check_new
 from consumers.rejections import RejectedEntry, id_token
 from ledger.errors import LedgerError, UnavailableError
-from ledger.store.batches import MAX_BATCH, in_batches
+from ledger.store.atomic_batches import MAX_BATCH, in_batches
 from ledger.store.cloudevents import canonical_form
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api

@@ -21,7 +21,7 @@ from benchmarks.ledgers import budget_of_actions, fact
 from benchmarks.reads import BudgetAggregate
 from benchmarks.rivals import ES_JETSTREAM, ES_SQLITE, RAW, Recorders, make_stream, raw_batch, raw_follow
 from config import topology
-from ledger.store.batches import in_batches
+from ledger.store.atomic_batches import in_batches
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
 from projections.engine import storage

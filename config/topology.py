@@ -32,7 +32,7 @@ REJECTED_SUBJECT = "rejected"
 
 MAX_EVENT_BYTES = 48 * 1024
 MAX_STORED_BYTES = 56 * 1024
-MAX_SEALED_BYTES = 62 * 1024
+MAX_ENCRYPTED_BYTES = 62 * 1024
 """The limit after encryption of personal fields, which makes an event a quarter longer."""
 INBOX = "INBOX"
 """The inbox that unknown sources share."""

@@ -69,8 +69,8 @@ class RejectedEntry(msgspec.Struct):
 def rejected_entry(rejection: Rejection, message: Message, key: Key) -> bytes:
     """Return the stored form of an entry; data and headers are encrypted with the key of the day."""
 
-    def sealed(raw: bytes, name: str) -> str:
-        return key.seal(msgspec.json.encode(base64.b64encode(raw).decode()), name)
+    def encrypted(raw: bytes, name: str) -> str:
+        return key.encrypt(msgspec.json.encode(base64.b64encode(raw).decode()), name)
 
     raw_subject = message.subject.encode("utf-8", "surrogateescape")
     readable = _bounded(message.subject)
@@ -80,13 +80,13 @@ def rejected_entry(rejection: Rejection, message: Message, key: Key) -> bytes:
         "field": _bounded(rejection.field),
         "message": _bounded(rejection.message),
         "headers": _shown(message.headers),
-        "data": sealed(message.data, message.name),
+        "data": encrypted(message.data, message.name),
         "received": time_text(message.received()),
     }
     if raw_subject != readable.encode():
         document["subject_bytes"] = base64.b64encode(raw_subject).decode()
     if message.raw_headers:
-        document["raw_headers"] = sealed(message.raw_headers, f"{message.name}\x00headers")
+        document["raw_headers"] = encrypted(message.raw_headers, f"{message.name}\x00headers")
     return msgspec.json.encode(document)
 
 

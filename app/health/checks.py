@@ -16,7 +16,7 @@ from app.runtime.projection_states import projection_states
 from app.runtime.sources import waiting_in_inboxes, without_own_inbox
 from app.runtime.views import open_generation
 from config import topology
-from consumers.privacy.field_encryption import sealed_texts
+from consumers.privacy.field_encryption import encrypted_texts
 from domain.managers import manager_rings
 from ledger.encryption.keyring import Keyring, key_ids
 from ledger.errors import LedgerError
@@ -143,10 +143,10 @@ async def _keys(session: Session) -> AsyncIterator[Check]:
     end = await session.log.last_position()
     positions = sorted({*range(1, min(end, _KEYS_OF_EVENTS) + 1), *range(max(1, end - _KEYS_OF_EVENTS), end + 1)})
     events = await asyncio.gather(*map(session.log.at, positions))
-    sealed = [text for one in events if one is not None for text in sealed_texts(one.data)]
+    encrypted = [text for one in events if one is not None for text in encrypted_texts(one.data)]
     bucket = await stream_config(session.client, topology.KEYS)
     keys = await Keyring.open(session.client)
-    lost = key_ids(sealed) if bucket is None else await keys.lost(sealed)
+    lost = key_ids(encrypted) if bucket is None else await keys.lost(encrypted)
     if lost:
         text = (
             f"{len(lost)} keys of {len(events)} checked events are missing without having been destroyed, or do not "

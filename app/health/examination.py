@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from app.health.check import Check, run_check
 from app.health.checks import checks_of
-from app.health.live_checks import history_mode, waiting_messages
+from app.health.inbox_checks import history_mode, waiting_messages
 from app.health.role_checks import REQUIRED, role_checks
 from app.runtime.announcement import announced_http_url
 from app.runtime.roles import has_archive_extra

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.document_file import DocumentFileError, read_document_file
-from app.importing.expressions import Group, MappingError, RowContext, ValueProblem
 from app.importing.mapping import ColumnMapping, build_mapping
+from app.importing.mapping_parts import Group, MappingError, RowContext, ValueProblem
 from app.publisher import Outcome, Outgoing
 from consumers.intake.validation import Rejection
 from domain.serialization import encode
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from app.document_file import DocumentFile
-    from app.importing.expressions import Row
     from app.importing.mapping import Emission
+    from app.importing.mapping_parts import Row
 
 
 class ImportFileError(ValueError):

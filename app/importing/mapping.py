@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, NamedTuple
 
-from app.importing.expressions import (
+from app.importing.mapping_fields import FieldReader, Pattern
+from app.importing.mapping_parts import (
     Condition,
     MappingError,
     Row,
@@ -26,7 +27,6 @@ from app.importing.expressions import (
     on_previous,
     on_sum,
 )
-from app.importing.mapping_fields import FieldReader, Pattern
 from domain.currencies import EXPONENTS
 from domain.events.facts import FACTS
 from domain.money import shown

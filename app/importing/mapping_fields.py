@@ -9,13 +9,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import re2
 
-from app.importing.expressions import MappingError
+from app.importing.mapping_parts import MappingError
 from domain.money import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from app.importing.expressions import Test
+    from app.importing.mapping_parts import Test
 
 _PATTERNS_AT_MOST, _PATTERN_CHARACTERS, _NAME_CHARACTERS = 100, 1_000, 40
 _PATTERNS = re2.Options()

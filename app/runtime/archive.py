@@ -12,7 +12,7 @@ from consumers.seal.archive_service import LOCK, archive_log, archive_of
 from ledger.archive.event_archive import Archive
 from ledger.archive.verification import CHUNK, DamagedFileError, event_leaf_hash, verify_ranges
 from ledger.errors import LedgerError
-from ledger.store.batches import in_batches
+from ledger.store.atomic_batches import in_batches
 from ledger.store.log import Draft, Log
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.event_differences import SealFinding

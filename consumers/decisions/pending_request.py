@@ -36,7 +36,7 @@ class PendingRequest:
     answer: Callable[[bytes], None]
     reply_subject: bytes = b""
     """The subject to which another decider may send the answer."""
-    sealed: bool = False
+    encrypted: bool = False
     refusal: RequestError | None = None
     """The answer, unless the request was answered before."""
     source: str = field(init=False)
@@ -101,7 +101,7 @@ def read_request(request: PendingRequest, now: datetime, seen_position: int, *, 
     if wanted is None:
         message = f"there is no request {request.operation!r}; there are {', '.join(COMMANDS)}"
         raise RequestError("unknown_operation", message)
-    command, sha256, refusal = read_form(wanted, request.body, sealed=request.sealed)
+    command, sha256, refusal = read_form(wanted, request.body, encrypted=request.encrypted)
     request.refusal = request.refusal or refusal
     request.now = now
     try:

@@ -25,7 +25,7 @@ from domain.commands import Preview, RequestError
 from domain.events.decisions import ActionHeld, ActionTaken
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
-from ledger.store.batches import MAX_BATCH
+from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.role_status import Heartbeat
 from ledger.store.subject_tokens import token_of_source
 
@@ -110,16 +110,16 @@ class DecisionPipeline:
         *,
         reply_subject: bytes = b"",
         here: bool = False,
-        sealed: bool = False,
+        encrypted: bool = False,
         refusal: RequestError | None = None,
     ) -> None:
         """Submit a request. ``answer`` is called once with JSON, by this decider or by the owner of the holder.
 
         ``token`` names the source. ``here``: another decider forwarded the request, so it must be decided here. A
-        request with a ``refusal`` gets its first answer if it has one, otherwise the refusal. ``sealed``: see
+        request with a ``refusal`` gets its first answer if it has one, otherwise the refusal. ``encrypted``: see
         ``read_form``.
         """
-        request = PendingRequest(token, operation, body, answer, reply_subject, sealed=sealed, refusal=refusal)
+        request = PendingRequest(token, operation, body, answer, reply_subject, encrypted=encrypted, refusal=refusal)
         try:
             command = read_request(request, self._receive_time(), self._state.position, history=self._history)
         except RequestError as error:

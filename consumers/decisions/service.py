@@ -17,14 +17,14 @@ import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.decisions.membership import Membership
 from consumers.decisions.pending_request import holder_in
 from consumers.decisions.pipeline import DecisionPipeline
 from consumers.decisions.state.follower import DecisionState
 from consumers.decisions.timers import Timers
-from consumers.privacy.field_encryption import may_have_note, seal_request
+from consumers.privacy.field_encryption import encrypt_request, may_have_note
 from consumers.runtime.broker import answered, error_answer, make_broker
-from consumers.runtime.request_form import lost_by_sealing
+from consumers.runtime.membership import Membership
+from consumers.runtime.request_form import lost_by_encryption
 from consumers.runtime.source_tokens import refuse_foreign
 from domain.serialization import encode, plain
 from ledger.background_service import RoleService, restarting
@@ -159,18 +159,18 @@ class DecisionService(RoleService):
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         give = partial(_settle, answer)
         if may_have_note(body) or operation == "flag":
-            await self._submit_sealed(source, operation, body, give)
+            await self._submit_encrypted(source, operation, body, give)
         else:
             self.pipeline.submit(source, operation, body, give)
         return await answer
 
-    async def _submit_sealed(
+    async def _submit_encrypted(
         self, source: str, operation: str, body: bytes, give: Callable[[bytes], None], reply: bytes = b""
     ) -> None:
-        """Seal the personal text of a request before it is submitted, so that it is never recorded unsealed."""
-        sealed = await seal_request(self._keys, source, body)
-        refusal = lost_by_sealing(body)
-        self.pipeline.submit(source, operation, sealed, give, reply_subject=reply, sealed=True, refusal=refusal)
+        """Encrypt the personal text of a request before it is submitted, so that it is never recorded unencrypted."""
+        encrypted = await encrypt_request(self._keys, source, body)
+        refusal = lost_by_encryption(body)
+        self.pipeline.submit(source, operation, encrypted, give, reply_subject=reply, encrypted=True, refusal=refusal)
 
     def _on_members(self, has_others: bool) -> None:
         self.pipeline.forward = self._forward if has_others else None
@@ -198,7 +198,7 @@ class DecisionService(RoleService):
 
     async def _take_with_note(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
         try:
-            await self._submit_sealed(source, operation, body, partial(self._reply, reply), reply)
+            await self._submit_encrypted(source, operation, body, partial(self._reply, reply), reply)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
@@ -206,7 +206,7 @@ class DecisionService(RoleService):
         reply = reply or header_of(headers, _ANSWER_TO) or b""
         try:
             _, _, _, source, operation = subject.decode().split(".")
-            self.pipeline.submit(source, operation, body, partial(self._reply, reply), here=True, sealed=True)
+            self.pipeline.submit(source, operation, body, partial(self._reply, reply), here=True, encrypted=True)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
@@ -239,7 +239,9 @@ class DecisionService(RoleService):
         except (nats.errors.Error, TimeoutError):
             self._members.remove(owner)
             give = request.finish_encoded
-            self.pipeline.submit(request.token, request.operation, request.body, give, here=True, sealed=request.sealed)
+            self.pipeline.submit(
+                request.token, request.operation, request.body, give, here=True, encrypted=request.encrypted
+            )
         else:
             request.finish_encoded(answer)
 

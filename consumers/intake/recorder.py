@@ -12,11 +12,11 @@ from config import topology
 from consumers.intake.inbox_message import events_in
 from consumers.intake.places import EventPlaces
 from consumers.intake.validation import Accepted, Rejection, accept, check_correction, mismatch
-from consumers.privacy.field_encryption import seal_correction, seal_facts, sealed_texts
+from consumers.privacy.field_encryption import encrypt_correction, encrypt_facts, encrypted_texts
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
 from consumers.runtime.source_tokens import read_token
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
-from ledger.store.batches import in_batches
+from ledger.store.atomic_batches import in_batches
 from ledger.store.cloudevents import content_hash, event_key, same_event, stored_decoder, with_corrects
 from ledger.store.content_modes import claimed_id
 from ledger.store.event_id_index import EventIdEntry, EventIdIndex
@@ -146,7 +146,7 @@ class Intake:
             if fact.by_old_token and self._index.sources_with_token(fact.token) != [fact.source]:
                 refused.append((mismatch(message.token, fact.source), message))
                 continue
-            if len(fact.json) > topology.MAX_SEALED_BYTES:
+            if len(fact.json) > topology.MAX_ENCRYPTED_BYTES:
                 text = "with its personal data encrypted the event is too large; send less of it"
                 refused.append((Rejection("too_large", "data", text), message))
                 continue
@@ -176,7 +176,7 @@ class Intake:
         """Return the facts with their personal data encrypted."""
         if not any(fact.personal for fact, _ in accepted):
             return accepted
-        facts = await seal_facts(self._keys, [fact for fact, _ in accepted])
+        facts = await encrypt_facts(self._keys, [fact for fact, _ in accepted])
         return [(fact, message) for fact, (_, message) in zip(facts, accepted, strict=True)]
 
     async def _is_same(self, fact: Accepted, entry: EventIdEntry, first: Mapping[bytes, Accepted]) -> bool:
@@ -192,7 +192,7 @@ class Intake:
             if stored is None or stored_decoder.decode(stored.data).type != fact.type:
                 return False
             known = stored.data
-            if await self._keys.has_destroyed_key(sealed_texts(known)):
+            if await self._keys.has_destroyed_key(encrypted_texts(known)):
                 return True  # the person was forgotten, so nothing is left to compare
         return same_event(await self._keys.decrypt_fields(known), await self._keys.decrypt_fields(fact.json))
 
@@ -208,7 +208,7 @@ class Intake:
             raise LostEventsError("a fact that was recorded is gone", found.position)
         if (rejection := check_correction(correction, original.data)) is not None:
             return rejection
-        fact = await seal_correction(self._keys, fact, original.data)
+        fact = await encrypt_correction(self._keys, fact, original.data)
         await self._append([fact._replace(json=with_corrects(fact.json, found.position))])
         return None
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.decisions.membership import INTAKES, Membership
 from consumers.intake.inbox_message import Message, events_in
 from consumers.intake.receipts import Receipts
 from consumers.intake.recorder import Intake
@@ -20,6 +19,7 @@ from consumers.intake.worker import InboxSettings, IntakeWorker
 from consumers.privacy.erasure import forget_again
 from consumers.rejections import rejected_owner
 from consumers.runtime.broker import answered, make_broker
+from consumers.runtime.membership import INTAKES, Membership
 from domain.serialization import encode
 from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring

@@ -54,7 +54,7 @@ def owner_of(fields: Mapping[str, object], source: str) -> str:
     return f"source:{source}"
 
 
-async def seal_facts(keys: Keyring, facts: Sequence[Accepted]) -> list[Accepted]:
+async def encrypt_facts(keys: Keyring, facts: Sequence[Accepted]) -> list[Accepted]:
     """Return the facts with their personal data encrypted, and with the content hash of that form."""
     events = [_fields.decode(fact.json) if fact.personal else None for fact in facts]
     data = [_fields.decode(event["data"]) if event is not None else {} for event in events]
@@ -64,41 +64,41 @@ async def seal_facts(keys: Keyring, facts: Sequence[Accepted]) -> list[Accepted]
     ]
     known = await keys.ensure({owner for owner in owners if owner})
     return [
-        fact if event is None else _sealed(fact, event, fields, known[owner])
+        fact if event is None else _encrypted(fact, event, fields, known[owner])
         for fact, event, fields, owner in zip(facts, events, data, owners, strict=True)
     ]
 
 
-def _sealed(fact: Accepted, event: dict[str, msgspec.Raw], fields: dict[str, msgspec.Raw], key: Key) -> Accepted:
-    event["data"] = _raw(sealed_fields(fields, FACTS[fact.type], key, f"{fact.source}\x00{fact.id}"))
+def _encrypted(fact: Accepted, event: dict[str, msgspec.Raw], fields: dict[str, msgspec.Raw], key: Key) -> Accepted:
+    event["data"] = _raw(encrypted_fields(fields, FACTS[fact.type], key, f"{fact.source}\x00{fact.id}"))
     if fact.corrects is None:  # the key of a correction is known only with its original
-        _seal_attributes(event, key)
+        _encrypt_attributes(event, key)
     json = _encoder.encode(event)
     return fact._replace(json=json, content=content_hash(json))
 
 
-def _seal_attributes(event: dict[str, msgspec.Raw], key: Key) -> None:
+def _encrypt_attributes(event: dict[str, msgspec.Raw], key: Key) -> None:
     """Encrypt the personal attributes of an event."""
     if _OPEN.issuperset(event):
         return
     named = (msgspec.json.decode(event[name], type=str) for name in ("source", "id"))
     context = "\x00".join(named)
     for name in event.keys() - _OPEN:
-        event[name] = _raw(key.seal(bytes(event[name]), f"{context}\x00\x00{name}"))
+        event[name] = _raw(key.encrypt(bytes(event[name]), f"{context}\x00\x00{name}"))
 
 
-def sealed_fields(
+def encrypted_fields(
     fields: Mapping[str, msgspec.Raw], cls: type[msgspec.Struct], key: Key, context: str
 ) -> dict[str, object]:
     """Return fields with the personal ones encrypted; null stays null."""
     keep = _open_fields(cls)
     return {
-        name: value if name in keep or bytes(value) == b"null" else key.seal(bytes(value), f"{context}\x00{name}")
+        name: value if name in keep or bytes(value) == b"null" else key.encrypt(bytes(value), f"{context}\x00{name}")
         for name, value in fields.items()
     }
 
 
-async def seal_correction(keys: Keyring, fact: Accepted, original: bytes) -> Accepted:
+async def encrypt_correction(keys: Keyring, fact: Accepted, original: bytes) -> Accepted:
     """Return a correction with its personal data encrypted.
 
     ``original`` is the stored fact that it corrects; its type tells the personal fields of the corrected data. The
@@ -112,14 +112,14 @@ async def seal_correction(keys: Keyring, fact: Accepted, original: bytes) -> Acc
     owner = owner_of(_fields.decode(stored.data) if inner is None else inner, fact.source)
     key = (await keys.ensure([owner]))[owner]
     if inner is not None:
-        outer["data"] = _raw(sealed_fields(inner, FACTS[stored.type], key, f"{fact.source}\x00{fact.id}\x00data"))
+        outer["data"] = _raw(encrypted_fields(inner, FACTS[stored.type], key, f"{fact.source}\x00{fact.id}\x00data"))
         event["data"] = _raw(outer)
-    _seal_attributes(event, key)
+    _encrypt_attributes(event, key)
     json = _encoder.encode(event)
     return fact._replace(json=json, content=content_hash(json))
 
 
-def sealed_texts(stored: bytes) -> list[bytes]:
+def encrypted_texts(stored: bytes) -> list[bytes]:
     """Return the encrypted values of a stored event: those at the places of personal data.
 
     Values elsewhere may look encrypted, because senders choose ids.
@@ -150,7 +150,7 @@ def may_have_note(body: bytes) -> bool:
     return _NOTE in body or _ESCAPED in body
 
 
-async def seal_request(keys: Keyring, token: str, body: bytes) -> bytes:
+async def encrypt_request(keys: Keyring, token: str, body: bytes) -> bytes:
     """Return a request with its note or text encrypted; unchanged where it has none or is invalid."""
     source = read_token(token).source
     try:
@@ -169,7 +169,7 @@ async def seal_request(keys: Keyring, token: str, body: bytes) -> bytes:
     except (msgspec.MsgspecError, UnicodeError):  # the later check of the request reports the fault
         return body
     fields["note_hash"] = _raw(found[_NOTES].hash_of(normal_form(note)))
-    fields[name] = _raw(key.seal(_encoder.encode(note), f"{source}\x00{request_id}\x00{name}"))
+    fields[name] = _raw(key.encrypt(_encoder.encode(note), f"{source}\x00{request_id}\x00{name}"))
     return _encoder.encode(fields)
 
 

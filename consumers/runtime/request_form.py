@@ -37,11 +37,11 @@ class Form[T: msgspec.Struct](NamedTuple):
 
 
 def read_form[T: msgspec.Struct](
-    wanted: RequestClass[T], body: bytes, *, sealed: bool = False, most: int = topology.MAX_EVENT_BYTES
+    wanted: RequestClass[T], body: bytes, *, encrypted: bool = False, most: int = topology.MAX_EVENT_BYTES
 ) -> Form[T]:
     """Return the request in a JSON text of at most ``most`` bytes.
 
-    ``sealed``: the ledger has encrypted the personal text and may have added fields.
+    ``encrypted``: the ledger has encrypted the personal text and may have added fields.
 
     Raises:
         RequestError: no version of the ledger accepts it.
@@ -52,7 +52,7 @@ def read_form[T: msgspec.Struct](
         raise RequestError("too_large", message)
     parsed = _parsed(body)
     cls = _class_of(wanted, parsed.value)
-    refusal = _form_fault(cls, parsed, body, sealed=sealed)
+    refusal = _form_fault(cls, parsed, body, encrypted=encrypted)
     try:
         request = decode(cls, body, at="")
     except FieldError as error:
@@ -74,7 +74,7 @@ def read_query[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
     return form.request
 
 
-def lost_by_sealing(body: bytes) -> RequestError | None:
+def lost_by_encryption(body: bytes) -> RequestError | None:
     """Return the refusal of a request that encryption would hide: a repeated field, or a field of the ledger's own.
 
     ``read_form`` refuses text that is no request at all.
@@ -110,9 +110,9 @@ def _class_of[T: msgspec.Struct](wanted: RequestClass[T], value: JsonObject) -> 
     raise RequestError("invalid", f"operation must be one of {', '.join(wanted)}", "operation")
 
 
-def _form_fault(cls: type[msgspec.Struct], parsed: Parsed, body: bytes, *, sealed: bool) -> RequestError | None:
+def _form_fault(cls: type[msgspec.Struct], parsed: Parsed, body: bytes, *, encrypted: bool) -> RequestError | None:
     try:
-        check_fields(parsed.value, cls, LEDGERS_OWN if sealed else frozenset())
+        check_fields(parsed.value, cls, LEDGERS_OWN if encrypted else frozenset())
     except RequestError as refusal:
         return refusal
     return _repeated(parsed, body)

@@ -1,1 +1,1 @@
-"""The roles `seal` and `archive`."""
+"""The roles `encrypt` and `archive`."""

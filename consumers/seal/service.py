@@ -1,4 +1,4 @@
-"""The role `seal`: seals new events, signs at least once a second, and checks random sealed positions."""
+"""The role `encrypt`: seals new events, signs at least once a second, and checks random sealed positions."""
 
 from __future__ import annotations
 

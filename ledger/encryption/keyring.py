@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.errors import ConflictError, LedgerError, jetstream_error
-from ledger.store.batches import MAX_BATCH
+from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.cloudevents import time_text
 from ledger.store.json_text import JsonObject
 from ledger.store.log import Draft, Log
@@ -66,16 +66,16 @@ class Key:
         self._aes = AESGCM(_derived(secret, b"encrypt"))
         self._nonce, self._hash = _derived(secret, b"nonce"), _derived(secret, b"hash")
 
-    def seal(self, plain: bytes, context: str) -> str:
+    def encrypt(self, plain: bytes, context: str) -> str:
         """Return the stored form of a field's JSON; ``context`` is the event's source and id with the field's name."""
         encoded_context = context.encode()
         nonce = hmac.digest(self._nonce, len(encoded_context).to_bytes(4) + encoded_context + plain, "sha256")[
             :_NONCE_BYTES
         ]
-        sealed = nonce + self._aes.encrypt(nonce, plain, self.id.encode())
-        if len(sealed) > _LONG_BYTES:
-            return f"sealed:2:{self.id}:{base64.b85encode(sealed).decode()}"
-        return f"sealed:1:{self.id}:{base64.b64encode(sealed).decode()}"
+        ciphertext = nonce + self._aes.encrypt(nonce, plain, self.id.encode())
+        if len(ciphertext) > _LONG_BYTES:
+            return f"sealed:2:{self.id}:{base64.b85encode(ciphertext).decode()}"
+        return f"sealed:1:{self.id}:{base64.b64encode(ciphertext).decode()}"
 
     def hash_of(self, text: str) -> str:
         """Return a keyed hash (32 hex digits): equal for equal texts, and useless for guessing a text."""

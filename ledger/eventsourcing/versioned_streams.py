@@ -18,7 +18,7 @@ from ledger.errors import ConflictError, UnavailableError
 from ledger.eventsourcing.message_codec import is_out_of_order, originator_token, to_message, to_notification, to_stored
 from ledger.eventsourcing.stream_cache import CachedEvents, StreamCache, StreamTail
 from ledger.nats.client import PENDING_BYTES
-from ledger.store.batches import MAX_BATCH
+from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.log import Draft, Log
 from ledger.store.streams import ensure_stream
 

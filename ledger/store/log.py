@@ -26,7 +26,7 @@ from ledger.errors import (
 )
 from ledger.nats.client import frame, status_of
 from ledger.nats.request_reply import RequestReply, header_of, resolve_with
-from ledger.store.batches import MAX_BATCH
+from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.cloudevents import parse_time, time_text
 from ledger.store.server_time import ServerTime, utc_now
 from ledger.store.streams import js_api

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.runtime.session import Session
 from config import topology
 from config.settings import load_settings
-from consumers.privacy.field_encryption import sealed_texts
+from consumers.privacy.field_encryption import encrypted_texts
 from domain.managers import manager_rings
 from ledger.encryption.keyring import Keyring, owner_token
 from ledger.store.streams import js_api
@@ -196,4 +196,4 @@ def test_rings_are_those_found_by_walking(manager_of: dict[str, str | None]) -> 
     "stored", [b"", b"\xff", b"{}", b"[]", b'{"data": 1, "type": "x"}', b'{"data": {}, "type": 1}', b"[" * 60_000]
 )
 def test_a_damaged_event_has_no_sealed_texts(stored: bytes) -> None:
-    assert sealed_texts(stored) == []
+    assert encrypted_texts(stored) == []

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.document_file import MOST_LEVELS, DocumentFileError, read_document
-from app.importing.expressions import Group, MappingError, RowContext
 from app.importing.importer import load_mapping
 from app.importing.mapping import build_mapping
+from app.importing.mapping_parts import Group, MappingError, RowContext
 from app.policy_file import check_policy_file, shipped_policies
 from config.settings import SettingsError, load_settings
 from domain.policy.document import DocumentError, check_document, read_json

@@ -187,7 +187,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.health.role_checks.HANGS_SECONDS", 6.0)
     monkeypatch.setattr("ledger.store.role_status.HANGS_SECONDS", 6.0)
     monkeypatch.setattr("app.health.role_checks._WAITS_SECONDS", 1.0)
-    monkeypatch.setattr("app.health.live_checks._STUCK_SECONDS", 1.0)
+    monkeypatch.setattr("app.health.inbox_checks._STUCK_SECONDS", 1.0)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -156,7 +156,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept requests like versions before these checks."""
     monkeypatch.setattr(request_form, "_form_fault", lambda *_parts, **_sealed: None)
     monkeypatch.setattr(request_form, "_refusal_of", lambda _request: None)
-    monkeypatch.setattr(service, "lost_by_sealing", lambda _body: None)
+    monkeypatch.setattr(service, "lost_by_encryption", lambda _body: None)
 
 
 async def test_requests_that_earlier_versions_accepted_keep_their_first_answers(session: Session) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.importing.expressions import MappingError
 from app.importing.importer import ImportFileError, import_events, load_mapping
+from app.importing.mapping_parts import MappingError
 from app.publisher import Outcome
 from tests.support.documents import Document
 from tests.support.environment import DATA

@@ -218,8 +218,8 @@ async def test_keys_made_since_stay_though_a_clock_ahead_had_recorded_before(ses
 
 def test_a_sealed_text_is_the_same_for_the_same_event_alone() -> None:
     key = Key("0" * 32 + ".1", b"k" * 32)
-    assert key.seal(b'"x"', "crm\0e-1\0comment") == key.seal(b'"x"', "crm\0e-1\0comment")
-    assert key.seal(b'"x"', "crm\0e-1\0comment") != key.seal(b'"x"', "crm\0e-2\0comment")
+    assert key.encrypt(b'"x"', "crm\0e-1\0comment") == key.encrypt(b'"x"', "crm\0e-1\0comment")
+    assert key.encrypt(b'"x"', "crm\0e-1\0comment") != key.encrypt(b'"x"', "crm\0e-2\0comment")
 
 
 def test_commands_forget_hold_and_keys(command: CommandLine, tmp_path: Path) -> None:

@@ -386,7 +386,7 @@ BOUNDARIES = [
     ),
     B(
         "requests with a note",
-        "consumers.decisions.service.seal_request",
+        "consumers.decisions.service.encrypt_request",
         DECISIONS,
         asks("resolution.decide.crm.action", request_id="n", note="a note", amount=gbp("1.00"), **PREVIEW),
         decides,
@@ -400,10 +400,10 @@ BOUNDARIES = [
         ),
         decides,
     ),
-    B("other deciders", "consumers.decisions.membership.Membership._on_heartbeat", DECISIONS, lives, decides),
+    B("other deciders", "consumers.runtime.membership.Membership._on_heartbeat", DECISIONS, lives, decides),
     B(
         "saying to be there",
-        "consumers.decisions.membership.Membership._send_heartbeat",
+        "consumers.runtime.membership.Membership._send_heartbeat",
         DECISIONS,
         nothing,
         decides,

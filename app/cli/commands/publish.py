@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.main import CommandFinding, cli, command
-from app.importing.expressions import MappingError
 from app.importing.importer import ImportFileError, import_events, load_mapping
+from app.importing.mapping_parts import MappingError
 from app.output import counting_progress, print_json, print_table
 from app.publisher import Outcome, Outgoing, Publisher, dry_run, publish_all, read_lines
 from app.runtime.roles import ensure_roles
