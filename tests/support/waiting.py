@@ -68,11 +68,11 @@ async def wait_for_intake(session: Session) -> None:
 
 
 async def wait_for_processes(session: Session, role: str, number: int) -> None:
-    """Wait until so many processes with a role answer for their status: each names its instance."""
+    """Wait until so many processes with a role have started: each answers for its status and names its instance."""
 
     async def instances() -> set[str]:
         answers = await ask_roles(session.client, topology.ROLES_SUBJECT, {role: 0.5})
-        return {status.instance for status in answers[role].statuses}
+        return {status.instance for status in answers[role].statuses if not status.starting}
 
     await eventually(instances, lambda found: len(found) >= number, timeout_seconds=60, every_seconds=0.1)
 
