@@ -81,9 +81,9 @@ class Outcome:
 class Publisher:
     """Publishes events, and waits until the intake has handled each of them."""
 
-    def __init__(self, session: Session, door: Log, outcome: Outcome, progressed: Callable[[int], None]) -> None:
+    def __init__(self, session: Session, inbox_log: Log, outcome: Outcome, progressed: Callable[[int], None]) -> None:
         self._session = session
-        self._inbox = door
+        self._inbox = inbox_log
         self._progressed = progressed
         self._waiting: list[Outgoing] = []
         self._sent: dict[str, list[Outgoing]] = defaultdict(list)
@@ -95,8 +95,8 @@ class Publisher:
     @classmethod
     async def open(cls, session: Session, outcome: Outcome, progressed: Callable[[int], None]) -> Publisher:
         """Return a publisher; it knows the log's end at its start, to tell new events from duplicates."""
-        door = await Log.unstamped(await session.connection("publisher"), topology.IMPORT)
-        publisher = cls(session, door, outcome, progressed)
+        inbox_log = await Log.unstamped(await session.connection("publisher"), topology.IMPORT)
+        publisher = cls(session, inbox_log, outcome, progressed)
         publisher._first_position = await session.log.last_position()
         publisher._first_rejected = await session.rejected.last_position()
         return publisher

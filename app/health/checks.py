@@ -84,12 +84,12 @@ async def _recorded_times(session: Session) -> AsyncIterator[Check]:
 
 
 async def _directory(session: Session) -> AsyncIterator[Check]:
-    twin = session.copy_source
-    if twin is None:
+    original = session.copy_source
+    if original is None:
         yield Check("data directory", str(session.data_dir))
         return
     text = (
-        f"{session.data_dir} was copied from {twin}, which still exists: both record under one name and seal with "
+        f"{session.data_dir} was copied from {original}, which still exists: both record under one name and seal with "
         "one key. Keep the right one, compare them with `audit verify --checkpoint`, and delete the other"
     )
     yield Check("data directory", text, ok=False)

@@ -175,12 +175,12 @@ async def _server_stores(session: Session) -> dict[str, tuple[int, int]]:
     """Return used and allowed bytes in the store of each server, if our account may ask for them."""
     client, answers = session.client, list[bytes]()
     inbox = client.new_inbox()
-    door = await client.subscribe_raw(inbox, lambda _subject, _reply, _headers, body: answers.append(body))
+    subscription = await client.subscribe_raw(inbox, lambda _subject, _reply, _headers, body: answers.append(body))
     try:
         client.send(frame(b"$SYS.REQ.SERVER.PING.VARZ", b"", inbox.encode()))
         await asyncio.sleep(_SERVERS_SECONDS)
     finally:
-        await client.unsubscribe_raw(door)
+        await client.unsubscribe_raw(subscription)
     stores: dict[str, tuple[int, int]] = {}
     for answer in answers:
         with suppress(KeyError, TypeError, ValueError):  # not a server's answer, or no JetStream

@@ -132,11 +132,11 @@ async def restore(session: Session, folder: Path, trusted: Sequence[Verifier], p
     if not checkpoint.signed_by(trusted or known):
         raise LedgerError("the archive's checkpoint is signed by no key that you trust")
     _check_root(archive, checkpoint.size, checkpoint.root)
-    door = await Log.unstamped(session.client, topology.LEDGER)
+    log = await Log.unstamped(session.client, topology.LEDGER)
     expected = 1
     for batch in archive.batches(last=checkpoint.size):
         for some in in_batches(batch, lambda event: len(event.data)):
-            first = await door.append([Draft(event.subject, event.data) for event in some])
+            first = await log.append([Draft(event.subject, event.data) for event in some])
             if first != some[0].position or some[0].position != expected:
                 raise LedgerError(f"position {some[0].position} became {first}: another process writes to this log")
             expected = some[-1].position + 1

@@ -134,18 +134,18 @@ async def running(
             stack.push_async_callback(watch.stop)
             await watch.start()
             services.append(watch)
-        doors = {
+        responders = {
             role: StatusResponder(session.client, topology.ROLES_SUBJECT, role, session.data_dir) for role in roles
         }
-        for door in doors.values():
-            stack.push_async_callback(door.stop)
-            await door.start()
-        for role, door in doors.items():
+        for responder in responders.values():
+            stack.push_async_callback(responder.stop)
+            await responder.start()
+        for role, responder in responders.items():
             service = await create_service(session, role, history=history, where=where)
             stack.push_async_callback(service.stop)
             await service.start()
             services.append(service)
-            door.open(service)
+            responder.open(service)
         gc.freeze()  # objects from the start live on: the collector need not scan them
         yield services
 

@@ -131,7 +131,7 @@ def _casework(connection: sa.Connection, request: BriefRequest) -> _BriefCase:
         if not rows:
             raise RequestError("unknown_interaction", "no event of this interaction is recorded", "interaction_id")
         customer_id = rows[0]["customer_id"]
-    household = casework.household_of(connection, customer_id) if customer_id is not None else []
+    household = casework.customer_group_of(connection, customer_id) if customer_id is not None else []
     if household:
         interactions = casework.read_interactions(connection, household)[:_INTERACTIONS_AT_MOST]
         of_case: sa.ColumnElement[bool] = casework.actions.c.customer_id.in_(household)

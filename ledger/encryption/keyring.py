@@ -139,8 +139,8 @@ def _can_decrypt(key_id: str, field: re.Match[bytes], entry: KeyEntry) -> bool:
 class Keyring:
     """The keys of the ledger. Without ``watch``, cached keys may have been destroyed by another process."""
 
-    def __init__(self, door: Log) -> None:
-        self._log = door
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._current: dict[str, Key] = {}
         self._by_id: dict[str, Key | None] = {}
         self._first_number = 0

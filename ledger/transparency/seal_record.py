@@ -53,9 +53,9 @@ class SealTrace(NamedTuple):
 class SealRecord:
     """Reads and writes the server's record of the seal."""
 
-    def __init__(self, door: Log) -> None:
+    def __init__(self, log: Log) -> None:
         """Use ``open``."""
-        self._log = door
+        self._log = log
         self._recorded_at = float("-inf")
         self._unrecorded: Checkpoint | None = None
 

@@ -337,7 +337,7 @@ _SHOWN: dict[type, dict[str, str]] = {
 }
 
 
-def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
+def customer_group_of(connection: sa.Connection, customer_id: str) -> list[str]:
     """Return the customer and all customers linked with them, directly or over others."""
     return _connected(connection, customer_id)
 

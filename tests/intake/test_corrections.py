@@ -88,7 +88,7 @@ async def test_live_views_equal_rebuilt_ones_after_corrections(upstream: Upstrea
 
     async def shown() -> Any:
         return (
-            (await read_view(session, "casework", lambda c: casework.household_of(c, "C-1"))).result,
+            (await read_view(session, "casework", lambda c: casework.customer_group_of(c, "C-1"))).result,
             await interaction(session),
             (await read_view(session, "audit_trail", read_trail)).result,
         )

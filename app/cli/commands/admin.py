@@ -126,9 +126,9 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
     async with Session(settings, reads_only=True) as session:
         entries = await _entries(session)
         chosen = [number for number in entries if everything or number in numbers]
-        door = await Log.unstamped(session.client, topology.INBOX)
+        inbox_log = await Log.unstamped(session.client, topology.INBOX)
         for number in chosen:
-            await door.append([_draft(entries[number])])
+            await inbox_log.append([_draft(entries[number])])
             body = {"seq": number, "no_erase": True}
             await js_api(session.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", body)
     text = f"{len(chosen)} put back into their inbox; see `admin rejected list` for repeated rejections"
