@@ -23,7 +23,8 @@ $(VENV)/.current: requirements.txt pyproject.toml
 	@touch $@
 
 demo: setup  ## the main job: an organisation's ninety days, a manager's summary, and the page (where somebody watches)
-	@$(BIN)/resolution-ledger demo --data-dir $(DATA) $$(test -t 1 || echo --no-serve)
+	@if test -t 1; then $(BIN)/resolution-ledger demo --data-dir $(DATA); \
+	else $(BIN)/resolution-ledger demo --data-dir $(DATA) --no-serve; fi
 
 run: setup  ## run everything here until Ctrl-C
 	@$(BIN)/resolution-ledger up

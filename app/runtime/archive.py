@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from app.runtime.seal import seal_to_the_end
 from config import topology
 from consumers.seal.archive_service import LOCK, archive_log, archive_of
-from ledger.archive.event_archive import Archive
+from ledger.archive.event_archive import Archive, gap_marker
 from ledger.archive.verification import CHUNK, DamagedFileError, event_leaf_hash, verify_ranges
 from ledger.errors import LedgerError
 from ledger.store.atomic_batches import in_batches
-from ledger.store.log import Draft, Log
+from ledger.store.cloudevents import stored_decoder
+from ledger.store.log import Draft, Log, Recorded
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.merkle import root_of
 from ledger.transparency.seal_record import SealRecord
-from ledger.transparency.sealer import SealFolder, seal_folder
+from ledger.transparency.seal_sample import checked_entries
+from ledger.transparency.sealer import SealFolder, decode_entry, seal_folder
 from ledger.transparency.signed_notes import NoteError, Verifier, read_checkpoint
-from ledger.transparency.tiles import MissingTileError
+from ledger.transparency.tiles import WIDTH, MissingTileError
 from ledger.transparency.verification import CompactRange
 from projections.engine.storage import claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from app.runtime.session import Session
     from domain.serialization import JsonObject
-    from ledger.store.log import Recorded
+    from ledger.transparency.signed_notes import Checkpoint
 
 type Progressed = Callable[[int, int], None]
 
@@ -110,10 +113,11 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
 async def restore(session: Session, folder: Path, trusted: Sequence[Verifier], progressed: Progressed) -> JsonObject:
     """Fill an empty log from an archive, and prove that it equals the sealed log.
 
-    Every event keeps its position. An event that was lost before it was sealed is a marker.
+    Every event keeps its position. An event that was lost before it was sealed is a marker. The archive follows the
+    seal; where the new data directory has the seal, the events between their ends come from it.
 
     Raises:
-        LedgerError: the log is not empty, the archive is damaged, or it differs from the sealed log.
+        LedgerError: the log is not empty, the archive or the seal is damaged, or they differ from the sealed log.
 
     """
     archive = Archive(folder)
@@ -132,20 +136,56 @@ async def restore(session: Session, folder: Path, trusted: Sequence[Verifier], p
     if not checkpoint.signed_by(trusted or known):
         raise LedgerError("the archive's checkpoint is signed by no key that you trust")
     _check_root(archive, checkpoint.size, checkpoint.root)
+    newest = _newer_seal(session, checkpoint, trusted)
     log = await Log.unstamped(session.client, topology.LEDGER)
-    expected = 1
-    for batch in archive.batches(last=checkpoint.size):
+    expected, end = 1, (newest or checkpoint).size
+    sealed = _sealed_events(session, checkpoint.size, newest) if newest is not None else ()
+    for batch in chain(archive.batches(last=checkpoint.size), sealed):
         for some in in_batches(batch, lambda event: len(event.data)):
             first = await log.append([Draft(event.subject, event.data) for event in some])
             if first != some[0].position or some[0].position != expected:
                 raise LedgerError(f"position {some[0].position} became {first}: another process writes to this log")
             expected = some[-1].position + 1
-        progressed(expected - 1, checkpoint.size)
+        progressed(expected - 1, end)
     record = await SealRecord.open(session.client)
     if not (await record.read()).begun:  # a record of the seal, so that a missing seal folder is noticed
         await record.begin(known[0], 0)
         await record.keep(checkpoint)
-    return {"restored": expected - 1, "root": checkpoint.root.hex(), "size": checkpoint.size}
+    return {"restored": expected - 1, "root": (newest or checkpoint).root.hex(), "size": end}
+
+
+def _newer_seal(session: Session, archived: Checkpoint, trusted: Sequence[Verifier]) -> Checkpoint | None:
+    """Return the checkpoint of the data directory's seal if it is newer than the archive's, otherwise ``None``.
+
+    Raises:
+        LedgerError: no trusted key signed it, or its tiles do not have its root.
+    """
+    seal = seal_folder(session.data_dir)
+    newest = seal.checkpoint()
+    if newest is None or newest.size <= archived.size:
+        return None
+    if not newest.signed_by(seal.trusted(trusted)):
+        raise LedgerError(f"{seal.folder}: its checkpoint is signed by no key that you trust")
+    if seal.tiles(newest.size).range_hash(0, newest.size) != newest.root:
+        raise LedgerError(f"{seal.folder}: its tiles are not what was signed")
+    return newest
+
+
+def _sealed_events(session: Session, archived: int, newest: Checkpoint) -> Iterator[list[Recorded]]:
+    """Yield the events of the seal's bundles behind the end of the archive.
+
+    Raises:
+        LedgerError: a bundle is missing or was changed.
+    """
+    tiles, recorded = seal_folder(session.data_dir).tiles(newest.size), "1970-01-01T00:00:00.000000Z"
+    for index in range(archived // WIDTH, -(-newest.size // WIDTH)):
+        events: list[Recorded] = []
+        for entry in map(decode_entry, checked_entries(tiles, index)):
+            event = gap_marker(entry.position, recorded) if entry.is_gap else Recorded(*entry)
+            recorded = stored_decoder.decode(event.data).recordedtime
+            if event.position > archived:
+                events.append(event)
+        yield events
 
 
 def _check_root(archive: Archive, size: int, root: bytes) -> None:

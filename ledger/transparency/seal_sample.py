@@ -42,7 +42,7 @@ async def check_sample(log: Log, tiles: Tiles) -> SealSample:
     events = 0
     for index in indexes:
         try:
-            entries = _checked_entries(tiles, index)
+            entries = checked_entries(tiles, index)
         except MissingTileError as error:
             raise SealError(str(error), index * WIDTH + 1, _SEAL_DAMAGED) from error
         leaf_indexes = {len(entries) - 1, *random.sample(range(len(entries)), min(per_tile, len(entries)))}
@@ -53,7 +53,7 @@ async def check_sample(log: Log, tiles: Tiles) -> SealSample:
     return SealSample(len(indexes), count, events)
 
 
-def _checked_entries(tiles: Tiles, index: int) -> list[bytes]:
+def checked_entries(tiles: Tiles, index: int) -> list[bytes]:
     """Return a bundle's entries after checking them with their tile, and the tile with those up to the signed edge."""
     leaves, first = split_hashes(tiles.hashes(0, index)), index * WIDTH + 1
     hashes, level, tile_index = leaves, 0, index

@@ -115,6 +115,38 @@ async def test_a_restored_log_is_proven_to_be_the_sealed_one(session: Session, t
         await other.close()
 
 
+async def test_events_behind_the_end_of_the_archive_are_restored_from_the_seal(
+    session: Session, tmp_path: Path
+) -> None:
+    await fill(session, 700)
+    await archive_to_the_end(session, nothing)
+    await fill(session, 600, 701)
+    await rewrite_history(session, lambda _events: None, without=[900])
+    await seal_to_the_end(session)  # as when the role `archive` is a few seconds behind
+    other = await _restored(session, tmp_path)
+    try:
+        events = await all_events(other)
+        assert [one.position for one in events if one.subject == GAP_SUBJECT] == [900]
+        assert [one for one in events if one.subject != GAP_SUBJECT] == await all_events(session)
+        result = await verification(other, [], (), progressed=nothing)
+        assert (result["findings"], result["size"], result["gaps"]) == ([], 1300, [900])
+    finally:
+        await other.close()
+
+
+async def test_a_changed_bundle_behind_the_end_of_the_archive_is_not_restored(session: Session, tmp_path: Path) -> None:
+    await fill(session, 100)
+    await archive_to_the_end(session, nothing)
+    await fill(session, 20, 101)
+    await seal_to_the_end(session)
+    (bundle,) = (session.data_dir / "seal" / "tile" / "entries").glob("*.p/120")
+    content = bytearray(bundle.read_bytes())
+    content[-10] ^= 1
+    bundle.write_bytes(content)
+    with pytest.raises(LedgerError, match="was changed"):
+        await _restored(session, tmp_path)
+
+
 async def test_positions_keep_their_meaning_where_events_were_lost(session: Session, tmp_path: Path) -> None:
     await fill(session, 20)
     await rewrite_history(session, lambda _events: None, without=[7, 8])
