@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ledger.files import write_private
+from ledger.files import read_bounded, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ledger.nats.connection_options import ConnectionOptions
 
 FILE = "connection.json"
+_MOST_BYTES = 65_536
 
 
 def announce(data_dir: Path, server: ConnectionOptions, http_url: str, http_token: str) -> None:
@@ -33,8 +34,8 @@ def announce(data_dir: Path, server: ConnectionOptions, http_url: str, http_toke
 def announced_http_url(data_dir: Path) -> str:
     """Return the announced URL of the HTTP API; empty if no running ledger has announced one."""
     try:
-        return str(json.loads((data_dir / FILE).read_bytes()).get("http_url", ""))
-    except (OSError, ValueError, AttributeError):
+        return str(json.loads(read_bounded(data_dir / FILE, _MOST_BYTES)).get("http_url", ""))
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 

@@ -133,11 +133,15 @@ async def first_sequence(client: LedgerClient, token: str, noted: int) -> dict[s
     """Return the field ``first_seq`` for a stream that was deleted before, or nothing.
 
     Receipts name messages by stream and sequence, so a new stream starts above the sequences of its predecessor.
-    ``noted`` is the highest sequence with a recorded event.
+    ``noted`` is the highest sequence that the intake has noted.
     """
     name = topology.source_stream_name(token)
     request = {"last_by_subj": f"{topology.REJECTED_SUBJECT}.{token}.*.{name}.>"}
     answer = await js_api(client, f"STREAM.MSG.GET.{topology.REJECTED}", request)
     last = int(answer["message"]["subject"].split(".")[4]) if "message" in answer else 0
-    last = max(last, noted)
+    return sequence_after(max(last, noted))
+
+
+def sequence_after(last: int) -> dict[str, int]:
+    """Return the field ``first_seq`` for a stream whose predecessor ended at this sequence; nothing for 0."""
     return {"first_seq": last + _SEQUENCE_GAP} if last else {}

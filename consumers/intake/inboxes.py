@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from consumers.intake import idle_inboxes
-from consumers.intake.idle_inboxes import IdleInboxes, first_sequence
+from consumers.intake.idle_inboxes import IdleInboxes, first_sequence, sequence_after
 from ledger.errors import LedgerError, jetstream_error
 from ledger.nats.incidents import report
 from ledger.store.handover import take_over
@@ -247,20 +247,24 @@ class Inboxes:
 
     async def _restore(self) -> None:
         """Create deleted streams again, or check that none was deleted or changed."""
+        there = set(await stream_names(self._client))
         if self._creates:
             for stream in topology.stream_configs(self._replicas):
-                window = ("duplicate_window",) if stream["name"] == topology.INBOX else ()
-                await ensure_stream(self._client, stream, (REPLICAS_FIELD, *window))
+                name = stream["name"]
+                window = ("duplicate_window",) if name == topology.INBOX else ()
+                is_lost = name in (topology.INBOX, topology.IMPORT) and name not in there
+                first = sequence_after(self.last_noted(name)) if is_lost else {}
+                await ensure_stream(self._client, stream | first, (REPLICAS_FIELD, *window, *first))
         else:
             await verify_streams(self._client, topology.stream_configs(), {topology.INBOX: ("duplicate_window",)})
-        there = set(await stream_names(self._client))
         routed = self._routes.read() if self._routes is not None else None
         for token, name in list(self._own.items()):
             if name not in there and routed is not None and topology.source_route(token)[0] not in routed:
                 del self._own[token]  # another process released it
                 self._forget(token)
             elif name not in there:
-                await ensure_stream(self._client, await self._source_stream(token), (REPLICAS_FIELD,))
+                first = await first_sequence(self._client, token, self.last_noted(name))
+                await ensure_stream(self._client, await self._source_stream(token) | first, (REPLICAS_FIELD, *first))
 
     async def recover(self) -> None:
         """Take over each stream again after a gap in its deliveries or the loss of its consumer, for ever."""

@@ -126,8 +126,11 @@ class EventPlaces:
 
     def last_of(self, stream: str) -> int:
         """Return the highest sequence of a stream with a recorded event, or 0."""
-        (row,) = self._index.rows("SELECT coalesce(max(seq), 0) FROM places WHERE stream = ?", (stream,))
-        return int(row[0])
+        query = "SELECT max(seq) FROM (SELECT max(seq) AS seq FROM places WHERE stream = ?1"
+        query += " UNION ALL SELECT max(seq) FROM rejections WHERE stream = ?1"
+        query += " UNION ALL SELECT max(seq) FROM batches WHERE stream = ?1)"
+        (row,) = self._index.rows(query, (stream,))
+        return int(row[0] or 0)
 
     def batch_of(self, stream: str, sequence: int) -> BatchPlace | None:
         """Return the batch of a message, or ``None``."""

@@ -141,8 +141,9 @@ class Receipts:
         if len(sources) > 1:  # earlier versions shared this token; now it belongs to one of them
             sources = [read_token(token).source]
         tokens = {token, token_of_source(sources[0])}
-        if self._index.sources_with_token(fact_token(sources[0])) == sources:
-            tokens.add(fact_token(sources[0]))  # no other source has it
+        old = fact_token(sources[0])
+        if not read_token(old).is_own and self._index.sources_with_token(old) == sources:
+            tokens.add(old)  # no other source has it, or will have it
         return _Requester(sources[0], frozenset(tokens))
 
     async def _is_known(self, token: str) -> bool:

@@ -151,19 +151,18 @@ class SealService(RoleService):
             await asyncio.sleep(_CLAIM_SECONDS)
 
     async def _look_back(self) -> None:
-        """Compare random sealed positions with the log, for ever."""
+        """Compare random sealed positions with the log, at the start and for ever."""
         while True:
-            await asyncio.sleep(_LOOK_BACK_SECONDS)
             try:
                 newest = self._folder.checkpoint()
-                if newest is None:
-                    continue
-                positions = random.sample(range(1, newest.size + 1), min(_LOOK_BACK_AT, newest.size))
-                await check_positions(self._log, self._folder.tiles(newest.size), sorted(positions))
+                if newest is not None:
+                    positions = random.sample(range(1, newest.size + 1), min(_LOOK_BACK_AT, newest.size))
+                    await check_positions(self._log, self._folder.tiles(newest.size), sorted(positions))
             except (UnavailableError, OSError) as error:
                 _log.debug("the seal could not look back: %s", error)
             except (SealError, NoteError, LookupError) as error:
                 await self._raise_alarm(error)
+            await asyncio.sleep(_LOOK_BACK_SECONDS)
 
     async def _raise_alarm(self, error: Exception) -> None:
         """Raise the alarm durably, then fail with the error."""

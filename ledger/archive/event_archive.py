@@ -35,6 +35,7 @@ FILE_EVENTS = CHUNK
 """No file crosses a multiple of this, so that verification in chunks reads each file once."""
 _GROWS_BELOW = 20_000
 _CHECKPOINT_BYTES = 1 << 20
+_MANIFEST_BYTES = 256 << 20
 
 
 class ArchiveError(LedgerError):
@@ -64,7 +65,7 @@ class Archive:
     def parts(self) -> list[ArchiveFile]:
         """Return the files in the manifest, in order."""
         try:
-            lines = (self.folder / "manifest.jsonl").read_bytes().splitlines()
+            lines = read_bounded(self.folder / "manifest.jsonl", _MANIFEST_BYTES).splitlines()
         except FileNotFoundError:
             return []
         return [msgspec.json.decode(line, type=ArchiveFile) for line in lines if line]

@@ -453,3 +453,12 @@ def test_an_announced_http_server_that_hangs_is_named(command: CommandLine, up: 
         os.kill(pid, signal.SIGCONT)
     wrong = [one["check"] for one in json.loads(done.stdout)["items"] if not one["ok"]]
     assert (done.returncode, wrong) == (1, ["role dashboard"])
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, "7", '{"http_url": [1]}', "\x00", ""])
+def test_an_announcement_of_any_content_is_no_traceback(command: CommandLine, tmp_path: Path, content: str) -> None:
+    assert command("admin", "init").returncode == 0
+    (tmp_path / "data" / "connection.json").write_text(content)
+    done = command("admin", "doctor", "--json", "--wait", "0.1")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert json.loads(done.stdout)["items"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import nats.errors
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.runtime.session import Session
+from config import topology
 from consumers.intake.inbox_message import Message
 from consumers.intake.recorder import Intake
 from domain.events.facts import FACTS
@@ -23,10 +26,12 @@ from ledger.encryption.keyring import Keyring
 from ledger.errors import UnavailableError
 from ledger.store.cloudevents import parse_time
 from ledger.store.event_id_index import EventIdIndex
+from ledger.store.streams import js_api
 from ledger.store.subject_tokens import token_of_source
 from tests.support.builders import event, purchase
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
+from tests.support.inboxes import make_known
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import eventually, wait_for_intake
 
@@ -425,3 +430,27 @@ async def test_a_batch_is_its_events_one_after_the_other(upstream: Upstream, mad
             items = [await settled(upstream, token, **place) for place in places]
         outcomes.append([(item.get("id"), item["status"], item.get("error", {}).get("code")) for item in items])
     assert outcomes[0] == outcomes[1]
+
+
+async def published_to(upstream: Upstream, stream: str, token: str) -> Document:
+    """Publish a message; return its place if it was stored in this stream."""
+    with contextlib.suppress(nats.errors.Error, AssertionError):
+        place = await publish(upstream, b"{}", token)
+        return place if place["stream"] == stream else {}
+    return {}
+
+
+@pytest.mark.parametrize(("name", "token"), [(topology.INBOX, "new-source"), ("INBOX_crm", "crm")])
+async def test_receipts_of_an_inbox_made_anew_are_not_those_of_the_one_before(
+    session: Session, name: str, token: str
+) -> None:
+    async with upstream_of(session) as upstream:
+        await make_known(upstream, "crm")
+        before = [await publish(upstream, b"{}", token), await send_batch(upstream, purchase(1), b"7", token=token)]
+        for place in before:
+            assert (await settled(upstream, token, **place))["status"] == "rejected"
+        await js_api(await session.connection("operator", user="operator"), f"STREAM.DELETE.{name}")
+        place = await eventually(lambda: published_to(upstream, name, token), bool)
+        assert place["seq"] > max(one["seq"] for one in before)
+        answer = await settled(upstream, token, **place)
+        assert (answer["status"], answer["error"]["code"]) == ("rejected", "missing")
