@@ -59,7 +59,7 @@ class Contest:
 
     @property
     def met(self) -> bool:
-        """Whether all targets are met."""
+        """True where all targets are met."""
         return all(self.ratios[rival] >= need for rival, need in self.needs.items())
 
     def document(self) -> dict[str, Any]:

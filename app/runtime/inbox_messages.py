@@ -94,7 +94,7 @@ class Removal(NamedTuple):
     """The result of removing a message from its inbox."""
 
     kept: bool
-    """Whether the message was copied to REJECTED, which happens unless all its events are recorded."""
+    """True where the message was copied to REJECTED, which happens unless all its events are recorded."""
     recorded: dict[str, int]
     """Positions by id of its events that were recorded since the message arrived."""
 

@@ -40,7 +40,7 @@ class BudgetStream:
     budget: Budget | None
     last: int
     own: bool = False
-    """Whether this process wrote the last event."""
+    """True where this process wrote the last event."""
     unstored: int = 0
     """The number of drafts that are not stored yet."""
 

@@ -47,7 +47,7 @@ class PendingRequest:
     old_key: bytes = b""
     """The key that an earlier version used, where it differs."""
     state_is_current: bool = False
-    """Whether the state was brought up to date for this request."""
+    """True once the state was brought up to date for this request."""
     attempts: int = 0
     result: CommandResult = NOTHING
     action_rows: list[tuple[ActionRow, int]] = field(default_factory=list)

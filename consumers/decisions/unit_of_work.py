@@ -45,7 +45,7 @@ class PendingDraft(NamedTuple):
     subject: str
     data: bytes
     begins: bool
-    """Whether the subject must be empty."""
+    """True where the subject must be empty."""
     record: Record | FlagEvent
 
 

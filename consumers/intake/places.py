@@ -93,7 +93,7 @@ class EventPlaces:
         if not rows:
             return
         changes: list[Change] = [(put, rows)]
-        # An inbox made anew begins at 1: its places replace those of the one before.
+        # A redelivered message may be decided otherwise, and an inbox that `admin init` made anew begins at 1.
         repeated = [row[:3] for row in rows if row[1] <= self._last.get(row[0], row[1])]
         if repeated:
             changes.append((delete, repeated))
@@ -125,7 +125,7 @@ class EventPlaces:
         return dict(self._index.rows(query, (stream, sequence)))
 
     def last_of(self, stream: str) -> int:
-        """Return the highest sequence of a stream with a recorded event, or 0."""
+        """Return the highest noted sequence of a stream, or 0."""
         query = "SELECT max(seq) FROM (SELECT max(seq) AS seq FROM places WHERE stream = ?1"
         query += " UNION ALL SELECT max(seq) FROM rejections WHERE stream = ?1"
         query += " UNION ALL SELECT max(seq) FROM batches WHERE stream = ?1)"

@@ -95,7 +95,7 @@ class Heartbeat:
         self.position = -1
         self.waits = ""
         self.active = True
-        """Whether this process does the work, and not another one."""
+        """True where this process does the work, and not another one."""
         self._busy = busy
         self._beat_at = self._moved_at = self._waits_at = time.monotonic()
 

@@ -454,3 +454,13 @@ async def test_receipts_of_an_inbox_made_anew_are_not_those_of_the_one_before(
         assert place["seq"] > max(one["seq"] for one in before)
         answer = await settled(upstream, token, **place)
         assert (answer["status"], answer["error"]["code"]) == ("rejected", "missing")
+
+
+async def test_a_source_reads_no_rejection_of_another_whose_name_is_its_old_token(upstream: Upstream) -> None:
+    await upstream.record(
+        purchase(1, "a.b")
+    )  # earlier versions gave `a.b` the token `a_b`, which is the source a_b's own
+    place = await publish(upstream, json.dumps(purchase(2, "a_b", type="x")).encode(), "a_b")
+    assert (await settled(upstream, "a_b", **place))["status"] == "rejected"
+    assert await ask(upstream, "a%2Eb", **place) == place | {"status": "unknown"}
+    assert (await ask(upstream, "a%2Eb", id="p-2"))["status"] == "unknown"

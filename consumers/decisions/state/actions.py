@@ -60,7 +60,7 @@ class ActionRow(Gift, array_like=True):
     reversed_minor: int = 0
     expires_at: float | None = None
     named: bool = True
-    """Whether the index of requests has its id; otherwise the table ``actions`` does."""
+    """True where the index of requests has its id; otherwise the table ``actions`` does."""
 
     @property
     def goodwill(self) -> bool:
