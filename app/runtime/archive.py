@@ -123,11 +123,7 @@ async def restore(session: Session, folder: Path, trusted: Sequence[Verifier], p
     archive = Archive(folder)
     if await session.log.last_position():
         raise LedgerError("the log has events already: restore into an empty data directory (--data-dir)")
-    parts = archive.parts()
-    if not parts:
-        raise LedgerError(f"{folder} holds no archive: name the folder that has manifest.jsonl")
-    for error in archive.file_errors():
-        raise error
+    _check_files(archive)
     try:
         checkpoint = read_checkpoint((folder / "checkpoint").read_text(encoding="utf-8"))
         known = [Verifier.read(line) for line in (folder / "verifiers").read_text(encoding="utf-8").splitlines()]
@@ -186,6 +182,18 @@ def _sealed_events(session: Session, archived: int, newest: Checkpoint) -> Itera
             if event.position > archived:
                 events.append(event)
         yield events
+
+
+def _check_files(archive: Archive) -> None:
+    """Raise LedgerError unless the archive holds files, and all as they were written."""
+    try:
+        parts = archive.parts()
+    except (OSError, ValueError) as error:
+        raise LedgerError(f"{archive.folder}: its manifest is damaged: {error}") from error
+    if not parts:
+        raise LedgerError(f"{archive.folder} holds no archive: name the folder that has manifest.jsonl")
+    for fault in archive.file_errors():
+        raise fault
 
 
 def _check_root(archive: Archive, size: int, root: bytes) -> None:

@@ -14,7 +14,7 @@ import hashlib
 import math
 from contextlib import suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -50,7 +50,7 @@ class ArchiveError(LedgerError):
 class ArchiveFile(msgspec.Struct, frozen=True):
     """One file: its path in the archive, its first and last position, and the SHA-256 of its bytes (hex)."""
 
-    file: str
+    file: Annotated[str, msgspec.Meta(pattern=r"^day=\d{4}-\d\d-\d\d/\d+-\d+\.parquet$")]
     first: int
     last: int
     sha256: str
@@ -124,7 +124,7 @@ class Archive:
             and first % FILE_EVENTS != 1
         )
         if last_file is not None and grows:
-            data = parquet_bytes(events, self.folder / last_file.file)
+            data = parquet_bytes(events, self._path(last_file))
             first = last_file.first
             parts.pop()
         else:
@@ -145,13 +145,26 @@ class Archive:
                 yield ArchiveError("the archive's files are not contiguous", expected, part.file)
             expected = part.last + 1
             try:
-                with (self.folder / part.file).open("rb") as file:
+                with self._path(part).open("rb") as file:
                     changed = part in hashed and hashlib.file_digest(file, "sha256").hexdigest() != part.sha256
+            except ArchiveError as error:
+                yield error
             except OSError as error:
                 yield ArchiveError(f"the archive's file cannot be read: {error.strerror}", part.first, part.file)
             else:
                 if changed:
                     yield ArchiveError("the archive's file was changed", part.first, part.file)
+
+    def _path(self, part: ArchiveFile) -> Path:
+        """Return the path of a file.
+
+        Raises:
+            ArchiveError: a pipe or a device is there, which would be read for ever.
+        """
+        path = self.folder / part.file
+        if path.exists() and not path.is_file():
+            raise ArchiveError("the archive's file is no regular file", part.first, part.file)
+        return path
 
     def _newest(self, bytes_at_most: float) -> set[ArchiveFile]:
         """Return the newest files, as many as make up so many bytes; at least one."""
@@ -176,7 +189,7 @@ class Archive:
             if part.last < first or (last is not None and part.first > last):
                 continue
             try:
-                for batch in read_batches(self.folder / part.file):
+                for batch in read_batches(self._path(part)):
                     found = [
                         event for event in batch if event.position >= first and (last is None or event.position <= last)
                     ]

@@ -1,6 +1,7 @@
 """The archive: Parquet that others read, held against the seal, and restored so that positions keep their meaning."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -248,3 +249,26 @@ def test_commands_archive_restore_and_export(command: CommandLine, tmp_path: Pat
     assert command("audit", "replay", data_dir=new).stdout == command("audit", "replay").stdout
     assert command("audit", "export", str(tmp_path / "x.parquet"), "--from", "11").returncode == 0
     assert ask_duckdb(f"select count(*) from '{tmp_path}/x.parquet'") == [[40]]
+
+
+@pytest.mark.parametrize("line", ["7", '{"file": "../../x.parquet", "first": 1, "last": 2, "sha256": ""}', "\x00"])
+async def test_a_manifest_that_names_no_file_of_the_archive_is_damaged(
+    session: Session, tmp_path: Path, line: str
+) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    (folder / "manifest.jsonl").write_text(line + "\n")
+    with pytest.raises(LedgerError, match="manifest is damaged"):
+        await restore(session, folder, (), nothing)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
+@pytest.mark.timeout(60)
+async def test_a_pipe_in_the_place_of_a_file_does_not_hang(session: Session) -> None:
+    await fill(session, 10)
+    await archive_to_the_end(session, nothing)
+    archive = archive_of(session.data_dir)
+    path = archive.folder / archive.parts()[0].file
+    path.unlink()
+    os.mkfifo(path)
+    assert ["no regular file" in str(error) for error in archive.file_errors()] == [True]
