@@ -46,7 +46,7 @@ class PluginView:
         """
         try:
             self._model.fold(connection, events)
-        except Exception as error:
+        except BaseException as error:
             if isinstance(error, FAILURES) and not _is_wrong_sql(error):
                 raise
             raise PluginViewError(self._package, error) from error
@@ -55,7 +55,7 @@ class PluginView:
 class PluginViewError(Exception):
     """An error in the fold of another package's projection; it names the package."""
 
-    def __init__(self, package: str, error: Exception) -> None:
+    def __init__(self, package: str, error: BaseException) -> None:
         super().__init__(f"the package {package} failed: {type(error).__name__}: {error}")
         self.package = package
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 import sys
+from contextlib import AsyncExitStack
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -231,13 +232,14 @@ class Session:
         if self._watching:
             self._watching.cancel()
             self._watching = None
-        for client in self._clients:
-            if not client.is_closed:
-                await client.close()
-        self._clients.clear()
-        if self._server:
-            server, self._server = self._server, None
-            await asyncio.to_thread(server.stop)
+        clients, self._clients = self._clients, []
+        server, self._server = self._server, None
+        async with AsyncExitStack() as stack:  # an error of one connection keeps neither the others nor the server
+            if server is not None:
+                stack.push_async_callback(asyncio.to_thread, server.stop)
+            for client in reversed(clients):
+                if not client.is_closed:
+                    stack.push_async_callback(client.close)
 
     async def _watch_server(self) -> None:
         """Restart the embedded server whenever it ends; connections find it at the same address.

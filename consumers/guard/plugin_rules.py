@@ -27,7 +27,7 @@ class IsolatedRule:
         try:
             found = list(self._rule.on(history, event, action))
             faults = [fault for one in found if (fault := finding_fault(self._rule.rule, one, event.position))]
-        except Exception as error:  # noqa: BLE001 - code of another package may raise anything
+        except BaseException as error:  # noqa: BLE001 - code of another package may raise anything, SystemExit too
             report(self._incident, f"position {event.position}", error)
             return ()
         if faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from nats.aio.transport import TcpTransport
@@ -19,9 +20,14 @@ class ReconnectingTransport(TcpTransport):
         vars(self).update(vars(connected))
         self.ending = False  # an error while closing does not matter
 
+    def write(self, payload: bytes) -> None:
+        """Write; on a broken connection it is lost, for which uvloop raises a RuntimeError."""
+        with suppress(RuntimeError):
+            super().write(payload)  # type: ignore[no-untyped-call]
+
     def writelines(self, payload: list[bytes]) -> None:
         """Write all as one chunk; on a broken connection it is lost."""
-        self.write(b"".join(payload))  # type: ignore[no-untyped-call]
+        self.write(b"".join(payload))
 
     async def connect_tls(self, *arguments: Any, **options: Any) -> None:
         """Begin TLS; drop the connection if that fails, since nats-py would wait for its end forever."""

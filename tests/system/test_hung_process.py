@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from config.settings import load_settings
 from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import Server
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import wait_for_processes
+from tests.support.waiting import block_until, wait_for_processes
 
 LIMIT_SECONDS = 45.0
 """The server sends a PING every 10 seconds and ends a connection after two without an answer."""
@@ -77,3 +78,32 @@ async def test_services_stop_in_good_order_while_their_server_is_away(tmp_path: 
                 while not session.client.is_reconnecting:  # noqa: ASYNC110 - nothing says so
                     await asyncio.sleep(0.01)
             assert (session.data_dir / "index" / "intake.sqlite").exists()
+
+
+@pytest.mark.integration
+def test_the_dashboard_ends_in_good_order_where_its_server_was_killed(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    words = [sys.executable, "-m", "app", "run", "dashboard", "--port", "0", "--data-dir", str(data_dir)]
+    begun = subprocess.run(
+        [*words[:3], "admin", "init", *words[-2:]], cwd=ROOT, env=clean_environment(), capture_output=True, check=False
+    )
+    assert begun.returncode == 0
+    with (tmp_path / "dashboard.log").open("ab") as log:
+        process = subprocess.Popen(words, cwd=ROOT, env=clean_environment(), stdout=log, stderr=log)
+    pid_file = data_dir / "server" / "server.pid"
+    try:
+        block_until(lambda: "dashboard runs" in (tmp_path / "dashboard.log").read_text(), 60)
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    finally:
+        process.terminate()
+    assert process.wait(30) == 0, (tmp_path / "dashboard.log").read_text()
+    assert "Traceback" not in (tmp_path / "dashboard.log").read_text()
+    assert not pid_file.exists() or not process_runs(int(pid_file.read_text()))
+
+
+def process_runs(pid: int) -> bool:
+    """Return whether a process with this id runs; a killed one that nobody has reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -178,6 +178,8 @@ def test_two_packages_with_one_name_are_refused(tmp_path: Path) -> None:
     ("body", "reason"),
     [
         ("raise ValueError('broken')", "ValueError: broken"),
+        ("raise SystemExit('out')", "SystemExit: out"),
+        ("raise __import__('asyncio').CancelledError", "CancelledError"),
         ("yield RuleFinding('R1', 1, ('agent:A-1',), '', 'text', (1,))", "make findings with `Rule.finding`"),
         ("yield self.rule.finding(('agent:A-1',), '', 'text', [10**9])", "no evidence"),
         ("yield self.rule.finding(('A-1',), '', 'text', [1])", "names `agent:<id>`"),
@@ -207,7 +209,7 @@ def made(source: str, name: str) -> object:
 @pytest.mark.integration
 def test_a_view_that_fails_stops_alone_and_names_its_package(tmp_path: Path) -> None:
     wrong_sql = "connection.exec_driver_sql('SELECT missing FROM t')"
-    for number, body in enumerate(("raise ValueError('broken')", wrong_sql)):
+    for number, body in enumerate(("raise ValueError('broken')", wrong_sql, "raise SystemExit('out')")):
         source = VIEW.format(name=f"acme_{number}", table="t", body=body)
         package(tmp_path, f"broken_{number}", source, view=f"acme_{number}=View")
     policy = tmp_path / "policy.json"
@@ -216,7 +218,7 @@ def test_a_view_that_fails_stops_alone_and_names_its_package(tmp_path: Path) -> 
     for words in (("policy", str(policy), "--published-by", "owner"), ("action", *act)):
         assert ledger(tmp_path, tmp_path / "data", "decide", *words).returncode == 0
     assert len(items(tmp_path, tmp_path / "data", "report", "balances")) == 1
-    for number, reason in enumerate(("ValueError: broken", "no such column: missing")):
+    for number, reason in enumerate(("ValueError: broken", "no such column: missing", "SystemExit: out")):
         done = ledger(tmp_path, tmp_path / "data", "report", "view", f"acme_{number}")
         assert done.returncode == 1
         assert f"the package broken_{number} failed: " in done.stderr
