@@ -13,7 +13,7 @@ from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 
 from config import topology
-from consumers.decisions.handlers import COMMANDS
+from consumers.decisions.pending_request import COMMANDS
 from consumers.decisions.service import declare_decisions
 from consumers.intake.receipts import ReceiptRequest
 from consumers.intake.service import declare_intake

@@ -121,6 +121,7 @@ def _to_wire(value: object) -> msgspec.Raw:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_to_wire)
+_sorting_encoder = msgspec.json.Encoder(enc_hook=_to_wire, order="sorted")
 
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
@@ -211,6 +212,11 @@ def convert[T](wanted: type[T], value: object, at: str = "data") -> T:
         return msgspec.convert(value, wanted, dec_hook=_from_wire)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _field_error(error, at) from None
+
+
+def encode_sorted(value: object) -> bytes:
+    """Return the JSON text of a document with sorted names, for hashes."""
+    return _sorting_encoder.encode(value)
 
 
 def encode(value: object) -> bytes:

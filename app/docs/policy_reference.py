@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext, opening
 from domain.commands import ActionRequest, EscalationDecision
-from domain.decisions import authority, escalations
+from domain.decisions import approvals, authority
+from domain.decisions.approvals import Approver, Open
 from domain.decisions.authority import Agent, DecisionContext, Gift, SoftState
-from domain.decisions.escalations import Approver, Open
 from domain.events.decisions import EscalationRequested, Reason
 from domain.money import Money
 from domain.policy.model import Rules
@@ -132,14 +132,14 @@ def _decide(
     )
     approver = Approver(person, stands_in_for or person)
     waiting = Open(asked, NOW - timedelta(minutes=9), ("M-1",), NOW)
-    reasons = escalations.refusals(
+    reasons = approvals.refusals(
         request.operation, waiting, approver, asked.amount, _RULES.policy, "crm", frozenset({"C-9"})
     )
     return ("refused" if reasons else "done"), reasons
 
 
 def _payer(amount: str) -> tuple[str, tuple[Reason, ...]]:
-    short = escalations.payer_short(_budget("team:doorstep"), Money.parse(amount, "GBP"), "act-1")
+    short = approvals.payer_short(_budget("team:doorstep"), Money.parse(amount, "GBP"), "act-1")
     return ("refused" if short else "done"), (short,) if short else ()
 
 

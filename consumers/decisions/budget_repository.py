@@ -1,13 +1,24 @@
-"""Budgets and customers' guards, read from their subjects and cached with the subject's last sequence."""
+"""Streams that decisions depend on, read from their subjects and cached with the subject's last sequence."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from config import topology
 from domain.budgets.budget import Budget
+from domain.decisions.streams import (
+    BudgetKey,
+    BudgetPeriod,
+    CustomerStream,
+    FlagStream,
+    LoadableStream,
+    PolicyStream,
+    RefusalStream,
+    StreamNotLoadedError,
+)
 from ledger.store.subject_tokens import token_of_id
 from projections.engine.events import read_event
 
@@ -16,26 +27,16 @@ if TYPE_CHECKING:
 
 _CACHED_STREAMS = 50_000
 _CONCURRENT_READS = 8
-StreamKey = tuple[str, str]
-"""The key of a stream: (holder, currency) for the newest budget, (holder, currency.period) for an earlier one.
-
-A customer's guard has no currency. A stream that is not cached has the key ("", "").
-"""
-
-
-class BudgetNotLoadedError(Exception):
-    """A stream must be loaded before the command can be handled."""
-
-    def __init__(self, key: StreamKey) -> None:
-        super().__init__(key)
-        self.key = key
 
 
 @dataclass(slots=True, eq=False)
 class BudgetStream:
-    """A cached budget (``None`` for a guard) with its subject and the expected sequence of that subject."""
+    """A stream with the expected sequence of its subject, and with its budget where it has one.
 
-    key: StreamKey
+    The stream of a ``BudgetKey`` is that of the holder's newest budget. A stream that is never cached has no key.
+    """
+
+    key: LoadableStream | None
     subject: str
     budget: Budget | None
     last: int
@@ -50,26 +51,24 @@ class BudgetRepository:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self.opened_by_others: set[StreamKey] = set()
-        """Streams with a next period that another decider has opened: read that period before opening it."""
-        self._cache: dict[StreamKey, BudgetStream] = {}
+        self.opened_by_others: set[LoadableStream] = set()
+        """Budgets whose next period another decider has opened: read that period before opening it."""
+        self._cache: dict[LoadableStream, BudgetStream] = {}
         self._reading = asyncio.Semaphore(_CONCURRENT_READS)  # more reads at once would time out
-        self.touched: list[BudgetStream] = []
-        """The streams that the current command has written to."""
 
-    def get(self, key: StreamKey) -> BudgetStream:
+    def get(self, key: LoadableStream) -> BudgetStream:
         """Return a cached stream.
 
         Raises:
-            BudgetNotLoadedError: it is not cached; ``load`` it.
+            StreamNotLoadedError: it is not cached; ``load`` it.
 
         """
         stream = self._cache.get(key)
         if stream is None:
-            raise BudgetNotLoadedError(key)
+            raise StreamNotLoadedError(key)
         return stream
 
-    async def load(self, key: StreamKey) -> None:
+    async def load(self, key: LoadableStream) -> None:
         """Read a stream into the cache."""
         async with self._reading:
             self._cache[key] = await self._read(key)
@@ -80,22 +79,22 @@ class BudgetRepository:
 
     def forget(self, stream: BudgetStream) -> None:
         """Remove a stream from the cache."""
-        if self._cache.get(stream.key) is stream:
+        if stream.key is not None and self._cache.get(stream.key) is stream:
             del self._cache[stream.key]
 
-    async def _read(self, key: StreamKey) -> BudgetStream:
-        holder, currency = key
-        if not currency:
-            subject = f"{topology.CUSTOMER_SUBJECT}.{token_of_id(holder)}"
-            newest = await self._log.last(subject)
-            return BudgetStream(key, subject, None, newest.position if newest else 0)
-        if "." in currency:
-            subject = subject_of(holder, *currency.split(".", 1))
-        else:
-            newest = await self._log.last(subject_of(holder, currency, "*"))
-            if newest is None:
-                return BudgetStream(key, "", None, 0)
-            subject = newest.subject
+    async def _read(self, key: LoadableStream) -> BudgetStream:
+        match key:
+            case BudgetKey():
+                newest = await self._log.last(subject_of(key.holder, key.currency, "*"))
+                if newest is None:
+                    return BudgetStream(key, "", None, 0)
+                subject = newest.subject
+            case BudgetPeriod():
+                subject = subject_of(key.holder, key.currency, key.period)
+            case CustomerStream() | FlagStream() | PolicyStream():
+                subject = subject_of_stream(key)
+                newest = await self._log.last(subject)
+                return BudgetStream(key, subject, None, newest.position if newest else 0)
         stored = await self._log.read_subject(subject)
         return BudgetStream(key, subject, budget_of(stored) if stored else None, stored[-1].position if stored else 0)
 
@@ -109,6 +108,20 @@ def budget_of(stored: list[Recorded]) -> Budget:
 def subject_of(holder: str, currency: str, period: str) -> str:
     """Return the subject of a budget."""
     return f"{topology.BUDGET_SUBJECT}.{token_of_id(holder)}.{currency}.{period}"
+
+
+def subject_of_stream(stream: CustomerStream | FlagStream | PolicyStream | RefusalStream) -> str:
+    """Return the subject of a stream that has no budget."""
+    match stream:
+        case CustomerStream():
+            return f"{topology.CUSTOMER_SUBJECT}.{token_of_id(f'customer:{stream.customer_id}')}"
+        case FlagStream():
+            return f"{topology.FLAG_SUBJECT}.{token_of_id(stream.flag_id)}"
+        case RefusalStream():
+            digest = hashlib.sha256(f"{stream.source} {stream.request_id}".encode()).hexdigest()
+            return f"{topology.REFUSED_SUBJECT}.{digest[:32]}"
+        case PolicyStream():
+            return topology.POLICY_SUBJECT
 
 
 def currency_of(subject: str) -> str:

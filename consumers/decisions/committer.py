@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from consumers.decisions.budget_repository import BudgetRepository
     from consumers.decisions.pending_request import PendingRequest
     from consumers.decisions.state.follower import DecisionState
-    from consumers.decisions.unit_of_work import PendingDraft
     from domain.serialization import JsonObject
     from ledger.store.log import Log
 
@@ -65,17 +64,19 @@ class BatchCommitter:
 
     def discard(self, request: PendingRequest) -> None:
         """Undo the effects of a request's result on the cached state."""
-        for draft in drafts_of(request):
+        for draft in request.drafts:
             self._budgets.forget(draft.stream)
         for row, _ in request.action_rows:
             self._state.actions.discard_pending(row)
-        request.action_rows = []
+        request.action_rows, request.drafts = [], []
 
     def retryable(self, requests: list[PendingRequest]) -> list[PendingRequest]:
         """Discard the results of these requests; return the requests to decide again, and answer the others."""
         for request in requests:
             request.attempts += 1
-            self._budgets.opened_by_others |= {draft.stream.key for draft in drafts_of(request) if draft.begins}
+            self._budgets.opened_by_others |= {
+                draft.stream.key for draft in request.drafts if draft.begins and draft.stream.key is not None
+            }
             self.discard(request)
             if request.answered:  # with advice to retry; a duplicate may wait for its end
                 self._finish(request, {})
@@ -131,7 +132,7 @@ class BatchCommitter:
 
         The others include the requests that were decided on top of a changed stream.
         """
-        streams = list({id(draft.stream): draft.stream for request in batch for draft in drafts_of(request)}.values())
+        streams = list({id(draft.stream): draft.stream for request in batch for draft in request.drafts}.values())
         newest = await asyncio.gather(*(self._log.read_from_leader(stream.subject) for stream in streams))
         changed = {
             id(stream)
@@ -143,7 +144,7 @@ class BatchCommitter:
         good: list[PendingRequest] = []
         bad: list[PendingRequest] = []
         for request in batch:
-            touched = {id(draft.stream) for draft in drafts_of(request)}
+            touched = {id(draft.stream) for draft in request.drafts}
             if touched.isdisjoint(changed):
                 good.append(request)
             else:
@@ -155,7 +156,7 @@ class BatchCommitter:
         position = await self._log.append(_drafts(batch))
         if any(isinstance(request.command, PolicyRequest) for request in batch):
             # The policy is in force for the very next request.
-            await self._state.reach(position + sum(len(drafts_of(request)) for request in batch) - 1)
+            await self._state.reach(position + sum(len(request.drafts) for request in batch) - 1)
         self._answer(batch, position)
 
     def _answer(self, batch: list[PendingRequest], position: int) -> None:
@@ -165,17 +166,19 @@ class BatchCommitter:
             position = self._note_positions(request, position, entries)
         self._state.remember(entries)
         for request in batch:
-            self._finish(request, request.result.answer)
+            assert request.decision is not None
+            self._finish(request, request.decision.answer)
 
     def _note_positions(self, request: PendingRequest, first: int, entries: list[EventIdEntry]) -> int:
         """Note the positions of a request's events; return the position after them."""
-        answering, position = request.result.answering, first
-        for draft in drafts_of(request):
+        assert request.decision is not None
+        answering, position = request.decision.answering, first
+        for draft in request.drafts:
             stream, record = draft.stream, draft.record
             stream.last, stream.own = position, True
             stream.unstored -= 1
             if record is answering:
-                request.result.answer["position"] = position
+                request.decision.answer["position"] = position
                 entries.append(EventIdEntry(request.key, position, bytes.fromhex(request.cause.request_sha256 or "")))
             if isinstance(record, (EscalationRequested, EscalationForwarded)):
                 self._notify(record)
@@ -186,18 +189,12 @@ class BatchCommitter:
         return position
 
 
-def drafts_of(request: PendingRequest) -> Sequence[PendingDraft]:
-    """Return the events that a request's result writes."""
-    unit = request.result.unit
-    return unit.drafts if unit is not None else ()
-
-
 def _drafts(batch: list[PendingRequest]) -> list[Draft]:
     """Return the drafts of a batch; only the first draft of a subject may carry an expected sequence."""
     drafts: list[Draft] = []
     begun: set[str] = set()
     for request in batch:
-        for draft in drafts_of(request):
+        for draft in request.drafts:
             expect = None if draft.subject in begun else 0 if draft.begins else draft.stream.last
             drafts.append(Draft(draft.subject, draft.data, expect))
             begun.add(draft.subject)

@@ -9,20 +9,36 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from consumers.decisions.handlers import COMMANDS, Command, InternalCommand
 from consumers.decisions.state.actions import ActionRow
-from consumers.decisions.unit_of_work import NOTHING, CommandResult
+from consumers.decisions.unit_of_work import PendingDraft
 from consumers.runtime.request_form import read_form
 from consumers.runtime.source_tokens import read_token, refuse_foreign, request_refusal
+from domain import commands
 from domain.budgets.postings import RequestContext
 from domain.commands import Preview, RequestError, action_id_of
+from domain.decisions.decide import Command, InternalCommand
+from domain.decisions.decision import Decision
 from domain.serialization import encode
 from ledger.store.subject_tokens import fact_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from consumers.runtime.request_form import RequestClass
 
+
+_DECISIONS = dict.fromkeys(("approve", "deny", "withdraw", "forward"), commands.EscalationDecision)
+COMMANDS: Mapping[str, RequestClass[Command]] = {
+    "action": commands.ActionRequest,
+    "preview": commands.Preview,
+    "hold": commands.HoldRequest,
+    "reversal": commands.ReversalRequest,
+    "escalation": {"request": commands.EscalationAsk, **_DECISIONS},
+    "budget": {"grant": commands.GrantRequest, "transfer": commands.TransferRequest},
+    "policy": commands.PolicyRequest,
+    "flag": commands.FlagRequest,
+}
+"""Operation -> the class of its commands, or the classes by the command's field ``operation``."""
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
@@ -49,9 +65,11 @@ class PendingRequest:
     state_is_current: bool = False
     """True once the state was brought up to date for this request."""
     attempts: int = 0
-    result: CommandResult = NOTHING
+    decision: Decision | None = None
+    drafts: list[PendingDraft] = field(default_factory=list)
+    """The events of the decision."""
     action_rows: list[tuple[ActionRow, int]] = field(default_factory=list)
-    """The actions of the result, each with the index of its draft."""
+    """The actions of the decision, each with the index of its draft."""
     answered: bool = False
     duplicates: list[PendingRequest] = field(default_factory=list)
     """Copies that arrived while this request was decided."""

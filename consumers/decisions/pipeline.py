@@ -14,14 +14,15 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from consumers.decisions.budget_repository import BudgetNotLoadedError, BudgetRepository, BudgetStream, StreamKey
-from consumers.decisions.committer import AGAIN, OUR_ERROR, BatchCommitter, drafts_of
-from consumers.decisions.handlers import handle, holder_of
+from consumers.decisions.budget_repository import BudgetRepository, BudgetStream
+from consumers.decisions.committer import AGAIN, OUR_ERROR, BatchCommitter
 from consumers.decisions.pending_request import PendingRequest, read_request
 from consumers.decisions.responses import first_answer
 from consumers.decisions.state.actions import row_of
-from consumers.decisions.unit_of_work import CommandResult, NeedsCatchUpError, NeedsIdlePipelineError, UnitOfWork
+from consumers.decisions.unit_of_work import UnitOfWork
 from domain.commands import Preview, RequestError
+from domain.decisions.decide import decide, holder_of
+from domain.decisions.decision import Decision, Retry
 from domain.events.decisions import ActionHeld, ActionTaken
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
@@ -32,10 +33,11 @@ from ledger.store.subject_tokens import token_of_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from consumers.decisions.handlers import InternalCommand
     from consumers.decisions.state.actions import ActionRow
     from consumers.decisions.state.follower import DecisionState
     from domain.budgets.postings import RequestContext
+    from domain.decisions.decide import InternalCommand, Outcome
+    from domain.decisions.streams import LoadableStream
     from domain.events.decisions import EscalationForwarded, EscalationRequested
     from domain.serialization import JsonObject
     from ledger.store.event_id_index import EventIdEntry
@@ -217,7 +219,7 @@ class DecisionPipeline:
         drafts = size = 0
         streams: dict[str, BudgetStream] = {}
         for number, request in enumerate(self._ready):
-            mine = drafts_of(request)
+            mine = request.drafts
             drafts += len(mine)
             size += sum(len(one.data) for one in mine)
             read_again = any(streams.setdefault(one.subject, one.stream) is not one.stream for one in mine)
@@ -294,8 +296,8 @@ class DecisionPipeline:
             todo = self._unanswered_in(group)
             self._preload(todo)
             while todo:
-                missing: set[StreamKey] = set()
-                todo = [request for request in todo if not await self._handle(request, missing)]
+                missing: set[LoadableStream] = set()
+                todo = [request for request in todo if not self._handle(request, missing)]
                 if missing:
                     await asyncio.gather(*map(self._budgets.load, missing))
         except LedgerError as error:
@@ -359,64 +361,56 @@ class DecisionPipeline:
             return
         self._finish(request, await first_answer(self._log, entry.position))
 
-    async def _handle(self, request: PendingRequest, missing: set[StreamKey]) -> bool:
+    def _handle(self, request: PendingRequest, missing: set[LoadableStream]) -> bool:
         """Handle one request; return False where a stream, added to ``missing``, must be loaded first."""
-        self._budgets.touched.clear()
+        unit = UnitOfWork(self._budgets, self._state)
         try:
-            result = self._result_of(request)
-            if not isinstance(result, CommandResult):
-                result = await result
-        except BudgetNotLoadedError as error:
-            missing.add(error.key)
-            self._undo()
-            return False
-        except NeedsCatchUpError:
-            self._deciding.pop(request.key, None)
-            self._run_beside(request, self._after_catch_up(request))
-        except NeedsIdlePipelineError:
-            self._deciding.pop(request.key, None)
-            self._need_idle.append(request)
-        except RequestError as error:
-            self._finish(request, error.wire())
+            outcome = self._decide(request, unit)
+            if isinstance(outcome, Decision):
+                self._accept(request, outcome, unit)
+                return True
         except LedgerError:
+            unit.abandon()
             raise
         except Exception:  # noqa: BLE001 - an error with one request must not fail the others of its group
             _log.exception("a request of %s could not be decided", request.source)
-            self._give_up([request], "internal", "an error of ours, see the log")
-        else:
-            self._accept(request, result)
-            return True
-        self._undo()
+            outcome = RequestError("internal", "an error of ours, see the log")
+        unit.abandon()
+        match outcome:
+            case RequestError():
+                self._finish(request, outcome.wire())
+            case Retry.AFTER_CATCH_UP:
+                self._deciding.pop(request.key, None)
+                self._run_beside(request, self._after_catch_up(request))
+            case Retry.WHEN_IDLE:
+                self._deciding.pop(request.key, None)
+                self._need_idle.append(request)
+            case stream:
+                missing.add(stream)
+                return False
         return True
 
-    def _result_of(self, request: PendingRequest) -> CommandResult | Coroutine[None, None, CommandResult]:
-        if request.refusal is not None:
-            if not request.state_is_current:  # its first answer may not have been read yet
-                raise NeedsCatchUpError
-            raise request.refusal
-        unit = UnitOfWork(
-            self._log,
+    def _decide(self, request: PendingRequest, unit: UnitOfWork) -> Outcome:
+        if request.refusal is not None:  # its first answer may not have been read yet
+            return request.refusal if request.state_is_current else Retry.AFTER_CATCH_UP
+        decision = Decision(
             self._state,
-            self._budgets,
+            unit,
             request.cause,
             request.now,
             state_is_current=request.state_is_current,
             history=self._history,
         )
-        return handle(request.command, unit)
+        return decide(request.command, decision)
 
-    def _undo(self) -> None:
-        """Forget the streams that the current command has changed without a result."""
-        for stream in self._budgets.touched:
-            self._budgets.forget(stream)
-
-    def _accept(self, request: PendingRequest, result: CommandResult) -> None:
-        """Answer a result that records nothing; otherwise count its actions and queue it for the next batch."""
-        request.result = result
-        if result.unit is None or not result.unit.drafts:
-            self._finish(request, result.answer)
+    def _accept(self, request: PendingRequest, decision: Decision, unit: UnitOfWork) -> None:
+        """Answer a decision that records nothing; otherwise count its actions and queue it for the next batch."""
+        request.decision = decision
+        if not decision.events:
+            self._finish(request, decision.answer)
             return
-        request.action_rows = _action_rows(result.unit)
+        request.drafts = unit.drafts(decision)
+        request.action_rows = _action_rows(request)
         for row, _ in request.action_rows:
             self._state.actions.add_pending(row)
         self._ready.append(request)
@@ -443,12 +437,12 @@ def command_request(
     return request
 
 
-def _action_rows(unit: UnitOfWork) -> list[tuple[ActionRow, int]]:
-    """Return the rows of a unit's actions, each with the index of its draft; positions are set when it is stored."""
+def _action_rows(request: PendingRequest) -> list[tuple[ActionRow, int]]:
+    """Return the rows of a decision's actions, each with the index of its draft; a position comes when it is stored."""
     found: list[tuple[ActionRow, int]] = []
-    for index, draft in enumerate(unit.drafts):
+    for index, draft in enumerate(request.drafts):
         if isinstance(draft.record, (ActionTaken, ActionHeld)):
-            row = row_of(draft.record, unit.now, 0, draft.subject)
+            row = row_of(draft.record, request.now, 0, draft.subject)
             if row is not None:
                 found.append((row, index))
     return found

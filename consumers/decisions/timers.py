@@ -10,11 +10,11 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from consumers.decisions.handlers.escalations import OverdueEscalation
-from consumers.decisions.handlers.holds import OverdueHold
-from consumers.decisions.handlers.postings import PostingCommand
 from consumers.decisions.pipeline import command_request
 from domain.budgets.postings import RequestContext
+from domain.decisions.escalations import OverdueEscalation
+from domain.decisions.fact_postings import PostingCommand
+from domain.decisions.holds import OverdueHold
 from domain.events.decisions import LEDGER_SOURCE
 from ledger.errors import ClockError, LedgerError
 from ledger.nats.incidents import report

@@ -1,41 +1,27 @@
-"""The work of one command: the budgets that it reads, the events that it writes, and its result."""
+"""The work of one decision: the streams that it reads from the cache, and its events as drafts."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
-from consumers.decisions.budget_repository import BudgetStream, subject_of
-from consumers.decisions.responses import answer_of
-from domain.budgets.budget import Budget
-from domain.budgets.postings import opening, period_to_book
-from domain.commands import RequestError, action_id_of
+from consumers.decisions.budget_repository import BudgetStream, subject_of, subject_of_stream
+from domain.commands import action_id_of
+from domain.decisions.streams import BudgetKey, BudgetPeriod, CustomerStream, FlagStream, PolicyStream, RefusalStream
 from domain.events import decisions
 from domain.events.decisions import Record
 from domain.events.flags import FlagEvent
-from domain.periods import days_of
-from domain.serialization import JsonObject, encode
+from domain.serialization import encode
 from ledger.store.cloudevents import encode_event
 
 if TYPE_CHECKING:
-    from consumers.decisions.budget_repository import BudgetRepository, StreamKey
+    from datetime import datetime
+
+    from consumers.decisions.budget_repository import BudgetRepository
     from consumers.decisions.state.follower import DecisionState
-    from domain.budgets.postings import RequestContext
-    from domain.policy.model import Rules
-    from ledger.store.log import Log
-
-_NEAR_FUTURE = timedelta(days=1)  # more than any two time zones are apart
-
-
-class NeedsCatchUpError(Exception):
-    """The command needs state that may not have been read yet: read up to the end of the log, then retry."""
-
-
-class NeedsIdlePipelineError(Exception):
-    """The command needs events that are being stored now: retry when the pipeline is idle."""
+    from domain.budgets.budget import Budget
+    from domain.decisions.decision import Decision
+    from domain.decisions.streams import NewEvent
 
 
 class PendingDraft(NamedTuple):
@@ -49,189 +35,83 @@ class PendingDraft(NamedTuple):
     record: Record | FlagEvent
 
 
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """A budget that a command reads, with the events that must come before the first event on it."""
-
-    stream: BudgetStream
-    budget: Budget
-    subject: str
-    reopened: BudgetStream | None = None
-    """The stream of the same period, closed before its end."""
-    opening: list[tuple[str, Record, bool]] = field(default_factory=list)
-
-
 class UnitOfWork:
-    """One command's view of the state, and the events that it writes, in order.
+    """The cached streams that one decision reads; ``drafts`` turns its events into drafts on them."""
 
-    No budget changes before ``write``, so a preview is a unit that is dropped. A handler must refuse a command before
-    its first ``write``.
-    """
+    __slots__ = ("_budgets", "_read", "_state")
 
-    def __init__(
-        self,
-        log: Log,
-        state: DecisionState,
-        budgets: BudgetRepository,
-        cause: RequestContext,
-        now: datetime,
-        *,
-        state_is_current: bool,
-        history: bool = False,
-    ) -> None:
-        """``state_is_current``: the state was brought up to date for this command.
-
-        ``history``: requests name their time, so a time may lie before the newest budget. Otherwise a budget lies in
-        the future only where a clock once ran ahead; that budget is used.
-        """
-        self.log = log
-        self.state = state
-        self.cause = cause
-        self.now = now
-        self.state_is_current = state_is_current
-        self.drafts: list[PendingDraft] = []
+    def __init__(self, budgets: BudgetRepository, state: DecisionState) -> None:
         self._budgets = budgets
-        self._history = history
-        self._slots: dict[StreamKey, _Slot] = {}
+        self._state = state
+        self._read: list[BudgetStream] = []
 
-    def budget(self, holder: str, rules: Rules, currency: str | None = None, *, late: bool = False) -> Budget:
-        """Return the holder's budget of the current period.
-
-        With ``late``, return the newest budget where that one is later: a fact is posted late, and a past period is
-        never opened for it.
-
-        Raises:
-            RequestError: in history mode, a later period is open already.
-            BudgetNotLoadedError: the budget must be loaded first.
-
-        """
-        key = (holder, currency or rules.policy.currency)
-        slot = self._slots.get(key)
-        if slot is None:
-            slot = self._slots[key] = self._slot(key, rules, late=late)
-        return slot.budget
-
-    def opens(self, budget: Budget) -> bool:
-        """Return whether the first event on a budget of this unit would open it."""
-        return bool(self._slots[budget.holder, budget.currency].opening)
-
-    def require_read(self, budget: Budget) -> None:
-        """Require that the decision state has read all events of a budget of this unit.
-
-        Raises:
-            NeedsIdlePipelineError: it has not.
-
-        """
-        stream = self._slots[budget.holder, budget.currency].stream
-        if stream.unstored or stream.last > self.state.position:
-            raise NeedsIdlePipelineError
-
-    def customer_stream(self, customer_id: str) -> BudgetStream:
-        """Return the stream that guards a customer's cap.
-
-        Raises:
-            BudgetNotLoadedError: the stream must be loaded first.
-            NeedsCatchUpError: another decider gave to this customer, and the amount is not known yet.
-
-        """
-        stream = self._budgets.get((f"customer:{customer_id}", ""))
-        if not stream.own and stream.last > self.state.position:
-            raise NeedsCatchUpError
-        return stream
-
-    def _slot(self, key: StreamKey, rules: Rules, *, late: bool) -> _Slot:
+    def newest(self, key: BudgetKey) -> Budget | None:
+        """Return the newest budget of a holder in a currency; see ``LoadedStreams``."""
         stream = self._budgets.get(key)
-        holder, currency = key
-        before = stream.budget
-        try:
-            period, back = period_to_book(rules, before, self.state.policies, self.now), False
-        except ValueError as error:
-            assert before is not None
-            if self._history and not late:
-                message = f"{error}: {holder} has a budget for {before.period}"
-                raise RequestError("clock", message, "time") from None
-            period, back = (before.period, False) if late else self._period_ahead(rules, before)
-        if before is not None and before.period == period:
-            return _Slot(stream, before, stream.subject)
-        check_period = back or key in self._budgets.opened_by_others
-        same_period = self._budgets.get((holder, f"{currency}.{period}")) if check_period else None
-        again = same_period.budget if same_period is not None else None
-        role = self._role_of(holder, rules)
-        opened, closed = opening(rules, holder, period, before, self.cause, role, currency, back=back, again=again)
-        if again is None:
-            budget = Budget.open(opened, self.now)
-        else:
-            budget = copy.deepcopy(again)  # the command may still be refused
-            budget.record(opened, self.now)
-        slot = _Slot(stream, budget, subject_of(holder, currency, period))
-        slot.reopened = same_period if again is not None else None
-        if closed is not None:
-            slot.opening.append((stream.subject, closed, False))
-        slot.opening.append((slot.subject, opened, True))
-        return slot
+        self._read.append(stream)
+        return stream.budget
 
-    def _role_of(self, holder: str, rules: Rules) -> str | None:
-        kind, _, name = holder.partition(":")
-        agent = self.state.staff.agent(name, rules.policy.default_role) if kind == "agent" else None
-        return agent.role if agent else None
+    def of_period(self, period: BudgetPeriod) -> Budget | None:
+        """Return the budget of a period where it is not the newest one; see ``LoadedStreams``."""
+        return self._budgets.get(period).budget
 
-    def _period_ahead(self, rules: Rules, before: Budget) -> tuple[str, bool]:
-        """Return the period to use where the newest budget's has not begun, and whether to go back to that period.
+    def may_exist(self, key: BudgetKey) -> bool:
+        """Return whether another decider may have opened the next period; see ``LoadedStreams``."""
+        return key in self._budgets.opened_by_others
 
-        Another decider's clock may be slightly ahead: then its budget is used. A budget that was opened far ahead is
-        closed, and opened again when its period begins.
-        """
-        begins = datetime.combine(days_of(before.period)[0], time(), UTC)
-        if self._history or begins - self.now < _NEAR_FUTURE:
-            return before.period, False
-        return rules.period_at(self.now, None), True
+    def is_read(self, key: BudgetKey) -> bool:
+        """Return whether the decision state has read all events of a budget; see ``LoadedStreams``."""
+        stream = self._budgets.get(key)
+        return not stream.unstored and stream.last <= self._state.position
 
-    def write(self, budget: Budget, record: Record) -> None:
-        """Apply a record to a budget and draft its event, after the events that open the budget."""
-        slot = self._slots[budget.holder, budget.currency]
-        stream = slot.stream
-        for subject, earlier, begins in slot.opening:
-            if begins and slot.reopened is not None:
-                self._draft(slot.reopened, subject, earlier)
-                self._budgets.forget(slot.reopened)
-            else:
-                self._draft(stream, subject, earlier, begins=begins)
-        slot.opening.clear()
-        stream.budget, stream.subject = budget, slot.subject
-        budget.record(record, self.now)
-        self._draft(stream, slot.subject, record)
+    def customer_is_known(self, customer_id: str) -> bool:
+        """Return whether the decision state has read all that others gave to a customer; see ``LoadedStreams``."""
+        stream = self._budgets.get(CustomerStream(customer_id))
+        return stream.own or stream.last <= self._state.position
 
-    def write_guard(self, stream: BudgetStream, record: Record) -> None:
-        """Draft an event on a customer's stream, which has no budget."""
-        self._draft(stream, stream.subject, record, begins=not stream.last and not stream.unstored)
+    def last_position(self, stream: FlagStream | PolicyStream) -> int:
+        """Return the position of the last event of a stream; it is loaded anew for each decision."""
+        found = self._budgets.get(stream)
+        self._read.append(found)
+        return found.last
 
-    def write_after(self, subject: str, last: int, record: Record | FlagEvent) -> None:
-        """Draft an event on a subject after its last event, at this position (0: the subject must be empty)."""
-        self._draft(BudgetStream(("", ""), subject, None, last), subject, record, begins=not last)
+    def drafts(self, decision: Decision) -> list[PendingDraft]:
+        """Return the events of a decision as drafts, and let the cached streams go on from them."""
+        drafts = [self._draft(event, decision.now) for event in decision.events]
+        for key, budget in decision.changed.items():
+            stream = self._budgets.get(key)
+            if stream.budget is None or stream.budget.period != budget.period:
+                stream.subject = subject_of(key.holder, key.currency, budget.period)
+            stream.budget = budget
+        for stream in self._read:
+            if isinstance(stream.key, (FlagStream, PolicyStream)):
+                self._budgets.forget(stream)
+        return drafts
 
-    def _draft(self, stream: BudgetStream, subject: str, record: Record | FlagEvent, *, begins: bool = False) -> None:
+    def abandon(self) -> None:
+        """Forget the streams that the decision has read, because it may have changed them without a result."""
+        for stream in self._read:
+            self._budgets.forget(stream)
+
+    def _draft(self, event: NewEvent, now: datetime) -> PendingDraft:
+        place, begins = event.stream, event.begins
+        match place:
+            case BudgetPeriod() if event.reopens:
+                stream = self._budgets.get(place)
+                subject = stream.subject
+                self._budgets.forget(stream)
+            case BudgetPeriod():
+                stream = self._budgets.get(BudgetKey(place.holder, place.currency))
+                is_newest = stream.budget is not None and stream.budget.period == place.period
+                subject = stream.subject if is_newest else subject_of(place.holder, place.currency, place.period)
+            case RefusalStream():
+                subject = subject_of_stream(place)
+                stream = BudgetStream(None, subject, None, 0)
+            case CustomerStream() | FlagStream() | PolicyStream():
+                stream = self._budgets.get(place)
+                subject, begins = stream.subject, not stream.last and not stream.unstored
         stream.unstored += 1
-        self._budgets.touched.append(stream)
-        self.drafts.append(PendingDraft(stream, subject, stored_form(record, self.now), begins, record))
-
-
-class CommandResult(NamedTuple):
-    """The result of a command: its answer, and the unit with its events, or ``None`` where nothing is recorded.
-
-    ``answering`` is the record that is the answer. Its position is added to the answer once it is stored.
-    """
-
-    unit: UnitOfWork | None
-    answer: JsonObject
-    answering: Record | FlagEvent | None = None
-
-    @classmethod
-    def of(cls, unit: UnitOfWork, record: Record | FlagEvent, budget: Budget | None = None) -> Self:
-        """Return the result that a record answers, with the balance of a budget after it."""
-        return cls(unit, answer_of(record, budget), record)
-
-
-NOTHING = CommandResult(None, {})
+        return PendingDraft(stream, subject, stored_form(event.record, now), begins, event.record)
 
 
 def stored_form(record: Record | FlagEvent, now: datetime) -> bytes:

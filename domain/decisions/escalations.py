@@ -1,293 +1,279 @@
-"""Escalations: approvers, payers, and the records of each step."""
+"""Escalations: filed, approved, denied, withdrawn, forwarded, and expired by the timer."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from domain.actions import action_fields
-from domain.decisions.authority import Agent, DecisionContext, Verdict, person_refusal, requested_fields, source_refusal
-from domain.events.decisions import (
-    ActionHeld,
-    ActionTaken,
-    EscalationApproved,
-    EscalationDenied,
-    EscalationExpired,
-    EscalationForwarded,
-    EscalationRequested,
-    EscalationWithdrawn,
-    Limit,
-    Reason,
-)
-from domain.managers import managers_above
+from domain.budgets import postings
+from domain.commands import RequestError, action_id_of, escalation_id_of
+from domain.decisions import approvals, authority
+from domain.decisions.approvals import Approver
+from domain.decisions.context import decision_context, known_agent, required_rules, team_pool
+from domain.decisions.decision import Retry
+from domain.events.decisions import AuthorityFellShort, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from domain.budgets.budget import Budget
-    from domain.budgets.postings import RequestContext
-    from domain.commands import EscalationDecision
+    from domain.commands import EscalationAsk, EscalationDecision
+    from domain.decisions.approvals import Open
+    from domain.decisions.authority import Agent, DecisionContext, Verdict
+    from domain.decisions.decision import Decision
+    from domain.events.decisions import EscalationRequested
     from domain.money import Money
-    from domain.policy.model import Limits, Policy, Rules
+    from domain.policy.model import Rules
 
 
-class Open(NamedTuple):
-    """An open escalation: its request, its time, the people asked now and their deadline."""
+class OverdueEscalation(NamedTuple):
+    """The command of the timer for an escalation without an answer at its deadline, ``due`` (seconds since 1970)."""
 
-    asked: EscalationRequested
-    at: datetime
-    to: tuple[str, ...]
-    due: datetime
-
-
-class Approver(NamedTuple):
-    """A person with the power to decide, and the agent whose authority is used: the same person, or an absent one."""
-
-    person: Agent
-    authority: Agent
-
-    @property
-    def on_behalf_of(self) -> str | None:
-        """The id of the absent agent that lends the authority; ``None`` where the person's own is used."""
-        return None if self.person is self.authority else self.authority.agent_id
+    holder: str
+    id: str
+    due: float
 
 
-def approves(role: str, kind: str, amount: Money, policy: Policy) -> bool:
-    """Return whether a role may approve this kind and amount for others."""
-    limits: Limits = policy.roles[role].approves if role in policy.roles else {}
-    if kind not in limits:
-        return False
-    limit = limits[kind]
-    return limit is None or (amount.currency == limit.currency and amount.minor <= limit.minor)
+def request_escalation(command: EscalationAsk, decision: Decision) -> Decision:
+    """File an escalation, or record that it is refused."""
+    rules = required_rules(decision)
+    agent = known_agent(decision, command.agent_id, rules, "agent_id")
+    context = decision_context(decision, command, agent, rules)
+    verdict = authority.judge(context, command.amount)
+    if verdict.outcome != "refused":
+        filed, to, pool = route_escalation(context, verdict, decision)
+        if filed.outcome != "refused":
+            return decision.answer_with(file_escalation(context, verdict, decision, to, pool, answers=True))
+        verdict = filed
+    short = authority.fell_short(command, command.amount, verdict, decision.cause, asking=context)
+    decision.write(context.budget, short)
+    return decision.answer_with(short, context.budget)
 
 
-def whom_to_ask(
-    agent: Agent,
-    kind: str,
-    amount: Money,
-    policy: Policy,
-    agent_of: Callable[[str], Agent | None],
-    everybody: Callable[[], Sequence[Agent]],
-) -> tuple[str, ...]:
-    """Return the nearest manager with the right to approve; without a known manager, all such agents (20 at most)."""
-    above = managers_above(agent, agent_of)
-    for manager in above:
-        if not manager.left and approves(manager.role, kind, amount, policy):
-            return (manager.agent_id,)
-    if above:
-        return ()
-    return tuple(
-        other.agent_id
-        for other in everybody()
-        if other.agent_id != agent.agent_id and not other.left and approves(other.role, kind, amount, policy)
-    )[:_ASKED_AT_MOST]
+def route_escalation(
+    context: DecisionContext, verdict: Verdict, decision: Decision
+) -> tuple[Verdict, tuple[str, ...], Budget | None]:
+    """Return the verdict, the people to ask, and the team pool that would pay.
+
+    The verdict is a refusal where no role may approve the amount, or the pool does not reach.
+    """
+    command, agent, policy = context.request, context.agent, context.rules.policy
+    assert command.amount is not None
+    amount, staff = command.amount, decision.state.staff
+
+    def refused(reason: Reason) -> tuple[Verdict, tuple[str, ...], Budget | None]:
+        return authority.Verdict(outcome="refused", reasons=(*verdict.reasons, reason)), (), None
+
+    if not any(approvals.approves(role, command.kind, amount, policy) for role in policy.roles):
+        message = f"no role approves a {command.kind} of {amount.text}"
+        return refused(Reason(rule="approves", message=message, asked=amount))
+    pool = None
+    if policy.escalation.payer == "team" and command.basis == "goodwill":
+        pool = team_pool(decision, agent, command, context.rules)
+    if pool is not None and (short := approvals.payer_short(pool, amount, "")):
+        return refused(short)
+    to = approvals.whom_to_ask(
+        agent,
+        command.kind,
+        amount,
+        policy,
+        lambda agent_id: staff.agent(agent_id, policy.default_role),
+        lambda: staff.everybody(policy.default_role),
+    )
+    return verdict, to, pool
 
 
-_ASKED_AT_MOST = 20
-
-
-def requested(
-    asking: DecisionContext,
+def file_escalation(
+    context: DecisionContext,
     verdict: Verdict,
-    cause: RequestContext,
-    ids: tuple[str, str],
+    decision: Decision,
     to: tuple[str, ...],
     pool: Budget | None,
     *,
     answers: bool,
 ) -> EscalationRequested:
-    """Return the record of an escalation; ``ids`` are the escalation's own and that of the action it asks for."""
-    escalating = asking.rules.policy.escalation
-    return EscalationRequested(
-        escalation_id=ids[0],
-        action_id=ids[1],
-        role=asking.agent.role,
-        reasons=verdict.reasons,
-        payer="team" if pool is not None else "approver",
-        to=to,
-        due=asking.now + escalating.after,
-        policy_version=asking.rules.version,
-        budget=asking.budget.holder,
-        period=asking.budget.period,
-        currency=asking.budget.currency,
-        holder=pool.holder if pool is not None else None,
-        **(cause.answer() if answers else cause.fields()),
-        **requested_fields(asking),
-    )
+    """Write an escalation and the reservation in the pool; ``answers``: it is the answer to the command."""
+    cause = decision.cause
+    ids = escalation_id_of(cause.source, cause.request_id), action_id_of(cause.source, cause.request_id)
+    record = approvals.requested(context, verdict, cause, ids, to, pool, answers=answers)
+    decision.write(context.budget, record)
+    if pool is not None:
+        decision.write(pool, approvals.reserved(context, record, pool, cause))
+    return record
 
 
-def reserved(
-    asking: DecisionContext, escalation: EscalationRequested, pool: Budget, cause: RequestContext
-) -> ActionHeld:
-    """Return the record that reserves an escalation's amount in the team's pool until the decision."""
-    used = pool.money(pool.spent_minor + pool.reserved_minor)
-    return ActionHeld(
-        action_id=escalation.action_id,
-        escalation_id=escalation.escalation_id,
-        role=asking.agent.role,
-        holder=pool.holder,
-        period=pool.period,
-        policy_version=asking.rules.version,
-        training=(),
-        limits=(Limit(name="pool", limit=pool.money(pool.granted_minor), used=used),),
-        **cause.fields(),
-        **requested_fields(asking),
-    )
+def decide_escalation(command: EscalationDecision, decision: Decision) -> Decision:
+    """Approve, deny, withdraw or forward an escalation, or record that the person may not do so."""
+    rules, cause, now = required_rules(decision), decision.cause, decision.now
+    escalation, budget = _open_escalation(command.escalation_id, decision, rules)
+    amount = _amount(command, escalation)
+    person = known_agent(decision, command.decided_by, rules, "decided_by")
+    approver, reasons = _approver(command.operation, escalation, person, amount, rules, decision)
+    payer = None
+    if command.operation == "approve" and not reasons:
+        holder = escalation.asked.holder or f"agent:{approver.authority.agent_id}"
+        payer = decision.budget(holder, rules, escalation.asked.currency)
+    if payer is not None and escalation.asked.basis == "goodwill":
+        short = approvals.payer_short(payer, amount, escalation.asked.action_id)
+        reasons = (short,) if short else ()
+    if reasons:
+        refused = _refused_attempt(escalation, command, person, amount, reasons, rules, budget, decision)
+        decision.write(budget, refused)
+        return decision.answer_with(refused, budget)
+    if payer is not None:
+        step, action = approvals.approved(escalation, command, approver, rules, amount, budget, payer, now, cause)
+        decision.write(budget, step)
+        decision.write(payer, action)
+        return decision.answer_with(step)
+    if command.operation == "forward":
+        to = _forward_to(command, escalation, rules, decision)
+        sent = approvals.forwarded(escalation, to, budget, now, rules, cause, request=command, approver=approver)
+        decision.write(budget, sent)
+        return decision.answer_with(sent)
+    pool = _reserving_pool(escalation, decision, rules)
+    denied = approvals.denied(escalation, command, approver, budget, now, cause)
+    decision.write(budget, denied)
+    _release(escalation, decision, pool, command.operation)
+    return decision.answer_with(denied)
 
 
-def refusals(  # noqa: PLR0911 - one for each rule
-    operation: str, waiting: Open, approver: Approver, amount: Money, policy: Policy, source: str, group: frozenset[str]
-) -> tuple[Reason, ...]:
-    """Return the reasons why this person may not make this decision; empty if they may."""
-    asked_for, person = waiting.asked, approver.person
-    if operation == "withdraw":
-        if person.agent_id == asked_for.agent_id:
-            return ()
-        return (Reason(rule="not_requester", message="only the requester may withdraw; others may deny"),)
-    if asked_for.agent_id in (person.agent_id, approver.authority.agent_id):
-        return (Reason(rule="own_request", message="requesters may not decide their own request"),)
-    for one in (approver.authority, person):
-        if refusal := person_refusal(asked_for.customer_id, one, group):
-            return (refusal,)
-    if refusal := source_refusal(person, policy, source):
-        return (refusal,)
-    role = approver.authority.role
-    limits: Limits = policy.roles[role].approves if role in policy.roles else {}
-    asked_personally = approver.authority.agent_id in waiting.to
-    if asked_for.kind not in limits and not (asked_personally and operation != "approve"):
-        message = f"the role {role} does not approve a {asked_for.kind}"
-        return (Reason(rule="approves", message=message, asked=amount),)
-    if operation == "approve" and not approves(role, asked_for.kind, amount, policy):
-        limit = limits[asked_for.kind]
-        message = f"more than the role {role} approves"
-        return (Reason(rule="approves", message=message, limit=limit, used=policy.zero(), asked=amount),)
-    return ()
+def expire_escalation(command: OverdueEscalation, decision: Decision) -> Decision:
+    """Forward an escalation without an answer to the next level, or end it."""
+    rules = required_rules(decision)
+    escalation = decision.state.pending.open.get(command.id)
+    if escalation is None or escalation.due.timestamp() > command.due:
+        return decision  # it was decided or forwarded in the meantime
+    budget = decision.budget(f"agent:{escalation.asked.agent_id}", rules, escalation.asked.currency, late=True)
+    decision.require_read(budget)
+    if command.id not in budget.escalations:
+        return decision
+    to: tuple[str, ...] = ()
+    if rules.policy.escalation.then == "next_level":
+        to = _next_level(escalation, rules, decision)
+    if to:
+        decision.write(budget, approvals.forwarded(escalation, to, budget, decision.now, rules, decision.cause))
+    else:
+        pool = _reserving_pool(escalation, decision, rules)
+        decision.write(budget, approvals.expired(escalation, budget, decision.now, decision.cause))
+        _release(escalation, decision, pool, "expired")
+    return decision
 
 
-def payer_short(payer: Budget, amount: Money, action_id: str) -> Reason | None:
-    """Return the reason why the payer's budget does not reach, or ``None``.
+def _next_level(escalation: Open, rules: Rules, decision: Decision) -> tuple[str, ...]:
+    default_role = rules.policy.default_role
+    return approvals.next_level(escalation, rules.policy, lambda name: decision.state.staff.agent(name, default_role))
 
-    The amount that is reserved for this action counts as left.
+
+def _open_escalation(escalation_id: str, decision: Decision, rules: Rules) -> tuple[Open, Budget]:
+    """Return an open escalation and its requester's budget.
+
+    Raises:
+        RequestError: the escalation is unknown, or decided already.
+
     """
-    held = payer.holds.get(action_id)
-    left = payer.remaining_minor + (held.minor if held else 0)
-    if amount.currency == payer.currency and amount.minor <= left:
-        return None
-    used = payer.money(payer.spent_minor + payer.reserved_minor - (held.minor if held else 0))
-    message = f"more than the payer {payer.holder} has left"
-    return Reason(rule="payer", message=message, limit=payer.money(payer.granted_minor), used=used, asked=amount)
+    escalation = decision.state.pending.open.get(escalation_id)
+    if escalation is not None:
+        budget = decision.budget(f"agent:{escalation.asked.agent_id}", rules, escalation.asked.currency)
+        if escalation_id in budget.escalations:
+            return escalation, budget
+    decision.need(Retry.AFTER_CATCH_UP)
+    verdict = decision.state.pending.verdict_on(escalation_id)
+    if verdict is None and escalation is None:
+        message = f"there is no escalation {escalation_id!r}; see resolution.notify.escalation"
+        raise RequestError("unknown_escalation", message, "escalation_id")
+    message = f"this escalation is {verdict or 'decided'} already; a new case needs a new request"
+    raise RequestError("already_decided", message, "escalation_id")
 
 
-def approved(
-    waiting: Open,
-    request: EscalationDecision,
-    approver: Approver,
-    rules: Rules,
+def _approver(
+    operation: str, escalation: Open, person: Agent, amount: Money, rules: Rules, decision: Decision
+) -> tuple[Approver, tuple[Reason, ...]]:
+    """Return the authority to use, and the reasons against it.
+
+    It is the person's own, or where that does not suffice, the authority of an absent agent that the person replaces.
+    """
+    policy, staff, source = rules.policy, decision.state.staff, decision.cause.source
+    group: frozenset[str] = frozenset()
+    if escalation.asked.customer_id is not None:
+        group = decision.state.actions.group_of(escalation.asked.customer_id)
+    own = Approver(person, person)
+    reasons = approvals.refusals(operation, escalation, own, amount, policy, source, group)
+    for absent_id in staff.stood_in_for(person.agent_id, decision.now) if reasons else ():
+        absent = staff.agent(absent_id, policy.default_role)
+        if absent is None:
+            continue
+        stand_in = Approver(person, absent)
+        if not approvals.refusals(operation, escalation, stand_in, amount, policy, source, group):
+            return stand_in, ()
+    return own, reasons
+
+
+def _amount(command: EscalationDecision, escalation: Open) -> Money:
+    asked = escalation.asked.amount
+    if command.amount is None or command.operation != "approve":
+        return asked
+    if command.amount.currency != asked.currency:
+        raise RequestError("currency", f"the escalation asks for {asked.currency}", "amount.currency")
+    if command.amount.minor > asked.minor:
+        raise RequestError("invalid", f"approve at most the requested amount, {asked.text}", "amount.amount")
+    return command.amount
+
+
+def _forward_to(command: EscalationDecision, escalation: Open, rules: Rules, decision: Decision) -> tuple[str, ...]:
+    if command.to is None:
+        to = _next_level(escalation, rules, decision)
+        if not to:
+            raise RequestError("nobody_above", "no manager above may approve this; name a person in `to`", "to")
+        return to
+    person = known_agent(decision, command.to, rules, "to")
+    if person.agent_id == escalation.asked.agent_id or person.left:
+        raise RequestError("invalid", "forward it to a current employee other than the requester", "to")
+    return (person.agent_id,)
+
+
+def _reserving_pool(escalation: Open, decision: Decision, rules: Rules) -> Budget | None:
+    """Return the pool in which an escalation's amount is reserved, or ``None``."""
+    holder = escalation.asked.holder
+    return None if holder is None else decision.budget(holder, rules, escalation.asked.currency, late=True)
+
+
+def _release(escalation: Open, decision: Decision, pool: Budget | None, reason: str) -> None:
+    """Release the reservation of an escalation that was not approved."""
+    asked = escalation.asked
+    hold = pool.holds.get(asked.action_id) if pool is not None else None
+    if pool is not None and hold is not None:
+        escalation_id = asked.escalation_id
+        decision.write(
+            pool, postings.voided(asked, hold.minor, reason, pool, decision.cause, escalation_id=escalation_id)
+        )
+
+
+def _refused_attempt(
+    escalation: Open,
+    command: EscalationDecision,
+    person: Agent,
     amount: Money,
+    reasons: tuple[Reason, ...],
+    rules: Rules,
     budget: Budget,
-    payer: Budget,
-    now: datetime,
-    cause: RequestContext,
-) -> tuple[EscalationApproved, ActionTaken]:
-    """Return the records of an approval: the decision, and the action that it allows."""
-    asked_for = waiting.asked
-    limit = rules.policy.roles[approver.authority.role].approves[asked_for.kind]
-    used = payer.money(payer.spent_minor + payer.reserved_minor)
-    step = EscalationApproved(
-        asked=asked_for.amount,
-        action_id=asked_for.action_id,
-        paid_by=payer.holder,
-        **_step(waiting, budget, amount, now, request.decided_by, approver.on_behalf_of, request.reason),
-        **cause.answer(),
-    )
-    action = ActionTaken(
-        action_id=asked_for.action_id,
-        role=asked_for.role,
-        holder=payer.holder,
-        period=payer.period,
+    decision: Decision,
+) -> AuthorityFellShort:
+    """Return the record of a decision that this person may not make."""
+    asked = escalation.asked
+    return AuthorityFellShort(
+        agent_id=person.agent_id,
+        role=person.role,
+        kind=asked.kind,
+        basis=asked.basis,
+        amount=amount,
+        reason=command.reason or f"{command.operation} an escalation",
+        outcome="refused",
+        reasons=reasons,
+        preview=False,
+        team_id=asked.team_id,
+        customer_id=asked.customer_id,
+        interaction_id=asked.interaction_id,
+        order_id=asked.order_id,
+        holder=budget.holder,
+        period=budget.period,
         policy_version=rules.version,
-        training=(),
-        limits=(
-            Limit(name="approves", limit=limit, used=payer.money(0)),
-            Limit(name="payer", limit=payer.money(payer.granted_minor), used=used),
-        ),
-        authority="approved",
-        escalation_id=asked_for.escalation_id,
-        decided_by=request.decided_by,
-        on_behalf_of=approver.on_behalf_of,
-        **cause.fields(),
-        **action_fields(asked_for, amount),
+        escalation_id=asked.escalation_id,
+        **decision.cause.answer(),
     )
-    return step, action
-
-
-def denied(
-    waiting: Open, request: EscalationDecision, approver: Approver, budget: Budget, now: datetime, cause: RequestContext
-) -> EscalationDenied | EscalationWithdrawn:
-    """Return the record of a denial, or of a withdrawal."""
-    cls = EscalationWithdrawn if request.operation == "withdraw" else EscalationDenied
-    step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by, approver.on_behalf_of, request.reason)
-    return cls(**step, **cause.answer())
-
-
-def forwarded(
-    waiting: Open,
-    to: tuple[str, ...],
-    budget: Budget,
-    now: datetime,
-    rules: Rules,
-    cause: RequestContext,
-    *,
-    request: EscalationDecision | None = None,
-    approver: Approver | None = None,
-) -> EscalationForwarded:
-    """Return the record that passes an escalation on, with a new full deadline; without ``request`` a timer did it."""
-    behalf = approver.on_behalf_of if approver else None
-    reason = request.reason if request else "no answer in time"
-    step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by if request else None, behalf, reason)
-    return EscalationForwarded(
-        to=to, due=now + rules.policy.escalation.after, **step, **(cause.answer() if request else cause.fields())
-    )
-
-
-def expired(waiting: Open, budget: Budget, now: datetime, cause: RequestContext) -> EscalationExpired:
-    """Return the record of an escalation that got no answer in time and has no higher level to ask."""
-    reason = "no answer in time, and no higher level to ask"
-    return EscalationExpired(**_step(waiting, budget, waiting.asked.amount, now, None, None, reason), **cause.fields())
-
-
-def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | None]) -> tuple[str, ...]:
-    """Return the next manager above the people asked with the right to approve; empty where the chain ends."""
-    asked_for = waiting.asked
-    for agent_id in waiting.to:
-        agent = agent_of(agent_id)
-        for above in managers_above(agent, agent_of) if agent else ():
-            allowed = not above.left and above.agent_id not in (*waiting.to, asked_for.agent_id)
-            if allowed and approves(above.role, asked_for.kind, asked_for.amount, policy):
-                return (above.agent_id,)
-    return ()
-
-
-def _step(
-    waiting: Open,
-    budget: Budget,
-    amount: Money,
-    now: datetime,
-    decided_by: str | None,
-    on_behalf_of: str | None,
-    reason: str | None,
-) -> dict[str, Any]:
-    """Return the fields of ``EscalationStep``."""
-    return {
-        "escalation_id": waiting.asked.escalation_id,
-        "agent_id": waiting.asked.agent_id,
-        "budget": budget.holder,
-        "period": budget.period,
-        "amount": amount,
-        "waited_seconds": max(0.0, (now - waiting.at).total_seconds()),
-        "decided_by": decided_by,
-        "on_behalf_of": on_behalf_of,
-        "reason": reason,
-        "interaction_id": waiting.asked.interaction_id,
-        "customer_id": waiting.asked.customer_id,
-    }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from domain.actions import action_fields, change_of
 from domain.commands import RequestError, action_id_of
-from domain.decisions import authority, escalations
+from domain.decisions import approvals, authority
 from domain.decisions.authority import DecisionContext, Gift, SoftState, Verdict
 from domain.events import decisions, facts
 from domain.money import Money
@@ -243,13 +243,13 @@ class PolicyReplay:
         filed = one.escalation_id is not None or any(rule in _FILED for rule in one.rules[-1:])
         if not filed:
             return verdict
-        if not any(escalations.approves(role, one.kind, amount, policy) for role in policy.roles):
+        if not any(approvals.approves(role, one.kind, amount, policy) for role in policy.roles):
             reason = decisions.Reason(rule="approves", message=f"no role approves a {one.kind} of this amount")
             return Verdict(outcome="refused", reasons=(*verdict.reasons, reason))
         team = self.state.rules.pool_team(asking.agent.teams_for(one.team_id))
         if policy.escalation.payer == "team" and one.basis == "goodwill" and team is not None:
             pool = self.state.budget(f"team:{team}", policy.currency, asking.now)
-            if short := escalations.payer_short(pool, amount, ""):
+            if short := approvals.payer_short(pool, amount, ""):
                 return Verdict(outcome="refused", reasons=(*verdict.reasons, short))
         return verdict
 

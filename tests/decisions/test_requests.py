@@ -11,7 +11,7 @@ import pytest
 
 from app.runtime.session import Session
 from consumers.decisions import service
-from consumers.decisions.handlers import COMMANDS
+from consumers.decisions.pending_request import COMMANDS
 from consumers.intake.receipts import ReceiptRequest
 from consumers.runtime import request_form
 from consumers.runtime.request_form import read_form

@@ -26,10 +26,12 @@ ROOMS = {
 PURE = {
     "__future__",
     "bisect",
+    "copy",
     "collections",
     "dataclasses",
     "datetime",
     "difflib",
+    "enum",
     "eventsourcing",
     "functools",
     "hashlib",

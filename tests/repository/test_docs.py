@@ -16,7 +16,7 @@ from app.docs.policy_reference import rule_lines
 from benchmarks.compare import markdown
 from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document
-from consumers.decisions.handlers import COMMANDS
+from consumers.decisions.pending_request import COMMANDS
 from domain.abuse import guard
 from domain.command_fields import known_fields
 from domain.events.decisions import RECORDS

@@ -365,7 +365,7 @@ BOUNDARIES = [
         action,
         decides,
     ),
-    B("requests that are ruled on", "consumers.decisions.pipeline.handle", DECISIONS, action, decides),
+    B("requests that are decided", "consumers.decisions.pipeline.decide", DECISIONS, action, decides),
     B("groups of requests", "consumers.decisions.pipeline.DecisionPipeline._handle_group", DECISIONS, action, decides),
     B(
         "answers that are looked up",

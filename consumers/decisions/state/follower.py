@@ -19,8 +19,9 @@ import msgspec
 
 from config import topology
 from consumers.decisions.state.actions import ActionIndex, ActionRow, HeldFields, TakenFields, row_of, row_of_fact
-from consumers.decisions.state.pending import DuePosting, PendingWork
+from consumers.decisions.state.pending import PendingWork
 from domain.commands import action_id_of
+from domain.decisions.fact_postings import DuePosting
 from domain.events import decisions, facts
 from domain.policy.history import PolicyHistory, rules_of
 from domain.policy.model import Rules

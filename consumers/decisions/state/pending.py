@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from domain.decisions.escalations import Open
+from domain.decisions.approvals import Open
+from domain.decisions.fact_postings import DuePosting
 from domain.events.decisions import (
     EscalationForwarded,
     EscalationRequested,
@@ -25,16 +26,6 @@ CREATE INDEX IF NOT EXISTS escalations_open ON escalations (id) WHERE open = 1;
 CREATE TABLE IF NOT EXISTS dues (position INTEGER PRIMARY KEY, what TEXT NOT NULL, action TEXT NOT NULL, holder TEXT);
 """
 _PUT_ESCALATION = "INSERT OR REPLACE INTO escalations VALUES (?, ?, ?)"
-
-
-class DuePosting(NamedTuple):
-    """A fact that must be posted: its position, the posting, the action and the holder of the budget."""
-
-    position: int
-    kind: str
-    """`charge` or `settle`."""
-    action_id: str
-    holder: str
 
 
 class _StoredEscalation(msgspec.Struct):

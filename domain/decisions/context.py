@@ -1,59 +1,58 @@
-"""Lookups and checks that several command handlers share. They raise ``NeedsCatchUpError`` where state may be stale."""
+"""Lookups and checks that commands share. They end a decision with a retry where the state may be stale."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumers.decisions.unit_of_work import NeedsCatchUpError
 from domain.commands import RequestError
 from domain.currencies import currency_fault
 from domain.decisions.authority import DecisionContext, SoftState
+from domain.decisions.decision import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from consumers.decisions.state.actions import ActionRow
-    from consumers.decisions.unit_of_work import UnitOfWork
     from domain.budgets.budget import Budget
     from domain.commands import Preview
     from domain.decisions.authority import Agent, Gift
+    from domain.decisions.decision import Decision
+    from domain.decisions.known import KnownAction
     from domain.money import Money
     from domain.policy.model import Rules
 
 
-def rules_in_force(unit: UnitOfWork) -> Rules | None:
+def rules_in_force(decision: Decision) -> Rules | None:
     """Return the policy in force, or ``None``."""
-    rules = unit.state.policies.in_force(unit.now)
-    if rules is None and not unit.state_is_current:
-        raise NeedsCatchUpError
+    rules = decision.state.policies.in_force(decision.now)
+    if rules is None:
+        decision.need(Retry.AFTER_CATCH_UP)
     return rules
 
 
-def required_rules(unit: UnitOfWork, consequence: str = "nothing can be decided") -> Rules:
+def required_rules(decision: Decision, consequence: str = "nothing can be decided") -> Rules:
     """Return the policy in force.
 
     Raises:
         RequestError: no policy is in force.
 
     """
-    rules = rules_in_force(unit)
+    rules = rules_in_force(decision)
     if rules is None:
         raise RequestError("no_policy", f"no policy is in force, so {consequence}; publish one")
     return rules
 
 
-def known_agent(unit: UnitOfWork, agent_id: str, rules: Rules, field: str) -> Agent:
+def known_agent(decision: Decision, agent_id: str, rules: Rules, field: str) -> Agent:
     """Return an agent.
 
     Raises:
         RequestError: the agent, named in this field, is unknown.
 
     """
-    agent = unit.state.staff.agent(agent_id, rules.policy.default_role)
+    agent = decision.state.staff.agent(agent_id, rules.policy.default_role)
     if agent is not None:
         return agent
-    if not unit.state_is_current:
-        raise NeedsCatchUpError
+    decision.need(Retry.AFTER_CATCH_UP)
     message = (
         f"the agent {agent_id!r} is unknown: publish resolution.employee.joined.v1 first, "
         "or give the policy a default_role"
@@ -61,29 +60,28 @@ def known_agent(unit: UnitOfWork, agent_id: str, rules: Rules, field: str) -> Ag
     raise RequestError("unknown_agent", message, field)
 
 
-def known_action(unit: UnitOfWork, action_id: str) -> ActionRow:
+def known_action(decision: Decision, action_id: str) -> KnownAction:
     """Return an action.
 
     Raises:
         RequestError: the action is unknown.
 
     """
-    action = unit.state.actions.action(action_id)
+    action = decision.state.actions.action(action_id)
     if action is None:
-        if not unit.state_is_current:
-            raise NeedsCatchUpError
+        decision.need(Retry.AFTER_CATCH_UP)
         raise RequestError("unknown_action", f"there is no action {action_id!r}", "action_id")
     return action
 
 
-def decision_context(unit: UnitOfWork, command: Preview, agent: Agent, rules: Rules) -> DecisionContext:
+def decision_context(decision: Decision, command: Preview, agent: Agent, rules: Rules) -> DecisionContext:
     """Return a request together with the state that its decision needs."""
-    budget = unit.budget(f"agent:{agent.agent_id}", rules)
+    budget = decision.budget(f"agent:{agent.agent_id}", rules)
     amount: Money | None = command.amount
-    check_currencies(unit, budget, amount)
+    check_currencies(decision, budget, amount)
     draws = command.basis == "goodwill" and (amount is None or amount.minor > budget.remaining_minor)
-    pool = team_pool(unit, agent, command, rules) if draws else None
-    actions, role = unit.state.actions, rules.policy.roles.get(agent.role)
+    pool = team_pool(decision, agent, command, rules) if draws else None
+    actions, role = decision.state.actions, rules.policy.roles.get(agent.role)
     group: frozenset[str] = frozenset()
     interaction: Sequence[Gift] = ()
     customer: Sequence[Gift] = ()
@@ -97,30 +95,30 @@ def decision_context(unit: UnitOfWork, command: Preview, agent: Agent, rules: Ru
         request=command,
         agent=agent,
         rules=rules,
-        source=unit.cause.source,
-        now=unit.now,
+        source=decision.cause.source,
+        now=decision.now,
         budget=budget,
         pool=pool,
         seen=SoftState(group=group, interaction=interaction, customer=customer),
     )
 
 
-def team_pool(unit: UnitOfWork, agent: Agent, command: Preview, rules: Rules) -> Budget | None:
+def team_pool(decision: Decision, agent: Agent, command: Preview, rules: Rules) -> Budget | None:
     """Return the budget of the team pool that an agent may draw on, or ``None``."""
     team = rules.pool_team(agent.teams_for(command.team_id))
-    return unit.budget(f"team:{team}", rules) if team is not None else None
+    return decision.budget(f"team:{team}", rules) if team is not None else None
 
 
-def check_currencies(unit: UnitOfWork, budget: Budget, amount: Money | None) -> None:
+def check_currencies(decision: Decision, budget: Budget, amount: Money | None) -> None:
     """Refuse a payment in a currency that is not valid now.
 
     A budget that was opened while its currency was valid may be used up.
     """
-    fault = currency_fault(budget.currency, unit.now)
-    if fault and (unit.opens(budget) or currency_fault(budget.currency, budget.created_on)):
+    fault = currency_fault(budget.currency, decision.now)
+    if fault and (decision.opens(budget) or currency_fault(budget.currency, budget.created_on)):
         message = f"{fault}; the policy in force gives in {budget.currency}, so publish another first"
         raise RequestError("invalid", message, "amount.currency")
     if amount is not None and amount.currency != budget.currency:
-        fault = currency_fault(amount.currency, unit.now)
+        fault = currency_fault(amount.currency, decision.now)
         if fault:
             raise RequestError("invalid", fault, "amount.currency")

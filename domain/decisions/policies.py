@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
-from config import topology
-from consumers.decisions.unit_of_work import CommandResult, NeedsCatchUpError
 from domain.commands import RequestError
 from domain.currencies import currency_fault
+from domain.decisions.decision import Retry, RetryError
+from domain.decisions.streams import PolicyStream
 from domain.events.decisions import PolicyPublished
 from domain.policy.model import drawn_teams
 from domain.policy.parsing import PolicyError, parse_policy
-from domain.serialization import encode
-from ledger.store.cloudevents import body_hash
+from domain.serialization import encode_sorted
 
 if TYPE_CHECKING:
-    from consumers.decisions.unit_of_work import UnitOfWork
     from domain.commands import PolicyRequest
+    from domain.decisions.decision import Decision
 
 
-async def publish_policy(command: PolicyRequest, unit: UnitOfWork) -> CommandResult:
+def publish_policy(command: PolicyRequest, decision: Decision) -> Decision:
     """Publish a policy if it is valid and does not begin before the one in force."""
     try:
         policy = parse_policy(command.policy)
     except PolicyError as error:
         problem = min(error.problems, key=lambda one: one.code != "unknown_field")  # it explains the missing field
         raise RequestError(problem.code, problem.message, f"policy.{problem.field}".rstrip(".")) from None
-    newest = await unit.log.last(topology.POLICY_SUBJECT)
-    if newest is not None and unit.state.position < newest.position:
-        raise NeedsCatchUpError
-    policies = unit.state.policies
-    if fault := currency_fault(policy.currency, max(unit.now, policy.effective_from)):
+    if decision.streams.last_position(PolicyStream()) > decision.state.position:
+        raise RetryError(Retry.AFTER_CATCH_UP)
+    policies = decision.state.policies
+    if fault := currency_fault(policy.currency, max(decision.now, policy.effective_from)):
         raise RequestError("invalid", fault, "policy.currency")
-    if refusal := policies.refusal_of(policy, unit.now):
+    if refusal := policies.refusal_of(policy, decision.now):
         raise RequestError("invalid", refusal, "policy.effective_from")
-    teams = {*policy.teams, *unit.state.staff.teams()}
+    teams = {*policy.teams, *decision.state.staff.teams()}
     record = PolicyPublished(
         policy=command.policy,
         version=policies.newest_version + 1,
         published_by=command.published_by,
-        sha256=body_hash(encode(command.policy)).hex(),
+        sha256=hashlib.sha256(encode_sorted(command.policy)).hexdigest(),
         trial_teams=drawn_teams(policy.trial, teams) if policy.trial is not None else (),
-        **unit.cause.answer(),
+        **decision.cause.answer(),
     )
-    unit.write_after(topology.POLICY_SUBJECT, newest.position if newest else 0, record)
-    return CommandResult.of(unit, record)
+    decision.write_to(PolicyStream(), record)
+    return decision.answer_with(record)

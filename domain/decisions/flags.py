@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from config import topology
-from consumers.decisions.unit_of_work import CommandResult
 from domain.commands import RequestError
+from domain.decisions.streams import FlagStream
 from domain.events.flags import FlagAnswered, FlagReviewed, FlagUnmasked
-from ledger.store.subject_tokens import token_of_id
 
 if TYPE_CHECKING:
-    from consumers.decisions.unit_of_work import UnitOfWork
     from domain.budgets.postings import RequestContext
     from domain.commands import FlagRequest
+    from domain.decisions.decision import Decision
 
 
-async def review_flag(command: FlagRequest, unit: UnitOfWork) -> CommandResult:
+def review_flag(command: FlagRequest, decision: Decision) -> Decision:
     """Record the review of a flag, the answer of the person concerned, or that a reviewer looked up the names."""
-    record = _record_of(command, unit.cause)
-    subject = f"{topology.FLAG_SUBJECT}.{token_of_id(command.flag_id)}"
-    newest = await unit.log.last(subject)
-    if newest is None:
+    record = _record_of(command, decision.cause)
+    stream = FlagStream(command.flag_id)
+    if not decision.streams.last_position(stream):
         raise RequestError("unknown_flag", f"no flag {command.flag_id} was raised", "flag_id")
-    unit.write_after(subject, newest.position, record)
-    return CommandResult.of(unit, record)
+    decision.write_to(stream, record)
+    return decision.answer_with(record)
 
 
 def _record_of(command: FlagRequest, cause: RequestContext) -> FlagReviewed | FlagAnswered | FlagUnmasked:

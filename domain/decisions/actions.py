@@ -1,0 +1,95 @@
+"""Actions and their previews."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from domain.budgets import postings
+from domain.commands import ActionRequest, escalation_id_of
+from domain.decisions import authority
+from domain.decisions.answers import preview_answer
+from domain.decisions.context import decision_context, known_agent, rules_in_force
+from domain.decisions.decision import Retry, RetryError
+from domain.decisions.escalations import file_escalation, route_escalation
+from domain.decisions.streams import CustomerStream, RefusalStream
+
+if TYPE_CHECKING:
+    from domain.commands import Preview
+    from domain.decisions.authority import DecisionContext, Verdict
+    from domain.decisions.decision import Decision
+    from domain.events.decisions import Shadow
+
+
+def take_action(command: ActionRequest, decision: Decision) -> Decision:
+    """Take an action, hold its amount, file an escalation, or record that the authority fell short."""
+    rules, cause = rules_in_force(decision), decision.cause
+    if rules is None:
+        record = authority.fell_short(command, command.amount, authority.NO_POLICY, cause)
+        # A stream for each request: of two deciders that answer it at once, the second gets a conflict.
+        decision.write_to(RefusalStream(cause.source, cause.request_id), record, begins=True)
+        return decision.answer_with(record)
+    agent = known_agent(decision, command.agent_id, rules, "agent_id")
+    context = decision_context(decision, command, agent, rules)
+    verdict = authority.judge(context, command.amount)
+    shadow = authority.shadowed(context, command.amount, decision.state.policies.in_shadow(decision.now))
+    if verdict.outcome == "taken":
+        return _take(context, verdict, decision, shadow)
+    to: tuple[str, ...] = ()
+    filed, escalation_id, pool = verdict, None, None
+    if command.escalate and verdict.outcome == "escalate":
+        filed, to, pool = route_escalation(context, verdict, decision)
+        if filed.outcome == "escalate":
+            escalation_id = escalation_id_of(cause.source, command.request_id)
+    record = authority.fell_short(
+        command, command.amount, filed, cause, asking=context, shadow=shadow, escalation_id=escalation_id
+    )
+    decision.write(context.budget, record)
+    if escalation_id is not None:
+        file_escalation(context, verdict, decision, to, pool, answers=False)
+    return decision.answer_with(record, context.budget)
+
+
+def _take(context: DecisionContext, verdict: Verdict, decision: Decision, shadow: Shadow | None) -> Decision:
+    command, cause = cast("ActionRequest", context.request), decision.cause
+    customer, charge = "", None
+    if command.customer_id is not None and verdict.guarded is not None:
+        customer = min(context.seen.group)
+        if not decision.streams.customer_is_known(customer):  # another decider gave to this customer
+            raise RetryError(Retry.AFTER_CATCH_UP)
+        charge = authority.guarding(verdict, customer, command.amount, cause, cause.action_id)
+    if verdict.draw is not None and context.pool is not None:
+        out, into = postings.drawn(context.pool, context.budget, verdict.draw, cause.action_id, cause)
+        decision.write(context.pool, out)
+        decision.write(context.budget, into)
+    make = authority.held if command.hold else authority.taken
+    record = make(context, context.rules.version, verdict, cause, cause.action_id, shadow)
+    decision.write(context.budget, record)
+    if charge is not None:
+        decision.write_to(CustomerStream(customer), charge)
+    return decision.answer_with(record, context.budget)
+
+
+def preview_action(command: Preview, decision: Decision) -> Decision:
+    """Return the answer of an action without taking it.
+
+    A preview that falls short is recorded once for each agent, interaction and kind.
+    """
+    rules = rules_in_force(decision)
+    if rules is None:
+        return decision.answer_only(preview_answer(authority.NO_POLICY, None, None))
+    agent = known_agent(decision, command.agent_id, rules, "agent_id")
+    context = decision_context(decision, command, agent, rules)
+    if command.amount is None:
+        available, verdict = authority.available(context)
+        answer = preview_answer(verdict, rules.version, context.budget) | {"available": available.wire()}
+        return decision.answer_only(answer)
+    verdict = authority.judge(context, command.amount)
+    if verdict.outcome == "escalate" and command.escalate:
+        verdict, _, _ = route_escalation(context, verdict, decision)
+    answer = preview_answer(verdict, rules.version, context.budget, hold=command.hold)
+    noted = (command.interaction_id, command.kind) in context.budget.noted_previews
+    if verdict.outcome == "taken" or command.interaction_id is None or noted:
+        return decision.answer_only(answer)
+    record = authority.fell_short(command, command.amount, verdict, decision.cause, asking=context, preview=True)
+    decision.write(context.budget, record)
+    return decision.answer_only(answer)

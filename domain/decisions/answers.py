@@ -1,0 +1,105 @@
+"""Answers to requests, built from the records, so that a retry gets the first answer again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from domain.events import decisions, flags
+from domain.policy.linting import contradictions
+from domain.policy.parsing import read_policy
+from domain.serialization import plain
+
+if TYPE_CHECKING:
+    from domain.budgets.budget import Budget
+    from domain.decisions.authority import Verdict
+    from domain.serialization import JsonObject
+
+
+def answer_of(  # noqa: PLR0911 - an answer for each kind of record
+    record: decisions.Record | flags.FlagEvent, budget: Budget | None, position: int | None = None
+) -> JsonObject:
+    """Return the answer that this record is; ``budget`` is the budget right after it."""
+    balance = budget.balance() if budget else None
+    match record:
+        case decisions.ActionTaken() | decisions.ActionHeld():
+            held = {"expires_at": plain(record.expires_at)} if isinstance(record, decisions.ActionHeld) else {}
+            return {
+                "outcome": "held" if held else "taken",
+                "action_id": record.action_id,
+                "position": position,
+                "policy_version": record.policy_version,
+                "reasons": [],
+                "budget": balance,
+                **held,
+            }
+        case decisions.AuthorityFellShort():
+            filed = {"escalation_id": record.escalation_id} if record.escalation_id else {}
+            return {
+                "outcome": record.outcome,
+                "position": position,
+                "policy_version": record.policy_version,
+                "reasons": record.reasons,
+                "budget": balance,
+                **filed,
+            }
+        case decisions.BudgetGranted() | decisions.BudgetTransferred():
+            return {"outcome": "done", "position": position, "budget": balance}
+        case decisions.Posting():
+            return {
+                "outcome": "done",
+                "action_id": record.action_id,
+                "amount": record.amount,
+                "position": position,
+                "budget": balance,
+            }
+        case decisions.EscalationRequested() | decisions.EscalationStep():
+            return _escalation_answer(record, position)
+        case flags.FlagReviewed() | flags.FlagAnswered() | flags.FlagUnmasked():
+            verdict = {"verdict": record.verdict} if isinstance(record, flags.FlagReviewed) else {}
+            return {"outcome": "done", "position": position, "flag_id": record.flag_id, **verdict}
+        case decisions.PolicyPublished():
+            policy = read_policy(record.policy)
+            trial = {"trial_teams": list(record.trial_teams)} if policy.trial else {}
+            return {
+                "outcome": "done",
+                "position": position,
+                "policy_version": record.version,
+                "effective_from": plain(policy.effective_from),
+                "sha256": record.sha256,
+                "warnings": [{"field": p.field, "message": p.message} for p in contradictions(policy)],
+                **trial,
+            }
+    message = f"{type(record)} answers no request"
+    raise TypeError(message)
+
+
+def _escalation_answer(
+    record: decisions.EscalationRequested | decisions.EscalationStep, position: int | None
+) -> JsonObject:
+    answer: JsonObject = {
+        "outcome": "done",
+        "escalation_id": record.escalation_id,
+        "status": record.status,
+        "amount": record.amount,
+        "position": position,
+    }
+    match record:
+        case decisions.EscalationRequested():
+            answer |= {"to": list(record.to), "due": plain(record.due), "reasons": record.reasons}
+        case decisions.EscalationForwarded():
+            answer |= {"to": list(record.to), "due": plain(record.due)}
+        case decisions.EscalationApproved():
+            answer |= {"action_id": record.action_id, "paid_by": record.paid_by}
+        case _:
+            pass
+    return answer
+
+
+def preview_answer(verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False) -> JsonObject:
+    """Return the answer of a preview. It has no position, because nothing is recorded."""
+    return {
+        "outcome": "held" if hold and verdict.outcome == "taken" else verdict.outcome,
+        "policy_version": version,
+        "reasons": verdict.reasons,
+        "budget": budget.balance() if budget else None,
+    }

@@ -1,0 +1,209 @@
+"""One decision: the state that it reads, the events that it causes, and its answer."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime, time, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from domain.budgets.budget import Budget
+from domain.budgets.postings import opening, period_to_book
+from domain.commands import RequestError
+from domain.decisions.answers import answer_of
+from domain.decisions.streams import BudgetKey, BudgetPeriod, NewEvent
+from domain.periods import days_of
+
+if TYPE_CHECKING:
+    from domain.budgets.postings import RequestContext
+    from domain.decisions.known import KnownState, LoadedStreams
+    from domain.decisions.streams import Stream
+    from domain.events.decisions import Record
+    from domain.events.flags import FlagEvent
+    from domain.policy.model import Rules
+    from domain.serialization import JsonObject
+
+_NEAR_FUTURE = timedelta(days=1)  # more than any two time zones are apart
+
+
+class Retry(Enum):
+    """The result of a decision that the known state does not suffice for."""
+
+    AFTER_CATCH_UP = "read to the end of the log first"
+    WHEN_IDLE = "wait until all events of earlier decisions are stored and read"
+
+
+class RetryError(Exception):
+    """Ends a decision with a ``Retry``; ``decide`` returns it as a value."""
+
+    def __init__(self, retry: Retry) -> None:
+        super().__init__(retry.value)
+        self.retry = retry
+
+
+class _OpenedBudget(NamedTuple):
+    """A budget that a decision reads; ``before`` holds the events that open it and must precede its first event."""
+
+    period: BudgetPeriod
+    budget: Budget
+    before: list[NewEvent]
+
+
+class Decision:
+    """A decision under way, and then its result.
+
+    Budgets change by ``write`` alone, so a preview is a decision that is dropped. A command must be refused before the
+    first ``write``.
+    """
+
+    __slots__ = (
+        "_budgets",
+        "_history",
+        "answer",
+        "answering",
+        "cause",
+        "changed",
+        "events",
+        "now",
+        "state",
+        "state_is_current",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        state: KnownState,
+        streams: LoadedStreams,
+        cause: RequestContext,
+        now: datetime,
+        *,
+        state_is_current: bool,
+        history: bool = False,
+    ) -> None:
+        """``state_is_current``: the state was brought up to date for this command.
+
+        ``history``: requests name their time, so a time may lie before the newest budget. Otherwise a budget lies in
+        the future only where a clock once ran ahead; that budget is used.
+        """
+        self.state = state
+        self.streams = streams
+        self.cause = cause
+        self.now = now
+        self.state_is_current = state_is_current
+        self.events: list[NewEvent] = []
+        """The events, in order."""
+        self.changed: dict[BudgetKey, Budget] = {}
+        """The newest budgets after the events."""
+        self.answer: JsonObject = {}
+        self.answering: Record | FlagEvent | None = None
+        """The record that is the answer: its position is added to the answer once it is stored."""
+        self._history = history
+        self._budgets: dict[BudgetKey, _OpenedBudget] = {}
+
+    def need(self, retry: Retry) -> None:
+        """End the decision with this retry, unless the state is current."""
+        if not self.state_is_current:
+            raise RetryError(retry)
+
+    def budget(self, holder: str, rules: Rules, currency: str | None = None, *, late: bool = False) -> Budget:
+        """Return the holder's budget of the current period.
+
+        With ``late``, return the newest budget where that one is later: a fact is posted late, and a past period is
+        never opened for it.
+
+        Raises:
+            RequestError: in history mode, a later period is open already.
+            StreamNotLoadedError: the budget must be loaded first.
+
+        """
+        key = BudgetKey(holder, currency or rules.policy.currency)
+        found = self._budgets.get(key)
+        if found is None:
+            found = self._budgets[key] = self._opened(key, rules, late=late)
+        return found.budget
+
+    def opens(self, budget: Budget) -> bool:
+        """Return whether the first event on a budget of this decision would open it."""
+        return bool(self._budgets[BudgetKey(budget.holder, budget.currency)].before)
+
+    def require_read(self, budget: Budget) -> None:
+        """End the decision with a retry unless the known state contains all events of this budget."""
+        if not self.streams.is_read(BudgetKey(budget.holder, budget.currency)):
+            raise RetryError(Retry.WHEN_IDLE)
+
+    def write(self, budget: Budget, record: Record) -> None:
+        """Apply a record to a budget, after the events that open the budget."""
+        key = BudgetKey(budget.holder, budget.currency)
+        found = self._budgets[key]
+        if found.before:
+            self.events += found.before
+            found.before.clear()
+        budget.record(record, self.now)
+        self.events.append(NewEvent(found.period, record))
+        self.changed[key] = budget
+
+    def write_to(self, stream: Stream, record: Record | FlagEvent, *, begins: bool = False) -> None:
+        """Write to a stream that has no budget; ``begins``: it must be empty."""
+        self.events.append(NewEvent(stream, record, begins=begins))
+
+    def answer_with(self, record: Record | FlagEvent, budget: Budget | None = None) -> Self:
+        """Let a record be the answer, with the balance of a budget after it; return this decision."""
+        self.answer = answer_of(record, budget)
+        self.answering = record
+        return self
+
+    def answer_only(self, answer: JsonObject) -> Self:
+        """Give an answer that no record stands for; return this decision."""
+        self.answer = answer
+        return self
+
+    def _opened(self, key: BudgetKey, rules: Rules, *, late: bool) -> _OpenedBudget:
+        before = self.streams.newest(key)
+        try:
+            period, back = period_to_book(rules, before, self.state.policies, self.now), False
+        except ValueError as error:
+            assert before is not None
+            if self._history and not late:
+                message = f"{error}: {key.holder} has a budget for {before.period}"
+                raise RequestError("clock", message, "time") from None
+            period, back = (before.period, False) if late else self._period_ahead(rules, before)
+        place = BudgetPeriod(key.holder, key.currency, period)
+        if before is not None and before.period == period:
+            return _OpenedBudget(place, before, [])
+        again = self.streams.of_period(place) if back or self.streams.may_exist(key) else None
+        opened, closed = opening(
+            rules,
+            key.holder,
+            period,
+            before,
+            self.cause,
+            self._role_of(key.holder, rules),
+            key.currency,
+            back=back,
+            again=again,
+        )
+        if again is None:
+            budget = Budget.open(opened, self.now)
+        else:
+            budget = copy.deepcopy(again)  # the command may still be refused
+            budget.record(opened, self.now)
+        events = [NewEvent(place, opened, begins=again is None, reopens=again is not None)]
+        if closed is not None and before is not None:
+            events.insert(0, NewEvent(BudgetPeriod(key.holder, key.currency, before.period), closed))
+        return _OpenedBudget(place, budget, events)
+
+    def _role_of(self, holder: str, rules: Rules) -> str | None:
+        kind, _, name = holder.partition(":")
+        agent = self.state.staff.agent(name, rules.policy.default_role) if kind == "agent" else None
+        return agent.role if agent else None
+
+    def _period_ahead(self, rules: Rules, before: Budget) -> tuple[str, bool]:
+        """Return the period to use where the newest budget's has not begun, and whether to go back to that period.
+
+        Another decider's clock may be slightly ahead: then its budget is used. A budget that was opened far ahead is
+        closed, and opened again when its period begins.
+        """
+        begins = datetime.combine(days_of(before.period)[0], time(), UTC)
+        if self._history or begins - self.now < _NEAR_FUTURE:
+            return before.period, False
+        return rules.period_at(self.now, None), True
