@@ -18,7 +18,7 @@ from consumers.intake.validation import Rejection, accept, check_new
 from consumers.rejections import RejectedEntry, id_token
 from ledger.errors import LedgerError, UnavailableError
 from ledger.store.atomic_batches import MAX_BATCH, in_batches
-from ledger.store.cloudevents import canonical_form
+from ledger.store.duplicate_events import canonical_form
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
 from ledger.store.subject_tokens import token_of_source

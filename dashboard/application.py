@@ -14,6 +14,7 @@ from dashboard.auth.admission import AdmittingRoute
 from dashboard.http.body_limits import BodyBounds
 from dashboard.http.host_check import HostCheck
 from dashboard.problem_details import add_error_handlers
+from dashboard.routes.case_files import add_case_file_routes
 from dashboard.routes.commands import add_command_routes
 from dashboard.routes.lists import add_list_routes
 from dashboard.routes.proofs import add_proof_routes
@@ -49,6 +50,7 @@ def make_api(context: ApiContext) -> FastAPI:
         add_report_routes,
         add_system_routes,
         add_update_routes,
+        add_case_file_routes,
         add_proof_routes,
         add_command_routes,
         add_source_routes,

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from app.health.check import Check, run_check, shortened
+from app.health.clock_checks import clock, recorded_times
 from app.health.role_checks import is_kept_here
 from app.health.seal_checks import seal
 from app.health.stream_checks import durability, store, streams
@@ -20,10 +21,7 @@ from consumers.privacy.field_encryption import encrypted_texts
 from domain.managers import manager_rings
 from ledger.encryption.keyring import Keyring, key_ids
 from ledger.errors import LedgerError
-from ledger.store.cloudevents import parse_time, stored_decoder, time_text
 from ledger.store.event_id_index import EventIdIndex
-from ledger.store.position_lookup import position_of
-from ledger.store.server_time import AHEAD_SECONDS, duration_text, utc_now
 from ledger.store.streams import js_api, server_problem, stream_config, stream_names
 from ledger.store.subscription import verify_cursor
 from ledger.transparency import alarm
@@ -46,41 +44,6 @@ async def _server(session: Session) -> AsyncIterator[Check]:
     version = session.client.connected_server_version
     trouble = await server_problem(session.client)
     yield Check("server", trouble or f"nats-server {version.major}.{version.minor}.{version.patch}", not trouble)
-
-
-async def _clock(session: Session) -> AsyncIterator[Check]:
-    offset = await session.log.server_time.measure()
-    if offset is None:
-        yield Check("clock", "the NATS server does not report its time")
-    elif offset.at_least > AHEAD_SECONDS:
-        ahead = duration_text(offset.at_least)
-        text = f"the host's clock is {ahead} ahead of the NATS server's: nothing is recorded; set it"
-        yield Check("clock", text, ok=False)
-    elif offset.at_most < -AHEAD_SECONDS:
-        text = (
-            f"the host's clock is {duration_text(offset.at_most)} behind the NATS server's: periods begin late; set it"
-        )
-        yield Check("clock", text, ok=False)
-    else:
-        nearest = max(offset.at_least, min(0.0, offset.at_most))
-        yield Check("clock", f"{abs(nearest):.3f} s from the NATS server's")
-
-
-async def _recorded_times(session: Session) -> AsyncIterator[Check]:
-    """Check for a stretch of events that a fast clock recorded in the future."""
-    last, now = await session.log.last(">"), utc_now()
-    recorded = parse_time(stored_decoder.decode(last.data).recordedtime) if last is not None else now
-    if last is None or (recorded - now).total_seconds() <= AHEAD_SECONDS:
-        yield Check("recorded times", "none is in the future")
-        return
-    first = await position_of(session.log, time_text(now), last.position) + 1
-    through = await position_of(session.log, time_text(recorded), last.position, first=True)
-    text = (
-        f"positions {first} to {through} were recorded by a clock that ran ahead, to {time_text(recorded)}; later "
-        "events carry that time until then, since recorded times never decrease. Decisions use the "
-        "clock; for a state in between, name a position"
-    )
-    yield Check("recorded times", text, ok=False)
 
 
 async def _directory(session: Session) -> AsyncIterator[Check]:
@@ -228,8 +191,8 @@ CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     durability,
     streams,
     store,
-    _clock,
-    _recorded_times,
+    clock,
+    recorded_times,
     _directory,
     _disk,
     _indexes,

@@ -17,8 +17,9 @@ from consumers.rejections import rejected_entry, rejected_owner, rejected_subjec
 from consumers.runtime.source_tokens import read_token
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.store.atomic_batches import in_batches
-from ledger.store.cloudevents import content_hash, event_key, same_event, stored_decoder, with_corrects
+from ledger.store.cloudevents import event_key, stored_decoder, with_corrects
 from ledger.store.content_modes import claimed_id
+from ledger.store.duplicate_events import content_hash, same_event
 from ledger.store.event_id_index import EventIdEntry, EventIdIndex
 from ledger.store.log import Draft, Log, Recorded, digest_of
 from ledger.store.subject_tokens import fact_token, is_source_token

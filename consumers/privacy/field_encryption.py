@@ -14,7 +14,8 @@ import msgspec
 from consumers.runtime.source_tokens import read_token
 from domain.events.facts import FACTS
 from domain.serialization import personal_fields
-from ledger.store.cloudevents import NON_PERSONAL_ATTRIBUTES, REQUIRED, content_hash, stored_decoder
+from ledger.store.cloudevents import NON_PERSONAL_ATTRIBUTES, REQUIRED, stored_decoder
+from ledger.store.duplicate_events import content_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

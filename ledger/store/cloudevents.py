@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 as JSON: validation, normal form, comparison and hashes."""
+"""CloudEvents 1.0 as JSON: validation, normal form and keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from ledger.errors import EventError
-from ledger.store.content_modes import Mode, binary_event, events_of_batch, is_json, mode_of, structured_event
-from ledger.store.json_text import exact_value, has_long_number, repeated_key
+from ledger.store.content_modes import Mode, binary_event, events_of_batch, mode_of, structured_event
+from ledger.store.json_text import has_long_number, repeated_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +28,7 @@ NON_PERSONAL_ATTRIBUTES = frozenset(
 """Attributes that are stored unencrypted; every other attribute that a sender adds is treated as personal data."""
 
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+", re.ASCII)
-_RFC3339 = re.compile(
+RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:)([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 _NONCHARACTERS = "".join(chr(plane | last) for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF))
@@ -96,7 +96,7 @@ def parse_time(text: str) -> datetime:
     Raises:
         ValueError: the text is not such a time, or lies outside the years 1 to 9999 in UTC.
     """
-    matched = _RFC3339.fullmatch(text)
+    matched = RFC3339.fullmatch(text)
     if matched is None:
         raise ValueError(f"not an RFC 3339 time with its zone: {text[:40]!r}")
     leap = matched[2] == "60"
@@ -155,7 +155,7 @@ def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datet
             raise EventError("missing", "`time` is required where no inbox takes the event", "time")
         raw |= {"time": _raw(time_text(received())), _ASSUMED_TIME: msgspec.Raw(b"true")}
     event, encoded, moment = _normalised(raw)
-    as_sent = _canonical_encoder.encode(_as_sent(event) if assumed else event)
+    as_sent = _canonical_encoder.encode(event_as_sent(event) if assumed else event)
     flaw = _attribute_error(event, extras) or _repeated_key_error(text, raw["data"] if apart else None, event, as_sent)
     return Envelope(
         event["source"],
@@ -164,7 +164,7 @@ def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datet
         moment,
         raw["data"],
         encoded,
-        _hash_of(as_sent),
+        hash_of(as_sent),
         extras,
         event["data"].keys() if isinstance(event["data"], dict) else (),
         flaw,
@@ -267,64 +267,17 @@ def with_corrects(event: bytes, position: int) -> bytes:
     return b'%b,"corrects":%d}' % (event[:-1], position)
 
 
-def content_hash(event: bytes) -> bytes:
-    """Return the hash of an event's content (16 bytes), independent of key order and white space.
-
-    Attributes that the ledger adds are left out, so that a stored event has the hash of the event as sent.
-    """
-    return _hash_of(_canonical_encoder.encode(_as_sent(_decoder.decode(event))))
-
-
-def _hash_of(text: bytes) -> bytes:
+def hash_of(text: bytes) -> bytes:
+    """Return the hash of an event's canonical JSON (16 bytes)."""
     return hashlib.sha256(text).digest()[:16]
 
 
-def _as_sent(event: JsonObject) -> JsonObject:
+def event_as_sent(event: JsonObject) -> JsonObject:
     """Return an event without the attributes that the ledger added, including an assumed time."""
     if event.keys().isdisjoint(_LEDGER_ATTRIBUTES):
         return event
     without = (*_LEDGER_ATTRIBUTES, "time") if _ASSUMED_TIME in event else _LEDGER_ATTRIBUTES
     return {name: value for name, value in event.items() if name not in without}
-
-
-def same_event(first: bytes, second: bytes) -> bool:
-    """Return whether two JSON events are the same event by the rules of CloudEvents, in any content mode.
-
-    Attributes are compared in their canonical string encoding (``7`` equals ``"7"``), null equals absent, and times are
-    compared as instants. A ``datacontenttype`` that says JSON equals none. Numbers are compared by their mathematical
-    value (``1.0`` equals ``1``). Equal content hashes imply this, except if a number was rounded
-    (``Envelope.rounded``).
-    """
-    return canonical_form(first) == canonical_form(second)
-
-
-def canonical_form(event: bytes) -> bytes:
-    """Return the normal form that ``same_event`` compares."""
-    members = _as_sent(_decoder.decode(event))
-    data = members.pop("data", None)
-    if data is not None:
-        data = exact_value(bytes(_raw_decoder.decode(event)["data"]))
-    texts = {name: _string_encoding(value) for name, value in members.items() if value is not None}
-    if "time" in texts:
-        texts["time"] = _exact_time(texts["time"])
-    if is_json(texts.get("datacontenttype", "")):
-        del texts["datacontenttype"]
-    return _canonical_encoder.encode([texts, data])
-
-
-def _string_encoding(value: Json) -> str:
-    return value if isinstance(value, str) else _encoder.encode(value).decode()
-
-
-def _exact_time(time: str) -> str:
-    """Return a time in UTC with all its digits."""
-    try:
-        matched = _RFC3339.fullmatch(time)
-        assert matched is not None
-        second = parse_time(f"{matched[1]}{matched[2]}{matched[4]}")
-    except (AssertionError, ValueError):
-        return time
-    return f"{second:%Y-%m-%dT%H:%M:%S}.{(matched[3] or '').rstrip('0')}"
 
 
 def body_hash(body: bytes) -> bytes:

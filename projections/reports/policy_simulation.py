@@ -17,7 +17,7 @@ from domain.events.flags import FlagReviewed
 from domain.money import wire_of
 from domain.policy.parsing import read_policy
 from domain.simulation.comparison import DecisionSummary
-from domain.simulation.replay import PolicyReplay, ShadowRecord
+from domain.simulation.what_if_replay import PolicyReplay, ShadowRecord
 from projections.engine.corrections import correction_of, originals_of
 from projections.engine.events import TYPES, UnknownEventError, read_event, type_in
 from projections.policy_history import in_force_now

@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.errors import EventError
-from ledger.store.cloudevents import content_hash, parse_event, parse_time, same_event
+from ledger.store.cloudevents import parse_event, parse_time
 from ledger.store.content_modes import Headers, events_of_batch, headers_of
+from ledger.store.duplicate_events import content_hash, same_event
 from tests.support.documents import Document
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

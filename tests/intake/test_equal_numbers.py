@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.runtime.session import Session
-from ledger.store.cloudevents import content_hash, same_event
+from ledger.store.duplicate_events import content_hash, same_event
 from tests.support.builders import event, gbp
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
