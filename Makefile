@@ -86,10 +86,10 @@ size: setup  ## how large an installation without extras is, by package (EXTRA=a
 	@$(BIN)/python -m benchmarks.size $(if $(EXTRA),--extra $(EXTRA))
 
 docs: setup  ## write docs/reference/, the rules in docs/understand/policy.md and the answers in docs/integrate/ anew
-	@$(BIN)/resolution-ledger admin reference > docs/reference/commands.md
+	@$(BIN)/python -m tests.support.command_reference
 	@$(BIN)/resolution-ledger admin asyncapi > docs/reference/asyncapi.json
 	@$(BIN)/resolution-ledger admin schema > docs/reference/sql.md
-	@$(BIN)/resolution-ledger admin rules --into docs/understand/policy.md
+	@$(BIN)/python -m tests.support.policy_reference
 	@$(BIN)/python -m tests.support.document_pages
 
 picture: setup  ## take docs/page.png anew, from the demo's data, with a Chromium

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -255,20 +254,6 @@ def asyncapi(*, as_json: bool) -> None:
     click.echo(json.dumps(asyncapi_document(), indent=2))
 
 
-@click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Write it into this file.")
-@admin.command(hidden=True)
-def rules(into: Path | None) -> None:
-    """Print the table of rules, each with an example that is decided by the current code."""
-    from app.docs.policy_reference import rule_table
-
-    if into is None:
-        click.echo(rule_table(), nl=False)
-        return
-    before, begin, rest = into.read_text(encoding="utf-8").partition("<!-- rules -->\n")
-    _, end, after = rest.partition("<!-- end of rules -->\n")
-    into.write_text(f"{before}{begin}{rule_table()}{end}{after}", encoding="utf-8", newline="\n")
-
-
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
 @admin.command()
 def schema(*, as_json: bool) -> None:
@@ -280,11 +265,3 @@ def schema(*, as_json: bool) -> None:
         print_json({"items": [column._asdict() for column in columns()]})
     else:
         click.echo(schema_text(), nl=False)
-
-
-@admin.command(hidden=True)
-def reference() -> None:
-    """Print the reference of all commands."""
-    from app.cli.command_reference import reference as written
-
-    click.echo(written(), nl=False)

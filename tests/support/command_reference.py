@@ -1,4 +1,7 @@
-"""The reference of all commands (docs/reference/commands.md), generated from the commands themselves."""
+"""The reference of all commands (docs/reference/commands.md), generated from the commands themselves.
+
+`python -m tests.support.command_reference` (or `make docs`) writes it anew.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import click
 
 from app.cli.main import cli
 from config.settings import HELP, PREFIX, WITHOUT_OPTION, Settings
+from tests.support.environment import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 _COMMON = {*HELP, "config", "as_json", "help"}
 
 
-def reference() -> str:
+def command_reference() -> str:
     """Return Markdown: every command with its arguments and options, and every setting."""
     lines = [
         "# Commands and settings",
@@ -86,3 +90,12 @@ def _section(path: tuple[str, ...], command: click.Command) -> list[str]:
         needed = " Required." if option.required else ""
         lines.append(f"- {names}{kind} {option.help or ''}{needed}{default}".rstrip())
     return [*lines, ""] if options else lines
+
+
+def main() -> None:
+    """Write the page."""
+    (ROOT / "docs" / "reference" / "commands.md").write_text(command_reference())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,7 @@
-"""The table of decision rules in docs/understand/policy.md, with examples that the domain decides."""
+"""The table of decision rules in docs/understand/policy.md, with examples that the domain decides.
+
+`python -m tests.support.policy_reference` (or `make docs`) writes it anew.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from domain.events.decisions import EscalationRequested, Reason
 from domain.money import Money
 from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
+from tests.support.environment import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,3 +288,15 @@ def _words(reason: Reason | None) -> str:
     numbers = [(name, getattr(reason, name)) for name in ("limit", "used", "asked")]
     shown = ", ".join(f"{name} {amount.text}" for name, amount in numbers if amount is not None)
     return reason.message + (f" ({shown})" if shown else "")
+
+
+def main() -> None:
+    """Write the table into the page."""
+    page = ROOT / "docs" / "understand" / "policy.md"
+    before, begin, rest = page.read_text().partition("<!-- rules -->\n")
+    _, end, after = rest.partition("<!-- end of rules -->\n")
+    page.write_text(f"{before}{begin}{rule_table()}{end}{after}")
+
+
+if __name__ == "__main__":
+    main()
