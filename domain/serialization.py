@@ -229,7 +229,9 @@ def plain(value: object) -> Any:
     return msgspec.to_builtins(value, enc_hook=_to_builtins)
 
 
-def _to_builtins(value: object) -> dict[str, str] | msgspec.Raw:
+def _to_builtins(value: object) -> Any:
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value)
     return value.wire() if isinstance(value, Money) else _to_wire(value)
 
 

@@ -18,6 +18,8 @@ from domain.budgets.postings import RequestContext
 from domain.commands import Preview, RequestError, action_id_of
 from domain.decisions.decide import Command, InternalCommand
 from domain.decisions.decision import Decision
+from domain.decisions.recorded_commands import is_repeated
+from domain.events.causes import NO_COMMAND
 from domain.serialization import encode
 from ledger.store.subject_tokens import fact_token
 
@@ -119,7 +121,7 @@ def read_request(request: PendingRequest, now: datetime, seen_position: int, *, 
     if wanted is None:
         message = f"there is no request {request.operation!r}; there are {', '.join(COMMANDS)}"
         raise RequestError("unknown_operation", message)
-    command, sha256, refusal = read_form(wanted, request.body, encrypted=request.encrypted)
+    command, canonical, sha256, refusal = read_form(wanted, request.body, encrypted=request.encrypted)
     request.refusal = request.refusal or refusal
     request.now = now
     try:
@@ -143,6 +145,7 @@ def read_request(request: PendingRequest, now: datetime, seen_position: int, *, 
         request_sha256=None if preview else sha256,
         seen_position=seen_position,
         action_id=action_id,
+        command=NO_COMMAND if preview or is_repeated(command, canonical) else msgspec.Raw(canonical),
     )
     return command
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,7 @@ class DecisionPipeline:
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)
         self._received_at: datetime | None = None
+        self.decider_id = secrets.token_hex(4)
         self._queue: list[PendingRequest] = []
         self._ready: list[PendingRequest] = []  # handled, and not being stored yet
         self._need_idle: list[PendingRequest] = []  # to be handled while nothing is being stored
@@ -393,10 +395,12 @@ class DecisionPipeline:
     def _decide(self, request: PendingRequest, unit: UnitOfWork) -> Outcome:
         if request.refusal is not None:  # its first answer may not have been read yet
             return request.refusal if request.state_is_current else Retry.AFTER_CATCH_UP
+        cause = request.cause
+        cause.seen_position, cause.decider_id = self._state.position, self.decider_id
         decision = Decision(
             self._state,
             unit,
-            request.cause,
+            cause,
             request.now,
             state_is_current=request.state_is_current,
             history=self._history,

@@ -25,13 +25,14 @@ type RequestClass[T: msgspec.Struct] = type[T] | Mapping[str, type[T]]
 
 
 class Form[T: msgspec.Struct](NamedTuple):
-    """A decoded request, the hash of its canonical form, and its refusal.
+    """A decoded request, its canonical text, the hash of that text, and its refusal.
 
     Earlier versions accepted some requests that are refused now. So ``refusal`` is the answer only to a request that
     was not answered before.
     """
 
     request: T
+    canonical: bytes
     sha256: str
     refusal: RequestError | None
 
@@ -58,7 +59,7 @@ def read_form[T: msgspec.Struct](
     except FieldError as error:
         raise refusal or _error_of(error) from None
     sha256 = hashlib.sha256(parsed.canonical).hexdigest()[:32]
-    return Form(request, sha256, refusal or _refusal_of(request))
+    return Form(request, parsed.canonical, sha256, refusal or _refusal_of(request))
 
 
 def read_query[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 import msgspec
 
 from domain.commands import RequestError
+from domain.events.causes import NO_COMMAND, RULES_VERSION
 from domain.events.decisions import (
     ActionCharged,
     ActionReversed,
@@ -38,12 +39,15 @@ class CauseFields(TypedDict):
     source: str
     request_id: str
     seen_position: int
+    decider_id: str
+    rules_version: int
 
 
 class AnswerFields(CauseFields):
     """The same fields of the one record that answers a request."""
 
     request_sha256: str | None
+    command: msgspec.Raw
 
 
 class ActionLike(Protocol):
@@ -74,24 +78,34 @@ class ActionLike(Protocol):
         """The id of the interaction, or ``None``."""
 
 
-class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The request behind a decision: its source, its id and the hash of its body."""
+class RequestContext(msgspec.Struct, kw_only=True):
+    """The cause of a decision (``domain.events.causes.Caused``): its source, its id and the hash of its body."""
 
     source: str
     request_id: str
     seen_position: int
+    """Set again when the request is decided."""
     request_sha256: str | None = None
     """``None`` where a timer or a fact caused the decision, not a request."""
     action_id: str = ""
     """The id of the action that this request takes."""
+    decider_id: str = ""
+    rules_version: int = RULES_VERSION
+    command: msgspec.Raw = NO_COMMAND
 
     def fields(self) -> CauseFields:
         """Return the fields of a record that accompanies the answer."""
-        return {"source": self.source, "request_id": self.request_id, "seen_position": self.seen_position}
+        return {
+            "source": self.source,
+            "request_id": self.request_id,
+            "seen_position": self.seen_position,
+            "decider_id": self.decider_id,
+            "rules_version": self.rules_version,
+        }
 
     def answer(self) -> AnswerFields:
         """Return the fields of the one record that is the answer; its hash of the body makes it so."""
-        return {**self.fields(), "request_sha256": self.request_sha256}
+        return {**self.fields(), "request_sha256": self.request_sha256, "command": self.command}
 
 
 def grant_of(policy: Policy, holder: str, role_name: str | None, currency: str) -> tuple[Money, int]:

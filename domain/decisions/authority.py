@@ -249,6 +249,9 @@ def fell_short(
         policy_version=asking.rules.version if asking else None,
         escalation_id=escalation_id,
         shadow=shadow,
+        note_hash=request.note_hash,
+        escalate=request.escalate,
+        hold=request.hold,
         **(cause.fields() if preview else cause.answer()),
         **action_fields(request, amount),
     )
@@ -323,6 +326,7 @@ class _DoneFields(AnswerFields):
     training: tuple[str, ...]
     limits: tuple[Limit, ...]
     note_hash: str | None
+    escalate: bool
     shadow: Shadow | None
 
 
@@ -343,11 +347,15 @@ def _done(
         "training": verdict.training,
         "limits": verdict.limits,
         "note_hash": asking.request.note_hash,
+        "escalate": asking.request.escalate,
         "shadow": shadow,
         "source": cause.source,
         "request_id": cause.request_id,
         "seen_position": cause.seen_position,
+        "decider_id": cause.decider_id,
+        "rules_version": cause.rules_version,
         "request_sha256": cause.request_sha256,
+        "command": cause.command,
     }
 
 

@@ -1,7 +1,6 @@
 """Events that the ledger records itself: decisions, budgets, policies. These classes are storage formats, as facts are.
 
-Each event carries the request that caused it (``source``, ``request_id``, ``request_sha256``) and ``seen_position``,
-the position up to which the decider had read the log.
+Each event carries its cause (``domain.events.causes.Caused``).
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from domain.events.administration import CustomerForgotten, ProjectionSkipped, TrailRead
+from domain.events.causes import Caused
 from domain.events.facts import ActionState, Basis, Kind
 from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from domain.money import Money
@@ -46,17 +46,8 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reasons: tuple[Reason, ...] = ()
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The base of the ledger's own events: the request that caused the event, or the fact.
-
-    The one event that is a request's answer also carries the hash of the request's body. An event that a fact or a
-    timer caused has the source and id of that fact, or of the first request.
-    """
-
-    source: str
-    request_id: str
-    seen_position: int
-    request_sha256: str | None = None
+class Record(Caused, frozen=True, kw_only=True):
+    """The base of the events that decisions cause."""
 
 
 class PolicyPublished(Record, frozen=True, kw_only=True):
@@ -171,6 +162,8 @@ class Done(Record, frozen=True, kw_only=True):
     guideline: Id | None = None
     escalation_id: Id | None = None
     shadow: Shadow | None = None
+    escalate: bool = False
+    """The request asked for an escalation where the authority falls short."""
 
 
 class ActionTaken(Done, frozen=True, kw_only=True):
@@ -277,6 +270,11 @@ class AuthorityFellShort(Record, frozen=True, kw_only=True):
     policy_version: int | None = None
     escalation_id: Id | None = None
     shadow: Shadow | None = None
+    note_hash: str | None = None
+    escalate: bool = False
+    """The request asked for an escalation."""
+    hold: bool = False
+    """The request asked to hold the money."""
 
 
 EscalationStatus = Literal["requested", "forwarded", "approved", "denied", "withdrawn", "expired"]

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
+from domain.events.causes import Caused
 from domain.serialization import Id, Personal
 
 Verdict = Literal["confirmed", "coached", "dismissed"]
 
 
-class FlagEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The fields of the request behind a flag's record, or of the guard (see ``domain.events.decisions.Record``)."""
+class FlagEvent(Caused, frozen=True, kw_only=True):
+    """The base of a flag's events, which the guard or a request caused."""
 
     flag_id: str
-    source: str
-    request_id: str
-    seen_position: int
-    request_sha256: str | None = None
 
 
 class FlagRaised(FlagEvent, frozen=True, kw_only=True):

@@ -203,7 +203,10 @@ class PolicyReplay:
             "source": record.source,
             "request_id": record.request_id,
             "seen_position": record.seen_position,
+            "decider_id": record.decider_id,
+            "rules_version": record.rules_version,
             "request_sha256": record.request_sha256,
+            "command": record.command,
         }
         version = self.state.rules.version
         if verdict.outcome != "taken":

@@ -123,12 +123,12 @@ def _describe_authority(body: msgspec.Struct) -> str | None:  # noqa: C901, PLR0
 
 
 def _generic(body: msgspec.Struct) -> str:
-    """Return the class's name in words, with its first fields."""
+    """Return the class's name in words, with its first fields; the id of a flag comes before its cause."""
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(body).__name__).strip()
     personal = personal_fields(type(body))
     told = [
         f"{name} {value}"
-        for name, value in plain(body).items()
+        for name, value in sorted(plain(body).items(), key=lambda item: item[0] != "flag_id")
         if isinstance(value, (str, int, float)) and name not in personal
     ]
     return _join(words, ", ".join(told[:3]))
