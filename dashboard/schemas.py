@@ -45,7 +45,7 @@ class Page(BaseModel):
 
     items: list[JsonObject]
     position: int = Field(ge=0, description="Position up to which the view has read the log.")
-    lag_seconds: float = Field(ge=0, description="Age of the newest event of a view that is behind, else 0.")
+    lag_seconds: float = Field(ge=0, description="Age of the oldest event that the view has not read, else 0.")
     next: int | None = Field(None, description="`after` of the next page; null on the last page.")
 
 

@@ -13,8 +13,11 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from ledger.store.cloudevents import parse_time
+from ledger.errors import UnavailableError
+from ledger.store.cloudevents import parse_time, stored_decoder
+from ledger.store.subscription import ReadCursor
 from projections.engine import storage
+from projections.engine.storage import Progress
 from projections.reading import ReadResult
 from projections.registry import MODELS
 
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from ledger.store.log import Log
-    from projections.engine.storage import Progress
-
 
 _GENERATION_CHECK_SECONDS = 0.25
 """The live generation is looked up again after this time; until then the previous one may still be read."""
@@ -34,6 +35,7 @@ _BUSY_REQUESTS, _MOMENT_SECONDS = 32, 0.1
 """From this many requests within a moment on, the log's end is answered from a cache of that age."""
 _TIMEOUT_SECONDS, _BUSY_TIMEOUT_SECONDS, _END_CACHE_SECONDS = 0.1, 0.004, 0.5
 _SHORT_SECONDS = 0.005
+_NEAR_SECONDS = 1.0
 _STEPS = 2000
 """SQLite checks the clock after this many steps of its virtual machine."""
 
@@ -43,7 +45,7 @@ class NotReadyError(Exception):
 
 
 class ViewState(NamedTuple):
-    """A view's position, its age in seconds, and the reason if it has stopped."""
+    """A view's position, the age in seconds of its oldest unread event, and the reason if it has stopped."""
 
     view: str
     position: int
@@ -78,10 +80,9 @@ def _retrieve_exception(asked: asyncio.Task[None]) -> None:
         asked.exception()
 
 
-def _lag(progress: Progress, end: int) -> float:
-    if progress.anchor.position >= end or not progress.recorded:
-        return 0.0
-    return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
+def _age(recorded: str) -> float:
+    """Return the seconds since a recorded time."""
+    return max(0.0, (datetime.now(UTC) - parse_time(recorded)).total_seconds())
 
 
 def _read[T](connection: sa.Connection, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
@@ -103,6 +104,8 @@ class ViewReader:
         self._request_times: deque[float] = deque(maxlen=_BUSY_REQUESTS)
         self._states_lock, self._states_read_at = asyncio.Lock(), -1.0
         self._states: list[ViewState] = []
+        self._unread = 0, ""
+        """Position and recorded time of the event that was last found to be the oldest unread one of a view."""
 
     def close(self) -> None:
         """Close the files."""
@@ -196,8 +199,34 @@ class ViewReader:
         self._end = max(end, position), at
 
     async def lag(self, progress: Progress) -> float:
-        """Return the age of the view's newest event in seconds if the view is behind the log, else 0."""
-        return _lag(progress, await self.end())
+        """Return the age in seconds of the oldest event that the view has not read; 0 if it has read the whole log.
+
+        Within a second of the log's end, it is the age of the newest event that the view has read, which is no less.
+
+        Raises:
+            UnavailableError: the view is empty, and the server does not answer.
+
+        """
+        return await self._lag(progress, await self.end())
+
+    async def _lag(self, progress: Progress, end: int) -> float:
+        position, recorded = progress.anchor.position, progress.recorded
+        if position >= end:
+            return 0.0
+        if recorded and (age := _age(recorded)) < _NEAR_SECONDS:
+            return age
+        if self._unread[0] != position + 1:
+            try:
+                async with asyncio.timeout(_TIMEOUT_SECONDS if recorded else None):
+                    unread = await self._log.at(position + 1)
+            except (TimeoutError, UnavailableError):
+                if not recorded:
+                    raise
+                return _age(recorded)
+            if unread is None:  # the log has lost it; the view's runner reports this
+                return _age(recorded) if recorded else 0.0
+            self._unread = position + 1, stored_decoder.decode(unread.data).recordedtime
+        return _age(self._unread[1])
 
     async def states(self) -> list[ViewState]:
         """Return the state of each view; simultaneous requests share one look."""
@@ -217,8 +246,8 @@ class ViewReader:
             try:
                 progress = (await self.read(name, lambda _connection: None, short=True)).progress
             except NotReadyError as error:
-                found.append(ViewState(name, 0, 0.0, str(error)))
+                found.append(ViewState(name, 0, await self._lag(Progress(ReadCursor()), end), str(error)))
                 continue
             stopped = f"position {progress.stopped.position}: {progress.stopped.reason}" if progress.stopped else None
-            found.append(ViewState(name, progress.anchor.position, _lag(progress, end), stopped))
+            found.append(ViewState(name, progress.anchor.position, await self._lag(progress, end), stopped))
         return found

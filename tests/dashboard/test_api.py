@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,10 @@ from dashboard.service import DashboardService
 from dashboard.view_reader import ViewReader
 from domain.events.administration import TrailRead
 from ledger.errors import LedgerError
+from ledger.store.cloudevents import encode_event
+from ledger.store.log import Draft
 from projections.engine.events import read_event
+from projections.engine.projector import StoppedError, catch_up
 from projections.engine.storage import read_progress, views_folder
 from projections.registry import MODELS
 from tests.support.builders import event
@@ -101,6 +105,44 @@ async def test_every_list_and_document_carries_position_and_lag(session: Session
         assert {one["view"] for one in views["items"]} == set(MODELS)
         first = await read_current(client, "events/1")
         assert (first["event"]["position"], first["event"]["specversion"]) == (1, "1.0")
+
+
+async def test_a_view_that_stopped_at_its_first_event_has_the_age_of_that_event(session: Session) -> None:
+    """Its `lag_seconds` was 0, as of a view that has read the whole log."""
+    made = datetime.now(UTC)
+    unknown = encode_event("crm", "x-1", "resolution.unheard.of.v1", made, b"{}")
+    await session.log.append([Draft("ledger.fact.crm", unknown)])
+    views = ViewReader(session.data_dir, session.log)
+    folder, model = views_folder(session.data_dir), MODELS["casework"]()
+    with pytest.raises(StoppedError):
+        await catch_up(model, folder, await session.connection("view"), session.log)
+    await asyncio.sleep(0.05)
+    progress = (await views.read("casework", lambda _connection: None)).progress
+    assert progress.stopped is not None
+    passed = (datetime.now(UTC) - made).total_seconds()
+    assert 0.05 < await views.lag(progress) < passed + 1
+    states = {state.view: state for state in await views.states()}
+    assert states["casework"].lag_seconds > 0.05
+    assert states["people"].lag_seconds > 0.05  # it is not built yet
+    views.close()
+
+
+async def test_the_age_of_a_view_that_is_behind_is_that_of_its_oldest_unread_event(session: Session) -> None:
+    async def record(name: str) -> None:
+        made = encode_event("crm", name, "resolution.shift.started.v1", datetime.now(UTC), b'{"employee_id": "A-1"}')
+        await session.log.append([Draft("ledger.fact.crm", made)])
+
+    await record("s-1")
+    await up_to_date(session, "people")
+    await asyncio.sleep(1.2)
+    await record("s-2")
+    views = ViewReader(session.data_dir, session.log)
+    progress = (await views.read("people", lambda _connection: None)).progress
+    assert progress.anchor.position == 1
+    assert 0 < await views.lag(progress) < 1
+    await up_to_date(session, "people")
+    assert await views.lag((await views.read("people", lambda _connection: None)).progress) == 0
+    views.close()
 
 
 async def test_lists_are_paged_filtered_read_as_of_and_not_modified(session: Session) -> None:
