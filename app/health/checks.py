@@ -98,7 +98,7 @@ async def _plugins(_session: Session) -> AsyncIterator[Check]:
 
 async def _alarm(session: Session) -> AsyncIterator[Check]:
     found = await alarm.read_alarm(session.client)
-    yield Check("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)
+    yield Check("alarm", "off" if found is None else str(found.error()), found is None)
 
 
 async def _keys(session: Session) -> AsyncIterator[Check]:

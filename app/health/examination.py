@@ -51,12 +51,13 @@ def _keeps_archive(session: Session) -> bool:
 def _without_consequences(checks: list[Check]) -> list[Check]:
     """Return the checks without findings that another finding causes.
 
-    The alarm ends roles that write, a lost seal keeps its role waiting, and an intake that hangs leaves messages.
+    The alarm ends roles that write, and `up` with all of its roles; none of them starts until it is cleared. A lost
+    seal keeps its role waiting, and an intake that hangs leaves messages.
     """
     wrong = {check.check for check in checks if not check.ok}
     caused = {"role seal"} if "seal" in wrong else set()
     caused |= {"role archive"} if "archive" in wrong else set()
-    caused |= {"role intake", "role decisions"} if "alarm" in wrong else set()
+    caused |= {"roles", "role intake", "role decisions"} if "alarm" in wrong else set()
     return [
         check
         for check in checks

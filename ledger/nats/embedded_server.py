@@ -195,7 +195,7 @@ class EmbeddedServer:
 
     def copy_source(self) -> Path | None:
         """Return the directory that this one was copied from, if it exists and holds the same ledger."""
-        record = self._record()
+        record = self._record() or self._origin()
         if record is None or record.copied_from is None:
             return None
         origin = Path(record.copied_from)
@@ -239,9 +239,13 @@ class EmbeddedServer:
     def _record(self) -> ServerRecord | None:
         return read_record(self.folder / "address.json")
 
+    def _origin(self) -> ServerRecord | None:
+        """Return the record of the directory alone, which stays where a user deletes the address to open a copy."""
+        return read_record(self.folder / "origin.json")
+
     def _write_record(self, pid: int | None = None) -> None:
-        """Record the port and, while the server runs, its process."""
-        previous = self._record()
+        """Record the port and, while the server runs, its process; the directory also in a file of its own."""
+        previous = self._record() or self._origin()
         copied_from = previous.copied_from if previous else None
         if (
             previous
@@ -260,6 +264,9 @@ class EmbeddedServer:
             copied_from=copied_from,
         )
         write_record(self.folder / "address.json", record)
+        origin = ServerRecord(port=0, folder=record.folder, inode=record.inode, copied_from=copied_from)
+        if self._origin() != origin:
+            write_record(self.folder / "origin.json", origin)
 
     def _write_config(self) -> None:
         """Write the server's configuration: the shipped one, with the routes of known sources."""

@@ -368,6 +368,16 @@ async def test_the_alarm_is_named_and_not_the_roles_that_it_ends(tmp_path: Path)
         assert list(found) == ["alarm"]
 
 
+async def test_with_the_alarm_on_the_doctor_does_not_say_to_start_up(tmp_path: Path) -> None:
+    """The alarm has ended `up`, which refuses to start until it is cleared."""
+    async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as session:
+        await alarm.raise_alarm(session.client, 0, "tried")
+        found = {one.check: one.says for one in await examine(session, patience=0.2, at_rest=False) if not one.ok}
+        assert list(found) == ["alarm"]
+        assert "tried" in found["alarm"]
+        assert "`resolution-ledger admin alarm --clear`" in found["alarm"]
+
+
 async def test_an_index_of_another_log_is_named(tmp_path: Path) -> None:
     async with ledger(tmp_path) as (session, upstream):
         await upstream.record(purchase(1))

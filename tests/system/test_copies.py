@@ -142,6 +142,27 @@ def test_a_copy_of_a_stopped_ledger_opens_also_beside_the_original(command: Comm
     assert [item["ok"] for item in doctor["items"] if item["check"] == "data directory"] == [True]
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_copy_without_the_address_of_its_original_is_known_as_a_copy(tmp_path: Path, *, runs: bool) -> None:
+    """The refusal of a copy says to delete that file; both ledgers record under one name all the same."""
+    original = tmp_path / "original"
+    with EmbeddedServer(original, CONFIG) as server:
+        if not runs:
+            server.stop()
+        copy = copied(original, "copy")
+        (copy / "server" / "address.json").unlink()
+        for _ in range(2):
+            with EmbeddedServer(copy, CONFIG) as opened:
+                assert opened.copy_source() == original
+            (copy / "server" / "address.json").unlink()
+    shutil.move(original, tmp_path / "moved")
+    (tmp_path / "moved" / "server" / "address.json").unlink()
+    with EmbeddedServer(tmp_path / "moved", CONFIG) as moved:
+        assert moved.copy_source() is None
+    with EmbeddedServer(copy, CONFIG) as opened:
+        assert opened.copy_source() is None  # the original is at another place now, and this one does not know it
+
+
 def test_a_copy_made_while_it_ran_opens_once_the_original_has_ended(running: EmbeddedServer, tmp_path: Path) -> None:
     copy = copied(tmp_path / "original", "copy")
     with pytest.raises(OtherDirectoryError, match="original"):
