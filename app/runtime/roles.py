@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _ENTRY = str(Path(__file__).resolve().parents[2] / "resolution_ledger" / "__main__.py")
 _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
+_CHILD_SECONDS = 10.0
+"""Seconds for the end of a child process; one that takes longer is killed, and loses nothing that was recorded."""
 ROLES = topology.ROLES
 WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
@@ -140,14 +142,24 @@ async def running(
         for responder in responders.values():
             stack.push_async_callback(responder.stop)
             await responder.start()
+        started: list[RoleService] = []
+        stack.push_async_callback(_stop_together, started)
         for role, responder in responders.items():
             service = await create_service(session, role, history=history, where=where)
-            stack.push_async_callback(service.stop)
+            started.append(service)
             await service.start()
             services.append(service)
             responder.open(service)
         gc.freeze()  # objects from the start live on: the collector need not scan them
         yield services
+
+
+async def _stop_together(services: Sequence[RoleService]) -> None:
+    """Stop services at the same time, since each may wait some seconds for a server that hangs."""
+    ends = await asyncio.gather(*(service.stop() for service in services), return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
 
 
 async def until_stopped(
@@ -219,7 +231,7 @@ async def keep_running(words: Sequence[str], settings: Settings, descriptors: Se
 
 async def _wait_or_kill(child: asyncio.subprocess.Process) -> None:
     try:
-        await asyncio.wait_for(child.wait(), 15)
+        await asyncio.wait_for(child.wait(), _CHILD_SECONDS)
     except TimeoutError:
         child.kill()
         await child.wait()

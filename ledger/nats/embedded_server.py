@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 _MIN_VERSION = (2, 12)
 _START_SECONDS = 30
+_STOP_SECONDS = 6
+"""Seconds for the server's orderly end, which takes a fraction of one; a suspended server ends once it goes on."""
 _RELEASE_SECONDS = 1
 """The kernel releases the lock of a killed process slightly after the process has gone."""
 _USERS = ("ledger", "operator", "upstream", "auditor", "sys")
@@ -374,9 +376,10 @@ class EmbeddedServer:
                 f"the nats-server of {self._data_dir} runs, and its process is not visible here; it may belong to "
                 "another container: end it there"
             )
-        if not self._lock.wait_until_free(_START_SECONDS):
+        if not self._lock.wait_until_free(_STOP_SECONDS):
             raise ServerStartError(
-                f"the nats-server of {self._data_dir} (process {self.pid()}) does not end: end it yourself"
+                f"the nats-server of {self._data_dir} (process {self.pid()}) has not ended {_STOP_SECONDS} s after "
+                f"SIGTERM: it is suspended, or waits for its disk; see {self.folder / 'server.log'}"
             )
         self._write_record()
 

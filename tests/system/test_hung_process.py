@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -16,8 +17,11 @@ import pytest
 from app.runtime.roles import running
 from app.runtime.session import Session
 from config.settings import load_settings
+from tests.support.builders import purchase
 from tests.support.environment import ROOT, clean_environment
+from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import Server
+from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import block_until, wait_for_processes
 
@@ -78,6 +82,25 @@ async def test_services_stop_in_good_order_while_their_server_is_away(tmp_path: 
                 while not session.client.is_reconnecting:  # noqa: ASYNC110 - nothing says so
                     await asyncio.sleep(0.01)
             assert (session.data_dir / "index" / "intake.sqlite").exists()
+
+
+def test_up_ends_soon_while_its_server_is_suspended(up: UpProcess, command: CommandLine) -> None:
+    """It took 52 seconds. The server ends once it goes on, and has all that it acknowledged."""
+    up.wait_until_up()
+    done = command("publish", "-", stdin=json.dumps(purchase(1)))
+    assert done.returncode == 0, done.stderr
+    server = int((up.data_dir / "server" / "server.pid").read_text())
+    os.kill(server, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        up.process.terminate()
+        assert up.process.wait(60) == 0
+        assert time.monotonic() - begun < 20  # 15, and a machine that is busy
+    finally:
+        os.kill(server, signal.SIGCONT)
+    block_until(lambda: not process_runs(server), 20)
+    (recorded,) = command("audit", "replay").stdout.splitlines()
+    assert json.loads(recorded)["id"] == purchase(1)["id"]
 
 
 @pytest.mark.integration

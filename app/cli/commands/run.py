@@ -99,11 +99,18 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
                     )
                 finally:
                     remove_announcement(session.data_dir)
+                    _cancel(beside)  # they end while intake and decisions do
         finally:
             listening.close()
-            for task in beside:
-                task.cancel()
+            _cancel(beside)
             await asyncio.gather(*beside, return_exceptions=True)
+
+
+def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks once: a second cancellation would end their waiting for their processes."""
+    for task in tasks:
+        if not task.cancelling():
+            task.cancel()
 
 
 @click.argument("roles", metavar="ROLE...", nargs=-1, required=True, type=click.Choice(ROLES))
