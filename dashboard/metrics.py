@@ -43,9 +43,7 @@ class Metrics:
     async def _add_views(self, registry: CollectorRegistry) -> None:
         end = Gauge("resolution_ledger_last_position", "The log's last position", registry=registry)
         at = Gauge("resolution_ledger_view_position", "A view's position", ["view"], registry=registry)
-        lag = Gauge(
-            "resolution_ledger_view_lag_seconds", "Age of a view's oldest unread event", ["view"], registry=registry
-        )
+        lag = Gauge("resolution_ledger_view_lag_seconds", "Age of the oldest unread event", ["view"], registry=registry)
         stopped = Gauge("resolution_ledger_view_stopped", "1 if a view has stopped", ["view"], registry=registry)
         end.set(await self._views.end())
         for state in await self._views.states():

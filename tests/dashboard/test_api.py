@@ -134,7 +134,7 @@ async def test_the_age_of_a_view_that_is_behind_is_that_of_its_oldest_unread_eve
 
     await record("s-1")
     await up_to_date(session, "people")
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.2)  # beyond a second, a view's age is that of an event in the log
     await record("s-2")
     views = ViewReader(session.data_dir, session.log)
     progress = (await views.read("people", lambda _connection: None)).progress
