@@ -157,7 +157,8 @@ async def _sources(session: Session) -> AsyncIterator[Check]:
     if not sharing:
         yield Check("sources", "each known source has an inbox of its own")
         return
-    names = shortened(sharing, 10)
+    sharers, shared = shortened(sharing, 10), "one inbox and its window for message ids"
+    known = f"{sharers} share {shared}" if len(sharing) > 1 else f"{sharers} shares {shared} with unknown sources"
     taken = len(topology.inbox_streams(await stream_names(session.client))) - 2
     full = taken >= topology.SOURCES_AT_MOST
     if full:
@@ -167,16 +168,14 @@ async def _sources(session: Session) -> AsyncIterator[Check]:
             else "this does not change"
         )
         text = (
-            f"{names} share one inbox and its window for message ids, since all {taken} inboxes are used: "
-            f"{gets}. If some are not your systems, find the sender that invents sources, and give each system a user "
-            "that may name its own source alone (SECURITY.md)"
+            f"{known}, since all {taken} inboxes are used: {gets}. If some are not your systems, find the sender that "
+            "invents sources, and give each system a user that may name its own source alone (SECURITY.md)"
         )
     elif session.embedded:
-        text = f"{names} share one inbox and its window for message ids: `run intake` or `up` gives each its own"
+        text = f"{known}: `run intake` or `up` gives each its own"
     else:
         text = (
-            f"{names} share one inbox and its window for message ids: put the output of `admin inbox routes` "
-            "into the server's configuration (docs/operate/deploy.md)"
+            f"{known}: put the output of `admin inbox routes` into the server's configuration (docs/operate/deploy.md)"
         )
     yield Check("sources", text, ok=not full)
 

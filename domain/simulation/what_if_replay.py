@@ -247,7 +247,7 @@ class PolicyReplay:
         if not filed:
             return verdict
         if not any(approvals.approves(role, one.kind, amount, policy) for role in policy.roles):
-            reason = decisions.Reason(rule="approves", message=f"no role approves a {one.kind} of this amount")
+            reason = decisions.Reason(rule="approves", message=f"no role approves {one.kind} of this amount")
             return Verdict(outcome="refused", reasons=(*verdict.reasons, reason))
         team = self.state.rules.pool_team(asking.agent.teams_for(one.team_id))
         if policy.escalation.payer == "team" and one.basis == "goodwill" and team is not None:

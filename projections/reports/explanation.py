@@ -117,7 +117,11 @@ class Explanation(TypedDict):
 
 
 async def explain(log: Log, connection: sa.Connection, action_id: str) -> Explanation | None:
-    """Return all that the ledger knows of one action, or ``None`` if there is no such action."""
+    """Return all that the ledger knows of one action, or ``None`` if there is no such action.
+
+    The id of an escalation stands for the action that it asks for.
+    """
+    action_id = action_of_escalation(connection, action_id) or action_id
     lines = read_trail(connection, [("action", action_id)])
     for line in lines:
         recorded = await log.at(line["position"])
@@ -148,6 +152,12 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> Explan
         found["corrected"] = [_corrected(connection, one) for one in about.values() if one["corrected_by"]]
         return found
     return None
+
+
+def action_of_escalation(connection: sa.Connection, escalation_id: str) -> str | None:
+    """Return the id of the action that an escalation asks for, or ``None`` if there is no such escalation."""
+    lines = read_trail(connection, [("escalation", escalation_id)])
+    return next((line["action_id"] for line in lines if line["action_id"] is not None), None)
 
 
 def _only_reserves(body: ActionTaken | ActionHeld | ActionReported) -> bool:

@@ -118,6 +118,15 @@ async def stories(upstream: Upstream) -> None:
     await upstream.record(event("ob", "obstacle.reported", obstacle_id="O", employee_id="A-1", text="no vouchers"))
 
 
+async def test_the_gap_reports_words_are_those_of_the_glossary(session: Session, command: CommandLine) -> None:
+    async with upstream_of(session) as upstream:
+        await stories(upstream)
+        shown = " ".join(command("report", "gap").stdout.split())
+    assert "Blocked, not escalated: 33.3% (" in shown
+    assert "of the requests beyond an agent's authority; no escalation followed them." in shown
+    assert "ilent gap" not in shown
+
+
 async def test_the_gap_report_counts_escalations_of_the_ledger_and_of_other_systems(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await stories(upstream)

@@ -187,6 +187,9 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
 async def skip(settings: Settings, name: str, position: int, reason: str, by: str, *, as_json: bool) -> None:
     """Let a stopped projection skip one event; the skip is recorded as an event."""
     async with Session(settings, reads_only=True) as session:
+        end = await session.log.last_position()
+        if not 1 <= position <= end:
+            raise click.UsageError(f"there is no event at position {position}: the log goes from 1 to {end}")
         last = await session.log.last(SKIPS_SUBJECT)
         record = ProjectionSkipped(projection=name, position=position, reason=reason, by=by)
         identifier = f"projection.skipped {name} {position} {last.position if last else 0}"

@@ -22,14 +22,17 @@ from ledger.encryption.keyring import Keyring
 from ledger.store.log import digest_of as digest
 from ledger.store.subscription import Follower, ReadCursor
 from projections.engine import storage
+from projections.reports.explanation import action_of_escalation
 from projections.reports.explanation import explain as explain_action
 from projections.reports.explanation_text import story_of
 from projections.views.audit_trail import Trail, read_trail
-from projections.views.balances import read_making
+from projections.views.balances import read_balances, read_making
 from projections.views.flags import read_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import sqlalchemy as sa
 
     from app.output import OutputFormat
     from config.settings import Settings
@@ -89,20 +92,24 @@ async def trail(
 @click.argument("action")
 @command(audit)
 async def explain(settings: Settings, action: str, by: str | None, *, as_json: bool) -> None:
-    """Explain an ACTION: the request, the rules and the budget at that time, and the events after it."""
+    """Explain an ACTION: the request, the rules and the budget at that time, and the events after it.
+
+    The id of an escalation stands for the action that came of it.
+    """
     async with Session(settings, reads_only=True) as session:
         async with open_view(session, Trail.name) as connection:
             found = await explain_action(session.log, connection, action)
+            missing = "" if found else _missing_action(connection, action)
             position = storage.read_progress(connection).anchor.position
         shown = encode(found["action"] if found else None)
         raised: list[Row] = []
         if found is not None:
-            await note_reading(session.log, [f"action:{action}"], position, by)
+            await note_reading(session.log, [f"action:{found['action_id']}"], position, by)
             at, now = found["position"], datetime.now(UTC)
             raised = (await read_view(session, "flags", lambda c: read_flags(c, now, position=at))).result
         revealed = await (await Keyring.open(session.client)).decrypt_fields(shown)
     if found is None:
-        fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
+        fail(missing, code="unknown_action", as_json=as_json)
     found["action"] = json.loads(revealed)
     if as_json:
         print_json({**found, "flags": raised, "position_of_view": position})
@@ -117,6 +124,17 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
     _print_lines("Flags", raised, ("position", "rule", "status", "explanation"))
     _print_lines("Corrected", found.get("corrected", ()), ("position", "known_then", "known_now"))
     _print_lines("Its interaction", found.get("interaction", ()), ("position", "time", "who", "what"))
+
+
+def _missing_action(connection: sa.Connection, action: str) -> str:
+    """Return the sentence about an id under which no action was taken."""
+    asked_for = action_of_escalation(connection, action)
+    if asked_for is None:
+        return f"no action {action} is recorded"
+    return (
+        f"{action} is an escalation, and its action {asked_for} was not taken: see "
+        f"`resolution-ledger audit trail --action {asked_for}`"
+    )
 
 
 def _print_lines(title: str, lines: Sequence[Mapping[str, object]], columns: tuple[str, ...]) -> None:
@@ -142,9 +160,10 @@ async def case(settings: Settings, action: str, file: Path, by: str | None, *, a
         async with open_view(session, Trail.name) as connection:
             await seal_to_the_end(session)
             found = await explain_action(session.log, connection, action)
+            missing = "" if found else _missing_action(connection, action)
         if found is None:
-            fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
-        await note_reading(session.log, [f"action:{action}"], found["position"], by)
+            fail(missing, code="unknown_action", as_json=as_json)
+        await note_reading(session.log, [f"action:{found['action_id']}"], found["position"], by)
         document = case_document(found, session.data_dir)
     file.write_text(case_page(document), encoding="utf-8")
     if as_json:
@@ -161,6 +180,9 @@ async def balance(settings: Settings, holder: str, period: str, *, output: Outpu
     """List the events that make the balance of HOLDER (agent:<id>, team:<id>) in PERIOD, with each result."""
     async with Session(settings, reads_only=True) as session:
         answer = await read_view(session, "budget_balances", lambda c: read_making(c, holder, period))
+        if not answer.result:
+            budgets = (await read_view(session, "budget_balances", lambda c: read_balances(c, holder))).result
+            fail(_missing_budget(holder, period, budgets), code="unknown_budget", as_json=output == "json")
         positions = [one["position"] for one in answer.result]
         lines = await read_view(
             session, Trail.name, lambda c: {at: read_trail(c, after=at - 1, limit=1)[0]["what"] for at in positions}
@@ -170,6 +192,16 @@ async def balance(settings: Settings, holder: str, period: str, *, output: Outpu
     rows = [(one["position"], one["what"], *(money_text(one[name]) for name in columns[2:])) for one in items]
     position, title = answer.progress.anchor.position, f"Events of the balance of {holder} in {period}"
     print_list(output, items, title, columns, rows, _BALANCE, numbers=(0, 2, 3, 4, 5), position=position)
+
+
+def _missing_budget(holder: str, period: str, budgets: Sequence[Row]) -> str:
+    """Return the sentence about a holder without a budget in a period; ``budgets`` are those of other periods."""
+    if budgets:
+        return f"{holder} has no budget in {period}: its periods are {', '.join(one['period'] for one in budgets)}"
+    return (
+        f"{holder} has no budget: `resolution-ledger report balances` lists the holders, which are agent:<id> or "
+        "team:<id>"
+    )
 
 
 @click.option("--from", "start", help="First position, or first recorded time.")

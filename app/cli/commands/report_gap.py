@@ -79,7 +79,10 @@ async def gap(
     for limit in found["recommended_limits"]:
         _print_limit(limit)
     short = found["silent_gap"]
-    console.print(f"Silent gap: {share_text(short['never_asked'])} of actions beyond authority were never escalated.")
+    console.print(
+        f"Blocked, not escalated: {share_text(short['never_asked'])} of the requests beyond an agent's authority; no "
+        "escalation followed them."
+    )
     for stamp in found["rubber_stamps"]:
         console.print(
             f"{stamp['kind']} for {stamp['role']} is decided in {stamp['median_seconds']:.0f} s "
