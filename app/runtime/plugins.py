@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import threading
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from consumers.guard.plugin_rules import IsolatedRule
+
+
+_START_SECONDS = 30.0
+"""Seconds for a package's import, and for the making of its rule or projection."""
 
 
 class PluginError(LedgerError):
@@ -43,11 +48,36 @@ def _loaded(group: str) -> Iterator[tuple[EntryPoint, Callable[[], object]]]:
         if entry.name in seen:
             raise PluginError(entry, f"the package {_package(seen[entry.name])} has one of that name, too")
         seen[entry.name] = entry
+        yield entry, _within_time(entry, entry.load)
+
+
+def _within_time[T](entry: EntryPoint, call: Callable[[], T]) -> T:
+    """Return the result of a package's code, which runs in a thread of its own: it may raise anything, or never end.
+
+    Raises:
+        PluginError: it raised an error, or did not end in time.
+
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
         try:
-            make = entry.load()
-        except (Exception, SystemExit) as error:
-            raise PluginError(entry, f"{type(error).__name__}: {error}") from error
-        yield entry, make
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=f"plug-in {entry.name}", daemon=True)
+    thread.start()
+    thread.join(_START_SECONDS)
+    if thread.is_alive():
+        raise PluginError(entry, f"it has not ended after {_START_SECONDS:g} s")
+    for error in errors:
+        if isinstance(error, PluginError):
+            raise error
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise PluginError(entry, reason) from error
+    return results[0]
 
 
 @cache
@@ -67,16 +97,14 @@ def load_rules() -> Callable[[], list[IsolatedRule]]:
     def make_all() -> list[IsolatedRule]:
         return [IsolatedRule(_package(entry), _rule_of(entry, make)) for entry, make in loaded]
 
-    make_all()
+    for entry, make in loaded:  # a first time, to be refused here; the guard makes its own in the thread that uses them
+        _within_time(entry, partial(_rule_of, entry, make))
     return make_all
 
 
 def _rule_of(entry: EntryPoint, make: Callable[[], object]) -> GuardRule:
-    try:
-        rule = make()
-        fault = rule_fault(rule)
-    except (Exception, SystemExit) as error:
-        raise PluginError(entry, f"{type(error).__name__}: {error}") from error
+    rule = make()
+    fault = rule_fault(rule)
     if fault or not isinstance(rule, GuardRule):
         raise PluginError(entry, fault)
     if rule.rule.id != entry.name:
@@ -97,11 +125,7 @@ def load_views() -> None:
     from projections.plugin_views import register_view
 
     for entry, make in _loaded(PROJECTIONS):
-        try:
-            register_view(_package(entry), entry.name, make)
-        except (Exception, SystemExit) as error:
-            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise PluginError(entry, reason) from error
+        _within_time(entry, partial(register_view, _package(entry), entry.name, make))
 
 
 def installed_plugins() -> dict[str, list[str]]:

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.runtime.plugins import PluginError, load_rules
 from consumers.guard.plugin_rules import IsolatedRule
 from domain.abuse.guard import Guard
 from resolution_ledger import GUARD_RULES, PROJECTIONS, GuardRule
@@ -142,6 +144,8 @@ class View:
     [
         ("raise RuntimeError('broken')", {"rule": "acme.a=X"}, "RuntimeError: broken"),
         ("raise SystemExit", {"view": "acme=X"}, "SystemExit"),
+        ("raise KeyboardInterrupt", {"rule": "acme.a=X"}, "KeyboardInterrupt"),
+        ("raise type('Odd', (BaseException,), {})('odd')", {"view": "acme=X"}, "Odd: odd"),
         ("import sqlalchemie", {"view": "acme=X"}, "No module named 'sqlalchemie'"),
         ("X = int", {"rule": "acme.a=X"}, "it lacks `rule` or `on`"),
         ("X = int", {"view": "acme=X"}, "it lacks one of name, version"),
@@ -162,6 +166,22 @@ def test_a_plugin_that_cannot_be_used_is_refused_at_the_start(
     assert "the package broken_package cannot be used" in done.stderr
     assert reason in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("source", ["import time; time.sleep(60)", "import time\nX = lambda: time.sleep(60)"])
+def test_a_plugin_that_does_not_end_its_start_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Neither an import nor the making of a rule that waits for something keeps `up` from saying so."""
+    module = f"acme_waits_{len(source)}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("app.runtime.plugins._START_SECONDS", 0.2)
+    monkeypatch.setattr("app.runtime.plugins.entry_points", lambda group: [EntryPoint("acme.a", f"{module}:X", group)])
+    begun = time.monotonic()
+    with pytest.raises(PluginError, match=r"it has not ended after 0.2 s"):
+        load_rules.__wrapped__()
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.integration
