@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from config.settings import CONNECTION, SettingsError
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 _SERVER = {"tls_ca", "tls_cert", "tls_key", "tls_first"}
-_OPTIONS = re.compile(r"\b(tls_(?:ca|cert|key|first)|user|password)\b(?=, too)")
 
 
 def server_options(settings: Settings) -> ConnectionOptions | None:
@@ -55,4 +53,5 @@ def _options(prefix: str, url: str, values: dict[str, object]) -> ConnectionOpti
         return ConnectionOptions.of(url, **values)
     except ConnectionOptionError as error:
         name = f"{prefix if error.option == 'url' else 'nats'}_{error.option}"
-        raise SettingsError(f"{name}: {_OPTIONS.sub(r'nats_\1', error.reason)}") from None
+        reason = f"it needs nats_{error.needs}, too" if error.needs else error.reason
+        raise SettingsError(f"{name}: {reason}") from None

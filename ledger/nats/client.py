@@ -21,7 +21,7 @@ from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION, Parser
 
 from ledger.errors import UnavailableError
 from ledger.nats.connection_options import options_of
-from ledger.nats.connection_refusals import NO_TLS, refusal_reason
+from ledger.nats.connection_refusals import CredentialsFileError, NoTlsError, refusal_reason
 from ledger.nats.incidents import report
 from ledger.nats.transport import ReconnectingTransport
 
@@ -147,7 +147,7 @@ class LedgerClient(Client):
         try:
             return super()._connect_command()
         except Exception as error:
-            raise nats.errors.Error(f"the credentials cannot be read: {type(error).__name__}") from error
+            raise CredentialsFileError from error
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT002
         """Process the server's INFO; never send credentials in clear text if TLS is required."""
@@ -158,7 +158,7 @@ class LedgerClient(Client):
         ):
             return
         if not (info.get("tls_required") or info.get("tls_available")):
-            raise nats.errors.Error(NO_TLS)
+            raise NoTlsError
         info["tls_required"] = True
 
     async def _connect_to_server(self, s: Srv) -> None:

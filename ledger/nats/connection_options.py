@@ -26,12 +26,15 @@ _INBOX_PREFIX = re.compile(r"_[\w$:~%-]+(\.[\w$:~%-]+)*", re.ASCII)
 
 
 class ConnectionOptionError(ValueError):
-    """An unusable option. ``option`` is its name, ``reason`` the cause and the remedy."""
+    """An unusable option. ``option`` is its name, ``reason`` the cause and the remedy.
 
-    def __init__(self, option: str, reason: str) -> None:
-        super().__init__(f"{option}: {reason}")
-        self.option = option
-        self.reason = reason
+    ``needs`` is the name of another option that is missing, if that is the cause.
+    """
+
+    def __init__(self, option: str, reason: str = "", *, needs: str | None = None) -> None:
+        self.option, self.needs = option, needs
+        self.reason = f"it needs {needs}, too" if needs else reason
+        super().__init__(f"{option}: {self.reason}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ class ConnectionOptions:
         _require_one_login({name for name in ("user", "password", "token", "creds", "nkey") if getattr(self, name)})
         for option, required in (("user", "password"), ("password", "user"), ("tls_key", "tls_cert")):
             if getattr(self, option) and not getattr(self, required):
-                raise ConnectionOptionError(option, f"it needs {required}, too")
+                raise ConnectionOptionError(option, needs=required)
         if self.inbox_prefix and not _INBOX_PREFIX.fullmatch(self.inbox_prefix):
             reason = (
                 "it begins with _ and contains letters, digits, _ and -, with dots between tokens, such as "

@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nats.errors
 import pytest
 
 from app.runtime.server_options import server_options
 from app.runtime.session import Session
 from config.settings import Settings, SettingsError, load_settings
 from ledger.errors import UnavailableError
+from ledger.nats.connection_refusals import refusal_reason
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
@@ -237,6 +239,23 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=words) as said:
             server_options(load_settings({"nats_url": url, **options}, {}))
         assert "s3cret" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("nats: 'Authorization Violation'", "it refuses the user"),
+        ("nats: 'User Authentication Expired'", "the credentials have expired"),
+        ("nats: 'Account Authentication Expired'", "the account has expired"),
+        ("nats: maximum connections exceeded", "the server's limit"),
+        ("nats: 'permissions violation for publish to \"authorization violation\"'", ""),
+        ("nats: 'user authentication timeout'", ""),
+    ],
+)
+def test_only_a_whole_message_of_the_server_is_a_refusal(text: str, begins: str) -> None:
+    """A subject is a part of some messages, and a sender chooses its words."""
+    reason = refusal_reason(nats.errors.Error(text))
+    assert reason.startswith(begins) if begins else reason == ""
 
 
 def test_credentials_come_from_one_setting(tmp_path: Path) -> None:
