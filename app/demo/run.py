@@ -64,7 +64,8 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
                 asks = [moment for moment in moments if moment.kind == "ask"]
                 counted, beyond = await _ask_all(upstream, asks, seed)
                 answers.update(counted)
-                await _escalate(upstream, beyond, above, seed)
+                if beyond:
+                    await _escalate(upstream, beyond, asks[-1].at, above, seed)
                 progressed(1)
             await publisher.settle()
         with counting_progress("views", None, shown=not quiet):
@@ -132,15 +133,18 @@ async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> 
     return answers, sorted(beyond, key=lambda moment: (moment.at, moment.data["interaction_id"]))
 
 
-async def _escalate(upstream: LedgerClient, beyond: list[Moment], above: dict[str, str], seed: int) -> None:
-    """Escalate most of the moments beyond authority at the end of the day, and decide them one by one.
+async def _escalate(
+    upstream: LedgerClient, beyond: list[Moment], evening: datetime, above: dict[str, str], seed: int
+) -> None:
+    """Escalate most of the moments beyond authority after the day's last request, and decide them one by one.
 
-    Each choice is derived from the interaction's id, so that the same seed gives the same events.
+    Each choice is derived from the interaction's id, so that the same seed gives the same events. ``evening`` is the
+    time of that last request: the ledger's clock in history mode, at which an earlier escalation could be overdue.
     """
 
     async def file(number: int, moment: Moment) -> tuple[datetime, str, str] | None:
         interaction = moment.data["interaction_id"]
-        at = beyond[-1].at + timedelta(minutes=10, seconds=number)
+        at = evening + timedelta(minutes=10, seconds=number)
         request = {
             "request_id": f"demo-{seed}-{interaction}-up",
             "operation": "request",
