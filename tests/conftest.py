@@ -29,6 +29,8 @@ from tests.support.upstreams import Upstream, upstream_of, wait_until_answering
 if TYPE_CHECKING:
     import subprocess
 
+pytest.register_assert_rewrite("tests.support.decision_scenarios")  # its assertions show what differs
+
 # A busy machine is no finding: tests of properties are bounded by pytest's timeout alone.
 settings.register_profile("ledger", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-fast`

@@ -1,301 +1,280 @@
-"""The table of decision rules in docs/understand/policy.md, with examples that the domain decides.
+"""The tables of decision rules in docs/understand/policy.md, made from the scenarios in tests/domain/decisions/.
 
-`python -m tests.support.policy_reference` (or `make docs`) writes it anew.
+Run it as a module to write them into that page (`make docs`).
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import importlib.util
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domain.budgets.budget import Budget
-from domain.budgets.postings import RequestContext, opening
-from domain.commands import ActionRequest, EscalationDecision
-from domain.decisions import approvals, authority
-from domain.decisions.approvals import Approver, Open
-from domain.decisions.authority import Agent, DecisionContext, Gift, SoftState
-from domain.events.decisions import EscalationRequested, Reason
-from domain.money import Money
-from domain.policy.model import Rules
-from domain.policy.parsing import parse_policy
+from domain import commands
+from domain.decisions.escalations import OverdueEscalation
+from domain.decisions.fact_postings import PostingCommand
+from domain.decisions.holds import OverdueHold
+from domain.events import decisions, facts, flags
+from domain.events.decisions import PolicyPublished
+from domain.policy.linting import difference
+from tests.support.decision_company import STAFF, policy
+from tests.support.decision_scenarios import TRANSCRIPT, Shown
+from tests.support.document_pages import pretty
 from tests.support.environment import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from types import ModuleType
 
-    from domain.serialization import JsonObject
+    from domain.events.decisions import Reason
+    from domain.money import Money
+    from tests.support.decision_events import Described
+    from tests.support.documents import Document
 
-POLICY: JsonObject = {
-    "currency": "GBP",
-    "time_zone": "Europe/London",
-    "period": "month",
-    "effective_from": "2026-01-01T00:00:00Z",
-    "roles": {
-        "agent": {
-            "budget": "200.00",
-            "limits": {"refund": "50.00", "keep_item": "20.00", "fix": "unlimited"},
-            "per_interaction": "60.00",
-            "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00"},
-            "requires": {"keep_item": ["goodwill-basics"]},
-        },
-        "manager": {
-            "budget": "2000.00",
-            "limits": {"refund": "500.00", "credit": "250.00"},
-            "approves": {"refund": "500.00"},
-        },
-    },
-    "teams": {"doorstep": {"pool": "40.00", "draw_at_most": "30.00"}},
-    "sources": {"crm": ["agent", "manager"]},
+PAGE = ROOT / "docs" / "understand" / "policy.md"
+_FOLDER = ROOT / "tests" / "domain" / "decisions"
+_FAMILIES = {
+    "actions": "Actions",
+    "customers": "Interactions, customers and relations",
+    "pools": "Pools",
+    "previews": "Previews",
+    "holds": "Holds",
+    "reversals": "Reversals",
+    "escalations": "Escalations",
+    "escalation_decisions": "Decisions on escalations",
+    "budgets": "Grants and transfers",
+    "periods": "Periods",
+    "policies": "Versions of the policy",
+    "facts": "Reported actions and corrected facts",
+    "flags": "Flags",
 }
-"""The policy of the examples."""
+"""Module of scenarios -> the heading of its rules."""
 
-NOW = datetime(2026, 3, 10, 9, tzinfo=UTC)
-_RULES = Rules(1, parse_policy(POLICY))
-_CAUSE = RequestContext(source="crm", request_id="r", seen_position=0)
-_AGENT = Agent(agent_id="A-7", role="agent", team_ids=("phone",))
-_DRIVER = Agent(agent_id="D-1", role="agent", team_ids=("doorstep",))
-_MANAGER = Agent(agent_id="M-1", role="manager")
+
+_HEAD, _RULER = "| rule | given | when | outcome | recorded | why |", "|---|---|---|---|---|---|"
 
 
 class Line(NamedTuple):
-    """A row of the table: the rule, its code, and an example with the domain's answer."""
+    """A row of a table: the rule, and its scenario with the decided outcome."""
 
-    code: str
+    family: str
     rule: str
-    example: str
-    outcome: str
-    reason: Reason | None
+    shown: Shown
 
 
-def _budget(holder: str, spent_minor: int = 0) -> Budget:
-    role = "agent" if holder.startswith("agent:") else None
-    record, _ = opening(_RULES, holder, "2026-03", None, _CAUSE, role, "GBP")
-    budget = Budget.open(record, NOW)
-    budget.spent_minor = spent_minor
-    return budget
-
-
-def _ask(
-    amount: str,
-    agent: Agent = _AGENT,
-    *,
-    spent_minor: int = 0,
-    seen: SoftState = authority.NOTHING_SEEN,
-    pool: Budget | None = None,
-    source: str = "crm",
-    **fields: Any,
-) -> tuple[str, tuple[Reason, ...]]:
-    given: dict[str, Any] = {"kind": "refund", "reason": "late"} | fields
-    request = ActionRequest(request_id="r", agent_id=agent.agent_id, amount=Money.parse(amount, "GBP"), **given)
-    asking = DecisionContext(
-        request=request,
-        agent=agent,
-        rules=_RULES,
-        source=source,
-        now=NOW,
-        pool=pool,
-        seen=seen,
-        budget=_budget(f"agent:{agent.agent_id}", spent_minor),
+@cache
+def rule_lines() -> tuple[Line, ...]:
+    """Return every rule with its scenario, decided now."""
+    return tuple(
+        Line(family, scenario.shown_rule, _shown(scenario))
+        for name, family in _FAMILIES.items()
+        for scenario in vars(_module(name)).values()
+        if hasattr(scenario, "shown_rule")
     )
-    verdict = authority.judge(asking, request.amount)
-    return verdict.outcome, verdict.reasons
 
 
-def _gifts(*minor: int) -> tuple[Gift, ...]:
-    return tuple(Gift("A-8", NOW.timestamp() - 86_400, one, "GBP") for one in minor)
-
-
-def _decide(
-    operation: str, person: Agent, amount: str, *, agent_id: str = "A-7", stands_in_for: Agent | None = None
-) -> tuple[str, tuple[Reason, ...]]:
-    asked = EscalationRequested(
-        escalation_id="esc-1",
-        action_id="act-1",
-        agent_id=agent_id,
-        role="agent",
-        kind="refund",
-        basis="goodwill",
-        amount=Money.parse(amount, "GBP"),
-        reason="broken",
-        reasons=(),
-        payer="approver",
-        to=("M-1",),
-        due=NOW,
-        policy_version=1,
-        budget=f"agent:{agent_id}",
-        period="2026-03",
-        currency="GBP",
-        customer_id="C-9",
-        **_CAUSE.fields(),
-    )
-    request = EscalationDecision(
-        request_id="d",
-        operation=operation,  # type: ignore[arg-type]
-        escalation_id="esc-1",
-        decided_by=person.agent_id,
-    )
-    approver = Approver(person, stands_in_for or person)
-    waiting = Open(asked, NOW - timedelta(minutes=9), ("M-1",), NOW)
-    reasons = approvals.refusals(
-        request.operation, waiting, approver, asked.amount, _RULES.policy, "crm", frozenset({"C-9"})
-    )
-    return ("refused" if reasons else "done"), reasons
-
-
-def _payer(amount: str) -> tuple[str, tuple[Reason, ...]]:
-    short = approvals.payer_short(_budget("team:doorstep"), Money.parse(amount, "GBP"), "act-1")
-    return ("refused" if short else "done"), (short,) if short else ()
-
-
-_EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]]]], ...] = (
-    ("", "within every limit", "A-7 gives a refund of 50.00", lambda: _ask("50.00")),
-    ("", "`unlimited` is a limit; the budget still holds", "a fix of 200.00", lambda: _ask("200.00", kind="fix")),
-    (
-        "",
-        "limits do not apply to entitlement and correction",
-        "a correction of 900.00",
-        lambda: _ask("900.00", basis="correction"),
-    ),
-    (
-        "per_action",
-        "one action is at most the limit of the role, the team or the trial",
-        "a refund of 50.01",
-        lambda: _ask("50.01"),
-    ),
-    (
-        "per_interaction",
-        "goodwill of all agents on one interaction has a cap",
-        "A-8 gave 40.00 on it, A-7 requests 20.01",
-        lambda: _ask("20.01", interaction_id="I-1", seen=SoftState(interaction=_gifts(4000))),
-    ),
-    (
-        "per_customer",
-        "goodwill for one customer group in some days has a cap",
-        "the group got 90.00, A-7 requests 10.01",
-        lambda: _ask("10.01", customer_id="C-9", seen=SoftState(group=frozenset({"C-9"}), customer=_gifts(5000, 4000))),
-    ),
-    (
-        "budget",
-        "one action is at most the remaining budget of the agent",
-        "150.01 of 200.00 is spent, A-7 requests 50.00",
-        lambda: _ask("50.00", spent_minor=15_001),
-    ),
-    (
-        "",
-        "an empty budget draws on the team's pool, a step at a time",
-        "the budget is spent, D-1 requests 30.00",
-        lambda: _ask("30.00", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep")),
-    ),
-    (
-        "pool",
-        "a draw is at most `draw_at_most` and the rest of the pool",
-        "the budget is spent, D-1 requests 30.01",
-        lambda: _ask("30.01", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep")),
-    ),
-    (
-        "training",
-        "a kind may require a course, which may expire",
-        "A-7 lets a customer keep an item of 5.00",
-        lambda: _ask("5.00", kind="keep_item"),
-    ),
-    (
-        "kind",
-        "a kind that the role lacks is escalated if another role has it",
-        "A-7 gives a credit of 5.00",
-        lambda: _ask("5.00", kind="credit"),
-    ),
-    ("kind", "a kind that no role has is refused", "A-7 gives a gift of 5.00", lambda: _ask("5.00", kind="gift")),
-    (
-        "self_dealing",
-        "agents may not act for themselves, their household or a declared relation",
-        "A-7 gives a refund to A-7's household",
-        lambda: _ask("5.00", customer_id="C-9", seen=SoftState(group=frozenset({"C-9", "A-7"}))),
-    ),
-    (
-        "left",
-        "employees who have left may not act",
-        "A-7 has left",
-        lambda: _ask("5.00", Agent(agent_id="A-7", role="agent", left=True)),
-    ),
-    (
-        "source",
-        "a source acts only for its roles",
-        "the source `desk` asks for A-7",
-        lambda: _ask("5.00", source="desk"),
-    ),
-    (
-        "no_policy",
-        "without a policy in force no action is allowed",
-        "before the first policy is published",
-        lambda: (authority.NO_POLICY.outcome, authority.NO_POLICY.reasons),
-    ),
-    (
-        "own_request",
-        "requesters may not decide their own request",
-        "M-1 approves M-1's own request",
-        lambda: _decide("approve", _MANAGER, "90.00", agent_id="M-1"),
-    ),
-    (
-        "approves",
-        "an approval stays within the approver's `approves`",
-        "M-1 approves 500.01",
-        lambda: _decide("approve", _MANAGER, "500.01"),
-    ),
-    (
-        "",
-        "a delegate may decide for an absent approver",
-        "A-8 approves 90.00 for M-1",
-        lambda: _decide("approve", Agent(agent_id="A-8", role="agent"), "90.00", stands_in_for=_MANAGER),
-    ),
-    (
-        "not_requester",
-        "only the requester may withdraw",
-        "M-1 withdraws A-7's request",
-        lambda: _decide("withdraw", _MANAGER, "90.00"),
-    ),
-    (
-        "payer",
-        "the payer's budget covers the amount: the team's pool, else the approver's",
-        "the pool has 40.00, the request is for 40.01",
-        lambda: _payer("40.01"),
-    ),
-)
-
-
-def rule_lines() -> list[Line]:
-    """Return every rule with its example, decided by the domain."""
-    found: list[Line] = []
-    for code, rule, example, decide in _EXAMPLES:
-        outcome, reasons = decide()
-        reason = next((one for one in reasons if one.rule == code), None)
-        assert (reason is None) == (code == ""), (code, reasons)
-        found.append(Line(code, rule, example, outcome, reason))
-    return found
-
-
-def rule_table() -> str:
-    """Return the rules as a Markdown table."""
-    lines = ["| rule | example | outcome | reason | in words |", "|---|---|---|---|---|"]
-    for line in rule_lines():
-        code = f"`{line.code}`" if line.code else ""
-        lines.append(f"| {line.rule} | {line.example} | `{line.outcome}` | {code} | {_words(line.reason)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _words(reason: Reason | None) -> str:
-    if reason is None:
-        return ""
-    numbers = [(name, getattr(reason, name)) for name in ("limit", "used", "asked")]
-    shown = ", ".join(f"{name} {amount.text}" for name, amount in numbers if amount is not None)
-    return reason.message + (f" ({shown})" if shown else "")
+def rule_tables() -> str:
+    """Return the rules as Markdown: the policy of the examples, then one table a family."""
+    lines = ["```json", pretty(policy()), "```", ""]
+    for family in _FAMILIES.values():
+        rows = [_row(line) for line in rule_lines() if line.family == family]
+        lines += [f"### {family}", "", _HEAD, _RULER, *rows, ""]
+    return "\n".join(lines[:-1]) + "\n"
 
 
 def main() -> None:
-    """Write the table into the page."""
-    page = ROOT / "docs" / "understand" / "policy.md"
-    before, begin, rest = page.read_text().partition("<!-- rules -->\n")
+    """Write the tables into the page on policies, between its two marks."""
+    before, begin, rest = PAGE.read_text(encoding="utf-8").partition("<!-- rules -->\n")
     _, end, after = rest.partition("<!-- end of rules -->\n")
-    page.write_text(f"{before}{begin}{rule_table()}{end}{after}")
+    PAGE.write_text(f"{before}{begin}\n{rule_tables()}\n{end}{after}", encoding="utf-8", newline="\n")
+
+
+def _module(name: str) -> ModuleType:
+    path = _FOLDER / f"test_{name}.py"
+    spec = importlib.util.spec_from_file_location(f"scenarios_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _shown(scenario: Callable[[], None]) -> Shown:
+    """Run a scenario; return its last command with what came before and after."""
+    transcript: list[Shown] = []
+    token = TRANSCRIPT.set(transcript)
+    try:
+        scenario()
+    finally:
+        TRANSCRIPT.reset(token)
+    return transcript[-1]
+
+
+# ---------------------------------------------------------------------- words
+
+
+def _row(line: Line) -> str:
+    shown = line.shown
+    before = ", then ".join(filter(None, map(_words_of_event, shown.given)))
+    when = _COMMANDS[type(shown.command)](shown.command)
+    if shown.source != "crm" and isinstance(shown.command, commands.Preview):
+        when = f"the source `{shown.source}`: {when}"
+    outcome = f"`{shown.outcome}`" if shown.outcome else ""
+    left_out = (
+        () if "budget.closed" in shown.records else ("budget.opened",)
+    )  # any first decision of a period opens one
+    recorded = ", ".join(f"`{name}`" for name in shown.records if name not in left_out)
+    if shown.error is not None:
+        why = f"`{shown.error.code}`: {shown.error.message}"
+    else:
+        why = "; ".join(map(_words_of_reason, shown.reasons))
+    return f"| {line.rule} | {before} | {when} | {outcome} | {recorded} | {why} |"
+
+
+def _words_of_reason(reason: Reason) -> str:
+    numbers = [(name, getattr(reason, name)) for name in ("limit", "used", "asked")]
+    amounts = ", ".join(f"{name} {amount.text}" for name, amount in numbers if amount is not None)
+    return f"`{reason.rule}`: {reason.message}" + (f" ({amounts})" if amounts else "")
+
+
+def _words_of_event(event: Described) -> str:
+    """Return an event in words; empty for the company that all examples share."""
+    if event in STAFF:
+        return ""
+    words = _EVENTS[event.cls](event.fields)
+    return f"{words} ({event.at:%-d %B})" if event.at is not None and event.cls is not PolicyPublished else words
+
+
+def _words_of_policy(fields: Document) -> str:
+    changes = _changes(fields["policy"])
+    which = "the policy" if fields["version"] == 1 else f"version {fields['version']}"
+    return f"{which} has {changes}" if changes else ""
+
+
+def _changes(document: Document) -> str:
+    """Return the fields of a policy that differ from those of the examples."""
+    found = difference(policy(), document)
+    return ", ".join(f"`{path}: {value}`" if value is not None else f"no `{path}`" for path, _, value in found)
+
+
+def _words_of_opening(fields: Document) -> str:
+    period = f" for {fields['period']}" if "period" in fields else ""
+    return f"{fields['holder']} got {fields['granted'].text}{period}"
+
+
+def _words_of_employee(fields: Document) -> str:
+    teams = " and ".join(fields["team_ids"])
+    return f"{fields['employee_id']} is {fields['role']}" + (f" in {teams}" if teams else "")
+
+
+def _gift(verb: str) -> Callable[[Document], str]:
+    """Return the words of an action: the agent, the verb, and what it was."""
+
+    def words(fields: Document) -> str:
+        holder = fields.get("holder", "")
+        who = holder if fields.get("escalation_id") and verb == "reserved" else fields["agent_id"]
+        return f"{who} {verb} {_what(fields)}"
+
+    return words
+
+
+def _what(fields: Document) -> str:
+    basis = fields.get("basis", "goodwill")
+    kind = fields.get("kind", "refund")
+    words = f"a {kind} of {fields['amount'].text}"
+    if basis != "goodwill":
+        words += f" ({basis})"
+    words += f" to {fields['customer_id']}" if fields.get("customer_id") else ""
+    return words + (f" on {fields['interaction_id']}" if fields.get("interaction_id") else "")
+
+
+def _fact(text: str) -> Callable[[Document], str]:
+    """Return a function that fills a text with the fields of an event, amounts as text."""
+    return lambda fields: text.format_map({name: _plain(value) for name, value in fields.items()})
+
+
+def _plain(value: object) -> str:
+    return value.text if hasattr(value, "text") else str(value)
+
+
+_EVENTS: dict[type, Callable[[Document], str]] = {
+    PolicyPublished: _words_of_policy,
+    facts.EmployeeJoined: _words_of_employee,
+    facts.EmployeeChanged: _words_of_employee,
+    facts.EmployeeLeft: _fact("{employee_id} has left"),
+    facts.TrainingCompleted: _fact("{employee_id} completed {course_id}"),
+    facts.RelationshipDeclared: _fact("{employee_id} declared a relation to {customer_id}"),
+    facts.DelegationDeclared: _fact("{from_employee_id} delegated to {to_employee_id}"),
+    facts.CustomerLinked: _fact("{a} and {b} are linked ({relation})"),
+    facts.CustomerUnlinked: _fact("{a} and {b} are not linked any more"),
+    facts.ActionReported: _gift("reported"),
+    facts.RefundSettled: _fact("{total} of the refund was paid"),
+    facts.FactCorrected: _fact("the source corrected its last fact"),
+    decisions.BudgetOpened: _words_of_opening,
+    decisions.BudgetGranted: _fact("{holder} was granted {amount}"),
+    decisions.BudgetDrawn: _fact("{holder}: {amount} drawn {direction}"),
+    decisions.ActionTaken: _gift("gave"),
+    decisions.ActionHeld: _gift("reserved"),
+    decisions.ActionSettled: _fact("{amount} of the hold was settled"),
+    decisions.ActionVoided: _fact("the hold was voided"),
+    decisions.ActionReversed: _fact("{amount} was reversed"),
+    decisions.AuthorityFellShort: _fact("a request for {amount} fell short"),
+    decisions.EscalationRequested: _gift("asked for"),
+    decisions.EscalationDenied: _fact("it was denied"),
+    flags.FlagRaised: _fact("the guard raised a flag"),
+}
+"""Class of an event -> its words, from the fields that a scenario names."""
+
+
+def _words_of_request(command: commands.Preview) -> str:
+    fields = {name: getattr(command, name) for name in ("kind", "basis", "customer_id", "interaction_id", "amount")}
+    verb = "asks for" if isinstance(command, commands.EscalationAsk) else "requests"
+    if type(command) is commands.Preview:
+        verb = "previews"
+    what = _what(fields) if command.amount is not None else f"a {command.kind} without an amount"
+    options = "".join(f", `{name}: true`" for name in ("hold", "escalate") if getattr(command, name))
+    return f"{command.agent_id} {verb} {what}{options}"
+
+
+def _of(amount: Money | None) -> str:
+    return f" {amount.text}" if amount is not None else ""
+
+
+def _words_of_step(command: commands.EscalationDecision) -> str:
+    to = f" to {command.to}" if command.to else ""
+    return f"{command.decided_by}: {command.operation}{_of(command.amount)}{to}"
+
+
+def _words_of_reversal(command: commands.ReversalRequest) -> str:
+    return f"reverse{_of(command.amount)}, {'' if command.recovered else 'not '}recovered"
+
+
+def _words_of_publication(command: commands.PolicyRequest) -> str:
+    changes = _changes(command.policy)
+    return f"publish the policy with {changes}" if changes else "publish the policy"
+
+
+def _words_of_review(command: commands.FlagRequest) -> str:
+    if command.verdict is not None:
+        return f"{command.reviewed_by} reviews it: {command.verdict}"
+    return f"{command.employee_id or command.unmasked_by} answers it"
+
+
+_COMMANDS: dict[type, Callable[[Any], str]] = {
+    commands.Preview: _words_of_request,
+    commands.ActionRequest: _words_of_request,
+    commands.EscalationAsk: _words_of_request,
+    commands.EscalationDecision: _words_of_step,
+    commands.HoldRequest: lambda command: f"{command.operation}{_of(command.amount)}",
+    commands.ReversalRequest: _words_of_reversal,
+    commands.GrantRequest: lambda one: f"{one.granted_by} grants {one.amount.text} to {one.holder}",
+    commands.TransferRequest: lambda one: f"transfer {one.amount.text} from {one.holder} to {one.to_holder}",
+    commands.PolicyRequest: _words_of_publication,
+    commands.FlagRequest: _words_of_review,
+    OverdueEscalation: lambda _: "its time has passed",
+    OverdueHold: lambda _: "its time has passed",
+    PostingCommand: lambda _: "the fact is posted",
+}
+"""Class of a command -> its words."""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,290 @@
+"""Limits that several agents share: goodwill on one interaction and to one customer group; and self-dealing."""
+
+import pytest
+
+from domain.decisions.decision import Retry
+from tests.support.decision_commands import action
+from tests.support.decision_company import company
+from tests.support.decision_events import (
+    ANY,
+    Described,
+    customer_charged,
+    fell_short,
+    held,
+    linked,
+    met,
+    opened,
+    related,
+    reported,
+    reversal,
+    settled,
+    taken,
+    unlinked,
+    voided,
+    why,
+)
+from tests.support.decision_scenarios import given, rule
+
+OPENED = opened("agent:A-7", "200.00")
+
+
+def gave(amount: str, agent_id: str = "A-8", number: int = 1, **fields: object) -> Described:
+    """Return an earlier action of an agent."""
+    return taken(amount, agent_id, action_id=f"act-{agent_id}-{number}", **fields)
+
+
+# ---------------------------------------------------------------------- one interaction
+
+
+@rule("goodwill of all agents on one interaction has a cap")
+def test_goodwill_of_all_agents_on_one_interaction_has_a_cap() -> None:
+    reason = why("per_interaction", limit="60.00", used="40.00", asked="20.01")
+    given(company(), gave("40.00", interaction_id="I-1")).when(action("20.01", interaction_id="I-1")).then(
+        OPENED, fell_short("20.01", "escalate", reason)
+    )
+
+
+def test_an_interaction_may_get_exactly_its_cap() -> None:
+    given(company(), gave("40.00", interaction_id="I-1")).when(action("20.00", interaction_id="I-1")).then(
+        OPENED,
+        taken(
+            "20.00",
+            interaction_id="I-1",
+            authority="own",
+            limits=met(per_action=("50.00", "0.00"), per_interaction=("60.00", "40.00"), budget=("200.00", "0.00")),
+        ),
+    )
+
+
+def test_an_agents_own_goodwill_counts_on_the_interaction() -> None:
+    reason = why("per_interaction", limit="60.00", used="50.00", asked="10.01")
+    given(company(), gave("50.00", "A-7", interaction_id="I-1")).when(action("10.01", interaction_id="I-1")).then(
+        fell_short("10.01", "escalate", reason)
+    )
+
+
+def test_a_reserved_amount_counts_on_the_interaction() -> None:
+    reason = why("per_interaction", limit="60.00", used="50.00", asked="10.01")
+    given(company(), held("50.00", interaction_id="I-1")).when(action("10.01", interaction_id="I-1")).then(
+        fell_short("10.01", "escalate", reason)
+    )
+
+
+def test_a_hold_that_was_released_does_not_count_on_the_interaction() -> None:
+    earlier = held("50.00", interaction_id="I-1"), voided("50.00", "voided", interaction_id="I-1")
+    found = given(company(), *earlier).when(action("50.00", interaction_id="I-1"))
+    assert found.answer["outcome"] == "taken"
+
+
+def test_of_a_settled_hold_only_the_paid_part_counts_on_the_interaction() -> None:
+    earlier = held("50.00", interaction_id="I-1"), settled("20.00", held="50.00", interaction_id="I-1")
+    found = given(company(), *earlier).when(action("40.00", interaction_id="I-1"))
+    assert found.answer["outcome"] == "taken"
+
+
+def test_an_action_on_another_interaction_does_not_count() -> None:
+    found = given(company(), gave("50.00", "A-7", interaction_id="I-2")).when(action("50.00", interaction_id="I-1"))
+    assert found.answer["outcome"] == "taken"
+
+
+@pytest.mark.parametrize("basis", ["entitlement", "correction"])
+def test_only_goodwill_counts_on_an_interaction(basis: str) -> None:
+    earlier = gave("60.00", interaction_id="I-1", basis=basis)
+    found = given(company(), earlier).when(action("50.00", interaction_id="I-1"))
+    assert found.answer["outcome"] == "taken"
+
+
+def test_a_reported_action_counts_on_the_interaction() -> None:
+    reason = why("per_interaction", limit="60.00", used="40.00", asked="20.01")
+    given(company(), reported("40.00", "A-8", interaction_id="I-1")).when(action("20.01", interaction_id="I-1")).then(
+        OPENED, fell_short("20.01", "escalate", reason)
+    )
+
+
+def test_a_role_without_a_cap_on_interactions_has_none() -> None:
+    found = given(company()).when(action("400.00", "M-1", interaction_id="I-1"))
+    found.then(
+        opened("agent:M-1", "2000.00"),
+        taken("400.00", "M-1", authority="own", limits=met(per_action=("500.00", "0.00"), budget=("2000.00", "0.00"))),
+    )
+
+
+# ---------------------------------------------------------------------- one customer group
+
+
+@rule("goodwill for one customer group in some days has a cap")
+def test_goodwill_of_all_agents_to_one_customer_has_a_cap() -> None:
+    reason = why("per_customer", limit="100.00", used="90.00", asked="10.01")
+    given(company(), gave("90.00", kind="fix", customer_id="C-9")).when(action("10.01", customer_id="C-9")).then(
+        OPENED, fell_short("10.01", "escalate", reason)
+    )
+
+
+def test_a_household_has_one_cap() -> None:
+    reason = why("per_customer", limit="100.00", used="90.00", asked="10.01")
+    links = linked("C-1", "C-2"), linked("C-2", "C-3", "same_person")
+    earlier = gave("50.00", number=1, customer_id="C-1"), gave("40.00", number=2, customer_id="C-2")
+    given(company(), *links, *earlier).when(action("10.01", customer_id="C-3")).then(
+        OPENED, fell_short("10.01", "escalate", reason)
+    )
+
+
+def test_unlinked_customers_have_caps_of_their_own() -> None:
+    links = linked("C-1", "C-2"), unlinked("C-1", "C-2")
+    found = given(company(), *links, gave("90.00", customer_id="C-1")).when(action("50.00", customer_id="C-2"))
+    assert found.answer["outcome"] == "taken"
+
+
+def test_removing_one_of_two_links_leaves_the_customers_linked() -> None:
+    links = linked("C-1", "C-2"), linked("C-1", "C-2", "same_person"), unlinked("C-1", "C-2")
+    found = given(company(), *links, gave("90.00", customer_id="C-1")).when(action("50.00", customer_id="C-2"))
+    assert found.answer["outcome"] == "escalate"
+
+
+@pytest.mark.parametrize(("at", "outcome"), [("2025-12-10T09:00:00Z", "taken"), ("2025-12-10T09:00:01Z", "escalate")])
+def test_the_cap_counts_the_days_before(at: str, outcome: str) -> None:
+    """90 days before the tenth of March at nine is the tenth of December at nine."""
+    early = company(effective_from="2025-01-01T00:00:00Z")
+    found = given(early, gave("90.00", customer_id="C-9", at=at)).when(action("50.00", customer_id="C-9"))
+    assert found.answer["outcome"] == outcome
+
+
+@pytest.mark.parametrize("basis", ["entitlement", "correction"])
+def test_only_goodwill_counts_for_a_customer(basis: str) -> None:
+    found = given(company(), gave("100.00", customer_id="C-9", basis=basis)).when(action("50.00", customer_id="C-9"))
+    assert found.answer["outcome"] == "taken"
+
+
+def test_a_correction_is_given_beyond_the_customers_cap() -> None:
+    found = given(company(), gave("100.00", customer_id="C-9")).when(
+        action("50.00", customer_id="C-9", basis="correction")
+    )
+    assert found.answer["outcome"] == "taken"
+
+
+def test_a_request_that_names_no_customer_meets_no_cap_of_a_customer() -> None:
+    found = given(company(), gave("100.00", customer_id="C-9")).when(action("50.00"))
+    assert found.answer["outcome"] == "taken"
+
+
+@pytest.mark.parametrize(("recovered", "outcome"), [(True, "taken"), (False, "escalate")])
+def test_a_reversal_restores_the_customers_cap_only_if_the_money_was_recovered(recovered: bool, outcome: str) -> None:
+    undone = reversal(
+        "90.00", action_id="act-A-8-1", agent_id="A-8", recovered=recovered, relates_to=10, customer_id="C-9"
+    )
+    found = given(company(), gave("90.00", customer_id="C-9"), undone).when(action("50.00", customer_id="C-9"))
+    assert found.answer["outcome"] == outcome
+
+
+def test_a_reported_action_counts_for_its_customer() -> None:
+    reason = why("per_customer", limit="100.00", used="90.00", asked="10.01")
+    given(company(), reported("90.00", "A-8", customer_id="C-9")).when(action("10.01", customer_id="C-9")).then(
+        OPENED, fell_short("10.01", "escalate", reason)
+    )
+
+
+@rule("near the cap of a customer, the action is recorded for the customer too")
+def test_above_hard_above_the_customers_own_stream_is_written() -> None:
+    given(company(), gave("60.00", customer_id="C-9")).when(action("20.01", customer_id="C-9")).then(
+        OPENED,
+        taken("20.01", limits=ANY, authority="own"),
+        customer_charged("C-9", "20.01", used="60.00"),
+    )
+
+
+def test_up_to_hard_above_the_customers_own_stream_is_not_written() -> None:
+    given(company(), gave("60.00", customer_id="C-9")).when(action("20.00", customer_id="C-9")).then(
+        OPENED, taken("20.00", limits=ANY, authority="own")
+    )
+
+
+def test_a_household_has_one_stream_near_the_cap() -> None:
+    links = linked("C-1", "C-2"), linked("C-2", "C-3")
+    given(company(), *links, gave("60.00", customer_id="C-2")).when(action("20.01", customer_id="C-3")).then(
+        OPENED, taken("20.01", limits=ANY, authority="own"), customer_charged("C-1", "20.01", used="60.00")
+    )
+
+
+def test_without_hard_above_the_customers_own_stream_is_not_written() -> None:
+    soft = company(agent={"per_customer": {"amount": "100.00", "days": 90}})
+    given(soft, gave("60.00", customer_id="C-9")).when(action("40.00", customer_id="C-9")).then(
+        OPENED, taken("40.00", limits=ANY, authority="own")
+    )
+
+
+def test_near_the_cap_the_decider_reads_what_another_gave_to_the_customer_first() -> None:
+    other = (
+        gave("40.00", "D-1", customer_id="C-9"),
+        customer_charged("C-9", "40.00", used="60.00", action_id="act-D-1-1"),
+    )
+    scenario = given(company(), gave("60.00", customer_id="C-9"), gave("0.00", "D-1", 0)).not_read_yet(*other)
+    scenario.when(action("20.01", customer_id="C-9")).retries(Retry.AFTER_CATCH_UP)
+
+
+def test_goodwill_that_another_decider_gave_counts_once_it_was_read() -> None:
+    other = (
+        gave("40.00", "D-1", customer_id="C-9"),
+        customer_charged("C-9", "40.00", used="60.00", action_id="act-D-1-1"),
+    )
+    reason = why("per_customer", limit="100.00", used="100.00", asked="0.01")
+    given(company(), gave("60.00", customer_id="C-9"), *other).when(action("0.01", customer_id="C-9")).then(
+        OPENED, fell_short("0.01", "escalate", reason)
+    )
+
+
+def test_a_role_without_a_cap_on_customers_has_none() -> None:
+    given(company(), gave("90.00", customer_id="C-9")).when(action("400.00", "M-1", customer_id="C-9")).then(
+        opened("agent:M-1", "2000.00"),
+        taken("400.00", "M-1", authority="own", limits=met(per_action=("500.00", "0.00"), budget=("2000.00", "0.00"))),
+    )
+
+
+# ---------------------------------------------------------------------- self-dealing
+
+
+@rule("agents may not act for themselves, their household or a declared relation")
+def test_an_agent_may_not_act_for_the_own_household() -> None:
+    given(company(), linked("A-7", "C-9")).when(action("5.00", customer_id="C-9")).then(
+        OPENED, fell_short("5.00", "refused", why("self_dealing")), answer={"outcome": "refused"}
+    )
+
+
+def test_an_agent_may_not_act_for_the_own_account() -> None:
+    given(company()).when(action("5.00", customer_id="A-7")).then(
+        OPENED, fell_short("5.00", "refused", why("self_dealing"))
+    )
+
+
+def test_an_agent_may_not_act_for_a_declared_relation() -> None:
+    given(company(), related("A-7", "C-9")).when(action("5.00", customer_id="C-9")).then(
+        OPENED, fell_short("5.00", "refused", why("self_dealing"))
+    )
+
+
+def test_an_agent_may_not_act_for_the_household_of_a_relation() -> None:
+    given(company(), related("A-7", "C-1"), linked("C-1", "C-9")).when(action("5.00", customer_id="C-9")).then(
+        OPENED, fell_short("5.00", "refused", why("self_dealing"))
+    )
+
+
+@pytest.mark.parametrize("basis", ["entitlement", "correction"])
+def test_self_dealing_is_refused_on_every_basis(basis: str) -> None:
+    given(company()).when(action("5.00", customer_id="A-7", basis=basis)).then(
+        OPENED, fell_short("5.00", "refused", why("self_dealing"), basis=basis)
+    )
+
+
+def test_self_dealing_is_refused_whatever_the_amount() -> None:
+    given(company()).when(action("0.00", customer_id="A-7")).then(
+        OPENED, fell_short("0.00", "refused", why("self_dealing"))
+    )
+
+
+def test_a_relation_of_one_agent_does_not_bind_another() -> None:
+    found = given(company(), related("A-7", "C-9"), linked("A-7", "C-8")).when(action("5.00", "A-8", customer_id="C-9"))
+    assert found.answer["outcome"] == "taken"
+
+
+def test_after_the_link_was_removed_the_agent_may_act() -> None:
+    found = given(company(), linked("A-7", "C-9"), unlinked("A-7", "C-9")).when(action("5.00", customer_id="C-9"))
+    assert found.answer["outcome"] == "taken"
