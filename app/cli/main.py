@@ -133,7 +133,7 @@ _COMMANDS = {
         "report_recognition",
         "report_what_if",
     ),
-    "audit": ("audit_trail", "audit_verify", "audit_flags"),
+    "audit": ("audit_trail", "audit_verify", "audit_redecide", "audit_flags"),
     "admin": ("admin", "admin_seal", "admin_privacy", "admin_tokens", "admin_inbox", "admin_streams"),
 }
 """Command -> modules of ``app.cli.commands``; a command imports only its own, to start quickly."""

@@ -145,7 +145,7 @@ def read_request(request: PendingRequest, now: datetime, seen_position: int, *, 
         request_sha256=None if preview else sha256,
         seen_position=seen_position,
         action_id=action_id,
-        command=NO_COMMAND if preview or is_repeated(command, canonical) else msgspec.Raw(canonical),
+        command=NO_COMMAND if is_repeated(command, canonical) else msgspec.Raw(canonical),
     )
     return command
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from consumers.decisions.budget_repository import BudgetStream, subject_of, subject_of_stream
 from domain.commands import action_id_of
@@ -15,13 +15,13 @@ from domain.serialization import encode
 from ledger.store.cloudevents import encode_event
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from datetime import datetime
 
-    from consumers.decisions.budget_repository import BudgetRepository
     from consumers.decisions.state.follower import DecisionState
     from domain.budgets.budget import Budget
     from domain.decisions.decision import Decision
-    from domain.decisions.streams import NewEvent
+    from domain.decisions.streams import LoadableStream, NewEvent
 
 
 class PendingDraft(NamedTuple):
@@ -35,12 +35,26 @@ class PendingDraft(NamedTuple):
     record: Record | FlagEvent
 
 
+class CachedStreams(Protocol):
+    """The streams of the decider's cache, or those of a log that is read again."""
+
+    @property
+    def opened_by_others(self) -> Container[LoadableStream]:
+        """Budgets whose next period may exist, although it is not the newest one."""
+
+    def get(self, key: LoadableStream) -> BudgetStream:
+        """Return a stream; raises ``StreamNotLoadedError`` where it must be loaded first."""
+
+    def forget(self, stream: BudgetStream) -> None:
+        """Remove a stream from the cache."""
+
+
 class UnitOfWork:
     """The cached streams that one decision reads; ``drafts`` turns its events into drafts on them."""
 
     __slots__ = ("_budgets", "_read", "_state")
 
-    def __init__(self, budgets: BudgetRepository, state: DecisionState) -> None:
+    def __init__(self, budgets: CachedStreams, state: DecisionState) -> None:
         self._budgets = budgets
         self._state = state
         self._read: list[BudgetStream] = []

@@ -103,6 +103,10 @@ class RequestContext(msgspec.Struct, kw_only=True):
             "rules_version": self.rules_version,
         }
 
+    def noted(self) -> AnswerFields:
+        """Return the fields of a record that a preview leaves: with the command, and no answer to a request."""
+        return {**self.fields(), "request_sha256": None, "command": self.command}
+
     def answer(self) -> AnswerFields:
         """Return the fields of the one record that is the answer; its hash of the body makes it so."""
         return {**self.fields(), "request_sha256": self.request_sha256, "command": self.command}

@@ -252,7 +252,7 @@ def fell_short(
         note_hash=request.note_hash,
         escalate=request.escalate,
         hold=request.hold,
-        **(cause.fields() if preview else cause.answer()),
+        **(cause.noted() if preview else cause.answer()),
         **action_fields(request, amount),
     )
 

@@ -8,11 +8,12 @@ import msgspec
 
 from domain import commands
 from domain.actions import action_fields
-from domain.events import decisions, flags
+from domain.events import decisions
 from domain.serialization import decode, encode_sorted
 
 if TYPE_CHECKING:
     from domain.decisions.decide import Command
+    from domain.events.causes import Caused
 
 _REPEATED = frozenset((commands.ActionRequest, commands.GrantRequest, commands.TransferRequest, commands.PolicyRequest))
 """The commands whose answering records have all of their fields, apart from ``time``."""
@@ -31,39 +32,44 @@ _BY_FIELD: dict[str, type[Command]] = {
 
 
 def is_repeated(command: Command, canonical: bytes) -> bool:
-    """Return whether the fields of the answering record will say the whole of a command, byte for byte."""
-    return type(command) in _REPEATED and command.time is None and encode_sorted(command) == canonical
+    """Return whether the fields of the command's record will say all of it, byte for byte.
+
+    Nothing depends on the bytes of a preview.
+    """
+    if command.time is not None:
+        return False
+    cls = type(command)
+    return cls is commands.Preview or (cls in _REPEATED and encode_sorted(command) == canonical)
 
 
-def command_text(answer: decisions.Record | flags.FlagEvent) -> bytes:
-    """Return the canonical body of the request that a record answers.
+def command_of(answer: Caused) -> tuple[Command, bytes]:
+    """Return the command that a record answers, and the canonical body of its request.
 
     Raises:
-        ValueError: the record must carry the body, and does not.
+        ValueError: the record must carry the body, and does not, or carries another one.
 
     """
-    if text := bytes(answer.command):
-        return text
-    return encode_sorted(_repeated(answer))
-
-
-def command_in(text: bytes) -> Command:
-    """Return the command in a canonical body.
-
-    Raises:
-        domain.serialization.FieldError: it is none.
-
-    """
+    text = bytes(answer.command)
+    if not text:
+        command = _repeated(answer)
+        return command, encode_sorted(command)
     fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     if "operation" in fields:
         cls = _BY_OPERATION[msgspec.json.decode(fields["operation"], type=str)]
     else:
         cls = next((cls for name, cls in _BY_FIELD.items() if name in fields), commands.ActionRequest)
-    return decode(cls, text)
+    command = decode(cls, text)
+    if isinstance(command, commands.PolicyRequest) and isinstance(answer, decisions.PolicyPublished):
+        if command.policy != answer.policy:
+            raise ValueError("the policy is not the one that was asked for")
+        command = msgspec.structs.replace(command, policy=answer.policy)  # in the order in which it was written
+    return command, text
 
 
 def preview_of(record: decisions.AuthorityFellShort) -> commands.Preview:
     """Return the preview behind the record of one that fell short."""
+    if text := bytes(record.command):
+        return decode(commands.Preview, text)
     return commands.Preview(
         request_id=record.request_id or None,
         note_hash=record.note_hash,
@@ -73,7 +79,7 @@ def preview_of(record: decisions.AuthorityFellShort) -> commands.Preview:
     )
 
 
-def _repeated(answer: decisions.Record | flags.FlagEvent) -> Command:
+def _repeated(answer: Caused) -> Command:
     match answer:
         case decisions.ActionTaken() | decisions.ActionHeld() | decisions.AuthorityFellShort():
             hold = answer.hold if isinstance(answer, decisions.AuthorityFellShort) else answer.state == "held"

@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from app.runtime.redecide import redecide_log
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from config.settings import load_settings
@@ -269,6 +271,15 @@ class Authority(RuleBasedStateMachine):
         }
         assert seen == self.kept.shown()
         await self._policy_in_force_gives_history()
+        await self._decisions_come_out_equal()
+
+    async def _decisions_come_out_equal(self) -> None:
+        """Each decision of the two deciders comes out again as it was recorded."""
+        with tempfile.TemporaryDirectory() as folder:
+            client = await self.session.connection("redecide")
+            found = await redecide_log(client, self.session.log, Path(folder), 1, self.read, lambda _done, _of: None)
+        assert found.differences == []
+        assert found.out_of_reach == 0
 
     async def _policy_in_force_gives_history(self) -> None:
         """A simulation of the policy that was in force, with budgets of its own, differs nowhere."""

@@ -217,6 +217,12 @@ class ActionIndex:
         row.position = position
         self._own[position] = row
 
+    def forget_own(self) -> None:
+        """Forget the actions that were confirmed and not read back, because the state goes on for another decider."""
+        for row in self._own.values():
+            self.discard_pending(row)
+        self._own.clear()
+
     def reconcile(self, position: int) -> bool:
         """Note that the event at this position was read; return whether it is a known action of this decider."""
         row = self._own.pop(position, None)
