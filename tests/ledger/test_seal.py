@@ -330,7 +330,7 @@ def test_up_seals_within_a_second_and_the_outsider_agrees(up: UpProcess, command
     assert command("audit", "prove", "17", "--into", str(file)).returncode == 0
     key = checkpoint["verifier_keys"][0]
     outside = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "support" / "independent_verifier.py"), str(file), key],
+        [sys.executable, str(ROOT / "docs" / "operate" / "independent_verifier.py"), str(file), key],
         capture_output=True,
         text=True,
         check=True,

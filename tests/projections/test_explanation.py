@@ -115,7 +115,7 @@ async def test_a_case_file_is_harmless_whole_and_proves_each_event(upstream: Ups
         file.write_text(text)
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, str(ROOT / "tests" / "support" / "independent_verifier.py"), str(file), key],
+            [sys.executable, str(ROOT / "docs" / "operate" / "independent_verifier.py"), str(file), key],
             check=False,
         )
         assert done.returncode == 0

@@ -88,7 +88,12 @@ class PageRun:
         self._rewrite = rewrite
         self._patience = patience  # seconds until views must have read the log
         path = f"{binaries or Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self._environment = clean_environment() | {"PATH": path, "COLUMNS": "140", "LC_ALL": "C.UTF-8"}
+        self._environment = clean_environment() | {
+            "PATH": path,
+            "COLUMNS": "140",
+            "LC_ALL": "C.UTF-8",
+            "REPOSITORY": str(ROOT),
+        }
         self._background: list[subprocess.Popen[bytes]] = []
         self._printed = ""
         self._answer: Any = None
