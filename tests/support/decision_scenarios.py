@@ -139,6 +139,11 @@ class Scenario:
         """The position of the newest event."""
         return len(self._stored)
 
+    @property
+    def recorded(self) -> list[Recorded]:
+        """The events as the log holds them."""
+        return [one.recorded for one in self._stored]
+
     def add(self, event: Described, *, read: bool = True) -> None:
         """Add an event; with ``read`` the decider's state knows it."""
         at = event.at or EARLIER
@@ -477,6 +482,8 @@ class Outcome:
     def _expected(self, wanted: Described, actual: Record | FlagEvent) -> msgspec.Struct:
         """Return the record that a scenario describes, with the fields that it does not name."""
         cls, known = wanted.cls, self._known_fields(wanted.cls)
+        if cls is decisions.ActionHeld and "escalation_id" in wanted.fields:
+            known.pop("escalate", None)  # a reservation is no answer to the request
         answers = isinstance(self.result, Decision) and actual is self.result.answering
         assert self._cause is not None
         known["request_sha256"] = self._cause.request_sha256 if answers else None
@@ -502,7 +509,8 @@ class Outcome:
         match command:
             case commands.Preview():
                 found |= self._shared_fields(command, cls)
-                found |= {"action_id": cause.action_id, "note_hash": command.note_hash}
+                options = ("note_hash", "escalate", "hold")
+                found |= {"action_id": cause.action_id} | {name: getattr(command, name) for name in options}
                 if cls is decisions.EscalationRequested:
                     found["escalation_id"] = escalation_id_of(cause.source, cause.request_id)
                     del found["holder"]  # of an escalation, the budget that reserves its amount
