@@ -38,6 +38,7 @@ test-fast: setup  ## tests without servers or processes, with few random example
 test-long: setup  ## crashes, random commands, HTTP operations and hostile bytes for hours; MINUTES=60 of fuzz
 	@CRASH_ROUNDS=55 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_crash.py
 	@MACHINE_EXAMPLES=60 $(BIN)/python -m pytest -n0 --timeout 7200 tests/decisions/test_stateful.py
+	@VIEW_EXAMPLES=500 $(BIN)/python -m pytest -n0 --timeout 7200 tests/projections/test_entities.py tests/reports/test_any_order.py
 	@SCHEMATHESIS_EXAMPLES=50 $(BIN)/python -m pytest -n0 --timeout 7200 tests/dashboard/test_openapi.py
 	@$(MAKE) fuzz
 

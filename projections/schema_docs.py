@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _EVERYWHERE = {
     "position": "position in the log of the event that created the row",
+    "last_fact": "position of the last fact in the order of the entity's facts, in `<table>_facts`",
     "since": "position of the event that last changed the row; earlier versions of it are in `<table>_past`",
     "happened": "event time of the last event",
     "agent_id": "the agent",
@@ -173,7 +174,6 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "came_back": "it returned to an earlier team",
             "repeated_stories": "times that the customer repeated the story; null if not reported",
             "waited_seconds": "seconds waited between teams",
-            "first_action": "time of the first action for the customer",
             "resolved": "time of the resolution",
             "reopened": "number of reopenings",
         },
@@ -293,7 +293,6 @@ _TIMES = frozenset(
         "raised",
         "reviewed",
         "resolved",
-        "first_action",
         "joined",
         "left",
         "role_since",
@@ -327,7 +326,7 @@ def columns() -> Iterator[Column]:
     """
     for view, make in MODELS.items():
         for table in make().metadata.sorted_tables:
-            if table.name.endswith("_past"):
+            if table.name.endswith(("_past", "_facts")):
                 continue
             _, meanings = _description_of(view, table)
             for one in table.columns:
@@ -386,6 +385,7 @@ it.
 
 The schema below is stable. Names, types and meanings of a view stay the same within a version; columns may be added.
 `progress` in each file holds the position up to which the log was read. `<table>_past` keeps earlier versions of rows,
-with the same columns. A version was valid from its `since` to that of the next one. Amounts are whole minor units
-(pence, yen) of the row's `currency`. Times are RFC 3339 in UTC, so they sort as text. Personal text is encrypted
+with the same columns. A version was valid from its `since` to that of the next one. `<table>_facts` keeps the facts
+that rows are folded from, for the view itself. Amounts are whole minor units (pence, yen) of the row's `currency`.
+Times are RFC 3339 in UTC with six digits after the second, so they sort as text. Personal text is encrypted
 (`sealed:...`); only the commands and the HTTP API can read it."""

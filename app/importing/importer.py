@@ -78,7 +78,7 @@ def import_events(
         rows = _rows(mapping, path, outcome, progressed)
         if mapping.group_by is None:
             for line, row in rows:
-                group = Group(line, [row], {name: product(row) for name, product in mapping.sums.items()})
+                group = Group([line], [row], {name: product(row) for name, product in mapping.sums.items()})
                 yield from (event for _, event in _group_events(mapping, group, outcome))
         else:
             groups = _grouped(mapping, rows)
@@ -131,23 +131,24 @@ def _places(mapping: ColumnMapping, header: Sequence[str], path: Path) -> list[t
 def _grouped(mapping: ColumnMapping, rows: Iterator[tuple[int, Row]]) -> Iterator[Group]:
     """Yield groups in the order of their first rows; a mapping of groups keeps only the first row of each."""
     assert mapping.group_by is not None
-    kept: dict[str, tuple[int, list[Row], dict[str, Decimal]]] = {}
+    kept: dict[str, tuple[list[int], list[Row], dict[str, Decimal]]] = {}
     whole = mapping.each == "row"
     for line, row in rows:
         found = kept.get(row[mapping.group_by])
         if found is None:
-            found = kept[row[mapping.group_by]] = (line, [row], dict.fromkeys(mapping.sums, Decimal(0)))
+            found = kept[row[mapping.group_by]] = ([line], [row], dict.fromkeys(mapping.sums, Decimal(0)))
         elif whole:
+            found[0].append(line)
             found[1].append(row)
         for name, product in mapping.sums.items():
             try:
                 found[2][name] += product(row)
             except ValueProblem:
                 found[2][name] = Decimal("NaN")
-    for line, members, sums in kept.values():
+    for lines, members, sums in kept.values():
         if mapping.order_by is not None:
             members.sort(key=lambda row: _order_key(row[mapping.order_by or ""]))
-        yield Group(line, members, sums)
+        yield Group(lines, members, sums)
 
 
 def _order_key(text: str) -> tuple[int, float, str]:
@@ -180,7 +181,7 @@ def _group_events(mapping: ColumnMapping, group: Group, outcome: Outcome) -> Ite
             try:
                 yield _event(mapping, emission, context)
             except ValueProblem as problem:
-                outcome.reject(group.line + context.number, "", Rejection("invalid", problem.field, str(problem)))
+                outcome.reject(context.line, "", Rejection("invalid", problem.field, str(problem)))
         if not made:
             outcome.skipped["no event"] += 1
 
@@ -190,5 +191,5 @@ def _event(mapping: ColumnMapping, emission: Emission, context: RowContext) -> t
     moment = emission.time(context)
     values: Mapping[str, Any] = {field: value(context) for field, value in emission.data.items()}
     data = {field: value for field, value in values.items() if value is not None}
-    event = encode_event(mapping.source, identifier, emission.type, moment, encode(data))
-    return moment, Outgoing(context.group.line + context.number, mapping.source, identifier, event)
+    event = encode_event(mapping.source, identifier, emission.type, moment, encode(data), context.line)
+    return moment, Outgoing(context.line, mapping.source, identifier, event)

@@ -22,11 +22,16 @@ class ValueProblem(ValueError):
 
 
 class Group(NamedTuple):
-    """Rows that belong together, with the line of the first and the computed sums."""
+    """Rows that belong together, in the mapping's order, with their lines and the computed sums."""
 
-    line: int
+    lines: Sequence[int]
     rows: Sequence[Row]
     sums: Mapping[str, Decimal]
+
+    @property
+    def line(self) -> int:
+        """The line of the first row."""
+        return self.lines[0]
 
 
 class RowContext(NamedTuple):
@@ -34,6 +39,11 @@ class RowContext(NamedTuple):
 
     group: Group
     number: int
+
+    @property
+    def line(self) -> int:
+        """The row's line in the file; rows that the mapping sorts share out their lines in its order."""
+        return self.group.lines[self.number]
 
     @property
     def row(self) -> Row:

@@ -37,6 +37,7 @@ _DISALLOWED = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f\\ufdd0-\\ufdef{_NONCHARACTERS
 _SEQUENCE = re.compile(r"-?[0-9]{1,32}", re.ASCII)
 _INT32, _INT64 = 2**31, 2**63
 _MICROSECOND = timedelta(microseconds=1)
+_UTC_SECONDS, _UTC_MICROSECONDS = len("2026-01-04T20:00:00Z"), len("2026-01-04T20:00:00.000000Z")
 _ASSUMED_TIME = "timeassumed"
 _LEDGER_ATTRIBUTES = ("recordedtime", "position", "corrects", _ASSUMED_TIME)
 _TEXT_ATTRIBUTES = ("specversion", "id", "source", "type", "time")
@@ -83,6 +84,8 @@ class StoredFields(msgspec.Struct):
     data: msgspec.Raw
     corrects: int | None = None
     """In a `fact.corrected`: the position of the corrected fact."""
+    sequence: msgspec.Raw = msgspec.Raw()
+    """The source's own order of its events, as JSON; see ``sequence_of``."""
 
 
 stored_decoder = msgspec.json.Decoder(StoredFields)
@@ -114,12 +117,27 @@ def parse_time(text: str) -> datetime:
 def utc_text(text: str) -> str:
     """Return a stored event's time in UTC, e.g. ``2026-01-04T20:00:00.000000Z`` for ``2026-01-05T10:00:00+14:00``.
 
-    A time that is already in UTC is returned unchanged.
+    All results have six digits after the second, so that they sort as texts in the order of their instants.
 
     Raises:
         ValueError: the text is not an RFC 3339 time.
     """
-    return text if text[-1:] == "Z" and text[10:11] == "T" else time_text(parse_time(text))
+    if text[-1:] == "Z" and text[10:11] == "T":
+        if len(text) == _UTC_MICROSECONDS:
+            return text
+        if len(text) == _UTC_SECONDS:
+            return f"{text[:-1]}.000000Z"
+    return time_text(parse_time(text))
+
+
+def sequence_of(stored: StoredFields) -> int | None:
+    """Return the CloudEvents ``sequence`` of a stored event, or ``None`` without an integer of 64 bits."""
+    if not stored.sequence:
+        return None
+    text = bytes(stored.sequence).strip(b'"').decode()
+    if _SEQUENCE.fullmatch(text) is None or not -_INT64 <= (number := int(text)) < _INT64:
+        return None
+    return number
 
 
 @lru_cache(maxsize=1024)
@@ -256,8 +274,15 @@ def _is_integer(value: object) -> bool:
     return type(value) is int and -_INT64 <= value < _INT64
 
 
-def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
-    """Return one of the ledger's own events as a JSON object, without ``recordedtime``, which the log adds."""
+def encode_event(
+    source: str, identifier: str, type_name: str, time: datetime, data: bytes, sequence: int | None = None
+) -> bytes:
+    """Return an event as a JSON object, without ``recordedtime``, which the log adds.
+
+    ``sequence`` is its place in the order of its source.
+    """
+    if sequence is not None:
+        data = b'%b,"sequence":"%d"' % (data, sequence)
     encoded = (_encoder.encode(identifier), _json_text(source), _json_text(type_name), _json_text(time_text(time)))
     return b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b,"data":%b}' % (*encoded, data)
 

@@ -32,7 +32,8 @@ def same_event(first: bytes, second: bytes) -> bool:
 
     Attributes are compared in their canonical string encoding (``7`` equals ``"7"``), null equals absent, and times are
     compared as instants. A ``datacontenttype`` that says JSON equals none. Numbers are compared by their mathematical
-    value (``1.0`` equals ``1``). Equal content hashes imply this, except if a number was rounded
+    value (``1.0`` equals ``1``). The place in the source's order (``sequence``) is no part of the event, since a newer
+    export of the same rows may number them anew. Equal content hashes imply this, except if a number was rounded
     (``Envelope.rounded``).
     """
     return canonical_form(first) == canonical_form(second)
@@ -42,6 +43,8 @@ def canonical_form(event: bytes) -> bytes:
     """Return the normal form that ``same_event`` compares."""
     members = event_as_sent(_decoder.decode(event))
     data = members.pop("data", None)
+    for name in ("sequence", "sequencetype"):
+        members.pop(name, None)
     if data is not None:
         data = exact_value(bytes(_raw_decoder.decode(event)["data"]))
     texts = {name: _string_encoding(value) for name, value in members.items() if value is not None}

@@ -99,7 +99,7 @@ def read_event(recorded: Recorded, types: Mapping[str, type[msgspec.Struct]] = T
         cls = types.get(name)
         if cls is None:
             raise UnknownEventError(recorded.position, name, "a type this version does not know")
-        stored.time = utc_text(stored.time)  # views store and compare times as texts, so they must all be in UTC
+        stored.time = utc_text(stored.time)  # views store and compare times as texts, so all have one form
         return Event(recorded.position, stored, decode(cls, stored.data), recorded.subject)
     except (msgspec.MsgspecError, FieldError, ValueError) as error:
         raise UnknownEventError(recorded.position, name, str(error)) from error

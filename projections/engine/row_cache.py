@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from projections.engine.storage import NAMED, Row, driver, upsert
+from projections.engine.storage import NAMED, Row, driver, prepare_insert, upserting
 from projections.engine.temporal_tables import HAPPENED, SINCE, Replaced
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class RowCache:
         self._cached: dict[str, Row | None] = {}
         self._changed: set[str] = set()
         self._replaced = Replaced(table)
+        self._upsert = prepare_insert(upserting(table), tuple(self._empty))
 
     def get(self, connection: sa.Connection, key: str) -> Row | None:
         """Return the row of this key, or ``None``."""
@@ -76,7 +77,9 @@ class RowCache:
     def write(self, connection: sa.Connection) -> None:
         """Write the changed rows, and their versions before the change."""
         self._replaced.write(connection)
-        upsert(connection, self._table, [row for key in self._changed if (row := self._cached[key]) is not None])
+        self._upsert.write(
+            connection, [self._upsert.values(row) for key in self._changed if (row := self._cached[key])]
+        )
         self._changed.clear()
         if len(self._cached) > _CACHED_ROWS:
             self.forget()

@@ -91,19 +91,21 @@ class Replaced:
     """Versions of rows that this batch has replaced, to be written with the batch."""
 
     def __init__(self, table: sa.Table) -> None:
-        self._insert = table.metadata.tables[f"{table.name}_past"].insert().prefix_with("OR REPLACE")
-        self._rows: list[Row] = []
+        past = table.metadata.tables[f"{table.name}_past"]
+        insert = past.insert().prefix_with("OR REPLACE")
+        self._insert = storage.prepare_insert(insert, tuple(column.name for column in past.columns))
+        self._rows: list[tuple[object, ...]] = []
 
     def keep(self, row: Row, position: int) -> None:
         """Keep the row as it is before the event at a position changes it, once for each event."""
         if row[SINCE] != position:
-            self._rows.append(dict(row))
+            self._rows.append(self._insert.values(row))
             row[SINCE] = position
 
     def write(self, connection: sa.Connection) -> None:
         """Write the replaced versions."""
         rows, self._rows = self._rows, []
-        storage.write(connection, self._insert, rows)
+        self._insert.write(connection, rows)
 
     def forget(self) -> None:
         """Drop the replaced versions, because the batch was rolled back."""

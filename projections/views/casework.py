@@ -16,9 +16,9 @@ from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
 from domain.money import wire_of
 from projections.engine.events import types_of
-from projections.engine.row_cache import RowCache, listed
+from projections.engine.row_cache import RowCache, listed, plain_rows
 from projections.engine.storage import texts
-from projections.engine.temporal_tables import happened, past_of
+from projections.engine.temporal_tables import as_of, happened, past_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -95,6 +95,7 @@ households = sa.Table(
 past_of(households)
 
 
+NEVER_HAPPENED = "never happened"
 _OF_ACTIONS = tuple(name for name in ACTION_FIELDS if name in actions.c)
 _OF_ESCALATIONS = ("action_id", *(name for name in ACTION_FIELDS if name in escalations.c))
 _ON_INTERACTIONS = {
@@ -232,7 +233,7 @@ class Casework:
         told = correction.before or correction.after
         assert told is not None
         action_id = action_id_of(told.stored.source, told.stored.id)
-        values: Row = {"state": "never happened", "amount_minor": 0}
+        values: Row = {"state": NEVER_HAPPENED, "amount_minor": 0}
         if correction.after is not None and isinstance(body := correction.after.body, facts.ActionReported):
             values = {name: getattr(body, name) for name in _OF_ACTIONS}
             values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
@@ -381,6 +382,14 @@ def read_actions(
     """Return actions in the order of the log; ``source`` may be `as_of(actions, position)`."""
     rows = listed(connection, source, where, equal, after, limit)
     return [_with_money(row, ("amount", "reversed", "settled")) for row in rows]
+
+
+def read_first_actions(connection: sa.Connection, position: int | None = None) -> dict[str, str]:
+    """Return the time of the first action of each interaction, as of a position."""
+    done = as_of(actions, position)
+    given = done.c.interaction_id.is_not(None), done.c.time.is_not(None), done.c.state != NEVER_HAPPENED
+    query = sa.select(done.c.interaction_id, sa.func.min(done.c.time)).where(*given).group_by(done.c.interaction_id)
+    return dict(plain_rows(connection, query))
 
 
 def read_where_done(connection: sa.Connection) -> list[Row]:

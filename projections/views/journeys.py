@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import sqlalchemy as sa
 
-from domain.actions import is_reservation
-from domain.events import decisions, facts
+from domain.events import facts
+from domain.serialization import encode
+from projections.engine.entities import EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
 from projections.engine.storage import texts
@@ -17,9 +18,11 @@ from projections.engine.temporal_tables import as_of, past_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from projections.engine.entities import KeptFact
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Row
 
+_decode = msgspec.json.Decoder(list[str]).decode
 metadata = sa.MetaData()
 journeys = sa.Table(
     "journeys",
@@ -35,12 +38,13 @@ journeys = sa.Table(
     sa.Column("repeated_stories", sa.Integer),
     sa.Column("waited_seconds", sa.Float),
     sa.Column("opened", sa.Text, index=True),
-    sa.Column("first_action", sa.Text),
     sa.Column("resolved", sa.Text),
     sa.Column("reopened", sa.Integer),
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(journeys)
+facts_of(journeys)
 feedback = sa.Table(
     "feedback",
     metadata,
@@ -59,13 +63,10 @@ class Journeys:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
-    version = 3
+    version = 4
     metadata = metadata
-    prefixes = ("ledger.fact.", "ledger.budget.")
+    prefixes = ("ledger.fact.",)
     types = types_of(
-        decisions.ActionTaken,
-        decisions.ActionHeld,
-        facts.ActionReported,
         facts.FeedbackReceived,
         facts.FactCorrected,
         facts.InteractionOpened,
@@ -75,25 +76,31 @@ class Journeys:
     )
 
     def __init__(self) -> None:
-        self._journeys, self._feedback = RowCache(journeys), RowCache(feedback)
+        self._journeys = EntityRows(
+            journeys,
+            {
+                facts.InteractionOpened: ("customer_id", "channel", "reason", "team_id", "line"),
+                facts.InteractionTransferred: ("to_team_id", "line", "story_repeated", "waited_seconds"),
+                facts.InteractionResolved: (),
+                facts.InteractionReopened: (),
+            },
+            _step,
+            openings=1,
+        )
+        self._feedback = RowCache(feedback)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
         for event in events:
             match event.body:
-                case facts.FactCorrected() if event.correction:
-                    self._correct(connection, event.position, event.correction)
+                case facts.FactCorrected():
+                    if event.correction:
+                        self._journeys.correct(connection, event.correction, event.position)
+                        self._correct(connection, event.position, event.correction)
                 case facts.FeedbackReceived() as body:
                     self._feedback.put(connection, _told(event), _feedback(event, body), event.position)
-                case decisions.ActionHeld() as body if is_reservation(body):
-                    continue
-                case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported() as body:
-                    self._act(connection, event, body.interaction_id)
-                case body:
-                    interaction_id = getattr(body, "interaction_id", None) or ""
-                    values = _step(event, self._journeys.get(connection, interaction_id) or {})
-                    if values is not None:
-                        self._journeys.put(connection, interaction_id, values, event.position)
+                case _:
+                    self._journeys.add(connection, event)
         for rows in (self._journeys, self._feedback):
             rows.write(connection)
 
@@ -102,28 +109,13 @@ class Journeys:
         for rows in (self._journeys, self._feedback):
             rows.forget()
 
-    def _act(self, connection: sa.Connection, event: Event, interaction_id: str | None) -> None:
-        row = self._journeys.get(connection, interaction_id) if interaction_id else None
-        if row is not None and row["first_action"] is None:
-            self._journeys.put(connection, row["interaction_id"], {"first_action": event.stored.time}, event.position)
-
     def _correct(self, connection: sa.Connection, position: int, correction: Correction) -> None:
-        """Apply a correction to feedback, or to an interaction's customer, channel and reason.
-
-        The path of the interaction stays as it was reported.
-        """
+        """Apply a correction to feedback."""
         before, after = correction.before, correction.after
-        fact = after or before
-        match fact.body if fact is not None else None:
-            case facts.FeedbackReceived() as body:
-                if before is not None:
-                    self._feedback.put(connection, _told(before), {"score": None}, position)
-                if after is not None:
-                    self._feedback.put(connection, _told(after), _feedback(after, body), position)
-            case facts.InteractionOpened() as body:
-                names = ("customer_id", "channel", "reason")
-                values = {name: getattr(body, name) for name in names} if after is not None else {"opened": None}
-                self._journeys.put(connection, body.interaction_id, values, position)
+        if before is not None and isinstance(before.body, facts.FeedbackReceived):
+            self._feedback.put(connection, _told(before), {"score": None}, position)
+        if after is not None and isinstance(after.body, facts.FeedbackReceived):
+            self._feedback.put(connection, _told(after), _feedback(after, after.body), position)
 
 
 def _told(event: Event) -> str:
@@ -135,59 +127,55 @@ def _feedback(event: Event, body: facts.FeedbackReceived) -> Row:
     return {"time": event.stored.time, **{name: getattr(body, name) for name in names}}
 
 
-def _step(event: Event, row: Row) -> Row | None:
-    """Return the changes to an interaction's row, or ``None`` for an event that changes nothing."""
-    body, time = event.body, event.stored.time
+def _step(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
+    """Return the changes that a fact makes to an interaction's row."""
     match body:
         case facts.InteractionOpened():
-            return {
-                "customer_id": body.customer_id,
-                "channel": body.channel,
-                "reason": body.reason,
-                "opened": time,
-                "first_team": body.team_id,
-                "team": body.team_id,
-                "line": body.line,
-                "highest_line": body.line,
-                "moved_up": False,
-                "transfers": 0,
-                "left_teams": "[]",
-                "came_back": False,
-                "repeated_stories": None,
-                "waited_seconds": 0.0,
-                "reopened": 0,
-            }
+            return _opened(row, body, fact.time)
         case facts.InteractionTransferred():
             return _moved(body, row)
         case facts.InteractionResolved():
-            return {"resolved": time}
-        case facts.InteractionReopened():
-            return {"resolved": None, "reopened": (row.get("reopened") or 0) + 1}
-    return None
+            return {"resolved": fact.time}
+        case _:
+            return {"resolved": None, "reopened": (row["reopened"] or 0) + 1}
+
+
+def _opened(row: Row, body: facts.InteractionOpened, time: str) -> Row:
+    """Return the values of an opening; a second one fills only fields that are blank."""
+    values: Row = {name: row[name] or getattr(body, name) for name in ("customer_id", "channel", "reason")}
+    if not row["first_team"]:
+        values["first_team"] = values["team"] = body.team_id
+    if row["line"] is None:
+        values["line"] = values["highest_line"] = body.line
+    if row["opened"] is None:
+        begun = {"moved_up": False, "transfers": 0, "left_teams": "[]", "came_back": False, "waited_seconds": 0.0}
+        values |= {"opened": time, "reopened": 0, **begun}
+    return values
 
 
 def _moved(body: facts.InteractionTransferred, row: Row) -> Row:
-    before, left = row.get("team"), json.loads(row.get("left_teams") or "[]")
+    before = row["team"]
     values = {
-        "transfers": (row.get("transfers") or 0) + 1,
-        "waited_seconds": (row.get("waited_seconds") or 0.0) + (body.waited_seconds or 0.0),
+        "transfers": (row["transfers"] or 0) + 1,
+        "waited_seconds": (row["waited_seconds"] or 0.0) + (body.waited_seconds or 0.0),
     }
     if body.story_repeated is not None:  # null means not reported
-        values["repeated_stories"] = (row.get("repeated_stories") or 0) + body.story_repeated
+        values["repeated_stories"] = (row["repeated_stories"] or 0) + body.story_repeated
     if body.line is not None:
-        known = row.get("line")
+        known = row["line"]
         values |= {
             "line": body.line,
-            "highest_line": max(body.line, row.get("highest_line") or 0),
-            "moved_up": bool(row.get("moved_up")) or (known is not None and body.line > known),
+            "highest_line": max(body.line, row["highest_line"] or 0),
+            "moved_up": bool(row["moved_up"]) or (known is not None and body.line > known),
         }
     if body.to_team_id is not None and body.to_team_id != before:
+        left = _decode(row["left_teams"] or "[]")
         if before is not None and before not in left:
             left.append(before)
         values |= {
             "team": body.to_team_id,
-            "left_teams": json.dumps(left),
-            "came_back": bool(row.get("came_back")) or body.to_team_id in left,
+            "left_teams": encode(left).decode(),
+            "came_back": bool(row["came_back"]) or body.to_team_id in left,
         }
     return values
 
@@ -198,6 +186,13 @@ def read_journey(connection: sa.Connection, interaction_id: str, position: int |
     query = sa.select(source).where(source.c.opened.is_not(None), source.c.interaction_id == interaction_id)
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else dict(row)
+
+
+def read_incomplete(connection: sa.Connection, position: int | None = None) -> int:
+    """Return the number of interactions whose opening was not reported, as of a position."""
+    source = as_of(journeys, position)
+    told = sa.func.coalesce(source.c.transfers, source.c.reopened, source.c.resolved).is_not(None)
+    return connection.execute(sa.select(sa.func.count()).where(source.c.opened.is_(None), told)).scalar_one()
 
 
 def read_feedback(connection: sa.Connection, position: int | None = None) -> list[Row]:

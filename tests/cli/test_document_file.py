@@ -300,7 +300,7 @@ def test_no_pattern_backtracks(pattern: str) -> None:
     )
     (emission,) = build_mapping(document).emissions
     row = {"x": "a" * 30_000 + "!", "no": "1", "at": "2026-01-01", "total": "1"}
-    place = RowContext(Group(2, [row], {}), 0)
+    place = RowContext(Group([2], [row], {}), 0)
     begun = time.process_time()
     emission.when(place)
     emission.data["order_id"](place)
@@ -332,7 +332,7 @@ def test_conditions_of_mappings_are_read() -> None:
     ):
         document = read_document(f"x: {written}".encode()).document
         (emission,) = build_mapping(mapping(event={"when": document})).emissions
-        assert emission.when(RowContext(Group(2, [{"x": cell}], {}), 0)) == matches, (written, cell)
+        assert emission.when(RowContext(Group([2], [{"x": cell}], {}), 0)) == matches, (written, cell)
 
 
 WRONG_POLICIES: Document = {

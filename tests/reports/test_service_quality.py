@@ -96,16 +96,24 @@ def test_satisfaction_by_instrument() -> None:
 async def way(upstream: Upstream) -> None:
     """Return an interaction that moves up and back, is resolved and reopened, and two answers to surveys."""
     opened: Document = {"interaction_id": "I", "customer_id": "C", "channel": "phone", "team_id": "A", "line": 1}
-    await upstream.record(event("o", "interaction.opened", **opened))
+    at = iter(f"2026-01-05T10:{minute:02}:00Z" for minute in range(60))
+    await upstream.record(event("o", "interaction.opened", time=next(at), **opened))
     for number, (team, line, again) in enumerate((("B", 2, True), ("A", 1, None), ("B", 2, False))):
         told: Document = {} if again is None else {"story_repeated": again}
         await upstream.record(
-            event(f"t-{number}", "interaction.transferred", interaction_id="I", to_team_id=team, line=line, **told)
+            event(
+                f"t-{number}",
+                "interaction.transferred",
+                time=next(at),
+                interaction_id="I",
+                to_team_id=team,
+                line=line,
+                **told,
+            )
         )
     await upstream.record(reported_action("a", "4.00", request_id="q", interaction_id="I"))
-    await upstream.record(event("r", "interaction.resolved", interaction_id="I"))
-    await upstream.record(event("n", "interaction.reopened", interaction_id="I"))
-    await upstream.record(event("s", "interaction.resolved", interaction_id="I"))
+    for name, step in (("r", "resolved"), ("n", "reopened"), ("s", "resolved")):
+        await upstream.record(event(name, f"interaction.{step}", time=next(at), interaction_id="I"))
     for name, score in (("f", 2), ("g", 5)):
         await upstream.record(
             event(

@@ -43,6 +43,9 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
     whole = found["overall"]
     if not whole["interactions"]:
         console.print(f"No interaction is recorded yet (position {found['position']}).")
+    if found["incomplete"]:
+        console.print(f"Incomplete, and not counted: {found['incomplete']:,} interactions without their opening.")
+    if not whole["interactions"]:
         return
     rows = [(words, share_text(whole[name])) for name, words in _QUALITY.items() if whole[name]["n"]]
     waits = ((whole["hours_to_first_action"], "to the first action"), (whole["hours_to_resolution"], "to resolution"))

@@ -1,0 +1,288 @@
+"""Entities: rows that are folded from the facts about one thing, in the order in which these facts happened.
+
+A view declares the facts of an entity (an interaction, an escalation, an employee) in the order of its life, and a step
+that applies one fact to its row. A fact that is the last in the order is applied to the row. After a fact that comes
+late, and after a correction, the row is folded again from all facts of the entity. So a row depends on the set of facts
+recorded up to its position, and not on the order in which they were recorded.
+
+The facts of a table's rows are kept in a table ``<name>_facts``, by position. Each names the one before it, and the row
+names the last. So a fact in order is appended, and costs one short row, however long its entity's story is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from heapq import heapify, heappop, heapreplace
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from domain.serialization import convert, encode
+from ledger.store.cloudevents import sequence_of
+from projections.engine.row_cache import PreparedQuery, RowCache
+from projections.engine.storage import driver, prepare_insert, upserting
+from projections.engine.temporal_tables import HAPPENED, SINCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from projections.engine.events import Correction, Event
+    from projections.engine.storage import Row
+
+type Step = Callable[[Row, msgspec.Struct, KeptFact], Row]
+"""Returns the changes that a fact makes to a row; the fact is given as its body, and as its place in the order."""
+LAST_FACT = "last_fact"
+_MANY = 64
+"""A longer story is folded again once a commit, not once for each late fact, so that its cost stays bounded."""
+
+
+class KeptFact(NamedTuple):
+    """A fact as it is kept: its place in the order, and the values of the fields that the view needs.
+
+    ``later`` is 0 for an opening, which leads the order, and 1 for any other fact. ``kind`` is the index of its class
+    in the entity's declaration. Facts compare in their order, apart from their sequences.
+    """
+
+    later: int
+    time: str
+    kind: int
+    source: str
+    id: str
+    position: int
+    sequence: int | None
+    values: tuple[object, ...]
+
+
+_decoder = msgspec.json.Decoder(KeptFact)
+_moment = itemgetter(0, 1)
+_in_source = attrgetter("sequence", "kind", "id", "position")
+_in_life = itemgetter(2, 3, 4, 5)
+
+
+def last_fact_column() -> sa.Column[int]:
+    """Return the column that names the last fact of a row, for a table of entities."""
+    return sa.Column(LAST_FACT, sa.BigInteger)
+
+
+def facts_of(table: sa.Table) -> sa.Table:
+    """Return the table of the facts that the rows of a table are folded from."""
+    return sa.Table(
+        f"{table.name}_facts",
+        table.metadata,
+        sa.Column("position", sa.BigInteger, primary_key=True),
+        sa.Column("previous", sa.BigInteger),
+        sa.Column("fact", sa.Text, nullable=False),
+    )
+
+
+def ordered(facts: Iterable[KeptFact]) -> list[KeptFact]:
+    """Return facts in their order: openings first, then by event time, sequence in a source, life cycle, source and id.
+
+    Of facts with one event time, those with a sequence keep the order of their source. The sources, and facts without
+    a sequence, are merged by life cycle, source and id.
+    """
+    found = sorted(facts)
+    if len(set(map(_moment, found))) == len(found):
+        return found
+    return [fact for _, some in groupby(found, _moment) for fact in _merged(list(some))]
+
+
+def _merged(facts: list[KeptFact]) -> list[KeptFact]:
+    """Return facts with one event time in their order."""
+    by_source: dict[str, list[KeptFact]] = {}
+    streams: list[list[KeptFact]] = []
+    for fact in facts:
+        if fact.sequence is None:
+            streams.append([fact])
+        else:
+            by_source.setdefault(fact.source, []).append(fact)
+    if not by_source:
+        return facts
+    streams += [sorted(some, key=_in_source, reverse=True) for some in by_source.values()]
+    heads = [(_in_life(stream[-1]), number) for number, stream in enumerate(streams)]
+    heapify(heads)
+    found: list[KeptFact] = []
+    while heads:
+        number = heads[0][1]
+        found.append(streams[number].pop())
+        if streams[number]:
+            heapreplace(heads, (_in_life(streams[number][-1]), number))
+        else:
+            heappop(heads)
+    return found
+
+
+def _follows(fact: KeptFact, last: KeptFact) -> bool:
+    """Return whether a fact certainly comes behind the last one of a story."""
+    if fact.later != last.later or fact.time != last.time or fact.sequence is last.sequence is None:
+        return fact > last
+    if fact.sequence is not None and last.sequence is not None and fact.source == last.source:
+        return bool(_in_source(fact) > _in_source(last))
+    return False
+
+
+class EntityRows(RowCache):
+    """The rows of one table, each folded from the facts of one entity.
+
+    ``fields`` lists the classes of facts in the order of the entity's life, with the fields that the step reads. The
+    first ``openings`` of them begin an entity: all of these are folded before other facts. The table's key is the field
+    ``key`` of a fact; ``key_of`` returns it where it is not a field of that name.
+    """
+
+    def __init__(
+        self,
+        table: sa.Table,
+        fields: Mapping[type[msgspec.Struct], tuple[str, ...]],
+        step: Step,
+        *,
+        openings: int = 0,
+        key_of: Callable[[Event], str] | None = None,
+    ) -> None:
+        super().__init__(table)
+        self._step = step
+        self._key_of = key_of or attrgetter(f"body.{self._key.name}")
+        self._kinds = {
+            cls: (kind, min(1, kind // openings) if openings else 1, _picker(names))
+            for kind, (cls, names) in enumerate(fields.items())
+        }
+        self._bodies = [_builder(cls, names, self._key.name) for cls, names in fields.items()]
+        self._blank: Row = {name: None for name in self._empty if name not in (self._key.name, SINCE, HAPPENED)}
+        facts = table.metadata.tables[f"{table.name}_facts"]
+        self._insert = prepare_insert(upserting(facts), ("position", "previous", "fact"))
+        self._chain = _chain(facts)
+        self._new: dict[int, tuple[int, int | None, str]] = {}
+        self._last: dict[str, KeptFact] = {}
+        self._stories: dict[str, list[KeptFact]] = {}
+        self._late: dict[str, list[KeptFact]] = {}
+
+    def add(self, connection: sa.Connection, event: Event) -> None:
+        """Add a fact to its entity."""
+        key, fact = self._key_of(event), self._kept(event)
+        row = self.get(connection, key)
+        last = self._last_of(connection, key, row)
+        if last is None or (_follows(fact, last) and key not in self._late):
+            changes = self._step(self._blank if row is None else row, event.body, fact)
+            changes[LAST_FACT] = event.position
+            self.put(connection, key, changes, event.position, fact.time)
+            self._new[event.position] = (event.position, last and last.position, encode(fact).decode())
+            self._last[key] = fact
+            if key in self._stories:
+                self._stories[key].append(fact)
+        elif key in self._late:
+            self._late[key].append(fact)
+        elif len(story := self._story(connection, key)) < _MANY:
+            self._fold(connection, key, story, [*story, fact], event.position)
+        else:
+            self._late[key] = [fact]
+
+    def correct(self, connection: sa.Connection, correction: Correction, position: int) -> None:
+        """Replace a corrected fact in its entity, or move it to another."""
+        self._fold_late(connection)
+        for event, is_right in ((correction.before, False), (correction.after, True)):
+            if event is None or type(event.body) not in self._kinds:
+                continue
+            key = self._key_of(event)
+            story = self._story(connection, key)
+            facts = [one for one in story if one.position != correction.position]
+            if is_right:
+                facts.append(self._kept(event))
+            self._fold(connection, key, story, facts, position)
+
+    def write(self, connection: sa.Connection) -> None:
+        """Fold the long stories that had late facts, then write the changed rows and the facts."""
+        self._fold_late(connection)
+        self._insert.write(connection, list(self._new.values()))
+        self._new.clear()
+        super().write(connection)
+
+    def forget(self) -> None:
+        """Drop the cache."""
+        self._new.clear()
+        self._last.clear()
+        self._stories.clear()
+        self._late.clear()
+        super().forget()
+
+    def _kept(self, event: Event) -> KeptFact:
+        stored = event.stored
+        kind, later, pick = self._kinds[type(event.body)]
+        sequence = sequence_of(stored) if stored.sequence else None
+        return KeptFact(later, stored.time, kind, stored.source, stored.id, event.position, sequence, pick(event.body))
+
+    def _last_of(self, connection: sa.Connection, key: str, row: Row | None) -> KeptFact | None:
+        last = self._last.get(key)
+        if last is None and row is not None and row[LAST_FACT] is not None:
+            last = self._last[key] = self._story(connection, key)[-1]
+        return last
+
+    def _story(self, connection: sa.Connection, key: str) -> list[KeptFact]:
+        """Return the facts of an entity in their order."""
+        story = self._stories.get(key)
+        if story is None:
+            row = self.get(connection, key)
+            self._insert.write(connection, list(self._new.values()))
+            self._new.clear()
+            last = None if row is None else row[LAST_FACT]
+            found = driver(connection).execute(self._chain, {"position": last}).fetchall()
+            story = self._stories[key] = [_decoder.decode(text) for (text,) in reversed(found)]
+        return story
+
+    def _fold_late(self, connection: sa.Connection) -> None:
+        late, self._late = self._late, {}
+        for key, facts in late.items():
+            story = self._story(connection, key)
+            self._fold(connection, key, story, [*story, *facts], facts[-1].position)
+
+    def _fold(
+        self, connection: sa.Connection, key: str, before: list[KeptFact], facts: list[KeptFact], position: int
+    ) -> None:
+        """Fold a row from all its facts; the new version is valid from a position on."""
+        row, facts = dict(self._blank), ordered(facts)
+        for fact in facts:
+            row.update(self._step(row, self._bodies[fact.kind](fact.values, key), fact))
+        row[LAST_FACT] = facts[-1].position if facts else None
+        self.put(connection, key, row, position, facts[-1].time if facts else None)
+        kept = {fact.position: (previous, fact) for previous, fact in _linked(before)}
+        for previous, fact in _linked(facts):
+            if kept.get(fact.position) != (previous, fact):
+                self._new[fact.position] = (fact.position, previous, encode(fact).decode())
+        self._stories[key] = facts
+        if facts:
+            self._last[key] = facts[-1]
+        else:
+            self._last.pop(key, None)
+
+
+def _linked(facts: Sequence[KeptFact]) -> Iterator[tuple[int | None, KeptFact]]:
+    """Return facts, each behind the position of the one before it."""
+    return zip([None, *(fact.position for fact in facts)], facts, strict=False)
+
+
+def _chain(facts: sa.Table) -> str:
+    """Return a query of an entity's facts from a position on, the last one first."""
+    last = sa.select(facts.c.previous, facts.c.fact).where(facts.c.position == sa.bindparam("position"))
+    chain = last.cte("chain", recursive=True)
+    before = sa.select(facts.c.previous, facts.c.fact).join(chain, facts.c.position == chain.c.previous)
+    return PreparedQuery.of(sa.select(chain.union_all(before).c.fact)).text
+
+
+def _picker(names: tuple[str, ...]) -> Callable[[msgspec.Struct], tuple[object, ...]]:
+    """Return a function that gives the values of these fields of a fact."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda body: tuple(getattr(body, name) for name in names)
+
+
+def _builder(
+    cls: type[msgspec.Struct], names: tuple[str, ...], key: str
+) -> Callable[[tuple[object, ...], str], msgspec.Struct]:
+    """Return a function that makes a fact of these values of its fields, and of its key."""
+    known = {field.name: field.type for field in msgspec.structs.fields(cls)}
+    if any("Money" in str(known[name]) for name in names):
+        return lambda values, entity: convert(cls, {key: entity, **dict(zip(names, values, strict=True))})
+    if key in known:
+        return lambda values, entity: cls(**{key: entity}, **dict(zip(names, values, strict=True)))
+    return lambda values, _: cls(**dict(zip(names, values, strict=True)))
