@@ -79,7 +79,7 @@ async def test_careers_are_read_from_facts(session: Session) -> None:
                 )
             )
     moves = (await read_view(session, "people", read_careers)).result
-    assert moves == [("P", "agent", "senior", "2026-01-03T00:00:00Z")]
+    assert moves == [("P", "agent", "senior", "2026-01-03T00:00:00.000000Z")]
     assert (await read_view(session, "people", lambda c: read_careers(c, 3))).result == []
 
 

@@ -209,8 +209,8 @@ def lasting(name: str, reading: Document) -> Document:
     A field that only later versions have is left out. Times have one form, since later versions write more digits.
     """
     expected = json.loads(EXPECTED.read_text())["readings"][name] if EXPECTED.exists() else reading
-    kept = {field: reading[field] for field in expected if field not in CHANGING.get(name, ())}
-    kept = json.loads(_WHOLE_SECONDS.sub(r"\1.000000Z", json.dumps(kept)))
+    lasting_fields = {field: reading[field] for field in expected if field not in CHANGING.get(name, ())}
+    kept: Document = json.loads(_WHOLE_SECONDS.sub(r"\1.000000Z", json.dumps(lasting_fields)))
     return unworded(kept) if name in REPORTS else kept
 
 
