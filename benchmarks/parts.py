@@ -119,9 +119,12 @@ async def _send(client: Client, subject: str, bodies: Sequence[bytes], width: in
             if expected not in answer.data or b'"error"' in answer.data:
                 raise CommandError(f"{subject} was answered by {answer.data.decode(errors='replace')}")
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(width):
-            tasks.create_task(worker())
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(width):
+                tasks.create_task(worker())
+    except* CommandError as failed:
+        raise failed.exceptions[0] from None
 
 
 async def _publish(client: Client, facts: Sequence[bytes]) -> None:

@@ -219,13 +219,13 @@ def _show(summary: dict[str, Any], settings: Settings) -> None:
     ]
     print_table(f"{summary['days']} days of an organisation, in {summary['seconds']} s", ("", ""), rows, numbers=(1,))
     print_table(
-        "What it cost",
+        "Cost of the actions",
         ("period", "spent"),
         [(line["period"], money_text(line["spent"])) for line in summary["periods"]],
         numbers=(1,),
     )
     print_table(
-        "What those customers bought (mean revenue of a customer)",
+        "Purchases of those customers (mean revenue of a customer)",
         ("window", "customers", "before", "after"),
         [
             (f"{line['days']} days", line["n"], money_text(line["mean_before"]), money_text(line["mean_after"]))

@@ -67,7 +67,7 @@ async def gap(
         f"{wait['undecided']:,}."
     )
     print_table(
-        "What the front line cannot do",
+        "Actions that the front line cannot take",
         ("", ""),
         [(n, one["text"]) for n, one in enumerate(found["cannot_do"][:10], 1)],
     )
