@@ -170,8 +170,12 @@ class RecordedBudgets:
                     self._open(subject, budget)
 
     async def _budget(self, subject: str, before: int) -> Budget | None:
+        """Return the budget of a subject before a position; ``None`` where it cannot be read, which was reported."""
         stored = [one for one in await self._log.read_subject(subject) if one.position < before]
-        return budget_of(stored) if stored else None
+        try:
+            return budget_of(stored) if stored else None
+        except Exception:  # noqa: BLE001 - any event that is no longer one of the ledger's
+            return None
 
     def _open(self, subject: str, budget: Budget) -> None:
         key = BudgetKey(budget.holder, budget.currency)
@@ -336,7 +340,10 @@ class Redecider:
         position = group.recorded[0].position
         while True:
             decision = Decision(state, unit, cause, now, state_is_current=True)
-            outcome = decide(command, decision)
+            try:
+                outcome = decide(command, decision)
+            except Exception as error:  # noqa: BLE001 - the state holds what was forged, and no rule expects it
+                raise _Mismatch("state", _outcome(group.events), f"undecided: {error}") from None
             if not isinstance(outcome, BudgetPeriod):
                 break
             await self._budgets.load(outcome, position)
@@ -446,11 +453,23 @@ class Redecider:
                 original = await self._log.at(at)
                 if original is not None:
                     originals[at] = original
-        reader.state.apply(batch, originals)
+        self._apply_all(reader.state, batch, originals)
         reader.written += len(batch)
         if reader.written > _WRITE_EVERY:
             reader.written = 0
             await reader.state.write()
+
+    def _apply_all(self, state: DecisionState, batch: list[Recorded], originals: dict[int, Recorded]) -> None:
+        """Apply events to a state; report each that it cannot take, and go on after it."""
+        while rest := [recorded for recorded in batch if recorded.position > state.position]:
+            try:
+                state.apply(rest, originals)
+            except Exception as error:  # noqa: BLE001 - any event that is no longer one of the ledger's
+                position = state.position + 1
+                failed = next(recorded for recorded in rest if recorded.position >= position)
+                if failed.position not in {one.position for one in self.differences}:
+                    self._report(failed, "event", type_in(failed.data).decode(), str(error))
+                state.position = failed.position
 
     async def _trim(self) -> None:
         """Drop events that all deciders have read; bring a decider that is far behind up to half of the window."""

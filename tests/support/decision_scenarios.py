@@ -26,6 +26,7 @@ import msgspec
 from config import topology
 from consumers.decisions.budget_repository import subject_of, subject_of_stream
 from consumers.decisions.state.follower import DecisionState
+from consumers.decisions.unit_of_work import stored_form
 from domain import commands
 from domain.actions import ACTION_FIELDS
 from domain.budgets.budget import Budget
@@ -37,12 +38,14 @@ from domain.decisions.decision import Decision, Retry
 from domain.decisions.escalations import OverdueEscalation
 from domain.decisions.fact_postings import PostingCommand
 from domain.decisions.holds import OverdueHold
+from domain.decisions.recorded_commands import is_repeated
 from domain.decisions.streams import StreamNotLoadedError
 from domain.events import decisions, facts
+from domain.events.causes import NO_COMMAND
 from domain.events.decisions import LEDGER_SOURCE, Record
 from domain.events.flags import FlagEvent
 from domain.money import Money
-from domain.serialization import encode, plain
+from domain.serialization import encode, encode_sorted, plain
 from ledger.store.cloudevents import encode_event, time_text, with_corrects
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Recorded
@@ -64,6 +67,7 @@ _LOADABLE = (
 _COMPARED = frozenset(("source", "request_id", "seen_position", "request_sha256"))
 _PROVENANCE = frozenset(Record.__struct_fields__) - _COMPARED
 """Fields of every record that say how a decision was made; a scenario compares them only where it names them."""
+_DECIDER = "scenario"
 _WAIT = timedelta(hours=48)
 _HOLD = timedelta(days=7)
 
@@ -154,7 +158,8 @@ class Scenario:
         fields = event.fields if is_fact else self._given_fields(event, at)
         body = event.cls(**fields)
         stream = None if is_fact else _stream_of(body)
-        self._append(stream, body, at, event.source, event.event_id, event.corrects, read=read)
+        data = self._encoded(body, at, event.source if is_fact else LEDGER_SOURCE, event.event_id)
+        self._append(stream, body, at, data, read=read, corrects=event.corrects)
 
     def not_read_yet(self, *events: Described) -> Scenario:
         """Add events that another decider recorded and this one's state has not read; their streams are loaded."""
@@ -182,12 +187,15 @@ class Scenario:
             command = msgspec.structs.replace(command, request_id=request_id)
         named = command.request_id or ""
         is_preview = type(command) is commands.Preview
+        body = encode_sorted(command)
         cause = RequestContext(
             source=source,
             request_id=named,
-            request_sha256=None if is_preview else hashlib.sha256(encode(command)).hexdigest()[:32],
+            request_sha256=None if is_preview else hashlib.sha256(body).hexdigest()[:32],
             seen_position=self.state.position,
             action_id="" if is_preview else action_id_of(source, named),
+            decider_id=_DECIDER,
+            command=NO_COMMAND if is_repeated(command, body) else msgspec.Raw(body),
         )
         now = instant(at) if isinstance(at, str) else at
         is_current = not self._unread if current is None else current
@@ -211,10 +219,7 @@ class Scenario:
 
     def when_due(self, command: OverdueEscalation | OverdueHold, now: datetime) -> Outcome:
         """Decide a command of the timers at a moment."""
-        cause = RequestContext(
-            source=LEDGER_SOURCE, request_id=f"{command.id}@{command.due:.0f}", seen_position=self.state.position
-        )
-        return self._decided(command, cause, now)
+        return self._decided(command, self._cause(LEDGER_SOURCE, f"{command.id}@{command.due:.0f}"), now)
 
     def when_posted(self, position: int | None = None, *, at: str | datetime = NOW) -> Outcome:
         """Decide the posting of a fact to its budget: of the first fact that is due, or of the one at a position."""
@@ -225,7 +230,7 @@ class Scenario:
         stored = self._stored[due.position - 1]
         command = PostingCommand(due, cast("facts.ActionReported | facts.RefundSettled", stored.body))
         event = msgspec.json.decode(stored.recorded.data, type=_Named)
-        cause = RequestContext(source=event.source, request_id=event.id, seen_position=self.state.position)
+        cause = self._cause(event.source, event.id)
         return self._decided(command, cause, instant(at) if isinstance(at, str) else at)
 
     def budget(self, holder: str, currency: str = "GBP") -> Budget:
@@ -238,7 +243,8 @@ class Scenario:
         """Record the events of a decision, and read them."""
         expected = {key: _content(budget) for key, budget in decision.changed.items()}
         for event in decision.events:
-            self._append(event.stream, event.record, decision.now, LEDGER_SOURCE, None, None, read=not self._unread)
+            data = stored_form(event.record, decision.now)
+            self._append(event.stream, event.record, decision.now, data, read=not self._unread)
             if event.record is decision.answering:
                 decision.answer["position"] = self.position
         for key, content in expected.items():
@@ -251,29 +257,35 @@ class Scenario:
         """The events that the scenario named."""
         return tuple(self._shown)
 
+    def _cause(self, source: str, request_id: str) -> RequestContext:
+        """Return the cause of a decision that a fact or a timer brings about."""
+        position = self.state.position
+        return RequestContext(source=source, request_id=request_id, seen_position=position, decider_id=_DECIDER)
+
     def _append(
         self,
         stream: Stream | None,
         body: msgspec.Struct,
         at: datetime,
-        source: str,
-        identifier: str | None,
-        corrects: int | None,
+        data: bytes,
         *,
-        read: bool,
+        read: bool = True,
+        corrects: int | None = None,
     ) -> None:
-        position = self.position + 1
-        own = not isinstance(body, facts.Fact)
-        writer = LEDGER_SOURCE if own else source
-        data = encode_event(writer, identifier or f"ev-{position}", _TYPE_OF[type(body)], at, encode(body))
+        """Add an event in its stored form."""
         if corrects is not None:
             data = with_corrects(data, corrects)
         data = b'%b,"recordedtime":"%b"}' % (data[:-1], time_text(at).encode())
-        recorded = Recorded(position, _subject_of(stream), data)
+        recorded = Recorded(self.position + 1, _subject_of(stream), data)
         self._stored.append(_Stored(recorded, stream, body, at))
         if read:
             originals = {corrects: self._stored[corrects - 1].recorded} if corrects is not None else {}
             self.state.apply([recorded], originals)
+
+    def _encoded(self, body: msgspec.Struct, at: datetime, source: str, event_id: str | None) -> bytes:
+        """Return an event that the scenario names as the log stores it."""
+        identifier = event_id or f"ev-{self.position + 1}"
+        return encode_event(source, identifier, _TYPE_OF[type(body)], at, encode(body))
 
     def _open_budget_of(self, event: Described, at: datetime) -> None:
         """Open the budget of a record, if the scenario has not done so."""
@@ -294,7 +306,8 @@ class Scenario:
         fields = {"holder": stream.holder, "granted": grant, "carried_over": Money(0, stream.currency)}
         names = {"currency": stream.currency, "period": stream.period, "policy_version": rules.version}
         filled = self._given_fields(Described(decisions.BudgetOpened, fields | names), at)
-        self._append(stream, decisions.BudgetOpened(**filled), at, LEDGER_SOURCE, None, None, read=True)
+        opening = decisions.BudgetOpened(**filled)
+        self._append(stream, opening, at, self._encoded(opening, at, LEDGER_SOURCE, None))
 
     def _given_fields(self, event: Described, at: datetime) -> Document:
         """Return the fields of a record that happened before; only required fields need a default."""

@@ -1,0 +1,130 @@
+"""Random histories are decided again from their log alone: nothing differs, and no changed decision goes unnoticed."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.decisions.redecision import Difference, Redecider
+from consumers.decisions.state.follower import DecisionState
+from ledger.store.event_id_index import EventIdIndex
+from ledger.store.log import Recorded
+from tests.support.decision_histories import History, Step, steps
+
+_BEFORE = 11
+"""The events before the first decision: the policy, the staff, two links and a course."""
+_UNSEEN = {"seen_position", "decider_id", "rules_version"}
+"""Fields that say how a decision was made. Another value may lead to the same decision."""
+
+
+class MemoryLog:
+    """A log in a list."""
+
+    def __init__(self, events: list[Recorded]) -> None:
+        self.events = events
+
+    async def at(self, position: int) -> Recorded | None:
+        """Return the event at a position."""
+        return self.events[position - 1] if position <= len(self.events) else None
+
+    async def read_subject(self, subject: str, after: int = 0) -> list[Recorded]:
+        """Return the events of a subject after a position."""
+        return [one for one in self.events if one.subject == subject and one.position > after]
+
+    async def replay(self, end: int) -> AsyncIterator[Sequence[Recorded]]:
+        """Yield the events up to a position."""
+        yield self.events[:end]
+
+
+async def redecided(events: list[Recorded]) -> tuple[int, list[Difference]]:
+    """Decide all events again; return the number of decisions, and the differences."""
+    numbers, log = count(1), MemoryLog(events)
+    with TemporaryDirectory() as folder:
+
+        def new_state() -> DecisionState:
+            return DecisionState(EventIdIndex(Path(folder) / f"state-{next(numbers)}.sqlite"))
+
+        redecider = Redecider(log, new_state, log.replay)
+        await redecider.read(events)
+        await redecider.end()
+    return redecider.decisions, redecider.differences
+
+
+def recorded_by(told: list[Step]) -> list[Recorded]:
+    """Return the log of a history."""
+    past = History()
+    for step in told:
+        past.take(step)
+    return past.scenario.recorded
+
+
+@settings(max_examples=10)
+@given(steps)
+def test_a_history_is_decided_again_from_its_log_alone(told: list[Step]) -> None:
+    events = recorded_by(told)
+    decisions, differences = asyncio.run(redecided(events))
+    assert differences == []
+    assert (decisions > 0) == (len(events) > _BEFORE)
+
+
+def changed(value: Any) -> Any:
+    """Return another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return "2027-01-01T00:00:00Z" if value[10:11] == "T" and value.endswith("Z") else f"{value}x"
+    if isinstance(value, list):
+        return [changed(value[0]), *value[1:]] if value else ["A-8"]
+    if isinstance(value, dict) and "currency" in value:
+        return value | {"amount": "1.23" if value["amount"] != "1.23" else "1.24"}
+    if isinstance(value, dict):
+        return value | {name: changed(value[name]) for name in [max(value)]}
+    return value + 1
+
+
+@settings(max_examples=25)
+@given(steps, st.data())
+def test_a_decision_with_another_value_is_found(told: list[Step], data: st.DataObject) -> None:
+    """One field of one event is changed in the log, as a forger would who holds every key."""
+    events = recorded_by(told)
+    if len(events) <= _BEFORE:
+        return
+    index = data.draw(st.integers(_BEFORE, len(events) - 1), label="event")
+    event = json.loads(events[index].data)
+    name = data.draw(st.sampled_from(sorted(event["data"].keys() - _UNSEEN)), label="field")
+    event["data"][name] = changed(event["data"][name])
+    text = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+    events[index] = events[index]._replace(data=text)
+    _, differences = asyncio.run(redecided(events))
+    assert differences, (event["type"], name, event["data"][name])
+
+
+TWO_ACTIONS = [Step("action", {"agent_id": "A-7", "kind": "refund", "basis": "goodwill"}, "5.00", 0, 1)] * 2
+
+
+@pytest.mark.parametrize(
+    ("position", "name", "value"),
+    [
+        (12, "period", "March"),
+        (12, "granted", {"amount": "a lot", "currency": "GBP"}),
+        (13, "request_sha256", "not hexadecimal"),
+        (13, "kind", "bribe"),
+        (13, "amount", 5),
+    ],
+)
+def test_a_changed_event_that_cannot_be_read_any_more_is_found(position: int, name: str, value: object) -> None:
+    """The budget's opening is at position 12, and the first action after it."""
+    events = recorded_by(TWO_ACTIONS)
+    event = json.loads(events[position - 1].data)
+    assert name in event["data"]
+    event["data"][name] = value
+    events[position - 1] = events[position - 1]._replace(data=json.dumps(event, separators=(",", ":")).encode())
+    _, differences = asyncio.run(redecided(events))
+    assert position in {one.position for one in differences}
