@@ -37,7 +37,7 @@ def decided(past: History, command: commands.Preview) -> Decision | None:
 
 @EXAMPLES
 @given(steps, st.booleans())
-def test_no_decision_overspends_a_budget(told: list[Step], team_pays: bool) -> None:  # noqa: FBT001 - an example's own
+def test_no_decision_overspends_a_budget(told: list[Step], team_pays: bool) -> None:
     """The independent books refuse an overspent budget, a change of a closed one, and a second answer."""
     past = history_of(told, team_pays=team_pays)
     for (holder, period, currency), sums in past.books.books.items():
@@ -152,7 +152,7 @@ def test_no_history_passes_a_cap_by_agents_own_authority(told: list[Step]) -> No
     """The sums are taken over the events alone, and count neither what was voided nor what was recovered."""
     given_on: dict[str, int] = defaultdict(int)
     for data, minor in own_goodwill(history_of(told, soon_empty=False)):
-        customer = {"C-2": "C-1"}.get(data.get("customer_id"), data.get("customer_id"))  # linked with C-1
+        customer = "C-1" if data.get("customer_id") == "C-2" else data.get("customer_id")  # these two are linked
         given_on[f"interaction {data.get('interaction_id')}"] += minor
         given_on[f"customer {customer}"] += minor
     given_on["interaction None"] = given_on["customer None"] = 0
