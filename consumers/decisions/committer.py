@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from domain.commands import PolicyRequest
+from domain.commands import PolicyRequest, Preview
 from domain.events.decisions import EscalationForwarded, EscalationRequested
 from ledger.errors import ConflictError, LedgerError, UnavailableError
 from ledger.store.event_id_index import EventIdEntry
@@ -130,7 +130,8 @@ class BatchCommitter:
     async def _split(self, batch: list[PendingRequest]) -> tuple[list[PendingRequest], list[PendingRequest]]:
         """Return the requests on streams that no other process wrote to, and the others.
 
-        The others include the requests that were decided on top of a changed stream.
+        The others include the requests that were decided on top of a changed stream, or that counted an action of such
+        a request for their customer or interaction: that action may never be recorded.
         """
         streams = list({id(draft.stream): draft.stream for request in batch for draft in request.drafts}.values())
         newest = await asyncio.gather(*(self._log.read_from_leader(stream.subject) for stream in streams))
@@ -143,14 +144,27 @@ class BatchCommitter:
             return [], batch
         good: list[PendingRequest] = []
         bad: list[PendingRequest] = []
+        undone: set[str] = set()
         for request in batch:
             touched = {id(draft.stream) for draft in request.drafts}
-            if touched.isdisjoint(changed):
+            if touched.isdisjoint(changed) and undone.isdisjoint(self._counted_by(request)):
                 good.append(request)
             else:
                 bad.append(request)
                 changed |= touched
+                for row, _ in request.action_rows:
+                    undone |= {f"customer {row.customer_id}", f"interaction {row.interaction_id}"}
         return good, bad
+
+    def _counted_by(self, request: PendingRequest) -> set[str]:
+        """Return the customers and the interaction whose actions a request has counted."""
+        command = request.command
+        if not isinstance(command, Preview):
+            return set()
+        counted = set() if command.interaction_id is None else {f"interaction {command.interaction_id}"}
+        if command.customer_id is not None:
+            counted |= {f"customer {name}" for name in self._state.actions.group_of(command.customer_id)}
+        return counted
 
     async def _append(self, batch: list[PendingRequest]) -> None:
         position = await self._log.append(_drafts(batch))

@@ -174,14 +174,12 @@ class Keyring:
         wanted = set(owners)
         missing = [owner for owner in wanted if owner not in self._current]
         generation = await self._first_generation() if missing else 0
-        first = await asyncio.gather(
-            *(self._log.last(f"{PREFIX}.k.{owner_token(owner)}.{generation}") for owner in missing)
-        )
-        without_first = [owner for owner, stored in zip(missing, first, strict=True) if stored is None]
-        for owner, stored in zip(missing, first, strict=True):
-            entry = msgspec.json.decode(stored.data, type=KeyEntry) if stored is not None else None
-            if entry is not None and entry.key:  # a second key exists only after the first is destroyed
-                self._current[owner] = Key(f"{owner_token(owner)}.{generation}", base64.b64decode(entry.key))
+        first_ids = {owner: f"{owner_token(owner)}.{generation}" for owner in missing}
+        stored = await self._entries(list(first_ids.values()))
+        without_first = [owner for owner, key_id in first_ids.items() if key_id not in stored]
+        for owner, key_id in first_ids.items():
+            if key_id in stored and stored[key_id].key:  # a second key exists only after the first is destroyed
+                self._current[owner] = Key(key_id, base64.b64decode(stored[key_id].key))
         if generation == 1:  # otherwise a backup may have restored an earlier key
             for start in range(0, len(without_first), MAX_BATCH):
                 await self._create_together(without_first[start : start + MAX_BATCH])
@@ -191,6 +189,14 @@ class Keyring:
         if len(self._current) > _CACHED:
             self._current.clear()
         return found
+
+    async def _entries(self, key_ids: Iterable[str]) -> dict[str, KeyEntry]:
+        """Return the stored keys with these ids, also destroyed ones."""
+        found = await self._log.last_of_each([f"{PREFIX}.k.{key_id}" for key_id in key_ids])
+        return {
+            subject.removeprefix(f"{PREFIX}.k."): msgspec.json.decode(message.data, type=KeyEntry)
+            for subject, message in found.items()
+        }
 
     async def _create_together(self, owners: list[str]) -> None:
         """Create first keys in one batch, or none if another process creates one of them meanwhile."""
@@ -281,9 +287,7 @@ class Keyring:
 
     async def has_destroyed_key(self, fields: Iterable[bytes]) -> bool:
         """Return whether the key of one of these fields was destroyed; a lost key was not."""
-        ids = {match[2].decode() for field in fields if (match := ENCRYPTED_FIELD.fullmatch(field))}
-        found = await asyncio.gather(*(self._log.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
-        return any(field is not None and not msgspec.json.decode(field.data, type=KeyEntry).key for field in found)
+        return any(not entry.key for entry in (await self._entries(key_ids(fields))).values())
 
     async def lost(self, fields: Iterable[bytes]) -> set[str]:
         """Return the ids of keys of these fields that are lost: there is no entry, or a key that does not fit.
@@ -291,11 +295,11 @@ class Keyring:
         A destroyed key leaves a tombstone and is not lost.
         """
         matches = {match[2].decode(): match for field in fields if (match := ENCRYPTED_FIELD.fullmatch(field))}
-        found = await asyncio.gather(*(self._log.last(f"{PREFIX}.k.{key_id}") for key_id in matches))
+        found = await self._entries(matches)
         return {
             key_id
-            for (key_id, match), field in zip(matches.items(), found, strict=True)
-            if field is None or not _can_decrypt(key_id, match, msgspec.json.decode(field.data, type=KeyEntry))
+            for key_id, match in matches.items()
+            if key_id not in found or not _can_decrypt(key_id, match, found[key_id])
         }
 
     async def destroy(self, owner: str, made_before: str = "") -> int:

@@ -310,6 +310,34 @@ class Log:
 
         Any replica may answer, and it may be slightly behind the acknowledged state.
         """
+        found, end = await self._get_many({"seq": after + 1, "next_by_subj": subject, "batch": at_most})
+        match status_of(end):
+            case b"404":
+                return found, True
+            case b"204":
+                return found, header_of(end, b"Nats-Num-Pending") in {None, b"0"} or not found
+        raise status_error(status_of(end), end, f"{self.stream} could not be read")
+
+    async def last_of_each(self, subjects: Sequence[str]) -> dict[str, Recorded]:
+        """Return the newest event of each of these subjects that has one; a thousand subjects cost one request."""
+        newest: dict[str, Recorded] = {}
+        for start in range(0, len(subjects), MAX_BATCH):
+            found, end = await self._get_many({"multi_last": subjects[start : start + MAX_BATCH]})
+            if status_of(end) not in {b"204", b"404"}:
+                raise status_error(status_of(end), end, f"{self.stream} could not be read")
+            newest |= {event.subject: event for event in found}
+        return newest
+
+    async def _get_many(self, request: JsonObject) -> tuple[list[Recorded], bytes]:
+        """Return the events of a direct get with many answers, and the headers of its end."""
+        payload = json.dumps(request).encode()
+        answers, end = await self._answers_of(payload)
+        if status_of(end) == b"503":  # for milliseconds, while the server reloads its configuration
+            await asyncio.sleep(_AGAIN_SECONDS)
+            answers, end = await self._answers_of(payload)
+        return [_as_recorded(*answer) for answer in answers], end
+
+    async def _answers_of(self, payload: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
         answers: list[tuple[bytes, bytes]] = []
         end: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
 
@@ -320,21 +348,14 @@ class Log:
                 end.set_result((headers, data))
 
         reply_subject = self._replies.new_reply_subject(on_answer)
-        request = {"seq": after + 1, "next_by_subj": subject, "batch": at_most}
         try:
-            self.client.send(frame(self._direct, json.dumps(request).encode(), reply_subject))
+            self.client.send(frame(self._direct, payload, reply_subject))
             headers, _ = await self._await_end(end, answers)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             raise UnavailableError(f"{self.stream} could not be read: {error or 'time-out'}") from error
         finally:
             self._replies.release(reply_subject)
-        found = [_as_recorded(*answer) for answer in answers]
-        match status_of(headers):
-            case b"404":
-                return found, True
-            case b"204":
-                return found, header_of(headers, b"Nats-Num-Pending") in {None, b"0"} or not found
-        raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
+        return answers, headers
 
     @staticmethod
     async def _await_end[T](end: asyncio.Future[T], answers: list[tuple[bytes, bytes]]) -> T:

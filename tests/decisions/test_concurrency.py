@@ -1,7 +1,9 @@
 """Concurrency: several deciders, 64 writers and a killed leader overspend nothing, and each request has one answer."""
 
 import asyncio
+import json
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,7 +18,10 @@ import pytest
 
 from app.runtime.session import Session
 from config.settings import load_settings
+from consumers.decisions.service import DecisionService
+from domain.serialization import encode
 from ledger.errors import LedgerError
+from ledger.store.log import Log
 from ledger.store.streams import js_api
 from tests.support.builders import event, gbp
 from tests.support.cluster_sessions import cluster_session
@@ -46,6 +51,40 @@ async def two_deciders(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         upstream = await stack.enter_async_context(upstream_of(session))
         await stack.enter_async_context(upstream_of(session, "decisions"))
         yield upstream
+
+
+async def test_no_decision_counts_an_action_that_another_decider_has_prevented(
+    session: Session, tmp_path: Path
+) -> None:
+    async with upstream_of(session) as upstream, AsyncExitStack() as stack:
+        await set_up_organisation(upstream)
+        one, other = [await decider_beside(session, stack, tmp_path / name) for name in ("one", "other")]
+        assert (await ask_here(one, agent_id="A-1", amount=gbp("1.00")))["outcome"] == "taken"
+        for _ in range(4):  # `one` knows nothing of these, and has A-1's budget in its cache
+            assert (await ask_here(other, agent_id="A-1", amount=gbp("40.00")))["outcome"] == "taken"
+        prevented, counting = await asyncio.gather(
+            ask_here(one, agent_id="A-1", amount=gbp("50.00"), customer_id="C-1"),
+            ask_here(one, agent_id="D-1", amount=gbp("60.00"), customer_id="C-1"),
+        )
+        assert (prevented["outcome"], counting["outcome"]) == ("escalate", "taken")
+
+
+async def decider_beside(session: Session, stack: AsyncExitStack, folder: Path) -> DecisionService:
+    """Start another decider on a session's ledger."""
+    client, reader = await session.connection("decider"), await session.connection("decider")
+    decider = DecisionService(session.url, client, reader, await Log.open(client, "LEDGER"), folder)
+    await decider.start()
+    stack.push_async_callback(decider.stop)
+    return decider
+
+
+async def ask_here(decider: DecisionService, **fields: Any) -> Document:
+    """Let this decider answer an action, whichever decider owns its holder."""
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    request = {"request_id": secrets.token_hex(8), "kind": "refund", "reason": "late", **fields}
+    decider.pipeline.submit("crm", "action", encode(request), answer.set_result, here=True)
+    found: Document = json.loads(await answer)
+    return found
 
 
 async def end_leader(session: Session, cluster: Cluster) -> None:

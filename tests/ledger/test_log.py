@@ -41,6 +41,22 @@ async def test_concurrent_appends_keep_recorded_times_in_the_order_of_positions(
     assert times == sorted(times)
 
 
+async def test_the_newest_events_of_many_subjects_are_read_together(session: Session) -> None:
+    subjects = [f"ledger.{number}" for number in range(1500)]
+    for start in (0, 750):
+        await session.log.append([draft(subject, 1) for subject in subjects[start : start + 750]])
+    await session.log.append([draft("ledger.7", 2)])
+    found = await session.log.last_of_each([*subjects, "ledger.absent"])
+    assert {subject: event.position for subject, event in found.items()} == {
+        subject: 1501 if subject == "ledger.7" else position for position, subject in enumerate(subjects, 1)
+    }
+
+
+async def test_where_no_subject_has_an_event_none_is_found(session: Session) -> None:
+    assert await session.log.last_of_each(["ledger.absent", "ledger.nowhere"]) == {}
+    assert await session.log.last_of_each([]) == {}
+
+
 async def test_an_expectation_that_does_not_hold_stores_nothing(session: Session) -> None:
     first = await session.log.append([draft("ledger.x", 1, 0)])
     await session.log.append([draft("ledger.x", 2, first)])
