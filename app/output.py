@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 import sys
-from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -15,9 +11,10 @@ from rich.console import Console, ConsoleDimensions
 
 from domain.serialization import encode
 from ledger.nats.redaction import without_passwords
+from projections.csv_text import csv_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from domain.serialization import Json
 
@@ -25,8 +22,6 @@ type OutputFormat = Literal["table", "json", "csv"]
 """The form of a printed list."""
 _WIDE = 1_000_000
 """Columns of output that does not go to a terminal: no line is wrapped, so that `grep` finds it."""
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class _OutputConsole(Console):
@@ -93,36 +88,6 @@ def print_list(
         print_json({"items": items, **more})
     else:
         print_table(title, columns, rows, numbers)
-
-
-def csv_text(items: Sequence[Mapping[str, Json]], fields: str) -> str:
-    """Return items as CSV; the header does not depend on their content.
-
-    Money takes two columns, ``spent`` and ``spent_currency``; other lists and objects are JSON. A text that a
-    spreadsheet would take for a formula starts with an apostrophe.
-    """
-    lines = [dict(_cells(item)) for item in items]
-    money = re.compile(r"(\w+)\$")
-    names = money.sub(r"\1 \1_currency", fields).split()
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(dict.fromkeys([*names, *(name for line in lines for name in line)])), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-def _cells(item: Mapping[str, Json]) -> Iterator[tuple[str, object]]:
-    for name, value in item.items():
-        if isinstance(value, Mapping) and value.keys() == {"amount", "currency"}:
-            yield name, value["amount"]
-            yield f"{name}_currency", value["currency"]
-        elif value is None or isinstance(value, int | float):
-            yield name, str(value).lower() if isinstance(value, bool) else value
-        else:
-            text = value if isinstance(value, str) else encode(value).decode()
-            yield name, f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 def _escape(value: object) -> str:

@@ -46,7 +46,11 @@ class Page(BaseModel):
     items: list[JsonObject]
     position: int = Field(ge=0, description="Position up to which the view has read the log.")
     lag_seconds: float = Field(ge=0, description="Age of the oldest event that the view has not read, else 0.")
-    next: int | None = Field(None, description="`after` of the next page; null on the last page.")
+    next: int | str | None = Field(None, description="`after` of the next page; null on the last page.")
+    begin: str | None = Field(None, alias="from", description="The first event time, if the request limits it.")
+    end: str | None = Field(None, alias="to", description="The first event time behind the last one.")
+    time_zone: str | None = Field(None, description="The time zone of the request's days.")
+    by_time: str | None = Field(None, description="`happened`: the range limits event times.")
 
 
 class Report(BaseModel):

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from projections.engine.corrections import corrections_metadata
 from projections.engine.events import TYPES
+from projections.engine.pages import by_key
 from projections.engine.projection import Projection
 from projections.engine.row_cache import dict_rows
 from projections.engine.storage import FAILURES, progress_metadata
@@ -66,10 +67,17 @@ class PluginTable(NamedTuple):
     view: str
     table: sa.Table
 
-    def read(self, connection: sa.Connection, limit: int | None = None, offset: int = 0) -> list[Row]:
-        """Return rows in the order of the table's key."""
-        query = sa.select(self.table).order_by(*self.table.primary_key.columns)
-        return dict_rows(connection, query.limit(limit).offset(offset))
+    def read(
+        self,
+        connection: sa.Connection,
+        limit: int | None = None,
+        after: Sequence[object] | None = None,
+        *,
+        descending: bool = False,
+    ) -> list[Row]:
+        """Return rows in the order of the table's key, behind the key ``after``."""
+        query = by_key(sa.select(self.table), self.table.primary_key.columns, after, descending=descending)
+        return dict_rows(connection, query.limit(limit))
 
 
 _packages: dict[str, str] = {}

@@ -36,8 +36,14 @@ class AccessScope(NamedTuple):
 
     def sees_holder(self, holder: str) -> bool:
         """Return whether a holder's budget may be shown."""
-        kind, _, name = holder.partition(":")
-        return self.people is None or name in (self.people if kind == "agent" else self.teams)
+        known = self.holders()
+        return known is None or holder in known
+
+    def holders(self) -> frozenset[str] | None:
+        """Return the holders whose budgets may be shown; ``None`` for all."""
+        if self.people is None:
+            return None
+        return frozenset((*(f"agent:{name}" for name in self.people), *(f"team:{name}" for name in self.teams)))
 
 
 EVERYBODY = AccessScope(None, frozenset())

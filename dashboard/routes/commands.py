@@ -18,7 +18,7 @@ from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the 
 from domain.ids import ID_SCHEMA, fault_of
 from projections.policy_history import policy_in_force
 from projections.views.casework import escalations, read_escalations
-from projections.views.flags import flags, read_flags
+from projections.views.flags import read_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,7 +163,7 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         found = (
             await views.read(
                 "casework",
-                lambda c: read_escalations(c, escalations.c.escalation_id == escalation_id, limit=1),
+                lambda c: read_escalations(c, escalations.c.escalation_id == escalation_id),
                 short=True,
             )
         ).result
@@ -180,9 +180,7 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
     )
     async def flag(flag_id: PathId, command: FlagReview, viewer: Principal = caller) -> Response:
         scope, now = await authorizer.scope(viewer), datetime.now(UTC)
-        found = (
-            await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id, source=flags), short=True)
-        ).result
+        found = (await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id), short=True)).result
         if not found or not scope.sees_all(found[0]["about"]):
             raise HTTPException(404, "no flag with this id is visible to this token")
         reviewer_field = "unmasked_by" if command.verdict is None else "reviewed_by"

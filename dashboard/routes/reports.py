@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Response
 
+from dashboard.list_query import DEFAULT_LIMIT, AsOf, FeedQuery, Limit
+from dashboard.list_reader import ListReader
 from dashboard.report_cache import ReportCache
-from dashboard.routes.lists import After, AsOf, Limit, ListReader
 from dashboard.schemas import JsonResponse, Report
 from projections.policy_history import policy_in_force, published_policies
 from projections.reports.empowerment_gap import gap_report
@@ -46,15 +47,22 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
     @api.get(
         "/api/v1/loyalty", response_model=Report, dependencies=not_agents, summary="Customer value, by evidence level"
     )
-    async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100, viewer: Principal = caller) -> Response:
+    async def loyalty(
+        feed: Annotated[FeedQuery, Depends()],
+        as_of: AsOf = None,
+        limit: Limit = None,
+        viewer: Principal = caller,
+    ) -> Response:
         async def compute() -> Mapping[str, Json]:
             return await loyalty_report(views.read, await published_policies(log), at, scope=scope)
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        found = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at, people=scope.people))
+        most = limit or DEFAULT_LIMIT
+        some = feed.page(most + 1, feed.after, at, (None, None))
+        found = (await views.read("loyalty_effects", lambda c: read_effects(c, some, people=scope.people))).result
         report = await cached("loyalty", "loyalty_effects", at, scope, compute)
-        items = found.result
-        last = items[-1]["position"] if len(items) == limit else None
+        items = found[:most]
+        last = items[-1]["position"] if len(found) > most else None
         return JsonResponse({**report, "items": items, "next": last})
 
     @api.get("/api/v1/gap", response_model=Report, dependencies=not_agents, summary="The authority gap")

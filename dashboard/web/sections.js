@@ -131,7 +131,7 @@ async function overview(place, page) {
     if (suggested) place.append(note(`Suggested limit: ${suggested.kind} up to ${money(suggested.limit)} for ${suggested.role}; an escalation costs ${money(suggested.cost_of_asking)}.`));
     if (gap.cannot_do.length) place.append(table("Remedies beyond authority", ["", "#times"], gap.cannot_do.slice(0, 8).map((one) => [one.text, number.format(one.asked + one.silent)])));
   }
-  place.append(table("Latest actions", ["time", "agent", "kind", "reason", "#amount", "state"], actions.items.slice(-12).reverse().map((one) =>
+  place.append(table("Latest actions", ["time", "agent", "kind", "reason", "#amount", "state"], actions.items.slice(0, 12).map((one) =>
     [time(one.time), one.agent_id, one.kind, one.reason, money(one.amount), one.state])));
   await pendingEscalations(place, page);
   if (!travelling && me.role !== "auditor") place.append(heading("Check an action"), previewForm(me, act, open[0]?.granted.currency ?? "GBP"));

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
@@ -13,7 +12,6 @@ from projections.engine.temporal_tables import HAPPENED, SINCE, Replaced
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
@@ -122,33 +120,9 @@ class PreparedQuery(NamedTuple):
         return _by_column(driver(connection).execute(self.text, {**self.values, **values}))
 
 
-def listed(
-    connection: sa.Connection,
-    source: sa.FromClause,
-    where: Sequence[sa.ColumnElement[bool]],
-    equal: Mapping[str, str | None],
-    after: int,
-    limit: int | None,
-) -> list[Row]:
-    """Return rows by position, from behind ``after``; a ``None`` in ``equal`` matches any value."""
-    values = {name: value for name, value in equal.items() if value is not None}
-    if isinstance(source, sa.Table) and not where:
-        return _listing(source, tuple(values)).rows(connection, values | {"after": after, "limit": at_most(limit)})
-    where = [*where, *(source.c[name] == value for name, value in values.items())]
-    query = sa.select(source).where(source.c.position > after, *where)
-    return dict_rows(connection, query.order_by(source.c.position).limit(limit))
-
-
 def at_most(limit: int | None) -> int:
     """Return a limit in the driver's form: -1 for no limit."""
     return -1 if limit is None else limit
-
-
-@cache
-def _listing(table: sa.Table, names: tuple[str, ...]) -> PreparedQuery:
-    query = sa.select(table).where(table.c.position > sa.bindparam("after"))
-    query = query.where(*(table.c[name] == sa.bindparam(name) for name in names))
-    return PreparedQuery.of(query.order_by(table.c.position).limit(sa.bindparam("limit")))
 
 
 def _by_column(cursor: DBAPICursor | sqlite3.Cursor) -> list[Row]:

@@ -54,6 +54,34 @@ def as_of(table: sa.Table, position: int | sa.BindParameter[int] | None) -> sa.F
     return sa.union_all(unchanged, replaced).subquery(table.name)
 
 
+def as_of_by_key(table: sa.Table, position: int | sa.BindParameter[int]) -> sa.FromClause:
+    """Return what ``as_of`` returns, as a query that reads the rows in the order of an index of the table.
+
+    So a page of a list reads only its own rows. A whole table is read faster by ``as_of``.
+    """
+    past = table.metadata.tables[f"{table.name}_past"]
+    other = past.alias()
+    keys = [column.name for column in table.primary_key]
+    latest = (
+        sa.select(sa.func.max(other.c[SINCE]))
+        .where(other.c[SINCE] <= position, *(other.c[key] == table.c[key] for key in keys))
+        .scalar_subquery()
+    )
+    unchanged = table.c[SINCE] <= position
+    replaced = sa.and_(
+        table.c[SINCE] > position, *(past.c[key] == table.c[key] for key in keys), past.c[SINCE] == latest
+    )
+    fixed = {*keys, "position"}
+    columns = [
+        column if column.name in fixed else sa.case((unchanged, column), else_=past.c[column.name]).label(column.name)
+        for column in table.columns
+    ]
+    known = [sa.or_(unchanged, past.c[SINCE] > 0)]
+    if "position" in table.c:
+        known.append(table.c.position <= position)
+    return sa.select(*columns).select_from(table.outerjoin(past, replaced)).where(*known).subquery(table.name)
+
+
 def versions(connection: sa.Connection, table: sa.Table, key: Mapping[str, object]) -> list[Row]:
     """Return all versions of a row, the oldest first."""
     found: list[Row] = []

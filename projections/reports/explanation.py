@@ -12,6 +12,7 @@ from domain.events.decisions import ActionHeld, ActionTaken, EscalationRequested
 from domain.events.facts import ActionReported
 from domain.serialization import encode, plain
 from projections.engine.events import read_event
+from projections.engine.pages import PageRequest
 from projections.policy_history import published_policies
 from projections.views.audit_trail import read_trail
 
@@ -166,7 +167,7 @@ def _only_reserves(body: ActionTaken | ActionHeld | ActionReported) -> bool:
 
 
 def _corrected(connection: sa.Connection, line: Row) -> CorrectedLine:
-    (now,) = read_trail(connection, after=line["corrected_by"] - 1, limit=1)
+    (now,) = read_trail(connection, page=PageRequest(1, after=line["corrected_by"] - 1))
     return {
         "position": line["position"],
         "known_then": line["what"],

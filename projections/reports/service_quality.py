@@ -18,6 +18,7 @@ from domain.analytics.service_quality import (
     Satisfaction,
 )
 from ledger.store.cloudevents import parse_time
+from projections.engine.pages import PageRequest
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
@@ -118,7 +119,7 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
 async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> InteractionStory | None:
     """Return the story of one interaction, or ``None`` if it is unknown."""
     named = [("interaction", interaction_id)]
-    answer = await read("audit_trail", lambda c: read_trail(c, named, until=at))
+    answer = await read("audit_trail", lambda c: read_trail(c, named, PageRequest(at=at)))
     found = sorted(answer.result, key=lambda item: (item["time"], item["position"]))
     if not found:
         return None

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from domain.commands import action_id_of
 from domain.events.facts import ActionReported, FactCorrected, RecognitionGiven
 from projections.engine.events import TYPES
+from projections.engine.pages import WHOLE, PageRequest, paged
 from projections.engine.row_cache import PreparedQuery, at_most
 from projections.engine.storage import texts, upsert, write
 from projections.views.event_summaries import describe
@@ -146,34 +147,34 @@ def _correction_text(correction: Correction) -> str:
 def read_trail(
     connection: sa.Connection,
     named: Sequence[tuple[str, str]] = (),
-    after: int = 0,
-    limit: int | None = None,
-    until: int | None = None,
+    page: PageRequest = WHOLE,
     happened: str | None = None,
 ) -> list[Row]:
-    """Return the audit trail by position up to ``until``, of events that name all of ``named``, (kind, id) each.
+    """Return a page of the audit trail, of events that name all of ``named``, (kind, id) each.
 
     With ``happened``, only events with an event time up to it are returned.
     """
     kinds = tuple(kind for kind, _ in named)
     values = {f"name_{number}": name for number, (_, name) in enumerate(named)}
-    rows = _lines(kinds, until is not None, happened is not None).rows(
-        connection, values | {"after": after, "until": until, "happened": happened, "limit": at_most(limit)}
+    given = page.given() | ({} if happened is None else {"happened": happened})
+    rows = _lines(kinds, frozenset(given), page.newest_first).rows(
+        connection, {**values, **given, "limit": at_most(page.limit)}
     )
     for row in rows:
-        if until is not None and (row["corrected_by"] or 0) > until:
+        if page.at is not None and (row["corrected_by"] or 0) > page.at:
             row["corrected_by"] = None
     return rows
 
 
 @cache
-def _lines(kinds: tuple[str, ...], bounded: bool, timed: bool) -> PreparedQuery:
-    query = sa.select(trail).where(trail.c.position > sa.bindparam("after"))
-    if bounded:
-        query = query.where(trail.c.position <= sa.bindparam("until"))
-    if timed:
-        query = query.where(trail.c.time <= sa.bindparam("happened"))
+def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool) -> PreparedQuery:
+    bounds: dict[str, sa.BindParameter[object]] = {name: sa.bindparam(name) for name in given}
+    query = paged(sa.select(trail), trail, bounds, newest_first=newest_first)
+    if "at" in given:
+        query = query.where(trail.c.position <= bounds["at"])
+    if "happened" in given:
+        query = query.where(trail.c.time <= bounds["happened"])
     for number, kind in enumerate(kinds):
         about = (mentions.c.kind == kind, mentions.c.id == sa.bindparam(f"name_{number}"))
         query = query.where(trail.c.position.in_(sa.select(mentions.c.position).where(*about)))
-    return PreparedQuery.of(query.order_by(trail.c.position).limit(sa.bindparam("limit")))
+    return PreparedQuery.of(query.limit(sa.bindparam("limit")))

@@ -10,13 +10,15 @@ import sqlalchemy as sa
 
 from domain.events.decisions import BudgetOpened
 from domain.money import Money, wire_of
+from domain.serialization import encode
 from ledger.store.cloudevents import time_text
-from projections.engine.row_cache import PreparedQuery
+from projections.engine.pages import by_key
+from projections.engine.row_cache import PreparedQuery, at_most
 from projections.engine.storage import upsert
-from projections.engine.temporal_tables import SINCE, Replaced, as_of, past_of, versions
+from projections.engine.temporal_tables import SINCE, Replaced, as_of, as_of_by_key, past_of, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from projections.engine.events import Event
     from projections.engine.storage import Row
@@ -208,17 +210,59 @@ def read_balances(
     connection: sa.Connection, holder: str | None = None, period: str | None = None, position: int | None = None
 ) -> list[Row]:
     """Return balances by holder, period and currency, as of a position."""
-    values = {"holder": holder, "period": period, "position": position}
-    made = _listing(frozenset(name for name, value in values.items() if value is not None))
-    return [_shown(row) for row in made.rows(connection, values)]
+    return read_balances_page(connection, {"holder": holder, "period": period}, position)
+
+
+def read_balances_page(
+    connection: sa.Connection,
+    equal: Mapping[str, str | None],
+    position: int | None = None,
+    *,
+    holders: Collection[str] | None = None,
+    periods: Collection[str] | None = None,
+    after: Sequence[object] | None = None,
+    limit: int | None = None,
+    descending: bool = False,
+) -> list[Row]:
+    """Return a page of balances by holder, period and currency, as of a position.
+
+    ``holders`` and ``periods`` are the ones to list, all where they are ``None``. ``after`` is the key of the last
+    balance of the page before.
+    """
+    some = {"holders": holders, "periods": periods}
+    last = dict(zip(_KEY, after or (), strict=bool(after)))
+    values: dict[str, object] = {
+        **equal,
+        "position": position,
+        **{name: None if listed is None else encode(sorted(listed)).decode() for name, listed in some.items()},
+        **{f"last_{name}": value for name, value in last.items()},
+    }
+    given = frozenset(name for name, value in values.items() if value is not None)
+    found = _listing(given, limit is not None, descending).rows(connection, values | {"limit": at_most(limit)})
+    return [_shown(row) for row in found]
+
+
+def read_periods(connection: sa.Connection) -> list[str]:
+    """Return the periods that any budget was opened for."""
+    return list(connection.execute(sa.select(balances.c.period).distinct()).scalars())
+
+
+_KEY = ("holder", "period", "currency")
 
 
 @cache
-def _listing(given: frozenset[str]) -> PreparedQuery:
-    source = as_of(balances, sa.bindparam("position") if "position" in given else None)
-    query = sa.select(source).order_by(source.c.holder, source.c.period, source.c.currency)
+def _listing(given: frozenset[str], paged: bool, descending: bool) -> PreparedQuery:
+    source: sa.FromClause = balances
+    if "position" in given:
+        source = (as_of_by_key if paged else as_of)(balances, sa.bindparam("position"))
+    after: list[object] | None = [sa.bindparam(f"last_{name}") for name in _KEY] if "last_holder" in given else None
+    query = by_key(sa.select(source), (source.c[name] for name in _KEY), after, descending=descending)
     where = [source.c[name] == sa.bindparam(name) for name in ("holder", "period") if name in given]
-    return PreparedQuery.of(query.where(*where))
+    for name in ("holder", "period"):
+        if f"{name}s" in given:
+            listed = sa.func.json_each(sa.bindparam(f"{name}s")).table_valued("value")
+            where.append(source.c[name].in_(sa.select(listed.c.value)))
+    return PreparedQuery.of(query.where(*where).limit(sa.bindparam("limit")))
 
 
 def read_happened(

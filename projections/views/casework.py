@@ -16,7 +16,8 @@ from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
 from domain.money import wire_of
 from projections.engine.events import types_of
-from projections.engine.row_cache import RowCache, listed, plain_rows
+from projections.engine.pages import WHOLE, PageRequest, page_rows
+from projections.engine.row_cache import RowCache, plain_rows
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, happened, past_of
 
@@ -374,13 +375,12 @@ def read_interactions(
 def read_actions(
     connection: sa.Connection,
     *where: sa.ColumnElement[bool],
-    after: int = 0,
-    limit: int | None = None,
-    source: sa.FromClause = actions,
+    page: PageRequest = WHOLE,
+    source: sa.FromClause | None = None,
     **equal: str | None,
 ) -> list[Row]:
-    """Return actions in the order of the log; ``source`` may be `as_of(actions, position)`."""
-    rows = listed(connection, source, where, equal, after, limit)
+    """Return a page of actions in the order of the log; ``source`` is the table that ``where`` is about."""
+    rows = page_rows(connection, actions, page, where, equal, source=source)
     return [_with_money(row, ("amount", "reversed", "settled")) for row in rows]
 
 
@@ -435,13 +435,12 @@ MONEY_KINDS = ("refund", "credit", "fee_waiver")
 def read_escalations(
     connection: sa.Connection,
     *where: sa.ColumnElement[bool],
-    after: int = 0,
-    limit: int | None = None,
-    source: sa.FromClause = escalations,
+    page: PageRequest = WHOLE,
+    source: sa.FromClause | None = None,
     **equal: str | None,
 ) -> list[Row]:
-    """Return escalations in the order of the log; ``source`` may be `as_of(escalations, position)`."""
-    rows = listed(connection, source, where, equal, after, limit)
+    """Return a page of escalations in the order of the log; ``source`` is the table that ``where`` is about."""
+    rows = page_rows(connection, escalations, page, where, equal, source=source, time="requested")
     shown = [_with_money(row, ("asked", "amount")) for row in rows]
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from ledger.store.cloudevents import time_text
+from projections.engine.pages import WHOLE, PageRequest, paged, source_of
 from projections.engine.row_cache import RowCache
 from projections.engine.storage import texts, write
 from projections.engine.temporal_tables import past_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     import msgspec
@@ -119,11 +121,16 @@ def read_flags(
     flag_id: str | None = None,
     status: str | None = None,
     position: int | None = None,
-    source: sa.FromClause = flags,
+    page: PageRequest = WHOLE,
     everything: bool = False,
+    seen: Callable[[list[str]], bool] = lambda _about: True,
 ) -> list[Row]:
-    """Return flags in the order in which they were raised; with a ``position``, those that it proves."""
-    query = sa.select(source).order_by(source.c.position)
+    """Return a page of flags; with a ``position``, those that it proves.
+
+    ``seen`` returns whether the reader may see a flag about these subjects.
+    """
+    source = source_of(flags, page)
+    query = paged(sa.select(source), source, page.given(), newest_first=page.newest_first, time="raised")
     if rule is not None:
         query = query.where(source.c.rule == rule)
     if flag_id is not None:
@@ -136,8 +143,9 @@ def read_flags(
     if not everything:
         old = time_text(now - timedelta(days=DISMISSED_DAYS))
         query = query.where(sa.not_(sa.and_(source.c.status == "dismissed", source.c.reviewed < old)))
-    found = [_shown(row) for row in connection.execute(query).mappings()]
-    return [flag for flag in found if about is None or about in flag["about"]]
+    shown = (_shown(row) for row in connection.execute(query).mappings())
+    found = (flag for flag in shown if (about is None or about in flag["about"]) and seen(flag["about"]))
+    return list(islice(found, page.limit))
 
 
 def _shown(row: sa.RowMapping) -> Row:

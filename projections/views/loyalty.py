@@ -17,6 +17,7 @@ from domain.events.facts import ActionReported, FactCorrected, PurchaseCompleted
 from domain.money import Money
 from ledger.store.cloudevents import parse_time, time_text
 from projections.engine.events import types_of
+from projections.engine.pages import WHOLE, PageRequest, paged
 from projections.engine.storage import upsert
 from projections.engine.temporal_tables import Replaced, as_of, past_of
 
@@ -192,9 +193,7 @@ def _request_rows(event: Event) -> list[Row]:
 
 def read_effects(
     connection: sa.Connection,
-    limit: int | None = None,
-    after: int = 0,
-    position: int | None = None,
+    page: PageRequest = WHOLE,
     until: str | None = None,
     people: Collection[str] | None = None,
 ) -> list[Row]:
@@ -204,15 +203,17 @@ def read_effects(
     for purchases in the action's currency, ``returned`` the amount of returns. ``until`` limits the event time, and
     counts facts reported later. ``people`` limits the result to these agents' actions.
     """
-    bought, done = (_happened(as_of(table, position), until) for table in (purchases, actions))
+    bought, done = (_happened(as_of(table, page.at), until) for table in (purchases, actions))
     times = sa.union_all(*(sa.select(one.c.at).where(sa.not_(one.c.withdrawn)) for one in (bought, done))).subquery()
     first, last = connection.execute(sa.select(sa.func.min(times.c.at), sa.func.max(times.c.at))).one()
     named = [done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)]
     if people is not None:
         named.append(done.c.agent_id.in_(people))
-    query = sa.select(done).where(done.c.position > after, *named).order_by(done.c.position).limit(limit)
+    query = paged(sa.select(done).where(*named), done, page.given(), newest_first=page.newest_first, time="at")
     reading = _purchases_between(bought)
-    return [_effect(connection, reading, row, first, last) for row in connection.execute(query).mappings()]
+    return [
+        _effect(connection, reading, row, first, last) for row in connection.execute(query.limit(page.limit)).mappings()
+    ]
 
 
 def _happened(source: sa.FromClause, until: str | None) -> sa.FromClause:

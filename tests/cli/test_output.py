@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.output import csv_text
 from app.runtime.roles import ROLES
+from projections.csv_text import csv_text
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.environment import clean_environment

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from projections.engine import storage, temporal_tables
+from projections.engine.pages import PageRequest
 from projections.engine.projector import rebuild
 from projections.registry import MODELS
 from projections.views import casework
@@ -48,7 +49,7 @@ async def test_a_purchase_counts_as_it_was_corrected_and_then_as_it_was_known(up
     last = await upstream.record(purchase("late", "1.00", "2026-08-01T10:00:00Z"))
 
     async def bought(at: int | None = None) -> str:
-        effects = (await read_view(session, "loyalty_effects", lambda c: read_effects(c, position=at))).result
+        effects = (await read_view(session, "loyalty_effects", lambda c: read_effects(c, PageRequest(at=at)))).result
         amount: str = effects[0]["windows"]["30"]["before"]["revenue"]["amount"]
         return amount
 

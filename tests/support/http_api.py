@@ -14,8 +14,8 @@ from dashboard.auth.tokens import ROLES, Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from tests.support.documents import Document
-from tests.support.organisations import FULL_POLICY
-from tests.support.upstreams import set_up_organisation, upstream_of
+from tests.support.organisations import BASIC_POLICY, FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 from tests.support.waiting import eventually
 
 
@@ -27,6 +27,20 @@ async def read_current(client: httpx.AsyncClient, path: str, **query: Any) -> Do
 
     document: Document = (await eventually(lambda: client.get(f"/api/v1/{path}", params=query), is_current)).json()
     return document
+
+
+@asynccontextmanager
+async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncClient]]:
+    """Serve the API of a ledger with some events; yield an upstream and a client with the operator's token."""
+    async with upstream_of(session) as upstream:
+        await upstream.set_up_basics(BASIC_POLICY | {"default_role": "agent"})
+        for number in range(3):
+            assert (await upstream.action(f"r-{number}", reason=f"late {number}"))["outcome"] == "taken"
+        async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
+            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+            headers = {"Authorization": f"Bearer {dashboard.token}"}
+            async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
+                yield upstream, client
 
 
 PERSON_OF_ROLE = {"agent": "A-1", "manager": "M-1"}

@@ -20,10 +20,10 @@ from domain.periods import zone_of
 from ledger.encryption.keyring import Keyring
 from ledger.store.cloudevents import parse_time
 from projections.access import without_names
-from projections.engine import temporal_tables
+from projections.csv_text import FIELDS
+from projections.engine.pages import PageRequest
 from projections.policy_history import policy_in_force
 from projections.views.casework import read_where_done
-from projections.views.flags import flags as flags_table
 from projections.views.flags import read_flags, read_proofs
 from projections.views.people import read_people
 
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from domain.abuse.findings import Parameters
     from domain.serialization import JsonObject
     from projections.engine.storage import Row
-
-_FLAG = (
-    "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
-    "answered_by answer note"
-)
 
 
 @click.option("--rule", help="R1 to R15.")
@@ -77,12 +72,11 @@ async def flags(
         return
     async with Session(settings, reads_only=True) as session:
         at = await position_of(session.log, as_of, await session.log.last_position()) if as_of else None
-        source = temporal_tables.as_of(flags_table, at)
         now = datetime.now(UTC)
         answer = await read_view(
             session,
             "flags",
-            lambda c: read_flags(c, now, rule=rule, status=status, source=source, everything=everything),
+            lambda c: read_flags(c, now, rule=rule, status=status, page=PageRequest(at=at), everything=everything),
         )
         found = await without_names(session.log, await Keyring.open(session.client), answer.result)
     found = [one for one in found if about is None or about in one["about"]]  # after masking: a filter reveals no name
@@ -92,7 +86,7 @@ async def flags(
         for one in found
     ]
     columns = ("flag", "rule", "raised", "status", "about", "why")
-    print_list(output, found, f"Flags at position {position}", columns, rows, _FLAG, position=position)
+    print_list(output, found, f"Flags at position {position}", columns, rows, FIELDS["flags"], position=position)
 
 
 def _parameters(changes: tuple[str, ...]) -> Any:

@@ -21,7 +21,9 @@ from domain.serialization import encode
 from ledger.encryption.keyring import Keyring
 from ledger.store.log import digest_of as digest
 from ledger.store.subscription import Follower, ReadCursor
+from projections.csv_text import FIELDS
 from projections.engine import storage
+from projections.engine.pages import PageRequest
 from projections.reports.explanation import action_of_escalation
 from projections.reports.explanation import explain as explain_action
 from projections.reports.explanation_text import story_of
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from projections.engine.storage import Row
 
-_LINE = "position type source event_id time recorded who whom interaction_id action_id what corrected_by"
 _BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed position happened what"
 
 
@@ -77,14 +78,21 @@ async def trail(
             position = await position_of(session.log, as_of, position)
         about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
         await note_reading(session.log, about, position, by)
-        items = read_trail(connection, wanted, after, limit, position, moment)
+        items = read_trail(connection, wanted, PageRequest(limit, after, at=position), moment)
     columns = ("position", "time", "who", "whom", "interaction", "what")
     rows = [
         (item["position"], item["time"][:19], item["who"], item["whom"], item["interaction_id"], item["what"])
         for item in items
     ]
     print_list(
-        output, items, f"Audit trail at position {position}", columns, rows, _LINE, numbers=(0,), position=position
+        output,
+        items,
+        f"Audit trail at position {position}",
+        columns,
+        rows,
+        FIELDS["trail"],
+        numbers=(0,),
+        position=position,
     )
 
 
@@ -185,7 +193,9 @@ async def balance(settings: Settings, holder: str, period: str, *, output: Outpu
             fail(_missing_budget(holder, period, budgets), code="unknown_budget", as_json=output == "json")
         positions = [one["position"] for one in answer.result]
         lines = await read_view(
-            session, Trail.name, lambda c: {at: read_trail(c, after=at - 1, limit=1)[0]["what"] for at in positions}
+            session,
+            Trail.name,
+            lambda c: {at: read_trail(c, page=PageRequest(1, at - 1))[0]["what"] for at in positions},
         )
     items = [one | {"what": lines.result[one["position"]]} for one in answer.result]
     columns = ("position", "what", "granted", "spent", "reserved", "remaining")

@@ -15,6 +15,7 @@ from app.output import console, print_list, print_table
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.money import money_text
+from projections.engine.pages import PageRequest
 from projections.policy_history import published_policies
 from projections.views.loyalty import read_effects
 
@@ -47,7 +48,7 @@ async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened
         read = partial(read_view, session)
         found = await loyalty_report(read, await published_policies(session.log), at, moment)
         if output != "table":
-            listed = await read("loyalty_effects", lambda c: read_effects(c, limit, position=at, until=moment))
+            listed = await read("loyalty_effects", lambda c: read_effects(c, PageRequest(limit, at=at), until=moment))
             fields = "action_id customer_id agent_id kind basis time cost$ windows position"
             print_list(output, listed.result, "", (), (), fields, **found)
             return

@@ -15,6 +15,7 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics.procedure_cost import long_way
 from domain.money import money_text
+from projections.csv_text import FIELDS
 from projections.engine import temporal_tables
 from projections.plugin_views import plugin_table
 from projections.policy_history import policy_in_force
@@ -31,15 +32,7 @@ if TYPE_CHECKING:
     from projections.engine.storage import Row
     from projections.reading import ReadResult
 
-_BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed"
-_ACTION = (
-    "action_id position time state agent_id team_id customer_id interaction_id kind basis reason holder period "
-    "escalation_id decided_by amount$ reversed$ settled$ long_way$"
-)
-_ESCALATION = (
-    "escalation_id position requested status agent_id team_id customer_id interaction_id kind reason asked_of due "
-    "decided_by waited_seconds action_id asked$ amount$"
-)
+_ACTION = FIELDS["actions"] + " long_way$"
 
 
 async def at_of(session: Session, as_of: str | None) -> int | None:
@@ -105,7 +98,7 @@ async def balances(
     def row(item: Row) -> list[object]:
         return [item["holder"], item["period"], *_moneys(item, *columns[2:6]), "closed" if item["closed"] else ""]
 
-    _print_view(output, "Balances", answer, at, columns, row, _BALANCE, (2, 3, 4, 5))
+    _print_view(output, "Balances", answer, at, columns, row, FIELDS["balances"], (2, 3, 4, 5))
 
 
 @click.option(
@@ -177,7 +170,7 @@ async def escalations(
         waited = "" if item["waited_seconds"] is None else f"{item['waited_seconds'] / 60:.0f} min"
         return [*first, ", ".join(item["asked_of"]), item["status"], waited]
 
-    _print_view(output, "Escalations", answer, at, columns, row, _ESCALATION, (4, 7))
+    _print_view(output, "Escalations", answer, at, columns, row, FIELDS["escalations"], (4, 7))
 
 
 @click.argument("name", metavar="VIEW")

@@ -1,0 +1,91 @@
+"""The query parameters of lists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from fastapi import Header, Query, Request
+from pydantic import WithJsonSchema
+
+from projections.engine.pages import PageRequest
+
+if TYPE_CHECKING:
+    from domain.serialization import Json
+    from projections.date_ranges import DateRange
+
+PAGE_LIMIT, DEFAULT_LIMIT = 1000, 100
+Limit = Annotated[
+    int | None,
+    Query(ge=1, le=PAGE_LIMIT, description=f"The most items to return, {DEFAULT_LIMIT} by default; CSV: all."),
+]
+After = Annotated[
+    int | None, Query(ge=0, le=2**53, description="Only items behind this one in the list: `next` of the page before.")
+]
+AfterKey = Annotated[
+    str | None, Query(description="Only items behind this one in the list: `next` of the page before.")
+]
+AsOf = Annotated[
+    str | None,
+    Query(alias="as_of", description="The state at this position, or at this recorded time."),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}),
+]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
+type Order = Literal["asc", "desc"]
+NewestFirst = Annotated[Order, Query(alias="order", description="`desc`: the newest first; `asc`: the oldest first.")]
+ByKey = Annotated[Order, Query(alias="order", description="The order of the key: `asc` or `desc`.")]
+Format = Annotated[
+    Literal["json", "csv"], Query(alias="format", description="`csv`: with a header, for a spreadsheet.")
+]
+_WHEN = "A day (2026-11-21), a period (2026-11, 2026-W47, 2026-Q4) or a time (RFC 3339)"
+From = Annotated[str | None, Query(alias="from", description=f"{_WHEN}: event times from its begin on.")]
+To = Annotated[
+    str | None, Query(alias="to", description=f"{_WHEN}: event times up to its end, or before the time itself.")
+]
+TimeZone = Annotated[
+    str | None, Query(alias="tz", description="Time zone of days, e.g. Europe/London; by default the policy's.")
+]
+
+
+class PageQuery:
+    """The parameters that all lists have: the length of a page, its form, and the tag of the client's copy."""
+
+    def __init__(
+        self, request: Request, limit: Limit = None, form: Format = "json", if_none_match: IfNoneMatch = None
+    ) -> None:
+        self.request, self.limit, self.form, self.if_none_match = request, limit, form, if_none_match
+
+
+class PastQuery:
+    """The parameter of lists that are kept for every position."""
+
+    def __init__(self, as_of: AsOf = None) -> None:
+        self.as_of = as_of
+
+
+class RangeQuery:
+    """The parameters that limit a list to some event times."""
+
+    def __init__(self, begin: From = None, end: To = None, zone: TimeZone = None) -> None:
+        self.begin, self.end, self.zone = begin, end, zone
+
+
+class FeedQuery:
+    """The place of a page in a list in the order of positions."""
+
+    def __init__(self, after: After = None, order: NewestFirst = "desc") -> None:
+        self.after, self.newest_first = after, order == "desc"
+
+    def page(self, limit: int | None, after: int | str | None, at: int | None, times: _Times) -> PageRequest:
+        """Return the request of a page of so many rows behind ``after``."""
+        return PageRequest(limit, int(after or 0), self.newest_first, at, *times)
+
+
+type _Times = tuple[str | None, str | None]
+
+
+def told(times: DateRange) -> dict[str, Json]:
+    """Return a range as answers show it; nothing for a range without limits."""
+    if times.begin is None and times.end is None:
+        return {}
+    begin, end = times.texts
+    return {"from": begin, "to": end, "time_zone": times.zone.key, "by_time": "happened"}

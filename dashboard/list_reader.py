@@ -1,0 +1,155 @@
+"""Reads pages of views for the routes of lists, as JSON or CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+import sqlalchemy as sa
+from fastapi import Response
+from fastapi.responses import StreamingResponse
+
+from dashboard.list_query import DEFAULT_LIMIT, PAGE_LIMIT
+from dashboard.problem_details import ParameterError
+from dashboard.schemas import JsonResponse
+from domain.serialization import Json
+from ledger.store.cloudevents import parse_time, stored_decoder
+from ledger.store.position_lookup import position_of
+from projections.csv_text import FIELDS, csv_text
+from projections.date_ranges import RangeError, read_range, zone_named
+from projections.engine.storage import Row
+from projections.policy_history import policy_in_force
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dashboard.auth.tokens import Principal
+    from dashboard.list_query import PageQuery, RangeQuery
+    from dashboard.view_reader import ViewReader
+    from ledger.store.log import Log
+    from projections.date_ranges import DateRange
+    from projections.engine.storage import Progress
+
+type Cursor = int | str | None
+_SHORT_PAGE = 200
+"""The most rows that are read without a thread."""
+
+
+class Listing(NamedTuple):
+    """A list of a view.
+
+    ``read`` returns up to ``limit`` rows behind a cursor (``None``: the first) at a position (``None``: the present).
+    ``cursor`` returns the cursor of a row. ``shown`` returns rows as the reader may see them. ``more`` is added to the
+    answer.
+    """
+
+    name: str
+    view: str
+    read: Callable[[sa.Connection, int, Cursor, int | None], list[Row]]
+    cursor: Callable[[Row], int | str]
+    after: Cursor
+    at: int | None = None
+    shown: Callable[[list[Row]], Awaitable[list[Row]]] | None = None
+    more: Mapping[str, Json] | None = None
+
+
+class ListReader:
+    """Reads pages of views; answers 304 if the client already has the page."""
+
+    def __init__(self, views: ViewReader, log: Log) -> None:
+        self._views = views
+        self.log = log
+
+    async def end(self) -> int:
+        """Return the last position of the log."""
+        return await self._views.end()
+
+    async def at(self, as_of: str | None) -> int | None:
+        """Return the position that ``as_of`` names: a position, or the last one at a time.
+
+        Raises:
+            ParameterError: the text is neither.
+
+        """
+        if as_of is None:
+            return None
+        try:
+            end = await self.end()
+            return min(end, await position_of(self.log, as_of, end))
+        except (OverflowError, ValueError) as error:
+            raise ParameterError("as_of", str(error)) from None
+
+    async def times(self, times: RangeQuery) -> DateRange:
+        """Return the range of event times that a query names; its days are those of ``tz``, else of the policy.
+
+        Raises:
+            ParameterError: a parameter cannot be used.
+
+        """
+        try:
+            zone = zone_named(times.zone or await self._zone())
+            return read_range(times.begin, times.end, zone)
+        except RangeError as error:
+            raise ParameterError(error.field, str(error)) from None
+
+    async def _zone(self) -> str:
+        policy = await policy_in_force(self.log)
+        return "UTC" if policy is None else policy.time_zone
+
+    async def answer(self, listing: Listing, page: PageQuery, viewer: Principal) -> Response:
+        """Return a page of a list, with an ETag and, for a past state, the event time of its last event.
+
+        CSV without a limit has all rows, as they are at one position.
+        """
+        if page.if_none_match is not None:  # an unchanged view is not read again
+            unchanged = await self._views.read(listing.view, lambda _connection: None, short=True)
+            if page.if_none_match == _tag(listing.view, unchanged.progress, viewer):
+                return Response(status_code=304, headers={"ETag": page.if_none_match})
+        whole = page.limit is None and page.form == "csv"
+        limit = page.limit or (PAGE_LIMIT if whole else DEFAULT_LIMIT)
+        items, following, progress = await self._page(listing, limit)
+        known, lag = progress.anchor.position, await self._views.lag(progress)
+        position = known if listing.at is None else min(listing.at, known)
+        headers = {"ETag": _tag(listing.view, progress, viewer), "Cache-Control": "no-cache"}
+        headers["Vary"] = "Authorization, Cookie"
+        if listing.at and (event := await self.log.at(listing.at)) is not None:
+            happened = parse_time(stored_decoder.decode(event.data).time)
+            headers["Last-Modified"] = format_datetime(happened.astimezone(UTC), usegmt=True)
+        if following is not None and not whole:
+            url = page.request.url
+            query = [pair for pair in parse_qsl(url.query, keep_blank_values=True) if pair[0] != "after"]
+            headers["Link"] = f'<{url.path}?{urlencode([*query, ("after", following)])}>; rel="next"'
+        if page.form == "csv":
+            headers |= {"Ledger-Position": str(position), "Ledger-Lag-Seconds": str(lag)}
+            headers["Content-Disposition"] = f'attachment; filename="{listing.name}.csv"'
+            rest = listing._replace(after=following, at=position) if whole and following is not None else None
+            return StreamingResponse(self._csv(listing.name, items, rest), headers=headers, media_type="text/csv")
+        answer = {"items": items, "position": position, "lag_seconds": lag, "next": following}
+        return JsonResponse(answer | dict(listing.more or {}), headers=headers)
+
+    async def _page(self, listing: Listing, limit: int) -> tuple[list[Row], Cursor, Progress]:
+        """Return the rows of a page, the cursor of the next page if there is one, and the view's progress."""
+
+        def read(connection: sa.Connection) -> list[Row]:
+            return listing.read(connection, limit + 1, listing.after, listing.at)
+
+        found = await self._views.read(listing.view, read, short=limit <= _SHORT_PAGE)
+        items = found.result[:limit]
+        following = listing.cursor(items[-1]) if len(found.result) > limit else None
+        return (items if listing.shown is None else await listing.shown(items)), following, found.progress
+
+    async def _csv(self, name: str, items: list[Row], rest: Listing | None) -> AsyncIterator[str]:
+        """Yield the lines of a page as CSV, and those of the pages behind it."""
+        fields = FIELDS.get(name, " ".join(items[0]) if items else "")
+        yield csv_text(items, fields)
+        while rest is not None:
+            items, following, _ = await self._page(rest, PAGE_LIMIT)
+            yield csv_text(items, fields, header=False)
+            rest = None if following is None else rest._replace(after=following)
+
+
+def _tag(view: str, progress: Progress, viewer: Principal) -> str:
+    return f'"{view}-{progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'

@@ -1,0 +1,68 @@
+"""Lists as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from domain.serialization import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from domain.serialization import Json
+
+FIELDS = {
+    "balances": "holder period granted$ spent$ reserved$ remaining$ opened closed",
+    "actions": (
+        "action_id position time state agent_id team_id customer_id interaction_id kind basis reason holder period "
+        "escalation_id decided_by amount$ reversed$ settled$"
+    ),
+    "escalations": (
+        "escalation_id position requested status agent_id team_id customer_id interaction_id kind reason asked_of due "
+        "decided_by waited_seconds action_id asked$ amount$"
+    ),
+    "flags": (
+        "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
+        "answered_by answer note"
+    ),
+    "trail": "position type source event_id time recorded who whom interaction_id action_id what corrected_by",
+}
+"""The fields of each list's items, for the header; those of money end in ``$``."""
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The characters that begin a formula in a spreadsheet; the last four are the full-width forms."""
+
+
+def csv_text(items: Sequence[Mapping[str, Json]], fields: str = "", *, header: bool = True) -> str:
+    """Return items as CSV; the header does not depend on their content.
+
+    ``fields`` are the names of the items' fields, those of money with ``$`` at the end. Money takes two columns,
+    ``spent`` and ``spent_currency``; other lists and objects are JSON. A text that a spreadsheet would take for a
+    formula starts with an apostrophe.
+    """
+    lines = [dict(_cells(item)) for item in items]
+    names = re.sub(r"(\w+)\$", r"\1 \1_currency", fields).split()
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys([*names, *(name for line in lines for name in line)])), lineterminator="\n"
+    )
+    if header:
+        writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _cells(item: Mapping[str, Json]) -> Iterator[tuple[str, object]]:
+    for name, value in item.items():
+        if isinstance(value, Mapping) and value.keys() == {"amount", "currency"}:
+            yield name, value["amount"]
+            yield f"{name}_currency", value["currency"]
+        elif value is None or isinstance(value, int | float):
+            yield name, str(value).lower() if isinstance(value, bool) else value
+        else:
+            text = value if isinstance(value, str) else encode(value).decode()
+            yield name, f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text

@@ -1,0 +1,148 @@
+"""Pages of lists: rows in the order of their positions, each page behind the last row of the page before.
+
+A row's position is that of the event that created it, and never changes. So a row that arrives between two pages comes
+before the first page (newest first) or behind the last one (oldest first), and no row is repeated or lost.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from domain.serialization import encode
+from projections.engine.row_cache import PreparedQuery, at_most, dict_rows
+from projections.engine.temporal_tables import as_of_by_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from projections.engine.storage import Row
+
+
+class PageRequest(NamedTuple):
+    """A page of a list.
+
+    ``after`` is the position of the last row of the page before, 0 for the first page. ``at`` is the position of a past
+    state. ``begin`` and ``end`` limit the event time, as texts: from the first on, and before the second.
+    """
+
+    limit: int | None = None
+    after: int = 0
+    newest_first: bool = False
+    at: int | None = None
+    begin: str | None = None
+    end: str | None = None
+
+    def given(self) -> dict[str, object]:
+        """Return the values that limit the rows, by name."""
+        values = {"after": self.after or None, "at": self.at, "begin": self.begin, "end": self.end}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+WHOLE = PageRequest()
+
+
+def source_of(table: sa.Table, page: PageRequest) -> sa.FromClause:
+    """Return the rows that a page is taken from: those of the present, or of a past position."""
+    return table if page.at is None else as_of_by_key(table, page.at)
+
+
+def page_rows(
+    connection: sa.Connection,
+    table: sa.Table,
+    page: PageRequest,
+    where: Sequence[sa.ColumnElement[bool]] = (),
+    equal: Mapping[str, str | None] | None = None,
+    *,
+    source: sa.FromClause | None = None,
+    time: str = "time",
+) -> list[Row]:
+    """Return the rows of a page.
+
+    ``where`` are conditions on ``source``, which is ``source_of(table, page)`` by default. A ``None`` in ``equal``
+    matches any value. ``time`` names the column of the event time.
+    """
+    values = {name: value for name, value in (equal or {}).items() if value is not None}
+    given = page.given()
+    if not where and source is None:
+        query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time)
+        return query.rows(connection, {**values, **given, "limit": at_most(page.limit)})
+    found = source_of(table, page) if source is None else source
+    conditions = [*where, *(found.c[name] == value for name, value in values.items())]
+    query_ = paged(sa.select(found).where(*conditions), found, given, newest_first=page.newest_first, time=time)
+    return dict_rows(connection, query_.limit(page.limit))
+
+
+@cache
+def _prepared(
+    table: sa.Table, names: frozenset[str], given: frozenset[str], newest_first: bool, time: str
+) -> PreparedQuery:
+    found = as_of_by_key(table, sa.bindparam("at")) if "at" in given else table
+    query = sa.select(found).where(*(found.c[name] == sa.bindparam(name) for name in sorted(names)))
+    bounds: dict[str, object] = {name: sa.bindparam(name) for name in given}
+    return PreparedQuery.of(
+        paged(query, found, bounds, newest_first=newest_first, time=time).limit(sa.bindparam("limit"))
+    )
+
+
+def paged[*Values](
+    query: sa.Select[*Values],
+    found: sa.FromClause,
+    given: Mapping[str, object],
+    *,
+    newest_first: bool,
+    time: str = "time",
+) -> sa.Select[*Values]:
+    """Return a query of the rows behind the page before, within the times, in their order.
+
+    ``given`` has the values of ``PageRequest.given``, or parameters for them.
+    """
+    position, happened = found.c.position, found.c[time]
+    if "after" in given:
+        query = query.where(position < given["after"] if newest_first else position > given["after"])
+    else:
+        query = query.where(position > 0)
+    if "begin" in given:
+        query = query.where(happened >= given["begin"])
+    if "end" in given:
+        query = query.where(happened < given["end"])
+    return query.order_by(position.desc() if newest_first else position)
+
+
+def by_key[*Values](
+    query: sa.Select[*Values],
+    columns: Iterable[sa.ColumnElement[object]],
+    after: Sequence[object] | None,
+    *,
+    descending: bool,
+) -> sa.Select[*Values]:
+    """Return a query of the rows behind a key, in the order of these columns."""
+    key = list(columns)
+    if after is not None:
+        row, last = sa.tuple_(*key), sa.tuple_(*after)
+        query = query.where(row < last if descending else row > last)
+    return query.order_by(*(column.desc() if descending else column for column in key))
+
+
+def cursor_of(key: Sequence[object]) -> str:
+    """Return a row's key as a text for the next page."""
+    return urlsafe_b64encode(encode(key)).decode().rstrip("=")
+
+
+def key_of(table: sa.Table, cursor: str) -> list[object]:
+    """Return the key that ``cursor_of`` made a text of.
+
+    Raises:
+        ValueError: the text is not a cursor of this table.
+
+    """
+    columns = list(table.primary_key)
+    try:
+        values = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=list[object])
+        return [msgspec.convert(value, column.type.python_type) for column, value in zip(columns, values, strict=True)]
+    except (msgspec.MsgspecError, ValueError):
+        raise ValueError("not the `next` of a page of this list") from None

@@ -1,0 +1,168 @@
+"""The lists of the HTTP API: pages to the end, order, ranges of days, CSV, and refused parameters."""
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest_asyncio
+
+from app.runtime.session import Session
+from ledger.store.cloudevents import encode_event
+from ledger.store.log import Draft
+from tests.support.builders import event
+from tests.support.documents import Document
+from tests.support.http_api import read_current, served
+from tests.support.upstreams import Upstream
+
+LISTS = ("balances", "actions", "escalations", "flags", "trail")
+SHIFT = "resolution.shift.started.v1"
+FORMULA = '=HYPERLINK("http://x")'
+
+
+@pytest_asyncio.fixture
+async def api(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncClient]]:
+    """An API over four agents' actions, and events with event times on both sides of a midnight in London."""
+    async with served(session) as (upstream, client):
+        for agent in ("B-1", "C-1", "D-1"):
+            assert (await upstream.action(f"r-{agent}", agent_id=agent, reason=FORMULA))["outcome"] == "taken"
+        for name, when in (("before", "2026-06-01T22:59:59Z"), ("after", "2026-06-01T23:00:00Z")):
+            await upstream.record(event(name, "interaction.opened", time=when, interaction_id=f"I-{name}"))
+        await read_current(client, "trail")
+        yield upstream, client
+
+
+async def _pages(client: httpx.AsyncClient, path: str, **query: Any) -> list[Document]:
+    """Return the items of all pages, following `next`."""
+    found: list[Document] = []
+    while True:
+        page = await read_current(client, path, **query)
+        found += page["items"]
+        if page["next"] is None:
+            return found
+        query["after"] = page["next"]
+
+
+async def test_every_list_has_a_next_until_its_end(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    """No page is empty, and balances are no exception."""
+    _, client = api
+    for path in LISTS:
+        for order in ("asc", "desc"):
+            whole = (await read_current(client, path, limit=1000, order=order))["items"]
+            assert await _pages(client, path, limit=1, order=order) == whole
+            backwards = await read_current(client, path, limit=1000, order={"asc": "desc", "desc": "asc"}[order])
+            assert backwards["items"] == whole[::-1]
+    assert len(await _pages(client, "balances", limit=1)) == 4
+
+
+async def test_the_newest_comes_first(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    upstream, client = api
+    first = await read_current(client, "actions", limit=2)
+    assert [one["agent_id"] for one in first["items"]] == ["D-1", "C-1"]
+    await upstream.action("r-new", agent_id="E-1")
+    second = await read_current(client, "actions", limit=2, after=first["next"])
+    assert [one["agent_id"] for one in second["items"]] == ["B-1", "A-1"]
+
+
+async def test_the_next_page_is_also_a_link(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    _, client = api
+    first = await client.get("/api/v1/actions", params={"limit": 2, "kind": "refund", "from": "2020-01-01"})
+    second = await client.get(first.links["next"]["url"])
+    assert second.json()["items"][0]["position"] < first.json()["items"][-1]["position"]
+    last = await client.get("/api/v1/actions", params={"limit": 6})
+    assert (len(last.json()["items"]), "next" in last.links) == (6, False)
+
+
+async def test_days_are_those_of_the_policys_zone_or_of_another(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    _, client = api
+
+    async def opened(**query: Any) -> list[str]:
+        found = await read_current(client, "trail", **query)
+        return [one["interaction_id"] for one in found["items"] if one["interaction_id"]]
+
+    policy_zone = (await read_current(client, "trail", **{"from": "2026-06-01"}))["time_zone"]
+    london = {"tz": "Europe/London"}
+    assert await opened(**london, **{"from": "2026-06-01", "to": "2026-06-01"}) == ["I-before"]
+    assert await opened(**london, **{"from": "2026-06-02", "to": "2026-06"}) == ["I-after"]
+    assert await opened(tz="UTC", **{"from": "2026-06-01", "to": "2026-06-01"}) == ["I-after", "I-before"]
+    assert await opened(**{"from": "2026-06-01T22:59:59Z", "to": "2026-06-01T23:00:00Z"}) == ["I-before"]
+    told = await read_current(client, "trail", **london, **{"from": "2026-06-02", "to": "2026-06-03"})
+    assert [told[name] for name in ("from", "to", "time_zone", "by_time")] == [
+        "2026-06-01T23:00:00.000000Z",
+        "2026-06-03T23:00:00.000000Z",
+        "Europe/London",
+        "happened",
+    ]
+    assert policy_zone in {"UTC", "Europe/London"}
+
+
+async def test_balances_of_a_range_are_those_of_periods_with_a_day_in_it(
+    api: tuple[Upstream, httpx.AsyncClient],
+) -> None:
+    _, client = api
+    (period,) = {one["period"] for one in (await read_current(client, "balances"))["items"]}
+    assert len((await read_current(client, "balances", **{"from": period, "to": period}))["items"]) == 4
+    assert (await read_current(client, "balances", to="2020-01-31"))["items"] == []
+
+
+async def test_csv_has_all_rows_and_no_formula(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    _, client = api
+    for path in LISTS:
+        answer = await client.get(f"/api/v1/{path}", params={"format": "csv"})
+        assert answer.headers["Content-Type"].startswith("text/csv")
+        rows = list(csv.DictReader(io.StringIO(answer.text)))
+        whole = await read_current(client, path, limit=1000)
+        assert len(rows) == len(whole["items"])
+        assert answer.headers["Ledger-Position"] == str(whole["position"])
+        for row, item in zip(rows, whole["items"], strict=True):
+            assert item.keys() <= row.keys()
+    answer = await client.get("/api/v1/actions", params={"format": "csv", "limit": 1})
+    (row,) = csv.DictReader(io.StringIO(answer.text))
+    assert (row["reason"], row["amount"], row["amount_currency"]) == (f"'{FORMULA}", "5.00", "GBP")
+    assert "next" in answer.links
+
+
+async def test_csv_of_more_than_a_page_is_of_one_position(session: Session) -> None:
+    async with served(session) as (upstream, client):
+        made = [
+            encode_event("crm", f"f-{number}", SHIFT, datetime.now(UTC), b'{"employee_id": "E"}')
+            for number in range(1200)
+        ]
+        for begin in range(0, 1200, 400):
+            await upstream.session.log.append([Draft("ledger.fact.crm", one) for one in made[begin : begin + 400]])
+        end = (await read_current(client, "trail", limit=1))["position"]
+        answer = await client.get("/api/v1/trail", params={"format": "csv", "order": "asc"})
+        rows = list(csv.DictReader(io.StringIO(answer.text)))
+        assert [int(row["position"]) for row in rows] == list(range(1, end + 1))
+
+
+_WRONG = [
+    ({"form": "csv"}, "form"),
+    ({"format": "xml"}, "format"),
+    ({"order": "up"}, "order"),
+    ({"limit": "0"}, "limit"),
+    ({"limit": "1001"}, "limit"),
+    ({"limit": ""}, "limit"),
+    ({"after": "!"}, "after"),
+    ({"from": "yesterday"}, "from"),
+    ({"from": ""}, "from"),
+    ({"to": "2026-13-01"}, "to"),
+    ({"to": "2026-11-21T10:00:00"}, "to"),
+    ({"from": "2026-11-22", "to": "2026-11-21"}, "to"),
+    ({"tz": "Mars/Olympus"}, "tz"),
+    ({"tz": "../../etc/passwd"}, "tz"),
+    ({"as_of": "then"}, "as_of"),
+    ({"until": "2026-11-21"}, "until"),
+]
+
+
+async def test_a_wrong_parameter_is_refused_by_name(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    _, client = api
+    for query, field in _WRONG:
+        for path in LISTS:
+            answer = await client.get(f"/api/v1/{path}", params=query)
+            problem = answer.json()
+            assert (answer.status_code, problem["field"]) == (422, field), (path, query)
+            assert problem["detail"].startswith(f"{field}: "), (path, query)
