@@ -36,10 +36,21 @@ ByKey = Annotated[Order, Query(alias="order", description="The order of the key:
 Format = Annotated[
     Literal["json", "csv"], Query(alias="format", description="`csv`: with a header, for a spreadsheet.")
 ]
+_DATE_SCHEMA = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "string", "format": "date"},
+            {"type": "string", "format": "date-time"},
+            {"type": "string", "pattern": "^[0-9]{4}-(W[0-9]{2}|Q[1-4]|[0-9]{2})$"},
+        ]
+    }
+)
 _WHEN = "A day (2026-11-21), a period (2026-11, 2026-W47, 2026-Q4) or a time (RFC 3339)"
-From = Annotated[str | None, Query(alias="from", description=f"{_WHEN}: event times from its begin on.")]
+From = Annotated[str | None, Query(alias="from", description=f"{_WHEN}: event times from its begin on."), _DATE_SCHEMA]
 To = Annotated[
-    str | None, Query(alias="to", description=f"{_WHEN}: event times up to its end, or before the time itself.")
+    str | None,
+    Query(alias="to", description=f"{_WHEN}: event times up to its end, or before the time itself."),
+    _DATE_SCHEMA,
 ]
 TimeZone = Annotated[
     str | None, Query(alias="tz", description="Time zone of days, e.g. Europe/London; by default the policy's.")

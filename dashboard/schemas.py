@@ -110,3 +110,5 @@ PROBLEMS: dict[int | str, JsonObject] = {
     for status, title in TITLES.items()
 }
 """The errors that any request may get, for the OpenAPI document."""
+LIST_ANSWERS: dict[int | str, JsonObject] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+"""The other form of a list, for the OpenAPI document."""

@@ -12,7 +12,7 @@ from dashboard.auth.authorization import note_reading
 from dashboard.list_query import AfterKey, ByKey, FeedQuery, PageQuery, PastQuery, RangeQuery, told
 from dashboard.list_reader import Listing, ListReader
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import Page
+from dashboard.schemas import LIST_ANSWERS, Page
 from projections.access import without_names
 from projections.engine.pages import cursor_of, key_of, source_of
 from projections.plugin_views import plugin_table
@@ -49,7 +49,12 @@ def add_list_routes(api: FastAPI, context: ApiContext) -> None:
 def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
-    @api.get("/api/v1/balances", response_model=Page, summary="Budgets: granted, spent, reserved, remaining")
+    @api.get(
+        "/api/v1/balances",
+        response_model=Page,
+        responses=LIST_ANSWERS,
+        summary="Budgets: granted, spent, reserved, remaining",
+    )
     async def balances(
         page: Annotated[PageQuery, Depends()],
         past: Annotated[PastQuery, Depends()],
@@ -92,7 +97,7 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
 def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
-    @api.get("/api/v1/actions", response_model=Page, summary="Actions with their present state")
+    @api.get("/api/v1/actions", response_model=Page, responses=LIST_ANSWERS, summary="Actions with their present state")
     async def actions(
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
@@ -115,7 +120,9 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
             Listing("actions", "casework", read, _position, feed.after, at, more=told(times)), page, viewer
         )
 
-    @api.get("/api/v1/escalations", response_model=Page, summary="Escalations with their outcome")
+    @api.get(
+        "/api/v1/escalations", response_model=Page, responses=LIST_ANSWERS, summary="Escalations with their outcome"
+    )
     async def escalations(
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
@@ -143,7 +150,12 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
 def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
-    @api.get("/api/v1/flags", response_model=Page, summary="Flags of possible misuse for human review")
+    @api.get(
+        "/api/v1/flags",
+        response_model=Page,
+        responses=LIST_ANSWERS,
+        summary="Flags of possible misuse for human review",
+    )
     async def flags(
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
@@ -173,7 +185,9 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
-    @api.get("/api/v1/trail", response_model=Page, summary="The audit trail: events with positions")
+    @api.get(
+        "/api/v1/trail", response_model=Page, responses=LIST_ANSWERS, summary="The audit trail: events with positions"
+    )
     async def trail(
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
@@ -208,6 +222,7 @@ def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -
     @api.get(
         "/api/v1/views/{view}/{table}",
         response_model=Page,
+        responses=LIST_ANSWERS,
         dependencies=[auditors],
         summary="Rows of a view that another package adds",
     )
