@@ -73,7 +73,7 @@ async def reports(context: BenchmarkContext) -> list[Contest]:
         published = await published_policies(session.log)
         made: dict[str, Callable[[], Awaitable[Any]]] = {
             "loyalty": lambda: loyalty_report(read, published),
-            "gap": lambda: gap_report(read, policy),
+            "gap": lambda: gap_report(read, published),
             "quality": lambda: quality_report(read),
             "recognition": lambda: recognition_report(read, policy),
         }

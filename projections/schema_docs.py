@@ -36,6 +36,7 @@ _EVERYWHERE = {
     "time": "event time",
     "at": "event time",
     "line": "support line; 1 is the first",
+    "matter": "agent, kind, and the interaction, else the order, else the customer, as a JSON list",
     "channel": "e.g. phone, chat",
     "holder": "`agent:<id>` or `team:<id>`",
     "period": "2026-11-21, 2026-W47, 2026-11 or 2026-Q4",
@@ -61,6 +62,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "outcome": "approved, denied, withdrawn, expired; null while it is open",
             "approved_minor": "amount approved, at most the amount requested",
             "rejections": "number of earlier rejections",
+            "rules": "the limits that it met, as a JSON list",
         },
     ),
     "authority.shortfalls": (
@@ -68,14 +70,6 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
         {
             "shortfall": "its position, as text",
             "outcome": "escalate or refused",
-            "followed": "an escalation followed; otherwise it counts as blocked, not escalated",
-        },
-    ),
-    "authority.latest": (
-        "The last shortfall of each matter; internal to the projection.",
-        {
-            "matter": "agent, kind and subject",
-            "shortfall": "as in `shortfalls`",
         },
     ),
     "budget_balances.balances": (
@@ -84,6 +78,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "granted_minor": "granted, carried over, drawn and transferred in, less the amounts transferred out",
             "spent_minor": "spent",
             "reserved_minor": "reserved: held, or for an open escalation",
+            "lapsed_minor": "unused when the period was closed: lapsed or carried over",
             "opened": "time of the period's opening",
             "closed": "the period is closed",
         },
@@ -174,7 +169,8 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "came_back": "it returned to an earlier team",
             "repeated_stories": "times that the customer repeated the story; null if not reported",
             "waited_seconds": "seconds waited between teams",
-            "resolved": "time of the resolution",
+            "resolved": "time of the last resolution; null while it is open",
+            "first_resolved": "time of the first resolution",
             "reopened": "number of reopenings",
         },
     ),

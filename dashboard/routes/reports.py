@@ -68,7 +68,7 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
     @api.get("/api/v1/gap", response_model=Report, dependencies=not_agents, summary="The authority gap")
     async def gap(as_of: AsOf = None, viewer: Principal = caller) -> Response:
         async def compute() -> Mapping[str, Json]:
-            return await gap_report(views.read, await policy_in_force(log, at), at=at, scope=scope)
+            return await gap_report(views.read, await published_policies(log, at), at=at, scope=scope)
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         return JsonResponse(await cached("gap", "authority", at, scope, compute))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
+from domain.matters import SECONDS
 from domain.statistics import never_rising, wilson_interval
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ BANDS = (0, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 A_BAND = 30
 """The fewest decided requests for which a probability of approval is estimated."""
 STAMP_SECONDS, STAMP_TIMES = 30.0, 20
-MINUTES_AT_MOST = 60.0
-"""The most waiting minutes that count as work, for agent and approver each, because both do other work meanwhile."""
+THIS_LIMIT = ("per_action",)
+"""The limits that a request met which a higher limit of one action would have spared."""
+CASES = ((0.5, 0.0), (2.0, 0.0), (1.0, 0.1), (1.0, 0.25))
+"""Other assumptions of a recommended limit: the factor of the cost of asking, and the share by which asks drift up."""
 
 
 class AuthorityRequest(NamedTuple):
@@ -42,7 +45,11 @@ class AuthorityRequest(NamedTuple):
     approved: int
     waited: float | None
     decided_by: str | None
-    month: str
+    rules: tuple[str, ...] | None
+    """The limits that it met; ``None`` where another system does not tell."""
+    matter: str | None = None
+    seconds: float = 0.0
+    """When it was requested, in seconds since 1970."""
 
     @property
     def anyway(self) -> bool:
@@ -65,14 +72,6 @@ def band_of(minor: int, digits: int) -> str:
     units = minor / 10**digits
     place = max(at for at, edge in enumerate(BANDS) if units >= edge)
     return f"{BANDS[place]}-{BANDS[place + 1]}" if place + 1 < len(BANDS) else f"{BANDS[-1]}+"
-
-
-class Costs(NamedTuple):
-    """The cost of an hour in minor units of one currency; ``None`` where the policy names none."""
-
-    agent_hour: int | None = None
-    manager_hour: int | None = None
-    customer_hour: int | None = None
 
 
 class Share(TypedDict):
@@ -123,14 +122,12 @@ class Point[Amount](TypedDict):
     asking_costs_more: NotRequired[bool]
 
 
-class LastPeriod[Amount](TypedDict):
-    """The effect that the recommended limit would have had in the last month."""
+class Case[Amount](TypedDict):
+    """The limit that would be recommended under another assumption."""
 
-    period: str
-    requests: int
-    saved: Amount
-    hours_not_waited: float
-    risked: Amount
+    cost_factor: float
+    drift: float
+    limit: Amount | None
 
 
 class Advice(TypedDict):
@@ -140,8 +137,27 @@ class Advice(TypedDict):
     without_step: float | None
     cost_of_asking: float | None
     curve: list[Point[float]]
-    last_period: LastPeriod[float] | None
+    approved: Share
+    """The share of the requests within the limit that were approved anyway."""
+    cases: list[Case[float]]
     why: str
+
+
+class Shortfall(NamedTuple):
+    """A request that the ledger told to escalate: its matter, kind and reason, and when, in seconds since 1970."""
+
+    matter: str
+    kind: str
+    reason: str
+    seconds: float
+
+
+class Matter(NamedTuple):
+    """A matter that was told to escalate; ``followed`` is ``None`` while an escalation may still follow."""
+
+    kind: str
+    reason: str
+    followed: bool | None
 
 
 class RubberStamp(TypedDict):
@@ -214,12 +230,26 @@ def by_band(asked: Sequence[AuthorityRequest]) -> list[tuple[str, Figures]]:
     return sorted(found, key=lambda item: (item[0].split()[1], int(re.split("[-+]", item[0])[0])))
 
 
-def cost_of_asking(waited: float, costs: Costs) -> float | None:
-    """Return the cost of a request in minor units: the waiting time of agent and approver, at most an hour each."""
-    if costs.agent_hour is None or costs.manager_hour is None:
-        return None
-    minutes = min(waited / 60, MINUTES_AT_MOST)
-    return minutes / 60 * (costs.agent_hour + costs.manager_hour)
+def matters(told: Sequence[Shortfall], asked: Sequence[AuthorityRequest], now: float) -> list[Matter]:
+    """Return each matter that was told to escalate, and whether an escalation of it was filed within seven days.
+
+    The seven days begin with each time that the matter was told. While they are not over at ``now``, it is not known.
+    """
+    filed = defaultdict[str, list[float]](list)
+    for one in asked:
+        if one.matter is not None:
+            filed[one.matter].append(one.seconds)
+    some = defaultdict[str, list[Shortfall]](list)
+    for short in told:
+        some[short.matter].append(short)
+    found: list[Matter] = []
+    for matter, times in some.items():
+        followed = any(
+            short.seconds <= at <= short.seconds + SECONDS for short in times for at in filed.get(matter, ())
+        )
+        over = max(short.seconds for short in times) + SECONDS <= now
+        found.append(Matter(times[0].kind, times[0].reason, followed if over else None))
+    return found
 
 
 def curve(asked: Iterable[AuthorityRequest]) -> list[Point[float]]:
@@ -259,48 +289,64 @@ def curve(asked: Iterable[AuthorityRequest]) -> list[Point[float]]:
     return found
 
 
-def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | None) -> Advice:
+def recommended(asked: Sequence[AuthorityRequest], cost: float | None, today: int | None) -> Advice:
     """Return the recommended limit: the largest observed amount x at which asking costs more than (1 - a(x)) x.
 
     a(x) is the lower bound of the probability of approval (see `curve`). A step is at most twice today's limit.
-    ``asked`` are requests of one kind and currency.
+    ``asked`` are requests of one kind and currency that met this limit alone; ``cost`` is that of a request in minor
+    units.
     """
-    points, waits = curve(asked), [one.waited for one in asked if one.waited is not None and one.decided]
-    cost = cost_of_asking(median(waits), costs) if waits else None
+    points = curve(asked)
     if not points or cost is None:
         why = "the policy in force names no agent_hour and manager_hour in this currency (`costs`)"
         if not points:
-            why = f"fewer than {A_BAND} requests were decided"
-        return Advice(limit=None, without_step=None, cost_of_asking=cost, curve=points, last_period=None, why=why)
+            why = f"fewer than {A_BAND} requests that met this limit alone were decided"
+        return Advice(
+            limit=None, without_step=None, cost_of_asking=cost, curve=points, approved=share(0, 0), cases=[], why=why
+        )
     worth: list[Point[float]] = [
-        {
-            **point,
-            "risk": (1 - point["lower"]) * point["up_to"],
-            "asking_costs_more": cost > (1 - point["lower"]) * point["up_to"],
-        }
-        for point in points
+        {**point, "risk": _risk(point), "asking_costs_more": cost > _risk(point)} for point in points
     ]
-    reached = [point["up_to"] for point in worth if point["asking_costs_more"]]
-    limit = max(reached, default=None)
-    step = limit if limit is None or today is None else min(limit, 2 * today)
-    month = max((one.month for one in asked if one.decided), default="")
-    within = [one for one in asked if step is not None and one.minor <= step and one.month == month and one.decided]
+    limit = _highest(points, cost)
+    step = _step(limit, today)
+    within = [one for one in asked if step is not None and one.minor <= step and one.decided]
     return {
         "limit": step,
         "without_step": limit,
         "cost_of_asking": cost,
         "curve": worth,
-        "last_period": {
-            "period": month,
-            "requests": len(within),
-            "saved": cost * len(within),
-            "hours_not_waited": sum((one.waited or 0.0) for one in within) / 3600,
-            "risked": sum(one.minor for one in within if not one.anyway),
-        },
+        "approved": share(sum(one.anyway for one in within), len(within)),
+        "cases": [
+            {
+                "cost_factor": factor,
+                "drift": drift,
+                "limit": _step(_highest(points, cost * factor, drift), today),
+            }
+            for factor, drift in CASES
+        ],
         "why": "the largest amount observed at which asking costs more than the loss it may prevent"
-        if reached
+        if limit is not None
         else "at no amount observed does asking cost more than the loss it may prevent",
     }
+
+
+def _risk(point: Point[float], drift: float = 0.0) -> float:
+    """Return the loss that asking prevents at an amount.
+
+    It is the amount of the requests that are not approved, and the part by which the amount of the others drifted up.
+    """
+    amount = point["up_to"] * (1 + drift)
+    return (1 - point["lower"]) * amount + point["lower"] * (amount - point["up_to"])
+
+
+def _highest(points: Sequence[Point[float]], cost: float, drift: float = 0.0) -> float | None:
+    """Return the highest amount at which asking costs more than the loss that it prevents."""
+    return max((point["up_to"] * (1 + drift) for point in points if cost > _risk(point, drift)), default=None)
+
+
+def _step(limit: float | None, today: int | None) -> float | None:
+    """Return the limit, at most twice today's."""
+    return limit if limit is None or today is None else min(limit, 2 * today)
 
 
 def rubber_stamps(asked: Sequence[AuthorityRequest]) -> list[RubberStamp]:

@@ -7,7 +7,7 @@ warnings do not change.
 from __future__ import annotations
 
 from collections import defaultdict
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from domain.money import Money
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from domain.policy.parsing import Path
     from domain.serialization import JsonObject
 
-ASKING_AGENT_MINUTES = 14
-ASKING_APPROVER_MINUTES = 8
-"""Minutes that a request takes where no history tells: the agent explains and waits, the approver reads and decides."""
+
+class AskingMinutes(NamedTuple):
+    """The working minutes of a request: the agent explains, the approver reads and decides."""
+
+    agent: float = 14
+    approver: float = 8
+
+
+ASKING = AskingMinutes()
 
 
 def contradictions(policy: Policy) -> list[PolicyProblem]:
@@ -129,13 +135,17 @@ def _cost_of_asking(policy: Policy, limits: Limits, path: Path) -> Iterator[Poli
             )
 
 
-def cost_of_asking(policy: Policy) -> Money | None:
+def cost_of_asking(policy: Policy, minutes: AskingMinutes = ASKING) -> Money | None:
     """Return the cost of one request by the policy's hourly rates, or ``None`` where it names none."""
     agent, manager = policy.costs.get("agent_hour"), policy.costs.get("manager_hour")
     if agent is None or manager is None:
         return None
-    minutes_minor = agent.minor * ASKING_AGENT_MINUTES + manager.minor * ASKING_APPROVER_MINUTES
-    return Money(-(-minutes_minor // 60), policy.currency)
+    return Money(asking_minor(agent.minor, manager.minor, minutes), policy.currency)
+
+
+def asking_minor(agent_hour: int, manager_hour: int, minutes: AskingMinutes = ASKING) -> int:
+    """Return the cost of a request in minor units, rounded up, from the costs of an hour."""
+    return ceil((agent_hour * minutes.agent + manager_hour * minutes.approver) / 60)
 
 
 def difference(before: JsonObject, after: JsonObject) -> list[tuple[str, object, object]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from domain.events import decisions
+from domain.matters import SECONDS, matter_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ class DecisionSummary(msgspec.Struct, array_like=True, gc=False):
     approved: bool
     """True if another person approved the action."""
     preview: bool
+    order_id: str | None = None
 
     @property
     def done(self) -> bool:
@@ -91,6 +93,7 @@ def decided(record: Decision) -> DecisionSummary:
         record.holder or "",
         approved,
         preview,
+        record.order_id,
     )
 
 
@@ -114,6 +117,17 @@ class Difference(NamedTuple):
     escalation_id: str | None
 
 
+class SparedRequest(msgspec.Struct, gc=False):
+    """An action that would have been taken at once, and the escalation that history needed for it, if one was filed."""
+
+    escalation_id: str | None
+    minor: int
+    currency: str
+    kind: str
+    role: str | None
+    seconds: float
+
+
 class OutcomeComparison:
     """A comparison of decisions as they were made and as another policy would make them."""
 
@@ -126,12 +140,20 @@ class OutcomeComparison:
         self.differences = 0
         self.shown: list[Difference] = []
         """The first `SHOWN` differences."""
-        self.spared: list[tuple[str | None, int, str]] = []
-        """Actions that would have been taken at once: escalation id (if one was requested), minor units, currency."""
+        self.spared: list[SparedRequest] = []
+        """Actions that would have been taken at once."""
+        self._open: dict[tuple[str, ...], SparedRequest] = {}
+        """Those without an escalation yet, by matter."""
+        self._first = self._last = 0.0
         self.saved: set[str] = set()
         """Ids of escalations that would not have been needed."""
         self.waited: dict[str, tuple[str, float]] = {}
         """Outcome in history and seconds waited, of escalations that would not have been needed."""
+
+    @property
+    def seconds(self) -> float:
+        """The time between the first and the last decision that were compared."""
+        return self._last - self._first
 
     def tell(
         self, position: int, at: datetime, one: DecisionSummary, now: str, reasons: Sequence[decisions.Reason]
@@ -140,6 +162,9 @@ class OutcomeComparison:
         then = "taken" if one.done else one.outcome
         before = one.rules
         why = tuple([reason.rule for reason in reasons])
+        self._last = at.timestamp()
+        if self.decisions == 0:
+            self._first = self._last
         self.decisions += 1
         for name in before:
             self.hit[0][name] += 1
@@ -157,7 +182,10 @@ class OutcomeComparison:
             return
         self.differences += 1
         if now == "taken":
-            self.spared.append((one.escalation_id, one.minor, one.currency))
+            spared = SparedRequest(one.escalation_id, one.minor, one.currency, one.kind, one.role, at.timestamp())
+            self.spared.append(spared)
+            if one.escalation_id is None:
+                self._open[matter_of(one, one.minor, one.currency)] = spared
         if self.differences <= SHOWN:
             self.shown.append(
                 Difference(
@@ -174,6 +202,17 @@ class OutcomeComparison:
                     one.escalation_id,
                 )
             )
+
+    def asked(self, record: decisions.EscalationRequested, at: datetime) -> bool:
+        """Note an escalation that was filed by a separate request; return whether it would not have been needed."""
+        matter = matter_of(record, record.amount.minor, record.amount.currency)
+        spared = self._open.get(matter)
+        if spared is None or at.timestamp() > spared.seconds + SECONDS:
+            return record.escalation_id in self.saved
+        del self._open[matter]
+        spared.escalation_id = record.escalation_id
+        self.saved.add(record.escalation_id)
+        return True
 
     def ended(self, record: decisions.EscalationStep) -> bool:
         """Note the end of an escalation in history; return whether it would not have been needed."""

@@ -126,7 +126,8 @@ class PolicyReplay:
     def _approved(self, at: datetime, one: DecisionSummary) -> DecisionSummary | None:
         """Apply an action that an approver allowed."""
         known = self.state.acts.get(one.action_id)
-        instead = known is not None and known.would  # the agent has already taken it on their own authority
+        # The agent has already taken it on their own authority: this action, or another for the same matter.
+        instead = (known is not None and known.would) or one.escalation_id in self.comparison.saved
         self.state.count(one.currency, one.basis, one.minor, did=True, would=not instead)
         key = (one.holder, one.currency)
         self.state.act(
@@ -321,9 +322,9 @@ class PolicyReplay:
             state.spend(budget, record, -minor)
         return record
 
-    def _asked(self, _: int, __: datetime, record: decisions.EscalationRequested) -> Record:
+    def _asked(self, _: int, at: datetime, record: decisions.EscalationRequested) -> Record | None:
         self._requested.add(record.escalation_id)
-        return record
+        return None if self.comparison.asked(record, at) else record
 
     def _ended(self, _: int, __: datetime, record: decisions.EscalationStep) -> Record | None:
         return None if self.comparison.ended(record) else record
@@ -357,6 +358,8 @@ class ShadowRecord:
 
     def take(self, position: int, at: datetime, body: msgspec.Struct, _action_id: str = "") -> msgspec.Struct:
         """Count a decision that carries a shadow verdict."""
+        if isinstance(body, decisions.EscalationRequested):
+            self.comparison.asked(body, at)
         if isinstance(body, decisions.EscalationStep) and not isinstance(body, decisions.EscalationForwarded):
             self.comparison.ended(body)
         if not isinstance(body, DECISIONS) or body.shadow is None:

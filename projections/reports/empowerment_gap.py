@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
+from copy import deepcopy
+from datetime import UTC, datetime
+from math import fsum
 from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
@@ -11,20 +15,28 @@ from domain.analytics import empowerment_gap
 from domain.analytics.empowerment_gap import (
     AuthorityRequest,
     BlockedRemedy,
-    Costs,
+    Case,
     Figures,
-    LastPeriod,
+    Matter,
     Point,
     RubberStamp,
     Share,
+    Shortfall,
     grouped,
 )
 from domain.analytics.procedure_cost import ProcedureCost, procedure
+from domain.analytics.unused_authority import CONTACTS, BudgetUse, UnusedAuthority, unused
 from domain.currencies import digits_of
-from domain.money import Money, MoneyError
+from domain.money import Money, MoneyError, money_from_wire
+from domain.policy.history import PolicyHistory
+from domain.policy.linting import ASKING, asking_minor
+from domain.policy.parsing import read_policy
+from ledger.store.cloudevents import parse_time
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
+from projections.reports.policy_simulation import PolicySimulation, try_quickly
+from projections.views.audit_trail import read_contacts, recorded_until
 from projections.views.authority import read_asked, read_shortfalls
 from projections.views.balances import read_balances
 from projections.views.casework import actions
@@ -33,19 +45,38 @@ from projections.views.people import read_voices
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from domain.events.decisions import PolicyPublished
     from domain.policy.model import Policy
+    from domain.simulation.comparison import OutcomeComparison, SparedRequest
     from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
 
 NOT_SAID = "not said"
+DAY_SECONDS, MONTH_DAYS, EXTRAPOLATED_DAYS = 86_400, 365.25 / 12, 28
 CAVEATS = (
     "approval does not prove that a request was right",
     (
-        f"at most {empowerment_gap.MINUTES_AT_MOST:.0f} waiting minutes of a request count as work, "
-        "for agent and approver each"
+        f"asking costs {ASKING.agent:g} minutes of the agent and {ASKING.approver:g} of the approver; waiting is the "
+        "customer's, and not part of it"
     ),
-    "the probability of approval comes from past requests: with another limit, people may ask for other amounts",
+    "a recommended limit is a hypothesis: it holds if people ask the same as before",
+    (
+        "a matter counts as blocked and not escalated if no escalation of it was filed within seven days; matters "
+        "whose seven days are not over are not counted"
+    ),
 )
+
+
+class SimulatedLimit(TypedDict):
+    """The effect of the recommended limits in a replay of history; ``monthly`` is ``None`` for less than 28 days."""
+
+    days: float
+    given_at_once: int
+    escalations_spared: int
+    would_have_saved: dict[str, str] | None
+    hours_not_waited: float
+    not_approved: dict[str, str]
+    monthly: float | None
 
 
 class RecommendedLimit(TypedDict):
@@ -61,7 +92,10 @@ class RecommendedLimit(TypedDict):
     today: dict[str, str] | None
     cost_of_asking: dict[str, str] | None
     curve: list[Point[dict[str, str]]]
-    last_period: LastPeriod[dict[str, str]] | None
+    approved: Share
+    cases: list[Case[dict[str, str]]]
+    rules_known: bool
+    simulated: SimulatedLimit | None
 
 
 class CustomersWaited(TypedDict):
@@ -72,27 +106,19 @@ class CustomersWaited(TypedDict):
 
 
 class SilentKind(TypedDict):
-    """The share of shortfalls of one kind that were never escalated."""
+    """The share of matters of one kind that were not escalated."""
 
     kind: str
     never_asked: Share
 
 
 class SilentGap(TypedDict):
-    """Shortfalls, and the share of them that was never escalated."""
+    """Matters that were told to escalate, and the share of them that was not; ``pending`` may still be escalated."""
 
     fell_short: int
+    pending: int
     never_asked: Share
     by_kind: list[SilentKind]
-
-
-class UnusedAuthority(TypedDict):
-    """Agents' budgets of closed periods, and how much of them was used."""
-
-    budgets: int
-    hardly_touched: Share
-    agents: int
-    mean_use: float | None
 
 
 class GapReport(TypedDict):
@@ -118,16 +144,17 @@ class GapReport(TypedDict):
 
 async def gap_report(
     read: Reader,
-    policy: Policy | None,
+    published: Sequence[PolicyPublished],
     hours: Mapping[str, str | None] | None = None,
     at: int | None = None,
     scope: AccessScope = EVERYBODY,
 ) -> GapReport:
     """Return the empowerment gap of goodwill; money as objects, shares with Wilson's interval.
 
-    ``policy`` is the policy in force. ``hours`` gives the cost of an hour (``agent_hour``,
-    ``manager_hour``) where the policy names none. Personal text stays encrypted. The report is as of position ``at``,
-    for the people in ``scope``.
+    ``published`` are all policies; the one in force gives limits and the costs of an hour. ``hours`` gives these costs
+    (``agent_hour``, ``manager_hour``) where the policy names none. Personal text stays encrypted. The report is as of
+    position ``at``, for the people in ``scope``. Recommended limits are simulated only for a reader who may see all
+    people, and as of now.
 
     Raises:
         ValueError: an hour's cost is not an amount.
@@ -135,16 +162,28 @@ async def gap_report(
     """
     answer = await read("authority", lambda c: (read_asked(c, at), read_shortfalls(c, at)))
     asked_rows, short_rows = answer.result
+    recorded = await recorded_until(read, answer.progress, at)
+    rules = PolicyHistory.of(published).in_force(parse_time(recorded) if at and recorded else datetime.now(UTC))
+    policy = None if rules is None else rules.policy
     voices = (await read("people", lambda c: read_voices(c, at))).result
     balances = (await read("budget_balances", lambda c: read_balances(c, position=at))).result
+    contacts = (await read("audit_trail", lambda c: read_contacts(c, at))).result
     at_once = (await read("casework", lambda c: _given_at_once(c, at, scope))).result
     asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["team_id"])]
     short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
     balances = [one for one in balances if scope.sees_holder(one["holder"])]
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
-    short = [row for row in short_rows if row["basis"] == "goodwill"]
-    silent = Counter((row["kind"], row["reason"]) for row in short if not row["followed"])
+    told = [
+        Shortfall(row["matter"], row["kind"], row["reason"], parse_time(row["time"]).timestamp())
+        for row in short_rows
+        if row["basis"] == "goodwill" and row["outcome"] == "escalate"
+    ]
+    blocked = empowerment_gap.matters(told, asked, parse_time(recorded).timestamp() if recorded else 0.0)
+    silent = Counter((one.kind, one.reason) for one in blocked if one.followed is False)
     position = answer.progress.anchor.position if at is None else at
+    limits = _limits(asked, policy, hours or {})
+    if policy is not None and at is None and scope.people is None:
+        await _simulate(read, policy, published, limits)
     return {
         "overall": empowerment_gap.line(asked),
         "by_kind": [{"kind": label, **figures} for label, figures in grouped(asked, lambda one: one.kind)],
@@ -152,11 +191,11 @@ async def gap_report(
         "by_role": [{"role": label, **figures} for label, figures in grouped(asked, lambda one: one.role)],
         "by_team": [{"team": label, **figures} for label, figures in grouped(asked, lambda one: one.team)],
         "by_reason": [{"reason": label, **figures} for label, figures in grouped(asked, lambda one: one.reason)],
-        "recommended_limits": _limits(asked, policy, hours or {}),
+        "recommended_limits": limits,
         "customers_waited": _customers(asked, policy),
-        "silent_gap": _silent(short),
+        "silent_gap": _silent(blocked),
         "rubber_stamps": empowerment_gap.rubber_stamps(asked),
-        "unused": _unused(balances),
+        "unused": _unused(balances, contacts),
         "procedure": procedure(at_once, policy),
         "obstacles": [one for one in voices if one["what"] == "obstacle" and scope.shows(one["employee_id"])],
         "cannot_do": empowerment_gap.cannot_do(asked, silent),
@@ -194,22 +233,28 @@ def _asked(row: Row) -> AuthorityRequest:
         row["approved_minor"] or 0,
         row["waited_seconds"],
         row["decided_by"],
-        row["requested"][:7],
+        None if row["rules"] is None else tuple(json.loads(row["rules"])),
+        row["matter"],
+        parse_time(row["requested"]).timestamp(),
     )
 
 
-def _costs(policy: Policy | None, currency: str, hours: Mapping[str, str | None]) -> Costs:
-    found: dict[str, int] = {}
-    for name in Costs._fields:
+def _cost_of_asking(policy: Policy | None, currency: str, hours: Mapping[str, str | None]) -> int | None:
+    """Return the cost of a request in minor units, by the policy's costs of an hour, else by ``hours``."""
+    found: list[int] = []
+    for name in ("agent_hour", "manager_hour"):
         if policy is not None and name in policy.costs and policy.costs[name].currency == currency:
-            found[name] = policy.costs[name].minor
+            found.append(policy.costs[name].minor)
         elif (given := hours.get(name)) is not None:
             try:
-                found[name] = Money.parse(given, currency).minor
+                found.append(Money.parse(given, currency).minor)
             except MoneyError as error:
                 message = f"{name}: {error}"
                 raise ValueError(message) from None
-    return Costs(**found)
+        else:
+            return None
+    agent_hour, manager_hour = found
+    return asking_minor(agent_hour, manager_hour)
 
 
 def _limits(
@@ -218,14 +263,13 @@ def _limits(
     """Return a recommendation for each role, kind and currency that was requested."""
     some = defaultdict[tuple[str, str, str], list[AuthorityRequest]](list)
     for one in asked:
-        some[one.role, one.kind, one.currency].append(one)
+        if one.rules in (None, empowerment_gap.THIS_LIMIT):
+            some[one.role, one.kind, one.currency].append(one)
     found: list[RecommendedLimit] = []
     for (role, kind, currency), mine in sorted(some.items()):
-        costs = _costs(policy, currency, hours)
         here = policy.roles[role].limits.get(kind) if policy is not None and role in policy.roles else None
         today = here.minor if here is not None and here.currency == currency else None
-        advice = empowerment_gap.recommended(mine, costs, today)
-        period = advice["last_period"]
+        advice = empowerment_gap.recommended(mine, _cost_of_asking(policy, currency, hours), today)
 
         def money(minor: float, currency: str = currency) -> dict[str, str]:
             return Money(round(minor), currency).wire()
@@ -245,11 +289,52 @@ def _limits(
                     {**point, "up_to": money(point["up_to"]), "risk": _money(point.get("risk"), currency)}
                     for point in advice["curve"]
                 ],
-                "last_period": period
-                and {**period, "saved": money(period["saved"]), "risked": money(period["risked"])},
+                "approved": advice["approved"],
+                "cases": [{**case, "limit": _money(case["limit"], currency)} for case in advice["cases"]],
+                "rules_known": all(one.rules is not None for one in mine),
+                "simulated": None,
             }
         )
     return found
+
+
+async def _simulate(
+    read: Reader, policy: Policy, published: Sequence[PolicyPublished], limits: Sequence[RecommendedLimit]
+) -> None:
+    """Replay history with all recommended limits, and note their effects; withdraw a limit that changes nothing."""
+    document = deepcopy(policy.document)
+    tried: list[RecommendedLimit] = []
+    for one in limits:
+        if one["limit"] is not None and one["today"] is not None and one["currency"] == policy.currency:
+            document["roles"][one["role"]]["limits"][one["kind"]] = one["limit"]["amount"]
+            tried.append(one)
+    if not tried:
+        return
+    simulation = PolicySimulation(read_policy(document), published, None, flags=False)
+    await try_quickly(read, simulation, lambda _: None)
+    comparison = simulation.what_if.comparison
+    for one in tried:
+        spared = [at for at in comparison.spared if (at.role, at.kind) == (one["role"], one["kind"])]
+        one["simulated"] = _effect(spared, comparison, one)
+        if not spared:
+            one["limit"], one["why"] = None, "in a replay of history with this limit, no decision changes"
+
+
+def _effect(spared: Sequence[SparedRequest], comparison: OutcomeComparison, limit: RecommendedLimit) -> SimulatedLimit:
+    ends = [comparison.waited.get(one.escalation_id or "") for one in spared]
+    filed = sum(one.escalation_id is not None for one in spared)
+    refused = sum(one.minor for one, end in zip(spared, ends, strict=True) if end is not None and end[0] != "approved")
+    days, cost = comparison.seconds / DAY_SECONDS, limit["cost_of_asking"]
+    saved = None if cost is None else filed * money_from_wire(cost).minor
+    return {
+        "days": days,
+        "given_at_once": len(spared),
+        "escalations_spared": filed,
+        "would_have_saved": _money(saved, limit["currency"]),
+        "hours_not_waited": fsum(end[1] for end in ends if end is not None) / 3600,
+        "not_approved": Money(refused, limit["currency"]).wire(),
+        "monthly": filed / days * MONTH_DAYS if days >= EXTRAPOLATED_DAYS else None,
+    }
 
 
 def _customers(asked: Sequence[AuthorityRequest], policy: Policy | None) -> CustomersWaited:
@@ -259,35 +344,35 @@ def _customers(asked: Sequence[AuthorityRequest], policy: Policy | None) -> Cust
     return {"hours": hours, "worth": _money(hours * hour.minor, hour.currency) if hour is not None else None}
 
 
-def _silent(short: Sequence[Row]) -> SilentGap:
-    kinds = defaultdict[str, Counter[str]](Counter)
-    for row in short:
-        kinds[row["kind"]]["followed" if row["followed"] else "silent"] += 1
+def _silent(blocked: Sequence[Matter]) -> SilentGap:
+    kinds = defaultdict[str, list[bool]](list)
+    for one in blocked:
+        if one.followed is not None:
+            kinds[one.kind].append(not one.followed)
+    known = [silent for some in kinds.values() for silent in some]
     return {
-        "fell_short": len(short),
-        "never_asked": empowerment_gap.share(sum(not row["followed"] for row in short), len(short)),
+        "fell_short": len(blocked),
+        "pending": len(blocked) - len(known),
+        "never_asked": empowerment_gap.share(sum(known), len(known)),
         "by_kind": [
-            {"kind": kind, "never_asked": empowerment_gap.share(counts["silent"], counts.total())}
-            for kind, counts in sorted(kinds.items())
+            {"kind": kind, "never_asked": empowerment_gap.share(sum(some), len(some))}
+            for kind, some in sorted(kinds.items())
         ],
     }
 
 
-def _unused(balances: Sequence[Row]) -> UnusedAuthority:
-    """Return how many agents' budgets of closed periods were hardly used, a sign of fear or missing training."""
-    closed = [one for one in balances if one["closed"] and one["holder"].startswith("agent:")]
-    used = [
-        (float(one["spent"]["amount"]) / granted, one["holder"])
-        for one in closed
-        if (granted := float(one["granted"]["amount"])) > 0
-    ]
-    hardly = [holder for part, holder in used if part < 0.1]  # noqa: PLR2004 - a tenth
-    return {
-        "budgets": len(used),
-        "hardly_touched": empowerment_gap.share(len(hardly), len(used)),
-        "agents": len(set(hardly)),
-        "mean_use": sum(part for part, _ in used) / len(used) if used else None,
-    }
+def _unused(balances: Sequence[Row], contacts: Mapping[str, int]) -> UnusedAuthority:
+    """Return the use of the closed budgets of agents with enough contacts."""
+    return unused(
+        [
+            BudgetUse(
+                one["holder"], money_from_wire(one["spent"]).minor, money_from_wire(one["granted_in_period"]).minor
+            )
+            for one in balances
+            if one["closed"] and one["holder"].startswith("agent:")
+            if contacts.get(one["holder"].removeprefix("agent:"), 0) >= CONTACTS
+        ]
+    )
 
 
 def _money(minor: float | None, currency: str) -> dict[str, str] | None:

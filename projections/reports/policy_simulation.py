@@ -295,14 +295,14 @@ def _saved(found: OutcomeComparison) -> EscalationsSaved:
     outcomes: Counter[str] = Counter()
     minor: Counter[tuple[str, str]] = Counter()
     waits: list[float] = []
-    for escalation_id, amount, currency in found.spared:
-        open_or_not = "undecided" if escalation_id else "not asked"
-        outcome, waited = found.waited.get(escalation_id or "", (open_or_not, None))
+    for one in found.spared:
+        open_or_not = "undecided" if one.escalation_id else "not asked"
+        outcome, waited = found.waited.get(one.escalation_id or "", (open_or_not, None))
         outcomes[outcome] += 1
-        minor[outcome, currency] += amount
+        minor[outcome, one.currency] += one.minor
         waits += [waited] if waited is not None else []
     return {
-        "n": sum(name is not None for name, _, _ in found.spared),
+        "n": sum(one.escalation_id is not None for one in found.spared),
         "given_at_once": len(found.spared),
         "hours_not_waited": math.fsum(waits) / 3600,
         "median_hours": median(waits) / 3600 if waits else None,

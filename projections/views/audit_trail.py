@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from projections.engine.events import Correction, Event
-    from projections.engine.storage import Row
+    from projections.engine.storage import Progress, Row
+    from projections.reading import Reader
 
 metadata = sa.MetaData()
 trail = sa.Table(
@@ -178,3 +179,28 @@ def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool) ->
         about = (mentions.c.kind == kind, mentions.c.id == sa.bindparam(f"name_{number}"))
         query = query.where(trail.c.position.in_(sa.select(mentions.c.position).where(*about)))
     return PreparedQuery.of(query.limit(sa.bindparam("limit")))
+
+
+def read_contacts(connection: sa.Connection, position: int | None = None) -> dict[str, int]:
+    """Return, by agent, the number of interactions that name the agent in an event of the interaction's own."""
+    query = (
+        sa.select(mentions.c.id, sa.func.count(trail.c.interaction_id.distinct()))
+        .join(trail, trail.c.position == mentions.c.position)
+        .where(mentions.c.kind == "agent", trail.c.type.like("resolution.interaction.%"))
+        .group_by(mentions.c.id)
+    )
+    query = query if position is None else query.where(mentions.c.position <= position)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def read_recorded(connection: sa.Connection, position: int) -> str | None:
+    """Return the recorded time of the last event up to a position, or ``None`` before the first one."""
+    query = sa.select(trail.c.recorded).where(trail.c.position <= position).order_by(trail.c.position.desc()).limit(1)
+    return connection.execute(query).scalar_one_or_none()
+
+
+async def recorded_until(read: Reader, progress: Progress, position: int | None) -> str | None:
+    """Return the recorded time up to which a view was read: that of its progress, or that of a ``position``."""
+    if position is None:
+        return progress.recorded or None
+    return (await read("audit_trail", lambda c: read_recorded(c, position))).result

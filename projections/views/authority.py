@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from domain.events import decisions, facts
+from domain.matters import matter_of
+from domain.serialization import encode
 from ledger.store.cloudevents import parse_time
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
@@ -27,6 +29,7 @@ asked = sa.Table(
     sa.Column("position", sa.BigInteger, index=True),
     sa.Column("reported", sa.Boolean),
     *texts("requested", "agent_id", "role", "team_id", "kind", "basis", "reason", "currency"),
+    *texts("matter", "rules"),  # rules: the limits that it met, as JSON
     sa.Column("asked_minor", sa.BigInteger),
     sa.Column("outcome", sa.Text),  # approved, denied, withdrawn, expired; null while it is open
     sa.Column("approved_minor", sa.BigInteger),
@@ -41,28 +44,19 @@ shortfalls = sa.Table(
     metadata,
     sa.Column("shortfall", sa.Text, primary_key=True),
     sa.Column("position", sa.BigInteger),
-    *texts("time", "agent_id", "role", "kind", "basis", "reason", "currency"),
+    *texts("time", "agent_id", "role", "kind", "basis", "reason", "currency", "matter"),
     sa.Column("amount_minor", sa.BigInteger),
     sa.Column("outcome", sa.Text),
-    sa.Column("followed", sa.Boolean),  # by an escalation of the same agent for the same matter
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(shortfalls)
-latest = sa.Table(
-    "latest",
-    metadata,
-    sa.Column("matter", sa.Text, primary_key=True),  # agent, kind and subject; refers to the last shortfall
-    sa.Column("shortfall", sa.Text),
-    sa.Column("since", sa.BigInteger, nullable=False),
-)
-past_of(latest)
 
 
 class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 2
+    version = 3
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -75,7 +69,7 @@ class Authority:
     )
 
     def __init__(self) -> None:
-        self._asked, self._short, self._latest = RowCache(asked), RowCache(shortfalls), RowCache(latest)
+        self._asked, self._short = RowCache(asked), RowCache(shortfalls)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
@@ -95,12 +89,12 @@ class Authority:
                     self._correct(connection, event.position, event.correction)
                 case _:
                     continue
-        for rows in (self._asked, self._short, self._latest):
+        for rows in (self._asked, self._short):
             rows.write(connection)
 
     def forget(self) -> None:
         """Drop cached rows."""
-        for rows in (self._asked, self._short, self._latest):
+        for rows in (self._asked, self._short):
             rows.forget()
 
     def _ask(
@@ -110,9 +104,7 @@ class Authority:
             values: Row = {"agent_id": body.requested_by, "basis": "goodwill", "role": None, "team_id": None}
         else:
             values = {name: getattr(body, name) for name in ("agent_id", "basis", "role", "team_id")}
-            matter = self._latest.get(connection, _matter(body))
-            if matter is not None:
-                self._short.put(connection, matter["shortfall"], {"followed": True}, event.position)
+            values |= {"matter": _matter(body), "rules": encode([one.rule for one in body.reasons]).decode()}
         values |= {
             "position": event.position,
             "reported": isinstance(body, facts.EscalationReported),
@@ -155,7 +147,6 @@ class Authority:
         self._asked.put(connection, row["asking"], values, event.position)
 
     def _fall_short(self, connection: sa.Connection, event: Event, body: decisions.AuthorityFellShort) -> None:
-        name = f"{event.position}"
         values = {
             "position": event.position,
             "time": event.stored.time,
@@ -167,10 +158,9 @@ class Authority:
             "currency": body.amount.currency,
             "amount_minor": body.amount.minor,
             "outcome": body.outcome,
-            "followed": False,
+            "matter": _matter(body),
         }
-        self._short.put(connection, name, values, event.position)
-        self._latest.put(connection, _matter(body), {"shortfall": name}, event.position)
+        self._short.put(connection, f"{event.position}", values, event.position)
 
     def _correct(self, connection: sa.Connection, position: int, correction: Correction) -> None:
         """Apply a correction of a fact from another system."""
@@ -209,9 +199,7 @@ def _asking(event: Event, body: _OfEscalation) -> str:
 
 
 def _matter(body: decisions.EscalationRequested | decisions.AuthorityFellShort) -> str:
-    """Return the key of a matter: agent, kind, and the interaction, else the order, else the customer."""
-    what = body.interaction_id or body.order_id or body.customer_id or f"{body.amount.minor} {body.amount.currency}"
-    return f"{body.agent_id} {body.kind} {what}"
+    return encode(matter_of(body, body.amount.minor, body.amount.currency)).decode()
 
 
 def read_asked(connection: sa.Connection, position: int | None = None) -> list[Row]:
@@ -222,10 +210,7 @@ def read_asked(connection: sa.Connection, position: int | None = None) -> list[R
 
 
 def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[Row]:
-    """Return all shortfalls as of a position.
-
-    Shortfalls with ``followed`` were escalated. The others were blocked and not escalated.
-    """
+    """Return all shortfalls as of a position, in the order of the log."""
     source = as_of(shortfalls, position)
     query = sa.select(source).order_by(source.c.position)
     return [dict(row) for row in connection.execute(query).mappings()]

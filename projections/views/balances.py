@@ -33,6 +33,7 @@ balances = sa.Table(
     sa.Column("granted_minor", sa.BigInteger, nullable=False),
     sa.Column("spent_minor", sa.BigInteger, nullable=False),
     sa.Column("reserved_minor", sa.BigInteger, nullable=False),
+    sa.Column("lapsed_minor", sa.BigInteger, nullable=False),  # unused at the closing: lapsed or carried over
     sa.Column("opened", sa.Text, nullable=False),
     sa.Column("closed", sa.Boolean, nullable=False),
     sa.Column("happened", sa.Text, nullable=False),  # event time of the last event
@@ -89,7 +90,7 @@ class Balances:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "budget_balances"
-    version = 3
+    version = 4
     metadata = metadata
     prefixes = ("ledger.budget.",)
     types = _TYPES
@@ -149,7 +150,9 @@ class Balances:
             case "budget.closed":
                 assert change.lapsed is not None
                 assert change.carried_over is not None
-                row["granted_minor"] -= change.lapsed.minor + change.carried_over.minor + row["reserved_minor"]
+                unused = change.lapsed.minor + change.carried_over.minor
+                row["granted_minor"] -= unused + row["reserved_minor"]
+                row["lapsed_minor"] += unused
                 row["reserved_minor"] = 0
                 row["closed"] = True
 
@@ -185,7 +188,9 @@ def _key(row: Row) -> _Key:
 def _reopen(row: Row, opened: BudgetOpened, event: Event) -> None:
     """Reopen a period that a fast clock had closed."""
     reserved_minor = sum(hold.amount.minor for hold in opened.holds)
-    row["granted_minor"] += opened.granted.minor + opened.carried_over.minor + reserved_minor
+    again = opened.granted.minor + opened.carried_over.minor
+    row["granted_minor"] += again + reserved_minor
+    row["lapsed_minor"] = max(0, row["lapsed_minor"] - again)
     row["reserved_minor"] += reserved_minor
     row["closed"], row["happened"] = False, time_text(event.time)
 
@@ -199,6 +204,7 @@ def _opened_row(opened: BudgetOpened, event: Event) -> Row:
         "granted_minor": opened.granted.minor + opened.carried_over.minor + reserved_minor,
         "spent_minor": 0,
         "reserved_minor": reserved_minor,
+        "lapsed_minor": 0,
         "opened": event.stored.time,
         "closed": False,
         "happened": time_text(event.time),
@@ -286,7 +292,7 @@ def read_happened(
     return [_shown(sums[key]) for key in sorted(sums)]
 
 
-_AMOUNTS = ("granted_minor", "spent_minor", "reserved_minor")
+_AMOUNTS = ("granted_minor", "spent_minor", "reserved_minor", "lapsed_minor")
 
 
 def read_making(connection: sa.Connection, holder: str, period: str) -> list[Row]:
@@ -296,8 +302,12 @@ def read_making(connection: sa.Connection, holder: str, period: str) -> list[Row
 
 
 def _shown(row: Row) -> Row:
-    """Return a balance as answers show it."""
-    granted, spent, reserved, currency = (row[name] for name in (*_AMOUNTS, "currency"))
+    """Return a balance as answers show it.
+
+    ``granted`` is spent, reserved and remaining; ``granted_in_period`` also counts what lapsed or was carried over when
+    the period was closed.
+    """
+    granted, spent, reserved, lapsed, currency = (row[name] for name in (*_AMOUNTS, "currency"))
     return {
         "holder": row["holder"],
         "period": row["period"],
@@ -305,6 +315,7 @@ def _shown(row: Row) -> Row:
         "spent": wire_of(spent, currency),
         "reserved": wire_of(reserved, currency),
         "remaining": wire_of(granted - spent - reserved, currency),
+        "granted_in_period": wire_of(granted + lapsed, currency),
         "opened": row["opened"],
         "closed": bool(row["closed"]),
     }

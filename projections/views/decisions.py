@@ -88,7 +88,7 @@ class Decisions:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "decisions"
-    version = 2
+    version = 3
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = DEPENDED

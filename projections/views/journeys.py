@@ -28,7 +28,7 @@ journeys = sa.Table(
     "journeys",
     metadata,
     sa.Column("interaction_id", sa.Text, primary_key=True),
-    *texts("customer_id", "channel", "reason", "first_team", "team"),
+    *texts("customer_id", "channel", "reason", "order_id", "first_team", "team"),
     sa.Column("line", sa.Integer),
     sa.Column("highest_line", sa.Integer),
     sa.Column("moved_up", sa.Boolean),
@@ -38,7 +38,8 @@ journeys = sa.Table(
     sa.Column("repeated_stories", sa.Integer),
     sa.Column("waited_seconds", sa.Float),
     sa.Column("opened", sa.Text, index=True),
-    sa.Column("resolved", sa.Text),
+    sa.Column("resolved", sa.Text),  # the last resolution; null while it is open
+    sa.Column("first_resolved", sa.Text),
     sa.Column("reopened", sa.Integer),
     last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
@@ -79,7 +80,7 @@ class Journeys:
         self._journeys = EntityRows(
             journeys,
             {
-                facts.InteractionOpened: ("customer_id", "channel", "reason", "team_id", "line"),
+                facts.InteractionOpened: ("customer_id", "channel", "reason", "order_id", "team_id", "line"),
                 facts.InteractionTransferred: ("to_team_id", "line", "story_repeated", "waited_seconds"),
                 facts.InteractionResolved: (),
                 facts.InteractionReopened: (),
@@ -118,6 +119,10 @@ class Journeys:
             self._feedback.put(connection, _told(after), _feedback(after, after.body), position)
 
 
+_TOLD_ONCE = ("customer_id", "channel", "reason", "order_id")
+"""Fields of an opening that a later one does not replace."""
+
+
 def _told(event: Event) -> str:
     return f"{event.stored.source} {event.stored.id}"
 
@@ -135,14 +140,14 @@ def _step(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
         case facts.InteractionTransferred():
             return _moved(body, row)
         case facts.InteractionResolved():
-            return {"resolved": fact.time}
+            return {"resolved": fact.time, "first_resolved": row["first_resolved"] or fact.time}
         case _:
             return {"resolved": None, "reopened": (row["reopened"] or 0) + 1}
 
 
 def _opened(row: Row, body: facts.InteractionOpened, time: str) -> Row:
     """Return the values of an opening; a second one fills only fields that are blank."""
-    values: Row = {name: row[name] or getattr(body, name) for name in ("customer_id", "channel", "reason")}
+    values: Row = {name: row[name] or getattr(body, name) for name in _TOLD_ONCE}
     if not row["first_team"]:
         values["first_team"] = values["team"] = body.team_id
     if row["line"] is None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics import empowerment_gap
-from domain.analytics.empowerment_gap import AuthorityRequest, Costs
+from domain.analytics.empowerment_gap import AuthorityRequest, Shortfall
 from domain.analytics.procedure_cost import long_way, procedure
 from domain.policy.parsing import parse_policy
-from projections.policy_history import policy_in_force
+from projections.policy_history import published_policies
 from projections.reports.empowerment_gap import gap_report
 from tests.support.builders import event, gbp
 from tests.support.environment import ROOT
@@ -24,13 +24,14 @@ from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2020_request_for_payment.csv.gz"
-HOURS = Costs(agent_hour=2400, manager_hour=4500)
+COST = 1160
+"""14 minutes at 24.00 and 8 minutes at 45.00 an hour."""
 
 
-def asked(minor: int, *, yes: bool, waited: float = 600.0, month: str = "2026-01") -> AuthorityRequest:
+def asked(minor: int, *, yes: bool, waited: float = 600.0) -> AuthorityRequest:
     outcome = "approved" if yes else "denied"
     return AuthorityRequest(
-        1, "refund", "late", "agent", "T", "GBP", minor, 2, outcome, minor if yes else 0, waited, "M", month
+        1, "refund", "late", "agent", "T", "GBP", minor, 2, outcome, minor if yes else 0, waited, "M", ("per_action",)
     )
 
 
@@ -48,28 +49,37 @@ def test_a_share_has_wilsons_interval() -> None:
     assert empowerment_gap.share(0, 0)["share"] is None
 
 
-def test_the_cost_of_asking_is_minutes_of_two_people() -> None:
-    assert empowerment_gap.cost_of_asking(600, HOURS) == pytest.approx(1150)  # ten minutes of 69.00 an hour
-    assert empowerment_gap.cost_of_asking(48 * 3600, HOURS) == 6900
-    assert empowerment_gap.cost_of_asking(600, Costs(agent_hour=2400)) is None
-
-
 def test_the_recommended_limit_is_where_asking_stops_being_worth_it() -> None:
-    """Below 60.00 nearly all are approved, above half: 11.50 is more than (1 - a) x only below."""
+    """Below 60.00 nearly all are approved, above half: 11.60 is more than (1 - a) x only below."""
     low = [asked(1000 + 10 * n, yes=n % 50 != 0) for n in range(400)]
     high = [asked(6000 + 10 * n, yes=n % 2 == 0) for n in range(400)]
-    found = empowerment_gap.recommended(low + high, HOURS, None)
+    found = empowerment_gap.recommended(low + high, COST, None)
     assert found["limit"] is not None
-    assert found["last_period"] is not None
     assert 4700 < found["limit"] < 5000  # to a band of amounts
+    assert empowerment_gap.recommended(low + high, COST, 1500)["limit"] == 3000  # a step is at most twice today's
     within = [one for one in low if one.minor <= found["limit"]]
-    assert empowerment_gap.recommended(low + high, HOURS, 1500)["limit"] == 3000  # a step is at most twice today's
-    assert found["last_period"]["requests"] == len(within)
-    assert found["last_period"]["saved"] == pytest.approx(len(within) * 1150)
-    assert found["last_period"]["risked"] == sum(one.minor for one in within if not one.anyway)
-    never = empowerment_gap.recommended([asked(100_000, yes=n % 2 == 0) for n in range(100)], HOURS, None)
+    assert found["approved"] == empowerment_gap.share(sum(one.anyway for one in within), len(within))
+    halved, doubled, *_ = (one["limit"] for one in found["cases"])
+    assert halved is not None
+    assert doubled is not None
+    assert halved <= found["limit"] <= doubled
+    never = empowerment_gap.recommended([asked(100_000, yes=n % 2 == 0) for n in range(100)], COST, None)
     assert never["limit"] is None
-    assert empowerment_gap.recommended(low[:20], HOURS, None)["limit"] is None
+    assert empowerment_gap.recommended(low[:20], COST, None)["limit"] is None
+
+
+def test_a_matter_is_blocked_once_seven_days_passed_without_an_escalation() -> None:
+    told = [Shortfall("M", "refund", "late", 0.0), Shortfall("M", "refund", "late", 86_400.0)]
+
+    def filed(at: float) -> AuthorityRequest:
+        return asked(1000, yes=True)._replace(matter="M", seconds=at)
+
+    def found(now_days: float, *at_days: float) -> bool | None:
+        (one,) = empowerment_gap.matters(told, [filed(at * 86_400) for at in at_days], now_days * 86_400)
+        return one.followed
+
+    assert [found(7.9), found(8), found(8, 8), found(9, 8.1), found(9, -1)] == [None, False, True, False, False]
+    assert found(7.9, 2) is None
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.booleans()), max_size=400))
@@ -122,24 +132,23 @@ async def test_the_gap_reports_words_are_those_of_the_glossary(session: Session,
     async with upstream_of(session) as upstream:
         await stories(upstream)
         shown = " ".join(command("report", "gap").stdout.split())
-    assert "Blocked, not escalated: 33.3% (" in shown
-    assert "of the requests beyond an agent's authority; no escalation followed them." in shown
+    assert "of the matters beyond an agent's authority; no escalation followed within 7 days. 3 may still be" in shown
     assert "ilent gap" not in shown
 
 
 async def test_the_gap_report_counts_escalations_of_the_ledger_and_of_other_systems(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await stories(upstream)
-    found = await gap_report(partial(read_view, session), await policy_in_force(session.log))
+    found = await gap_report(partial(read_view, session), await published_policies(session.log))
     overall = found["overall"]
     assert (overall["asked"], overall["approved_anyway"]["k"], overall["approved_anyway"]["n"]) == (4, 3, 3)
     assert overall["waiting"]["undecided"] == 1
     kinds = {one["kind"]: one["asked"] for one in found["by_kind"]}
     assert kinds == {"refund": 2, "credit": 2}
     silent = found["silent_gap"]
-    assert (silent["fell_short"], silent["never_asked"]["k"]) == (3, 1)
-    (first, *_) = found["cannot_do"]
-    assert first["text"].startswith("Refund, late: 1 blocked, 2 escalated; 2 approved in full, ")
+    assert (silent["fell_short"], silent["pending"], silent["never_asked"]["n"]) == (3, 3, 0)
+    (_, first) = found["cannot_do"]
+    assert first["text"].startswith("Refund, late: 0 blocked, 2 escalated; 2 approved in full, ")
     assert first["text"].endswith(" hours waited")
     assert [one["employee_id"] for one in found["obstacles"]] == ["A-1"]
     assert found["procedure"] == []  # nobody gave anything by their own authority
@@ -157,7 +166,7 @@ def test_bpi_2020_by_the_commands(command: CommandLine) -> None:
     assert round(overall["waiting"]["median_hours_to_approval"], 1) == 48.6
     (limit,) = found["recommended_limits"]
     assert 100 < float(limit["limit"]["amount"]) < 2000
-    assert limit["cost_of_asking"] == {"amount": "69.00", "currency": "EUR"}
+    assert limit["cost_of_asking"] == {"amount": "11.60", "currency": "EUR"}
     shown = command("report", "gap", "--agent-hour", "24.00", "--manager-hour", "45.00").stdout
     assert "Recommended limit" in shown
     wrong = command("report", "gap", "--agent-hour", "x")

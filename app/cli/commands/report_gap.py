@@ -18,7 +18,7 @@ from app.runtime.views import read_view
 from domain.money import money_text
 from domain.serialization import encode
 from ledger.encryption.keyring import Keyring
-from projections.policy_history import policy_in_force
+from projections.policy_history import published_policies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,9 +45,9 @@ async def gap(
     async with Session(settings, reads_only=True) as session:
         hours = {"agent_hour": agent_hour, "manager_hour": manager_hour}
         at = await at_of(session, as_of)
-        policy = await policy_in_force(session.log, at)
+        published = await published_policies(session.log, at)
         try:
-            encrypted = await gap_report(partial(read_view, session), policy, hours, at)
+            encrypted = await gap_report(partial(read_view, session), published, hours, at)
         except ValueError as error:
             raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
         found: GapReport = json.loads(await (await Keyring.open(session.client)).decrypt_fields(encode(encrypted)))
@@ -80,8 +80,8 @@ async def gap(
         _print_limit(limit)
     short = found["silent_gap"]
     console.print(
-        f"Blocked, not escalated: {share_text(short['never_asked'])} of the requests beyond an agent's authority; no "
-        "escalation followed them."
+        f"Blocked, not escalated: {share_text(short['never_asked'])} of the matters beyond an agent's authority; no "
+        f"escalation followed within 7 days. {short['pending']:,} may still be escalated."
     )
     for stamp in found["rubber_stamps"]:
         console.print(
@@ -90,9 +90,11 @@ async def gap(
         )
     unused = found["unused"]
     if unused["budgets"]:
+        low, high = unused["interval"] or (None, None)
+        interval = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
         console.print(
-            f"Unused authority: {share_text(unused['hardly_touched'])} of agents' closed budgets were hardly used; "
-            "reasons may be fear or missing training."
+            f"Unused authority: of agents' closed budgets, {unused['mean_use'] or 0:.1%}{interval} was spent on "
+            f"average; {share_text(unused['hardly_touched'])} were hardly used, out of fear or missing training."
         )
     _print_procedure(found["procedure"])
     console.print(f"{len(found['obstacles'])} obstacles reported by staff (--json shows them).")
@@ -143,7 +145,8 @@ def _print_limit(one: RecommendedLimit) -> None:
     today = f", today {money_text(one['today'])}" if one["today"] else ""
     console.print(
         f"Recommended limit, {what}: {money_text(one['limit'])}{today}. Asking costs "
-        f"{money_text(one['cost_of_asking'])} (time of agent and approver); {one['why']}."
+        f"{money_text(one['cost_of_asking'])} (time of agent and approver); {one['why']}. "
+        f"Approved anyway up to there: {share_text(one['approved'])}. A hypothesis: it holds if people ask the same."
     )
     rows = [
         (
@@ -159,9 +162,18 @@ def _print_limit(one: RecommendedLimit) -> None:
     ]
     columns = ("up to", "decided", "approved", "at least (95 %)", "(1 - a) x", "asking costs more")
     print_table("", columns, rows, numbers=(0, 1, 2, 3, 4))
-    if (last := one["last_period"]) is None:
+    for case in one["cases"]:
+        change = f"asking costs {case['cost_factor']:g} times as much"
+        if case["drift"]:
+            change = f"people ask for {case['drift']:.0%} more"
+        console.print(f"  If {change}: {money_text(case['limit']) if case['limit'] else 'no higher limit'}.")
+    if (effect := one["simulated"]) is None:
+        console.print("  Not simulated: it is not a limit of the policy in force.")
         return
+    saved = f" and {money_text(effect['would_have_saved'])}" if effect["would_have_saved"] else ""
+    monthly = "" if effect["monthly"] is None else f" ({effect['monthly']:,.1f} a month)"
     console.print(
-        f"In {last['period']} it would have saved {last['requests']} requests, {money_text(last['saved'])} and "
-        f"{last['hours_not_waited']:,.1f} h of waiting, and risked {money_text(last['risked'])} that were not approved."
+        f"  Simulated over {effect['days']:,.0f} days: {effect['given_at_once']} given at once. It would have saved "
+        f"{effect['escalations_spared']} escalations{monthly}{saved}, and {effect['hours_not_waited']:,.1f} h of "
+        f"waiting; {money_text(effect['not_approved'])} of it was not approved in history."
     )

@@ -1,0 +1,51 @@
+"""Unused authority: the share of closed budgets that was spent. Little use may be fear or missing training."""
+
+from __future__ import annotations
+
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+from domain.analytics.empowerment_gap import Share, share
+from domain.statistics import student_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONTACTS = 10
+"""The fewest contacts of a holder whose budgets count: fewer gave no occasion to use authority."""
+HARDLY = 0.1
+"""The part of a budget below which it was hardly used."""
+
+
+class BudgetUse(NamedTuple):
+    """The budget of a closed period: its holder, and what was spent of what was granted over the period's life."""
+
+    holder: str
+    spent: int
+    granted: int
+
+
+class UnusedAuthority(TypedDict):
+    """Agents' budgets of closed periods, and how much of them was used; ``interval`` is that of ``mean_use``."""
+
+    budgets: int
+    hardly_touched: Share
+    agents: int
+    mean_use: float | None
+    interval: list[float] | None
+
+
+def unused(budgets: Sequence[BudgetUse]) -> UnusedAuthority:
+    """Return how much of the granted budgets was used: the share hardly used, and the mean with its 95 % interval."""
+    used = [(one.spent / one.granted, one.holder) for one in budgets if one.granted > 0]
+    parts = [part for part, _ in used]
+    hardly = [holder for part, holder in used if part < HARDLY]
+    mean = fmean(parts) if parts else None
+    half = student_quantile(0.95, len(parts) - 1) * stdev(parts) / len(parts) ** 0.5 if len(parts) > 1 else None
+    return {
+        "budgets": len(used),
+        "hardly_touched": share(len(hardly), len(used)),
+        "agents": len(set(hardly)),
+        "mean_use": mean,
+        "interval": None if mean is None or half is None else [mean - half, mean + half],
+    }

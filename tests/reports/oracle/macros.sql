@@ -1,0 +1,21 @@
+-- Shares with Wilson's 95 % interval (Wilson 1927), as every report shows them.
+CREATE OR REPLACE MACRO share(k, n) AS CASE WHEN n = 0
+    THEN {'k': 0, 'n': 0, 'share': NULL::DOUBLE, 'interval': NULL::DOUBLE[]}
+    ELSE {'k': k, 'n': n, 'share': k / n, 'interval': [
+        CASE WHEN k = 0 THEN 0.0 ELSE
+            (k / n + pow(1.959963984540054, 2) / (2 * n)
+             - 1.959963984540054 * sqrt(k / n * (1 - k / n) / n + pow(1.959963984540054, 2) / (4 * n * n)))
+            / (1 + pow(1.959963984540054, 2) / n) END,
+        CASE WHEN k = n THEN 1.0 ELSE
+            (k / n + pow(1.959963984540054, 2) / (2 * n)
+             + 1.959963984540054 * sqrt(k / n * (1 - k / n) / n + pow(1.959963984540054, 2) / (4 * n * n)))
+            / (1 + pow(1.959963984540054, 2) / n) END]::DOUBLE[]}
+    END;
+CREATE OR REPLACE MACRO text(d, name) AS json_extract_string(d, '$.' || name);
+CREATE OR REPLACE MACRO digits(currency) AS
+    CASE currency WHEN 'JPY' THEN 0 WHEN 'KWD' THEN 3 ELSE 2 END;
+CREATE OR REPLACE MACRO minor(d, name) AS CAST(
+    CAST(json_extract_string(d, '$.' || name || '.amount') AS DECIMAL(18, 3))
+    * pow(10, digits(json_extract_string(d, '$.' || name || '.currency'))) AS BIGINT);
+CREATE OR REPLACE MACRO currency(d, name) AS json_extract_string(d, '$.' || name || '.currency');
+CREATE OR REPLACE MACRO seconds(a, b) AS (epoch_us(b) - epoch_us(a)) / 1e6;

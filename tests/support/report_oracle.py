@@ -1,0 +1,166 @@
+"""Reports and their oracle: views folded in memory from events, and the same events as a table of DuckDB.
+
+The oracle's SQL in `tests/reports/oracle/` reads only the table `events`, which holds what `audit replay` prints: position,
+type, source, id, event time, recorded time, sequence and data. It does not use the product's code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from domain.events.decisions import PolicyPublished
+from ledger.store.log import Recorded
+from projections.engine.corrections import corrections_metadata
+from projections.engine.events import read_event
+from projections.engine.projector import Projector
+from projections.engine.storage import progress_metadata
+from projections.reading import ReadResult
+from projections.registry import MODELS
+from tests.support.documents import Document
+from tests.support.environment import ROOT
+
+FOLDER = ROOT / "tests" / "reports" / "oracle"
+_BATCH = 1000
+_PREFIXES = {"policy": "ledger.policy", "flag": "ledger.flag", "customer.charged": "ledger.customer"}
+
+
+def subject_of(event: Document) -> str:
+    """Return the subject of an event, as far as views look at it."""
+    name, data = event["type"].removeprefix("resolution."), event["data"]
+    if event["source"] != "resolution-ledger":
+        return f"ledger.fact.{event['source']}"
+    for prefix, subject in _PREFIXES.items():
+        if name.startswith(prefix):
+            return subject
+    amount = data.get("amount") or data.get("granted") or data.get("spent") or {}
+    return f"ledger.budget.{data.get('holder') or data.get('budget')}.{amount.get('currency')}.{data.get('period')}"
+
+
+class HistoryLedger:
+    """A history of events as `audit replay` prints them, with the views that read it and the oracle's table."""
+
+    def __init__(self, events: Iterable[Document], names: Sequence[str] = tuple(MODELS)) -> None:
+        self.events = list(events)
+        stored = [
+            Recorded(one["position"], subject_of(one), json.dumps({k: v for k, v in one.items() if k != "position"}).encode())
+            for one in self.events
+        ]
+        self._engines = {name: _engine() for name in names}
+        self._projectors: dict[str, Projector] = {}
+        originals = {one.position: one for one in stored}
+        for name, engine in self._engines.items():
+            model = MODELS[name]()
+            with engine.begin() as connection:
+                for metadata in (model.metadata, progress_metadata, corrections_metadata):
+                    metadata.create_all(connection)
+            self._projectors[name] = Projector(model, engine)
+            for start in range(0, len(stored), _BATCH):
+                self._projectors[name].take(stored[start : start + _BATCH], originals)
+        bodies = (read_event(one).body for one in stored if one.subject == "ledger.policy")
+        self.published = [body for body in bodies if isinstance(body, PolicyPublished)]
+        self.database = duckdb.connect()
+        self.database.execute("SET TimeZone = 'UTC'")
+        self.database.register("told", _table(self.events))
+        self.database.execute("CREATE TABLE events AS SELECT * REPLACE (d::JSON AS d) FROM told")
+        self.database.execute((FOLDER / "macros.sql").read_text(encoding="utf-8"))
+
+    async def read[T](self, name: str, query: Callable[[sa.Connection], T], /) -> ReadResult[T]:
+        """Return the result of a query; it is a `Reader` of reports."""
+        with self._engines[name].begin() as connection:
+            return ReadResult(query(connection), self._projectors[name].progress)
+
+    def report(self, make: Callable[..., Any], *arguments: Any, **named: Any) -> Document:
+        """Return a report's document."""
+        document: Document = asyncio.run(make(self.read, *arguments, **named))
+        return document
+
+    def figures(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """Return the oracle's figures of a report: by the name of each query in its file, the rows."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for title, text in _queries(name):
+            result = self.database.execute(text)
+            if result.description and not text.lstrip().upper().startswith("CREATE"):
+                columns = [column[0] for column in result.description]
+                found[title] = [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+        return found
+
+
+@cache
+def _queries(name: str) -> list[tuple[str, str]]:
+    text = (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    parts = re.split(r"^-- figure: (\w+)$", text, flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _engine() -> sa.Engine:
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _table(events: Sequence[Document]) -> pa.Table:
+    def moment(text: str) -> datetime:
+        return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+
+    return pa.table(
+        {
+            "position": pa.array([one["position"] for one in events], pa.int64()),
+            "type": [one["type"].removeprefix("resolution.").removesuffix(".v1") for one in events],
+            "source": [one["source"] for one in events],
+            "id": [one["id"] for one in events],
+            "at": pa.array([moment(one["time"]) for one in events], pa.timestamp("us")),
+            "recorded": pa.array([moment(one["recordedtime"]) for one in events], pa.timestamp("us")),
+            "sequence": pa.array([int(one["sequence"]) if "sequence" in one else None for one in events], pa.int64()),
+            "d": [json.dumps(one["data"]) for one in events],
+        }
+    )
+
+
+def read_replay(path: Path) -> list[Document]:
+    """Return the events of a file that `audit replay` printed."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def differences(found: object, expected: object, where: str = "") -> list[str]:
+    """Return the places where two documents differ; numbers may differ in the last digits of a float."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return [
+            line
+            for name in (found | expected)
+            for line in differences(found.get(name, "missing"), expected.get(name, "missing"), f"{where}.{name}")
+        ]
+    if isinstance(found, (list, tuple)) and isinstance(expected, (list, tuple)):
+        if len(found) != len(expected):
+            return [f"{where}: {len(found)} items, the oracle has {len(expected)}: {found!r:.300} / {expected!r:.300}"]
+        return [
+            line
+            for number, (one, other) in enumerate(zip(found, expected, strict=True))
+            for line in differences(one, other, f"{where}[{number}]")
+        ]
+    if isinstance(found, float | int) and isinstance(expected, float | int) and not isinstance(found, bool):
+        same = math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-9)
+    else:
+        same = found == expected
+    return [] if same else [f"{where}: {found!r}, the oracle has {expected!r}"]
