@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from copy import deepcopy
 from datetime import UTC, datetime
+from decimal import Decimal
 from math import fsum
 from typing import TYPE_CHECKING, TypedDict
 
@@ -365,14 +366,17 @@ def _unused(balances: Sequence[Row], contacts: Mapping[str, int]) -> UnusedAutho
     """Return the use of the closed budgets of agents with enough contacts."""
     return unused(
         [
-            BudgetUse(
-                one["holder"], money_from_wire(one["spent"]).minor, money_from_wire(one["granted_in_period"]).minor
-            )
+            BudgetUse(one["holder"], _minor(one["spent"]), _minor(one["granted_in_period"]))
             for one in balances
             if one["closed"] and one["holder"].startswith("agent:")
             if contacts.get(one["holder"].removeprefix("agent:"), 0) >= CONTACTS
         ]
     )
+
+
+def _minor(money: dict[str, str]) -> int:
+    """Return the minor units of a balance, which may be below zero."""
+    return int(Decimal(money["amount"]).scaleb(digits_of(money["currency"])))
 
 
 def _money(minor: float | None, currency: str) -> dict[str, str] | None:

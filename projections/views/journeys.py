@@ -64,7 +64,7 @@ class Journeys:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
-    version = 4
+    version = 5
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(

@@ -52,8 +52,14 @@ READINGS = {
     "rejected": ("admin", "rejected", "list"),
 }
 """The readings that are recorded, each by a command with ``--json``."""
-CHANGING = {"recognition": ("staying",)}
-"""Fields of a reading that depend on the day on which it is read."""
+CHANGING = {
+    "recognition": ("staying",),
+    "gap": ("silent_gap", "cannot_do", "recommended_limits", "unused"),
+    "quality": ("overall", "by_channel", "by_team", "by_line", "by_reason", "evenness", "satisfaction"),
+}
+"""Fields of a reading that depend on the day on which it is read, or that a later version defines in another way."""
+LATER = ("granted_in_period",)
+"""Fields of a balance that later versions added."""
 REPORTS = {"gap", "loyalty", "quality", "recognition"}
 EXPECTED = Path(__file__).parents[1] / "golden" / "expected.json"
 _WHOLE_SECONDS = re.compile(r"\b(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z")
@@ -211,7 +217,14 @@ def lasting(name: str, reading: Document) -> Document:
     expected = json.loads(EXPECTED.read_text())["readings"][name] if EXPECTED.exists() else reading
     lasting_fields = {field: reading[field] for field in expected if field not in CHANGING.get(name, ())}
     kept: Document = json.loads(_WHOLE_SECONDS.sub(r"\1.000000Z", json.dumps(lasting_fields)))
+    if name == "balances":
+        return kept | {"items": [without_later(one) for one in kept["items"]]}
     return unworded(kept) if name in REPORTS else kept
+
+
+def without_later(balance: Document) -> Document:
+    """Return a balance without the fields that the version of the ledger did not have."""
+    return {name: value for name, value in balance.items() if name not in LATER}
 
 
 def unworded(value: Any) -> Any:

@@ -55,7 +55,9 @@ class HistoryLedger:
     def __init__(self, events: Iterable[Document], names: Sequence[str] = tuple(MODELS)) -> None:
         self.events = list(events)
         stored = [
-            Recorded(one["position"], subject_of(one), json.dumps({k: v for k, v in one.items() if k != "position"}).encode())
+            Recorded(
+                one["position"], subject_of(one), json.dumps({k: v for k, v in one.items() if k != "position"}).encode()
+            )
             for one in self.events
         ]
         self._engines = {name: _engine() for name in names}
@@ -129,7 +131,7 @@ def _table(events: Sequence[Document]) -> pa.Table:
             "type": [one["type"].removeprefix("resolution.").removesuffix(".v1") for one in events],
             "source": [one["source"] for one in events],
             "id": [one["id"] for one in events],
-            "at": pa.array([moment(one["time"]) for one in events], pa.timestamp("us")),
+            "moment": pa.array([moment(one["time"]) for one in events], pa.timestamp("us")),
             "recorded": pa.array([moment(one["recordedtime"]) for one in events], pa.timestamp("us")),
             "sequence": pa.array([int(one["sequence"]) if "sequence" in one else None for one in events], pa.int64()),
             "d": [json.dumps(one["data"]) for one in events],
