@@ -54,12 +54,7 @@ class HistoryLedger:
 
     def __init__(self, events: Iterable[Document], names: Sequence[str] = tuple(MODELS)) -> None:
         self.events = list(events)
-        stored = [
-            Recorded(
-                one["position"], subject_of(one), json.dumps({k: v for k, v in one.items() if k != "position"}).encode()
-            )
-            for one in self.events
-        ]
+        stored = [_recorded(one) for one in self.events]
         self._engines = {name: _engine() for name in names}
         self._projectors: dict[str, Projector] = {}
         originals = {one.position: one for one in stored}
@@ -98,6 +93,12 @@ class HistoryLedger:
                 columns = [column[0] for column in result.description]
                 found[title] = [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
         return found
+
+
+def _recorded(event: Document) -> Recorded:
+    """Return an event as the log holds it, without spaces between its parts."""
+    kept = {name: value for name, value in event.items() if name != "position"}
+    return Recorded(event["position"], subject_of(event), json.dumps(kept, separators=(",", ":")).encode())
 
 
 @cache
