@@ -37,7 +37,7 @@ def name_of(path: Path) -> str:
 def test_each_test_is_in_the_folder_of_a_part() -> None:
     folders = {path.name for path in TESTS.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))}
     assert folders == FOLDERS | SHARED
-    assert {path.parent.name for path in MODULES} == FOLDERS
+    assert {path.relative_to(TESTS).parts[0] for path in MODULES} == FOLDERS
 
 
 def test_tests_share_code_through_the_support_folder_alone() -> None:

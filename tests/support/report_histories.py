@@ -207,9 +207,14 @@ class RandomHistory:
                 of: Document = {"holder": holder, "period": period}
                 granted, carried = self.random.choice((0, 20_000, 50_000)), self.random.choice((0, 0, 5000))
                 self._decide(
-                    "budget.opened", at, **of, currency=currency, granted=money(granted, currency),
-                    carried_over=money(carried, currency), policy_version=1,
-                )  # fmt: skip
+                    "budget.opened",
+                    at,
+                    **of,
+                    currency=currency,
+                    granted=money(granted, currency),
+                    carried_over=money(carried, currency),
+                    policy_version=1,
+                )
                 left = granted + carried
                 for name in ("granted", "transferred", "drawn"):
                     if self.random.random() < 0.3:
@@ -227,16 +232,28 @@ class RandomHistory:
                     unused = max(left - spent, 0)
                     over = self.random.choice((0, unused // 2))
                     self._decide(
-                        "budget.closed", at + timedelta(days=31), **of, spent=money(spent, currency),
-                        lapsed=money(unused - over, currency), carried_over=money(over, currency),
-                    )  # fmt: skip
+                        "budget.closed",
+                        at + timedelta(days=31),
+                        **of,
+                        spent=money(spent, currency),
+                        lapsed=money(unused - over, currency),
+                        carried_over=money(over, currency),
+                    )
 
     def _charge(self, agent: str, holder: str, period: str, currency: str, spent: int, at: datetime) -> None:
         """Spend an amount by a report of another system, so that it is no action of the ledger's."""
         if spent:
             amounts = {"amount": money(spent, currency), "overdrawn": money(0, currency)}
-            self._decide("action.charged", at, action_id=f"act-{agent}-{period}", holder=holder, period=period, agent_id=agent,
-                         relates_to=1, **amounts)  # fmt: skip
+            self._decide(
+                "action.charged",
+                at,
+                action_id=f"act-{agent}-{period}",
+                holder=holder,
+                period=period,
+                agent_id=agent,
+                relates_to=1,
+                **amounts,
+            )
 
     def _request(self) -> Document:
         kind = self.random.choice((*KINDS, "refund", "refund", "refund"))
@@ -258,10 +275,20 @@ class RandomHistory:
         reasons = [{"rule": rule, "message": rule} for rule in rules]
         of = {"escalation_id": name, "budget": f"agent:{request['agent_id']}", "period": "2026-01"}
         self._decide(
-            "escalation.requested", at, **request, **of, action_id=f"act-{name}", role=self.random.choice(("agent",) * 5 + ROLES),
-            team_id=self._maybe(TEAMS), reasons=reasons, payer="approver", to=["M"], due=_text(at), policy_version=1,
+            "escalation.requested",
+            at,
+            **request,
+            **of,
+            action_id=f"act-{name}",
+            role=self.random.choice(("agent",) * 5 + ROLES),
+            team_id=self._maybe(TEAMS),
+            reasons=reasons,
+            payer="approver",
+            to=["M"],
+            due=_text(at),
+            policy_version=1,
             currency=request["amount"]["currency"],
-        )  # fmt: skip
+        )
         step = self.random.choice(("approved",) * 8 + ("denied", "denied", "withdrawn", "expired", None))
         if step is None:
             return
@@ -335,8 +362,17 @@ class RandomHistory:
                 kind=self._maybe(KINDS),
                 reason=self._maybe(REASONS),
             )
-            for verdict in self.random.choice(((), ("approved",), ("approved",), ("denied",), ("denied", "approved"),
-                                               ("denied", "withdrawn"), ("withdrawn",))):  # fmt: skip
+            for verdict in self.random.choice(
+                (
+                    (),
+                    ("approved",),
+                    ("approved",),
+                    ("denied",),
+                    ("denied", "approved"),
+                    ("denied", "withdrawn"),
+                    ("withdrawn",),
+                )
+            ):
                 at = self._at(at + timedelta(seconds=1), 4)
                 given = money(1, asked["currency"]) if self.random.random() < 0.1 else None
                 self._tell("escalation.outcome_reported", at, escalation_id=name, verdict=verdict, amount=given)
@@ -344,16 +380,31 @@ class RandomHistory:
     def _recognition(self) -> None:
         for number in range(self.count(25)):
             self._tell(
-                "recognition.given", self._at(), recognition_id=f"R-{number}", giver_id="C", receiver_id=self.random.choice(self.agents),
-                reason=self.random.choice(REASONS), points=self._maybe((1, 5), 0.5), interaction_id=self._maybe(self.interactions, 0.5),
+                "recognition.given",
+                self._at(),
+                recognition_id=f"R-{number}",
+                giver_id="C",
+                receiver_id=self.random.choice(self.agents),
+                reason=self.random.choice(REASONS),
+                points=self._maybe((1, 5), 0.5),
+                interaction_id=self._maybe(self.interactions, 0.5),
                 giver_kind=self._maybe(("customer", "peer", "manager")),
-            )  # fmt: skip
+            )
         for team in TEAMS:
             for period in ("2026-01", "2026-02"):
                 if self.random.random() < 0.8:
                     answers = self.random.choice((2, 4, 5, 6, 9))
-                    self._tell("morale.surveyed", self._at(), team_id=team, period=period, invited=10, respondents=answers,
-                               score=self.random.randint(1, 10), best=10, worst=1)  # fmt: skip
+                    self._tell(
+                        "morale.surveyed",
+                        self._at(),
+                        team_id=team,
+                        period=period,
+                        invited=10,
+                        respondents=answers,
+                        score=self.random.randint(1, 10),
+                        best=10,
+                        worst=1,
+                    )
 
     def _voices(self) -> None:
         for number in range(self.count(8)):

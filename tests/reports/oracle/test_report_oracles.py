@@ -1,4 +1,4 @@
-"""Every figure of `report gap` against SQL over the replayed events."""
+"""Every figure of each report against SQL over the replayed events."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ from tests.support.report_oracle import HistoryLedger
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from((0.1, 0.5, 1.0)))
-def test_random_histories(seed: int, scale: float) -> None:
+def test_the_gap_of_random_histories(seed: int, scale: float) -> None:
     assert gap_differences(HistoryLedger(RandomHistory(seed, scale).events())) == []
