@@ -7,15 +7,12 @@ from typing import Any
 
 from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext, opening
-from domain.commands import Preview
-from domain.decisions.authority import Agent, DecisionContext
 from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
 from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 
 RULES = Rules(1, parse_policy(BASIC_POLICY))
-AGENT = Agent(agent_id="A-1", role="agent")
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 
 
@@ -59,9 +56,3 @@ def new_budget(before: Budget | None = None, period: str = "2026-01") -> Budget:
     """Return A-1's budget of a period as the basic policy opens it, after the budget ``before``."""
     record, _ = opening(RULES, "agent:A-1", period, before, request_context(0), "agent", "GBP")
     return Budget.open(record, NOW)
-
-
-def decision_context(request: Preview, agent: Agent = AGENT, rules: Rules = RULES, **known: Any) -> DecisionContext:
-    """Return the context of a CRM request: a new budget and no history, unless ``known`` names other fields."""
-    defaults: Document = {"source": "crm", "now": NOW, "budget": known.pop("budget", None) or new_budget()}
-    return DecisionContext(request=request, agent=agent, rules=rules, **(defaults | known))

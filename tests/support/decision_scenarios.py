@@ -479,6 +479,10 @@ class Outcome:
             assert plain(event.record) == plain(expected), _short(one.cls)
             assert encode(event.record) == encode(expected)
             assert _place(event.stream) == _place(_stream_of(event.record)), "it is on another stream"
+            opens = isinstance(event.record, decisions.BudgetOpened)
+            reopens = opens and cast("decisions.BudgetOpened", event.record).reopened
+            begins = (opens and not reopens) or isinstance(event.stream, streams.RefusalStream)
+            assert (event.begins, event.reopens) == (begins, reopens), "whether its stream must be empty"
         if self._cause is not None and self._cause.request_sha256 is not None:
             hashed = [event.record for event in events if event.record.request_sha256 is not None]
             assert hashed == [self.result.answering], "exactly one event answers a request"

@@ -13,6 +13,7 @@ from tests.support.decision_events import (
     closed,
     delegated,
     denied,
+    drawn,
     expired,
     fell_short,
     forwarded,
@@ -184,6 +185,17 @@ def test_an_amount_above_the_rest_of_the_approvers_budget_is_refused() -> None:
     reason = why("payer", limit="2000.00", used="1910.01", asked="90.00")
     given(company(), spent, ASKED).when(approve("esc-1", "M-1")).then(
         attempt("M-1", reason), answer={"outcome": "refused"}
+    )
+
+
+def test_a_pool_that_lost_money_since_it_reserved_the_amount_does_not_pay_it() -> None:
+    later = (
+        drawn("team:doorstep", "out", "agent:D-2", "10.00", action_id="act-2"),
+        taken("5.00", "D-2", holder="team:doorstep", action_id="act-3"),
+    )
+    reason = why("payer", limit="30.00", used="5.00", asked="35.00")
+    given(company(escalation=TEAM_PAYS), *FROM_POOL, *later).when(approve("esc-1", "X-1")).then(
+        attempt("X-1", reason, role="director", amount="35.00", kind="credit", holder="agent:D-1")
     )
 
 
@@ -366,6 +378,16 @@ def test_a_delegate_who_may_approve_alone_uses_the_own_authority() -> None:
         opened("agent:M-2", "2000.00"),
         taken("90.00", holder="agent:M-2", escalation_id="esc-1", limits=ANY),
     )
+
+
+def test_a_delegate_forwards_for_the_absent_person() -> None:
+    given(company(), delegated("X-1", "A-8"), requested("600.00", to=("X-1",))).when(
+        forward("esc-1", "A-8", "M-2")
+    ).then(forwarded("M-2", due="2026-03-12T09:00:00Z", on_behalf_of="X-1"))
+
+
+def test_a_delegate_denies_for_the_absent_person() -> None:
+    given(company(), delegated("M-1", "A-8"), ASKED).when(deny("esc-1", "A-8")).then(denied(on_behalf_of="M-1"))
 
 
 def test_a_delegate_of_an_absent_person_who_has_left_decides_nothing() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from domain.decisions.decision import Retry
 from domain.serialization import encode
-from tests.support.decision_commands import action, ask, preview
+from tests.support.decision_commands import action, ask
 from tests.support.decision_company import STAFF, company
 from tests.support.decision_events import (
     ANY,
@@ -16,6 +16,7 @@ from tests.support.decision_events import (
     joined,
     left,
     linked,
+    met,
     moved,
     opened,
     requested,
@@ -244,10 +245,6 @@ def test_an_action_that_is_refused_files_nothing() -> None:
     )
 
 
-def test_a_preview_foretells_that_no_role_may_approve() -> None:
-    given(company()).when(preview("2000.01", escalate=True)).then(answer={"outcome": "refused"})
-
-
 # ---------------------------------------------------------------------- the team pays
 
 
@@ -297,6 +294,18 @@ def test_money_that_was_drawn_from_the_pool_cannot_be_reserved() -> None:
             why("kind", asked="10.01"),
             why("payer", limit="10.00", used="0.00", asked="10.01"),
         ),
+    )
+
+
+def test_the_reservation_records_what_the_pool_had_spent_and_reserved() -> None:
+    earlier = (
+        held("10.00", "D-2", holder="team:doorstep", escalation_id="esc-2", action_id="act-2"),
+        taken("5.00", "D-2", holder="team:doorstep", action_id="act-3"),
+    )
+    given(company(escalation=TEAM_PAYS), *earlier).when(ask("25.00", "D-1", kind="credit")).then(
+        opened("agent:D-1", "200.00"),
+        requested("25.00", "D-1", reasons=ANY, payer="team", holder="team:doorstep", to=("X-1",), due=DUE),
+        held("25.00", "D-1", holder="team:doorstep", escalation_id=ANY, limits=met(pool=("40.00", "15.00"))),
     )
 
 

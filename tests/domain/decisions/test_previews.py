@@ -98,6 +98,20 @@ def test_before_an_agent_is_unknown_to_a_preview_the_decider_reads_on() -> None:
     given(company()).when(preview("5.00", "A-99"), current=False).retries(Retry.AFTER_CATCH_UP)
 
 
+def test_a_preview_that_asks_for_an_escalation_foretells_that_no_role_may_approve_it() -> None:
+    given(company()).when(preview("2000.01", escalate=True)).then(answer={"outcome": "refused"})
+
+
+def test_a_preview_that_asks_for_no_escalation_falls_short_whatever_may_be_approved() -> None:
+    given(company()).when(preview("2000.01")).then(answer={"outcome": "escalate"})
+
+
+def test_a_preview_within_authority_asks_nobody() -> None:
+    given(company(manager={"approves": None}, director={"approves": None})).when(preview("5.00", escalate=True)).then(
+        answer={"outcome": "taken"}
+    )
+
+
 # ---------------------------------------------------------------------- the amount available
 
 
