@@ -81,10 +81,10 @@ bench-reference: setup  ## make the last whole run beside rivals the one that do
 	@$(BIN)/python -m benchmarks.reference
 
 wheels: setup  ## whether every dependency has wheels for every supported system; some minutes
-	@$(BIN)/python -m benchmarks.wheels
+	@$(BIN)/python -m tests.support.wheels_of_dependencies
 
 size: setup  ## how large an installation without extras is, by package (EXTRA=archive: with one)
-	@$(BIN)/python -m benchmarks.size $(if $(EXTRA),--extra $(EXTRA))
+	@$(BIN)/python -m tests.support.installed_size $(if $(EXTRA),--extra $(EXTRA))
 
 docs: setup  ## write docs/reference/, the rules in docs/understand/policy.md and the answers in docs/integrate/ anew
 	@$(BIN)/python -m tests.support.command_reference

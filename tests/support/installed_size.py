@@ -1,6 +1,6 @@
 """The installed size of the package in a separate environment, without extras, by distribution.
 
-    python -m benchmarks.size [--extra archive] [--json]
+    python -m tests.support.installed_size [--extra archive] [--json]
 
 Exit status 1 if the base is larger than `MOST_MB`.
 """
@@ -21,7 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.environment import ROOT
+
 MOST_MB = 250.0
 _SHOWN_MB = 0.5
 _MEASURE = """
@@ -83,13 +84,13 @@ def measured(extras: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and fail if the base is too large."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.size", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.support.installed_size", description=__doc__)
     parser.add_argument("--extra", action="append", default=[], help="install this extra too; repeatable")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     result = measured(options.extra)
     if options.json:
-        print(json.dumps(result))
+        sys.stdout.write(json.dumps(result) + "\n")
     else:
         table = Table("package", "version", "MB", title="An installation, by package")
         table.columns[2].justify = "right"

@@ -1,6 +1,6 @@
 """A check that every dependency has wheels for every supported system, by the package registry.
 
-    python -m benchmarks.wheels
+    python -m tests.support.wheels_of_dependencies
 
 Nothing is installed. Exit status 1 if a wheel is missing.
 """
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from benchmarks.size import ROOT, pins
+from tests.support.environment import ROOT
+from tests.support.installed_size import pins
 
 SYSTEMS = {
     "linux x86-64": ("linux", [f"manylinux{tag}_x86_64" for tag in ("2014", "_2_17", "_2_27", "_2_28")]),
@@ -66,7 +67,8 @@ def main() -> None:
         for python in PYTHONS:
             said = missing(system, python)
             failed |= bool(said)
-            print(f"{system}, Python {python}: {said or 'all there'}", flush=True)
+            sys.stdout.write(f"{system}, Python {python}: {said or 'all there'}\n")
+            sys.stdout.flush()
     sys.exit(failed)
 
 
