@@ -23,6 +23,8 @@ from ledger.store.subject_tokens import token_of_id
 from projections.engine.events import read_event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ledger.store.log import Log, Recorded
 
 _CACHED_STREAMS = 50_000
@@ -46,6 +48,11 @@ class BudgetStream:
     """The number of drafts that are not stored yet."""
 
 
+class _Cache(dict[LoadableStream, BudgetStream]):
+    def __missing__(self, key: LoadableStream) -> BudgetStream:
+        raise StreamNotLoadedError(key)
+
+
 class BudgetRepository:
     """Loads and caches streams; ``forget`` a stream after a conflict or an append with an unknown outcome."""
 
@@ -53,20 +60,10 @@ class BudgetRepository:
         self._log = log
         self.opened_by_others: set[LoadableStream] = set()
         """Budgets whose next period another decider has opened: read that period before opening it."""
-        self._cache: dict[LoadableStream, BudgetStream] = {}
+        self._cache = _Cache()
+        self.get: Callable[[LoadableStream], BudgetStream] = self._cache.__getitem__
+        """Returns a cached stream; raises ``StreamNotLoadedError`` where it must be loaded first."""
         self._reading = asyncio.Semaphore(_CONCURRENT_READS)  # more reads at once would time out
-
-    def get(self, key: LoadableStream) -> BudgetStream:
-        """Return a cached stream.
-
-        Raises:
-            StreamNotLoadedError: it is not cached; ``load`` it.
-
-        """
-        stream = self._cache.get(key)
-        if stream is None:
-            raise StreamNotLoadedError(key)
-        return stream
 
     async def load(self, key: LoadableStream) -> None:
         """Read a stream into the cache."""

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from domain.commands import PolicyRequest, Preview
 from domain.events.decisions import EscalationForwarded, EscalationRequested
 from ledger.errors import ConflictError, LedgerError, UnavailableError
+from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.event_id_index import EventIdEntry
 from ledger.store.log import Draft
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumers.decisions.budget_repository import BudgetRepository
+    from consumers.decisions.budget_repository import BudgetRepository, BudgetStream
     from consumers.decisions.pending_request import PendingRequest
+    from consumers.decisions.state.actions import ActionRow
     from consumers.decisions.state.follower import DecisionState
     from domain.serialization import JsonObject
     from ledger.store.log import Log
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 50
+_BATCH_BYTES = 4 * 1024 * 1024
 AGAIN = "ask again with the same request_id"
 OUR_ERROR = f"an error of ours, see the log; {AGAIN}"
 
@@ -55,20 +58,26 @@ class BatchCommitter:
         self._task: asyncio.Task[None] | None = None
         self._notify = notify
 
-    def begin(self, batch: list[PendingRequest]) -> None:
-        """Start to store a batch. Without a policy in it and without a conflict this needs no task."""
-        if any(isinstance(request.command, PolicyRequest) for request in batch):
+    def begin(self, ready: list[PendingRequest]) -> list[PendingRequest]:
+        """Start to store a batch of these requests, and return the requests after it.
+
+        Without a policy in it and without a conflict this needs no task.
+        """
+        number, drafts = _next_batch(ready)
+        batch = ready if number == len(ready) else ready[:number]
+        if PolicyRequest in [type(request.command) for request in batch]:
             self._task = asyncio.create_task(self._store_with_retry(batch))
         else:
-            self._log.append_nowait(_drafts(batch), partial(self._on_reply, batch))
+            self._log.append_nowait(drafts, partial(self._on_reply, batch))
+        return ready[number:]
 
     def discard(self, request: PendingRequest) -> None:
         """Undo the effects of a request's result on the cached state."""
         for draft in request.drafts:
             self._budgets.forget(draft.stream)
-        for row, _ in request.action_rows:
-            self._state.actions.discard_pending(row)
-        request.action_rows, request.drafts = [], []
+            if draft.row is not None:
+                self._state.actions.discard_pending(draft.row)
+        request.drafts = []
 
     def retryable(self, requests: list[PendingRequest]) -> list[PendingRequest]:
         """Discard the results of these requests; return the requests to decide again, and answer the others."""
@@ -152,7 +161,7 @@ class BatchCommitter:
             else:
                 bad.append(request)
                 changed |= touched
-                for row, _ in request.action_rows:
+                for row in [draft.row for draft in request.drafts if draft.row is not None]:
                     undone |= {f"customer {row.customer_id}", f"interaction {row.interaction_id}"}
         return good, bad
 
@@ -167,7 +176,8 @@ class BatchCommitter:
         return counted
 
     async def _append(self, batch: list[PendingRequest]) -> None:
-        position = await self._log.append(_drafts(batch))
+        _, drafts = _next_batch(batch)
+        position = await self._log.append(drafts)
         if any(isinstance(request.command, PolicyRequest) for request in batch):
             # The policy is in force for the very next request.
             await self._state.reach(position + sum(len(request.drafts) for request in batch) - 1)
@@ -176,40 +186,52 @@ class BatchCommitter:
     def _answer(self, batch: list[PendingRequest], position: int) -> None:
         """Note the positions of a stored batch, then answer its requests."""
         entries: list[EventIdEntry] = []
+        actions: list[ActionRow] = []
         for request in batch:
-            position = self._note_positions(request, position, entries)
-        self._state.remember(entries)
+            decision = request.decision
+            for draft in request.drafts:
+                stream, record = draft.stream, draft.record
+                stream.last, stream.own = position, True
+                stream.unstored -= 1
+                if draft.row is not None:
+                    draft.row.position = position
+                    actions.append(draft.row)
+                    draft.row = None
+                if decision is not None and record is decision.answering:
+                    decision.answer["position"] = position
+                    entries.append(EventIdEntry(request.key, position, request.content))
+                if type(record) in _NOTIFIED:
+                    self._notify(cast("EscalationRequested | EscalationForwarded", record))
+                position += 1
+        self._state.remember(entries, actions)
         for request in batch:
             assert request.decision is not None
             self._finish(request, request.decision.answer)
 
-    def _note_positions(self, request: PendingRequest, first: int, entries: list[EventIdEntry]) -> int:
-        """Note the positions of a request's events; return the position after them."""
-        assert request.decision is not None
-        answering, position = request.decision.answering, first
-        for draft in request.drafts:
-            stream, record = draft.stream, draft.record
-            stream.last, stream.own = position, True
-            stream.unstored -= 1
-            if record is answering:
-                request.decision.answer["position"] = position
-                entries.append(EventIdEntry(request.key, position, bytes.fromhex(request.cause.request_sha256 or "")))
-            if isinstance(record, (EscalationRequested, EscalationForwarded)):
-                self._notify(record)
-            position += 1
-        for row, index in request.action_rows:
-            self._state.confirm(row, first + index)
-        request.action_rows = []
-        return position
+
+_NOTIFIED = frozenset((EscalationRequested, EscalationForwarded))
 
 
-def _drafts(batch: list[PendingRequest]) -> list[Draft]:
-    """Return the drafts of a batch; only the first draft of a subject may carry an expected sequence."""
+def _next_batch(ready: list[PendingRequest]) -> tuple[int, list[Draft]]:
+    """Return the number of requests in the next batch, and its drafts.
+
+    Only the first draft of a subject carries an expected sequence. So a batch ends where a stream was read again: the
+    expected sequence of the new read must be checked, too.
+    """
     drafts: list[Draft] = []
-    begun: set[str] = set()
-    for request in batch:
+    streams: dict[str, BudgetStream] = {}
+    size = 0
+    for number, request in enumerate(ready):
+        read_again = False
         for draft in request.drafts:
-            expect = None if draft.subject in begun else 0 if draft.begins else draft.stream.last
+            stream, expect = streams.get(draft.subject), None
+            if stream is None:
+                stream = streams[draft.subject] = draft.stream
+                expect = 0 if draft.begins else stream.last
+            read_again = read_again or stream is not draft.stream
+            size += len(draft.data)
             drafts.append(Draft(draft.subject, draft.data, expect))
-            begun.add(draft.subject)
-    return drafts
+        if number and (read_again or len(drafts) > MAX_BATCH or size > _BATCH_BYTES):
+            del drafts[-len(request.drafts) :]
+            return number, drafts
+    return len(ready), drafts

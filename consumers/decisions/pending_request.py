@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from consumers.decisions.state.actions import ActionRow
 from consumers.decisions.unit_of_work import PendingDraft
 from consumers.runtime.request_form import read_form
 from consumers.runtime.source_tokens import read_token, refuse_foreign, request_refusal
@@ -20,7 +18,6 @@ from domain.decisions.decide import Command, InternalCommand
 from domain.decisions.decision import Decision
 from domain.decisions.recorded_commands import is_repeated
 from domain.events.causes import NO_COMMAND
-from domain.serialization import encode
 from ledger.store.subject_tokens import fact_token
 
 if TYPE_CHECKING:
@@ -44,48 +41,40 @@ COMMANDS: Mapping[str, RequestClass[Command]] = {
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
-@dataclass(slots=True, eq=False)
-class PendingRequest:
+class PendingRequest(msgspec.Struct, eq=False):
     """A request that waits for its answer, which ``answer`` gives; ``token`` is the source's token in the subject."""
 
     token: str
     operation: str
     body: bytes
     answer: Callable[[bytes], None]
+    command: Command | InternalCommand
+    cause: RequestContext
+    now: datetime
     reply_subject: bytes = b""
     """The subject to which another decider may send the answer."""
     encrypted: bool = False
     refusal: RequestError | None = None
     """The answer, unless the request was answered before."""
-    source: str = field(init=False)
-    command: Command | InternalCommand = field(init=False)
-    cause: RequestContext = field(init=False)
-    now: datetime = field(init=False)
     key: bytes = b""
     old_key: bytes = b""
     """The key that an earlier version used, where it differs."""
+    content: bytes = b""
+    """The hash of the body."""
+    received_at: float = 0.0
+    """Seconds of the monotonic clock."""
     state_is_current: bool = False
     """True once the state was brought up to date for this request."""
     attempts: int = 0
     decision: Decision | None = None
-    drafts: list[PendingDraft] = field(default_factory=list)
+    drafts: list[PendingDraft] = []
     """The events of the decision."""
-    action_rows: list[tuple[ActionRow, int]] = field(default_factory=list)
-    """The actions of the decision, each with the index of its draft."""
     answered: bool = False
-    duplicates: list[PendingRequest] = field(default_factory=list)
+    duplicates: list[PendingRequest] = []
     """Copies that arrived while this request was decided."""
 
-    def __post_init__(self) -> None:
-        self.source = read_token(self.token).source
-
-    def finish(self, answer: Mapping[str, object]) -> None:
-        """Give the answer, unless one was given."""
-        if not self.answered:
-            self.finish_encoded(encode(answer))
-
     def finish_encoded(self, answer: bytes) -> None:
-        """Give an answer that is JSON text already, unless one was given."""
+        """Give an answer in JSON text, unless one was given."""
         if not self.answered:
             self.answered = True
             self.answer(answer)
@@ -106,8 +95,19 @@ def holder_in(body: bytes) -> str | None:
         return None
 
 
-def read_request(request: PendingRequest, now: datetime, seen_position: int, *, history: bool) -> Command:
-    """Decode and check a request's body; return its command.
+def read_request(
+    token: str,
+    operation: str,
+    body: bytes,
+    answer: Callable[[bytes], None],
+    now: datetime,
+    *,
+    history: bool,
+    reply_subject: bytes = b"",
+    encrypted: bool = False,
+    refusal: RequestError | None = None,
+) -> PendingRequest:
+    """Decode and check a request's body.
 
     Earlier versions accepted sources that are refused now; their requests still get their first answer.
 
@@ -115,45 +115,57 @@ def read_request(request: PendingRequest, now: datetime, seen_position: int, *, 
         RequestError: the error is the answer, even if the request was answered before.
 
     """
-    refuse_foreign(request.token)
-    request.refusal = request_refusal(request.token) or request.refusal
-    wanted = COMMANDS.get(request.operation)
+    read = read_token(token)
+    if read.fault is not None:
+        refuse_foreign(token)
+        refusal = request_refusal(token) or refusal
+    wanted = COMMANDS.get(operation)
     if wanted is None:
-        message = f"there is no request {request.operation!r}; there are {', '.join(COMMANDS)}"
+        message = f"there is no request {operation!r}; there are {', '.join(COMMANDS)}"
         raise RequestError("unknown_operation", message)
-    command, canonical, sha256, refusal = read_form(wanted, request.body, encrypted=request.encrypted)
-    request.refusal = request.refusal or refusal
-    request.now = now
-    try:
-        request.now = _time_of(command.time, now, history=history)
-    except RequestError as error:
-        request.refusal = request.refusal or error
-    request.command = command
-    request_id = command.request_id or ""
-    preview = type(command) is Preview
-    action_id = ""
-    if not preview:
-        action_id = action_id_of(request.source, request_id)
-        request.key = bytes.fromhex(action_id[4:])
-        if (old_source := fact_token(request.source)) != request.source:
-            request.old_key = bytes.fromhex(action_id_of(old_source, request_id)[4:])
-    elif request.refusal is not None:  # a preview has no first answer
-        raise request.refusal
-    request.cause = RequestContext(
-        source=request.source,
+    command, canonical, content, fault = read_form(wanted, body, encrypted=encrypted)
+    refusal = refusal or fault
+    if command.time is not None:
+        try:
+            now = _time_of(command.time, now, history=history)
+        except RequestError as error:
+            refusal = refusal or error
+    source, request_id = read.source, command.request_id or ""
+    body_of_command = NO_COMMAND if is_repeated(command, canonical) else msgspec.Raw(canonical)
+    if type(command) is Preview:
+        if refusal is not None:  # a preview has no first answer
+            raise refusal
+        cause = RequestContext(source=source, request_id=request_id, seen_position=0, command=body_of_command)
+        return PendingRequest(token, operation, body, answer, command, cause, now, reply_subject, encrypted)
+    action_id = action_id_of(source, request_id)
+    cause = RequestContext(
+        source=source,
         request_id=request_id,
-        request_sha256=None if preview else sha256,
-        seen_position=seen_position,
+        seen_position=0,
+        request_sha256=content.hex(),
         action_id=action_id,
-        command=NO_COMMAND if is_repeated(command, canonical) else msgspec.Raw(canonical),
+        command=body_of_command,
     )
-    return command
+    old_source = fact_token(source)
+    return PendingRequest(
+        token,
+        operation,
+        body,
+        answer,
+        command,
+        cause,
+        now,
+        reply_subject,
+        encrypted,
+        refusal,
+        key=bytes.fromhex(action_id[4:]),
+        old_key=b"" if old_source == source else bytes.fromhex(action_id_of(old_source, request_id)[4:]),
+        content=content,
+    )
 
 
-def _time_of(asked: datetime | None, now: datetime, *, history: bool) -> datetime:
-    """Return the time of a request: its own in history mode, otherwise the ledger's clock."""
-    if asked is None:
-        return now
+def _time_of(asked: datetime, now: datetime, *, history: bool) -> datetime:
+    """Return the time of a request that names one: its own in history mode, otherwise the ledger's clock."""
     if history:
         return asked.astimezone(UTC)
     if abs(asked - now) > _CLOCK_TOLERANCE:

@@ -11,44 +11,45 @@ import logging
 import math
 import secrets
 import time
-from collections import deque
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
-from consumers.decisions.budget_repository import BudgetRepository, BudgetStream
+from consumers.decisions.budget_repository import BudgetRepository, currency_of
 from consumers.decisions.committer import AGAIN, OUR_ERROR, BatchCommitter
 from consumers.decisions.pending_request import PendingRequest, read_request
 from consumers.decisions.responses import first_answer
-from consumers.decisions.state.actions import row_of
 from consumers.decisions.unit_of_work import UnitOfWork
 from domain.commands import Preview, RequestError
 from domain.decisions.decide import decide, holder_of
 from domain.decisions.decision import Decision, Retry
 from domain.events.decisions import ActionHeld, ActionTaken
+from domain.serialization import encode
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
-from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.role_status import Heartbeat
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from consumers.decisions.state.actions import ActionRow
     from consumers.decisions.state.follower import DecisionState
     from domain.budgets.postings import RequestContext
     from domain.decisions.decide import InternalCommand, Outcome
     from domain.decisions.streams import LoadableStream
     from domain.events.decisions import EscalationForwarded, EscalationRequested
+    from domain.policy.model import Rules
     from domain.serialization import JsonObject
     from ledger.store.event_id_index import EventIdEntry
     from ledger.store.log import Log
 
 _log = logging.getLogger(__name__)
 _GROUP = 128  # half of a busy source's requests in flight: one half is stored while the other half is handled
-_BATCH_BYTES = 4 * 1024 * 1024
 _LEAP = timedelta(minutes=10)
 _PAUSE_SECONDS = 0.005
+_NOW = partial(datetime.now, UTC)
+_SAME_TIME_SECONDS = 0.001
+"""Requests that arrive within this time share one value of the clock."""
 _STUCK_SECONDS, _CHECK_SECONDS = 1.2, 0.2
 """Requests are answered after so long without the log's reply; the contract allows two seconds."""
 _NO_REPLY = f"the log does not answer; {AGAIN}"
@@ -63,7 +64,7 @@ class DecisionPipeline:
         state: DecisionState,
         *,
         history: bool = False,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = _NOW,
         notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None,
     ) -> None:
         """``notify`` is called with each escalation that is filed or forwarded."""
@@ -73,7 +74,7 @@ class DecisionPipeline:
         self._history = history
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)
-        self._received_at: datetime | None = None
+        self._received, self._received_at = self._latest, -math.inf  # the clock, and the monotonic clock then
         self.decider_id = secrets.token_hex(4)
         self._queue: list[PendingRequest] = []
         self._ready: list[PendingRequest] = []  # handled, and not being stored yet
@@ -81,7 +82,7 @@ class DecisionPipeline:
         self._deciding: dict[bytes, PendingRequest] = {}
         self._wake = asyncio.Event()
         self._storing = False
-        self._unanswered: deque[tuple[float, PendingRequest]] = deque()
+        self._unanswered: dict[PendingRequest, None] = {}  # in the order of their arrival
         self._check: asyncio.TimerHandle | None = None
         self._handling_since = self._storing_since = math.inf
         self._committer = BatchCommitter(
@@ -123,25 +124,44 @@ class DecisionPipeline:
         request with a ``refusal`` gets its first answer if it has one, otherwise the refusal. ``encrypted``: see
         ``read_form``.
         """
-        request = PendingRequest(token, operation, body, answer, reply_subject, encrypted=encrypted, refusal=refusal)
+        at = time.monotonic()
+        if at - self._received_at > _SAME_TIME_SECONDS:
+            self._received, self._received_at = self._clock(), at
         try:
-            command = read_request(request, self._receive_time(), self._state.position, history=self._history)
+            request = read_request(
+                token,
+                operation,
+                body,
+                answer,
+                self._received,
+                history=self._history,
+                reply_subject=reply_subject,
+                encrypted=encrypted,
+                refusal=refusal,
+            )
         except RequestError as error:
-            request.finish(error.wire())
+            answer(encode(error.wire()))
             return
-        self._watch(request)
-        if request.refusal is not None:
-            self._enqueue(request)
-            return
-        forward = None if here else self.forward
-        if forward is not None and forward(request, holder_of(command, self._state)):
-            return
-        if self._history and command.time is not None and request.now > self._latest:
-            leap, self._latest = request.now - self._latest, request.now
-            if leap > _LEAP:
-                self._run_beside(request, self._after_timers(request))
+        request.received_at = at
+        self._unanswered[request] = None
+        if self._check is None and not self._history:
+            self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._answer_stuck)
+        if request.refusal is None:
+            if self.forward is not None and not here and self.forward(request, holder_of(request.command, self._state)):
                 return
-        self._enqueue(request)
+            names_time = request.now is not self._received
+            if self._history and names_time and request.now > self._latest and self._leaps(request):
+                return
+        if not self._queue:  # otherwise the task is awake, or waits for the end of a batch
+            self._wake.set()
+        self._queue.append(request)
+
+    def _leaps(self, request: PendingRequest) -> bool:
+        """Move the clock of history mode to a request's own time; return whether timers come before the request."""
+        leap, self._latest = request.now - self._latest, request.now
+        if leap > _LEAP:
+            self._run_beside(request, self._after_timers(request))
+        return leap > _LEAP
 
     def submit_command(
         self, command: InternalCommand, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
@@ -149,24 +169,18 @@ class DecisionPipeline:
         """Submit a command of the timers; ``done`` is called at its end."""
         self._enqueue(command_request(command, cause, now, done))
 
-    def _watch(self, request: PendingRequest) -> None:
-        """Make sure that a request is answered even if the log does not reply."""
-        self._unanswered.append((time.monotonic(), request))
-        if self._check is None and not self._history:
-            self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._answer_stuck)
-
     def _answer_stuck(self) -> None:
         """Advise old requests to retry where the log does not reply; events that are being stored stay valid."""
         self._check, now = None, time.monotonic()
         stuck = now - min(self._handling_since, self._storing_since) > _STUCK_SECONDS
         if stuck:
-            answer = RequestError("unavailable", _NO_REPLY).wire()
-            for at, request in self._unanswered:
-                if now - at > _STUCK_SECONDS - _CHECK_SECONDS:
-                    request.finish(answer)
+            answer = encode(RequestError("unavailable", _NO_REPLY).wire())
+            for request in self._unanswered:
+                if now - request.received_at > _STUCK_SECONDS - _CHECK_SECONDS:
+                    request.finish_encoded(answer)
             self.on_answers()
-        while self._unanswered and self._unanswered[0][1].answered:
-            self._unanswered.popleft()
+        for request in [request for request in self._unanswered if request.answered]:
+            del self._unanswered[request]
         if self._unanswered:
             self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._answer_stuck)
 
@@ -191,7 +205,7 @@ class DecisionPipeline:
         ready = self._ready
         self._storing, self._storing_since = True, time.monotonic()
         try:
-            self._committer.begin(self._next_batch())
+            self._ready = self._committer.begin(ready)
         except Exception as error:  # noqa: BLE001 - reported; every request gets an answer
             report("decisions could not be stored", error, error)
             self._storing, self._storing_since, self._ready = False, math.inf, []
@@ -212,27 +226,8 @@ class DecisionPipeline:
         self._queue = [*again, *self._ready, *self._queue]
         self._ready = []
 
-    def _next_batch(self) -> list[PendingRequest]:
-        """Remove the next batch from the ready requests.
-
-        Only the first draft of a subject carries an expected sequence. So a batch ends where a stream was read again:
-        the expected sequence of the new read must be checked, too.
-        """
-        drafts = size = 0
-        streams: dict[str, BudgetStream] = {}
-        for number, request in enumerate(self._ready):
-            mine = request.drafts
-            drafts += len(mine)
-            size += sum(len(one.data) for one in mine)
-            read_again = any(streams.setdefault(one.subject, one.stream) is not one.stream for one in mine)
-            if number and (read_again or drafts > MAX_BATCH or size > _BATCH_BYTES):
-                batch, self._ready = self._ready[:number], self._ready[number:]
-                return batch
-        batch, self._ready = self._ready, []
-        return batch
-
-    def _enqueue(self, request: PendingRequest) -> None:
-        self._queue.append(request)
+    def _enqueue(self, *requests: PendingRequest) -> None:
+        self._queue += requests
         self._wake.set()
 
     def _run_beside(self, request: PendingRequest, work: Coroutine[None, None, None]) -> None:
@@ -254,26 +249,20 @@ class DecisionPipeline:
             self._give_up([request], "internal", OUR_ERROR)
 
     def _finish(self, request: PendingRequest, answer: JsonObject) -> None:
+        """Answer a request unless it was answered, and let its duplicates go on."""
         if self._deciding.get(request.key) is request:
             del self._deciding[request.key]
-        request.finish(answer)
-        for duplicate in request.duplicates:
-            self._enqueue(duplicate)
-        request.duplicates = []
+        self._unanswered.pop(request, None)
+        if not request.answered:
+            request.answered = True
+            request.answer(encode(answer))
+        if request.duplicates:
+            self._enqueue(*request.duplicates)
+            request.duplicates = []
 
     def _give_up(self, group: Sequence[PendingRequest], code: str, message: str) -> None:
         for request in group:
             self._finish(request, RequestError(code, message).wire())
-
-    def _receive_time(self) -> datetime:
-        """Return the time; requests that are read from the socket at once share one value."""
-        if self._received_at is None:
-            self._received_at = self._clock()
-            asyncio.get_running_loop().call_soon(self._forget_receive_time)
-        return self._received_at
-
-    def _forget_receive_time(self) -> None:
-        self._received_at = None
 
     # ------------------------------------------------------------------ handling
 
@@ -295,8 +284,9 @@ class DecisionPipeline:
     async def _handle_group(self, group: list[PendingRequest]) -> None:
         self._handling_since = time.monotonic()
         try:
-            todo = self._unanswered_in(group)
-            self._preload(todo)
+            todo, rules = self._new_in(group), self._state.policies.at(group[0].now).enforced
+            if rules is not None and (rules.caps_customers or rules.caps_interactions):
+                self._preload(todo, rules)
             while todo:
                 missing: set[LoadableStream] = set()
                 todo = [request for request in todo if not self._handle(request, missing)]
@@ -315,23 +305,32 @@ class DecisionPipeline:
         handled = set(map(id, self._ready))
         self._give_up([request for request in group if id(request) not in handled], code, message)
 
-    def _unanswered_in(self, group: list[PendingRequest]) -> list[PendingRequest]:
+    def _new_in(self, group: list[PendingRequest]) -> list[PendingRequest]:
         """Return the requests that were not answered before; the others get their first answer again."""
         found = self._state.find([request.key for request in group if request.key])
-        new: list[PendingRequest] = []
+        new, deciding = list[PendingRequest](), self._deciding
         for request in group:
-            if request.answered:  # with advice to retry; a duplicate may wait for its end
-                self._finish(request, {})
+            key = request.key
+            may_be_known = request.answered or (key and (key in found or key in deciding or request.old_key))
+            if may_be_known and self._is_known(request, found.get(key)):
                 continue
-            if entry := found.get(request.key) or self._answered_under_old_key(request):
-                self._run_beside(request, self._answer_again(request, entry))
-            elif request.key and (first := self._deciding.get(request.key, request)) is not request:
-                first.duplicates.append(request)  # handled once the first is finished
-            else:
-                if request.key:
-                    self._deciding[request.key] = request
-                new.append(request)
+            if key:
+                deciding[key] = request
+            new.append(request)
         return new
+
+    def _is_known(self, request: PendingRequest, entry: EventIdEntry | None) -> bool:
+        """Return whether a request needs no decision: it was answered before, or its first copy is being decided."""
+        if request.answered:  # with advice to retry; a duplicate may wait for its end
+            self._finish(request, {})
+            return True
+        if entry := entry or self._answered_under_old_key(request):
+            self._run_beside(request, self._answer_again(request, entry))
+            return True
+        first = self._deciding.get(request.key, request)
+        if first is not request:
+            first.duplicates.append(request)  # handled once the first is finished
+        return first is not request
 
     def _answered_under_old_key(self, request: PendingRequest) -> EventIdEntry | None:
         """Return the answer that an earlier version gave to the same request under its source's old token."""
@@ -340,24 +339,20 @@ class DecisionPipeline:
         entry = self._state.find([request.old_key]).get(request.old_key)
         if entry is None or entry.position > self.old_keys_until:
             return None
-        return entry if entry.content.hex() == request.cause.request_sha256 else None
+        return entry if entry.content == request.content else None
 
-    def _preload(self, todo: list[PendingRequest]) -> None:
+    def _preload(self, todo: list[PendingRequest], rules: Rules) -> None:
         """Read the actions of all customers and interactions in these requests at once."""
         commands = [request.command for request in todo if isinstance(request.command, Preview)]
-        rules = self._state.policies.in_force(todo[0].now) if commands else None
-        if rules is None:
-            return
-        roles = rules.policy.roles.values()
-        customers = any(role.per_customer for role in roles)
-        interactions = any(role.per_interaction for role in roles)
         self._state.actions.preload(
-            {command.customer_id for command in commands if command.customer_id} if customers else (),
-            {command.interaction_id for command in commands if command.interaction_id} if interactions else (),
+            {command.customer_id for command in commands if command.customer_id} if rules.caps_customers else (),
+            {command.interaction_id for command in commands if command.interaction_id}
+            if rules.caps_interactions
+            else (),
         )
 
     async def _answer_again(self, request: PendingRequest, entry: EventIdEntry) -> None:
-        if entry.content.hex() != request.cause.request_sha256:
+        if entry.content != request.content:
             message = "this request_id was used with another body; give a new request a new request_id"
             self._finish(request, RequestError("request_id_reused", message, "request_id").wire())
             return
@@ -365,19 +360,36 @@ class DecisionPipeline:
 
     def _handle(self, request: PendingRequest, missing: set[LoadableStream]) -> bool:
         """Handle one request; return False where a stream, added to ``missing``, must be loaded first."""
-        unit = UnitOfWork(self._budgets, self._state)
+        state, cause = self._state, request.cause
+        unit = UnitOfWork(self._budgets, state)
         try:
-            outcome = self._decide(request, unit)
-            if isinstance(outcome, Decision):
-                self._accept(request, outcome, unit)
-                return True
+            if request.refusal is None:
+                cause.seen_position, cause.decider_id = state.position, self.decider_id
+                decision = Decision(
+                    state,
+                    unit,
+                    cause,
+                    request.now,
+                    state_is_current=request.state_is_current,
+                    history=self._history,
+                )
+                outcome = decide(request.command, decision)
+                if outcome is decision:
+                    self._accept(request, decision, unit)
+                    return True
+            else:  # its first answer may not have been read yet
+                outcome = request.refusal if request.state_is_current else Retry.AFTER_CATCH_UP
         except LedgerError:
             unit.abandon()
             raise
         except Exception:  # noqa: BLE001 - an error with one request must not fail the others of its group
-            _log.exception("a request of %s could not be decided", request.source)
+            _log.exception("a request of %s could not be decided", cause.source)
             outcome = RequestError("internal", "an error of ours, see the log")
         unit.abandon()
+        return self._without_decision(request, outcome, missing)
+
+    def _without_decision(self, request: PendingRequest, outcome: Outcome, missing: set[LoadableStream]) -> bool:
+        """Answer a request with its error, or let it be handled again later; see ``_handle``."""
         match outcome:
             case RequestError():
                 self._finish(request, outcome.wire())
@@ -387,25 +399,12 @@ class DecisionPipeline:
             case Retry.WHEN_IDLE:
                 self._deciding.pop(request.key, None)
                 self._need_idle.append(request)
+            case Decision():
+                raise TypeError
             case stream:
                 missing.add(stream)
                 return False
         return True
-
-    def _decide(self, request: PendingRequest, unit: UnitOfWork) -> Outcome:
-        if request.refusal is not None:  # its first answer may not have been read yet
-            return request.refusal if request.state_is_current else Retry.AFTER_CATCH_UP
-        cause = request.cause
-        cause.seen_position, cause.decider_id = self._state.position, self.decider_id
-        decision = Decision(
-            self._state,
-            unit,
-            cause,
-            request.now,
-            state_is_current=request.state_is_current,
-            history=self._history,
-        )
-        return decide(request.command, decision)
 
     def _accept(self, request: PendingRequest, decision: Decision, unit: UnitOfWork) -> None:
         """Answer a decision that records nothing; otherwise count its actions and queue it for the next batch."""
@@ -414,9 +413,10 @@ class DecisionPipeline:
             self._finish(request, decision.answer)
             return
         request.drafts = unit.drafts(decision)
-        request.action_rows = _action_rows(request)
-        for row, _ in request.action_rows:
-            self._state.actions.add_pending(row)
+        for draft in request.drafts:
+            record = draft.record
+            if isinstance(record, (ActionTaken, ActionHeld)):
+                draft.row = self._state.actions.add_pending(record, request.now, currency_of(draft.subject))
         self._ready.append(request)
 
     async def _after_catch_up(self, request: PendingRequest) -> None:
@@ -436,17 +436,5 @@ def command_request(
     command: InternalCommand, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
 ) -> PendingRequest:
     """Return a command of the timers as a request."""
-    request = PendingRequest(token_of_source(cause.source), "", b"", done)
-    request.command, request.cause, request.now, request.state_is_current = command, cause, now, True
-    return request
-
-
-def _action_rows(request: PendingRequest) -> list[tuple[ActionRow, int]]:
-    """Return the rows of a decision's actions, each with the index of its draft; a position comes when it is stored."""
-    found: list[tuple[ActionRow, int]] = []
-    for index, draft in enumerate(request.drafts):
-        if isinstance(draft.record, (ActionTaken, ActionHeld)):
-            row = row_of(draft.record, request.now, 0, draft.subject)
-            if row is not None:
-                found.append((row, index))
-    return found
+    token = token_of_source(cause.source)
+    return PendingRequest(token, "", b"", done, command, cause, now, state_is_current=True)

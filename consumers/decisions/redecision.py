@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from config import topology
-from consumers.decisions.budget_repository import BudgetStream, budget_of, subject_of, subject_of_stream
-from consumers.decisions.state.actions import row_of
+from consumers.decisions.budget_repository import (
+    BudgetStream,
+    budget_of,
+    currency_of,
+    subject_of,
+    subject_of_stream,
+)
 from consumers.decisions.unit_of_work import PendingDraft, UnitOfWork
 from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext
@@ -357,7 +362,7 @@ class Redecider:
             _note_action(state, draft.record, now, event)
         if sha256 is not None:
             at = next(event.position for event in group.events if event.body is answer)
-            state.remember([EventIdEntry(bytes.fromhex(cause.action_id[4:]), at, bytes.fromhex(sha256))])
+            state.remember([EventIdEntry(bytes.fromhex(cause.action_id[4:]), at, bytes.fromhex(sha256))], ())
 
     def _check_first(self, reader: _Reader, record: Caused, group: _Group) -> None:
         key = bytes.fromhex(action_id_of(record.source, record.request_id)[4:])
@@ -572,7 +577,7 @@ def _outcome(events: Sequence[Event]) -> str:
 def _note_action(state: DecisionState, record: msgspec.Struct, now: datetime, recorded: Recorded) -> None:
     """Let the decider's next decisions see an action that it has just taken, before it is read from the log."""
     if isinstance(record, _ACTIONS):
-        row = row_of(record, now, 0, recorded.subject)
+        row = state.actions.add_pending(record, now, currency_of(recorded.subject))
         if row is not None:
-            state.actions.add_pending(row)
-            state.confirm(row, recorded.position)
+            row.position = recorded.position
+            state.remember((), (row,))

@@ -180,17 +180,20 @@ class DecisionService(RoleService):
             report("a request names a reply subject that is never answered", reply)
             return
         try:
-            text = text_of(subject)
-            _, _, token, operation = text.split(".")
-            self._take(token, operation, body, reply)
+            _, _, token, operation = text_of(subject).split(".")
+            if may_have_note(body) or (self.pipeline.forward is not None and reply):
+                self._take(token, operation, body, reply)
+            else:
+                self.pipeline.submit(token, operation, body, partial(self._reply, reply), reply_subject=reply)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
     def _take(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
+        """Take a request that may have a note, or may belong to another decider."""
         refuse_foreign(source)
         if may_have_note(body):
             self._run_beside(self._take_with_note(source, operation, body, reply))
-        elif self._members.has_others and reply and (owner := self._members.owner_of(holder_in(body))):
+        elif owner := self._members.owner_of(holder_in(body)):
             self._send_to(owner, source, operation, body, reply)  # the owner checks the request
         else:
             give = partial(self._reply, reply)
@@ -257,8 +260,11 @@ class DecisionService(RoleService):
         self._send(frame(topology.ESCALATION_SUBJECT.encode(), encode(notice)))
 
     def _reply(self, subject: bytes, answer: bytes) -> None:
+        """Queue an answer, to be sent together with the other messages of its group."""
         if subject:
-            self._send(frame(subject, answer))
+            if not self._outgoing:
+                asyncio.get_running_loop().call_soon(self._send_all)
+            self._outgoing.append(frame(subject, answer))
 
     def _send(self, message: bytes) -> None:
         """Queue a message to be sent together with the other messages of its group."""

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from consumers.decisions.budget_repository import BudgetStream, subject_of, subject_of_stream
+from consumers.decisions.state.actions import ActionRow
+from consumers.decisions.state.follower import DecisionState
 from domain.commands import action_id_of
-from domain.decisions.streams import BudgetKey, BudgetPeriod, CustomerStream, FlagStream, PolicyStream, RefusalStream
+from domain.decisions.streams import (
+    BudgetKey,
+    BudgetPeriod,
+    CustomerStream,
+    FlagStream,
+    PolicyStream,
+    RefusalStream,
+)
 from domain.events import decisions
 from domain.events.decisions import Record
 from domain.events.flags import FlagEvent
@@ -18,13 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Container
     from datetime import datetime
 
-    from consumers.decisions.state.follower import DecisionState
     from domain.budgets.budget import Budget
     from domain.decisions.decision import Decision
     from domain.decisions.streams import LoadableStream, NewEvent
 
 
-class PendingDraft(NamedTuple):
+class PendingDraft(msgspec.Struct, eq=False):
     """An event to append to a stream; its expected sequence is set when it is sent."""
 
     stream: BudgetStream
@@ -33,6 +43,8 @@ class PendingDraft(NamedTuple):
     begins: bool
     """True where the subject must be empty."""
     record: Record | FlagEvent
+    row: ActionRow | None = None
+    """The action of the event; it gets its position when it is stored."""
 
 
 class CachedStreams(Protocol):
@@ -42,107 +54,125 @@ class CachedStreams(Protocol):
     def opened_by_others(self) -> Container[LoadableStream]:
         """Budgets whose next period may exist, although it is not the newest one."""
 
-    def get(self, key: LoadableStream) -> BudgetStream:
+    def get(self, key: LoadableStream, /) -> BudgetStream:
         """Return a stream; raises ``StreamNotLoadedError`` where it must be loaded first."""
 
     def forget(self, stream: BudgetStream) -> None:
         """Remove a stream from the cache."""
 
 
-class UnitOfWork:
+class UnitOfWork(msgspec.Struct, eq=False):
     """The cached streams that one decision reads; ``drafts`` turns its events into drafts on them."""
 
-    __slots__ = ("_budgets", "_read", "_state")
-
-    def __init__(self, budgets: CachedStreams, state: DecisionState) -> None:
-        self._budgets = budgets
-        self._state = state
-        self._read: list[BudgetStream] = []
+    budgets: CachedStreams
+    state: DecisionState
+    read: list[BudgetStream] = []
 
     def newest(self, key: BudgetKey) -> Budget | None:
         """Return the newest budget of a holder in a currency; see ``LoadedStreams``."""
-        stream = self._budgets.get(key)
-        self._read.append(stream)
+        stream = self.budgets.get(key)
+        self.read.append(stream)
         return stream.budget
 
     def of_period(self, period: BudgetPeriod) -> Budget | None:
         """Return the budget of a period where it is not the newest one; see ``LoadedStreams``."""
-        return self._budgets.get(period).budget
+        return self.budgets.get(period).budget
 
     def may_exist(self, key: BudgetKey) -> bool:
         """Return whether another decider may have opened the next period; see ``LoadedStreams``."""
-        return key in self._budgets.opened_by_others
+        return key in self.budgets.opened_by_others
 
     def is_read(self, key: BudgetKey) -> bool:
         """Return whether the decision state has read all events of a budget; see ``LoadedStreams``."""
-        stream = self._budgets.get(key)
-        return not stream.unstored and stream.last <= self._state.position
+        stream = self.budgets.get(key)
+        return not stream.unstored and stream.last <= self.state.position
 
     def customer_is_known(self, customer_id: str) -> bool:
         """Return whether the decision state has read all that others gave to a customer; see ``LoadedStreams``."""
-        stream = self._budgets.get(CustomerStream(customer_id))
-        return stream.own or stream.last <= self._state.position
+        stream = self.budgets.get(CustomerStream(customer_id))
+        return stream.own or stream.last <= self.state.position
 
     def last_position(self, stream: FlagStream | PolicyStream) -> int:
         """Return the position of the last event of a stream; it is loaded anew for each decision."""
-        found = self._budgets.get(stream)
-        self._read.append(found)
+        found = self.budgets.get(stream)
+        self.read.append(found)
         return found.last
 
     def drafts(self, decision: Decision) -> list[PendingDraft]:
         """Return the events of a decision as drafts, and let the cached streams go on from them."""
-        drafts = [self._draft(event, decision.now) for event in decision.events]
+        stream_of, drafts = self.budgets.get, list[PendingDraft]()
+        for event in decision.events:
+            place, begins = event.stream, event.begins
+            if type(place) is BudgetPeriod and not event.reopens:
+                stream = stream_of(BudgetKey(place.holder, place.currency))
+                is_newest = stream.budget is not None and stream.budget.period == place.period
+                subject = stream.subject if is_newest else subject_of(place.holder, place.currency, place.period)
+            else:
+                stream, subject, begins = self._place_of(event)
+            stream.unstored += 1
+            data = stored_form(event.record, decision.now)
+            drafts.append(PendingDraft(stream, subject, data, begins, event.record))
         for key, budget in decision.changed.items():
-            stream = self._budgets.get(key)
-            if stream.budget is None or stream.budget.period != budget.period:
-                stream.subject = subject_of(key.holder, key.currency, budget.period)
-            stream.budget = budget
-        for stream in self._read:
+            stream = stream_of(key)
+            if stream.budget is not budget:
+                if stream.budget is None or stream.budget.period != budget.period:
+                    stream.subject = subject_of(key.holder, key.currency, budget.period)
+                stream.budget = budget
+        for stream in self.read:
             if isinstance(stream.key, (FlagStream, PolicyStream)):
-                self._budgets.forget(stream)
+                self.budgets.forget(stream)
         return drafts
 
     def abandon(self) -> None:
         """Forget the streams that the decision has read, because it may have changed them without a result."""
-        for stream in self._read:
-            self._budgets.forget(stream)
+        for stream in self.read:
+            self.budgets.forget(stream)
 
-    def _draft(self, event: NewEvent, now: datetime) -> PendingDraft:
-        place, begins = event.stream, event.begins
+    def _place_of(self, event: NewEvent) -> tuple[BudgetStream, str, bool]:
+        """Return the stream and subject of an event, and whether the subject must be empty."""
+        place = event.stream
         match place:
-            case BudgetPeriod() if event.reopens:
-                stream = self._budgets.get(place)
-                subject = stream.subject
-                self._budgets.forget(stream)
-            case BudgetPeriod():
-                stream = self._budgets.get(BudgetKey(place.holder, place.currency))
-                is_newest = stream.budget is not None and stream.budget.period == place.period
-                subject = stream.subject if is_newest else subject_of(place.holder, place.currency, place.period)
+            case BudgetPeriod():  # it is opened again
+                stream = self.budgets.get(place)
+                self.budgets.forget(stream)
+                return stream, stream.subject, event.begins
             case RefusalStream():
                 subject = subject_of_stream(place)
-                stream = BudgetStream(None, subject, None, 0)
+                return BudgetStream(None, subject, None, 0), subject, event.begins
             case CustomerStream() | FlagStream() | PolicyStream():
-                stream = self._budgets.get(place)
-                subject, begins = stream.subject, not stream.last and not stream.unstored
-        stream.unstored += 1
-        return PendingDraft(stream, subject, stored_form(event.record, now), begins, event.record)
+                stream = self.budgets.get(place)
+                return stream, stream.subject, not stream.last and not stream.unstored
+
+
+_NAMES = {cls: (name, name.removeprefix("resolution.").removesuffix(".v1")) for cls, name in decisions.TYPE_OF.items()}
+"""Class of record -> its type, and the beginning of its events' ids."""
 
 
 def stored_form(record: Record | FlagEvent, now: datetime) -> bytes:
     """Return a record as an event to append. Its id follows from its content, so that a retry has the same id."""
-    name = decisions.TYPE_OF[type(record)]
-    short = name[11:-3]  # without "resolution." and ".v1"
-    match record:
-        case decisions.BudgetOpened() | decisions.BudgetClosed():
-            again = f"\n{record.source}\n{record.request_id}" if record.reopened else ""
-            currency = record.currency if isinstance(record, decisions.BudgetOpened) else record.spent.currency
-            digest = _digest(f"{record.holder}\n{record.period}\n{currency}{again}")
-        case decisions.BudgetTransferred() | decisions.BudgetDrawn():
-            digest = _digest(f"{record.source}\n{record.request_id}\n{record.holder}")
-        case _:  # the digits of the action's id
-            digest = action_id_of(record.source, record.request_id)[4:]
+    name, short = _NAMES[type(record)]
+    if isinstance(record, _BUDGETS_OWN):
+        digest = hashlib.sha256(_identity(record).encode()).hexdigest()[:32]
+    else:  # the digits of the action's id
+        digest = action_id_of(record.source, record.request_id)[4:]
     return encode_event(decisions.LEDGER_SOURCE, f"{short}-{digest}", name, now, encode(record))
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+type _BudgetRecord = (
+    decisions.BudgetOpened | decisions.BudgetClosed | decisions.BudgetTransferred | decisions.BudgetDrawn
+)
+_BUDGETS_OWN = (
+    decisions.BudgetOpened,
+    decisions.BudgetClosed,
+    decisions.BudgetTransferred,
+    decisions.BudgetDrawn,
+)
+"""The records of which one decision may write several, one a budget."""
+
+
+def _identity(record: _BudgetRecord) -> str:
+    if isinstance(record, (decisions.BudgetTransferred, decisions.BudgetDrawn)):
+        return f"{record.source}\n{record.request_id}\n{record.holder}"
+    again = f"\n{record.source}\n{record.request_id}" if record.reopened else ""
+    currency = record.currency if isinstance(record, decisions.BudgetOpened) else record.spent.currency
+    return f"{record.holder}\n{record.period}\n{currency}{again}"

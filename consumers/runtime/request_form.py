@@ -25,7 +25,7 @@ type RequestClass[T: msgspec.Struct] = type[T] | Mapping[str, type[T]]
 
 
 class Form[T: msgspec.Struct](NamedTuple):
-    """A decoded request, its canonical text, the hash of that text, and its refusal.
+    """A decoded request, its canonical text, the hash of that text (16 bytes), and its refusal.
 
     Earlier versions accepted some requests that are refused now. So ``refusal`` is the answer only to a request that
     was not answered before.
@@ -33,7 +33,7 @@ class Form[T: msgspec.Struct](NamedTuple):
 
     request: T
     canonical: bytes
-    sha256: str
+    digest: bytes
     refusal: RequestError | None
 
 
@@ -58,8 +58,8 @@ def read_form[T: msgspec.Struct](
         request = decode(cls, body, at="")
     except FieldError as error:
         raise refusal or _error_of(error) from None
-    sha256 = hashlib.sha256(parsed.canonical).hexdigest()[:32]
-    return Form(request, parsed.canonical, sha256, refusal or _refusal_of(request))
+    digest = hashlib.sha256(parsed.canonical).digest()[:16]
+    return Form(request, parsed.canonical, digest, refusal or _refusal_of(request))
 
 
 def read_query[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:

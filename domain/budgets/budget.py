@@ -43,12 +43,11 @@ class BudgetEvent[R: decisions.Record](CanMutateAggregate[str]):
     record: R
 
     def apply(self, aggregate: Budget) -> None:
-        """Fold the record, and index the requests that this budget answered."""
-        if self.record.request_sha256 is not None:
-            aggregate.answered[self.record.source, self.record.request_id] = self.originator_version
+        """Fold the record."""
         self.fold(aggregate, self.record)
 
-    def fold(self, budget: Budget, record: R) -> None:
+    @staticmethod
+    def fold(budget: Budget, record: R) -> None:
         """Apply the record to the budget."""
 
 
@@ -75,7 +74,8 @@ class Budget(BaseAggregate[str]):
     class FellShort(BudgetEvent[decisions.AuthorityFellShort]):
         """A request beyond the agent's authority, or a preview of one; a preview is recorded once."""
 
-        def fold(self, budget: Budget, record: decisions.AuthorityFellShort) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.AuthorityFellShort) -> None:
             """Remember previews, so that each is recorded once."""
             if record.preview:
                 budget.noted_previews.add((record.interaction_id, record.kind))
@@ -84,7 +84,8 @@ class Budget(BaseAggregate[str]):
     class Taken(BudgetEvent[decisions.ActionTaken]):
         """An action was taken; goodwill is spent from the budget and from its own reservation."""
 
-        def fold(self, budget: Budget, record: decisions.ActionTaken) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.ActionTaken) -> None:
             """Release the reservation, then add goodwill to the budget's and the interaction's total."""
             budget.free(record.action_id)
             if record.basis == "goodwill":
@@ -95,7 +96,8 @@ class Budget(BaseAggregate[str]):
     class Held(BudgetEvent[decisions.ActionHeld]):
         """Money was reserved for an action."""
 
-        def fold(self, budget: Budget, record: decisions.ActionHeld) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.ActionHeld) -> None:
             """Reserve the amount; entitlements and corrections reserve nothing."""
             minor = record.amount.minor if record.basis == "goodwill" else 0
             budget.hold(record.action_id, minor, record.interaction_id)
@@ -104,7 +106,8 @@ class Budget(BaseAggregate[str]):
     class Settled(BudgetEvent[decisions.ActionSettled]):
         """A hold was paid, wholly or in part."""
 
-        def fold(self, budget: Budget, record: decisions.ActionSettled) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.ActionSettled) -> None:
             """Release the whole hold and spend the amount that was paid."""
             budget.free(record.action_id)
             if record.basis == "goodwill":
@@ -115,7 +118,8 @@ class Budget(BaseAggregate[str]):
     class Voided(BudgetEvent[decisions.ActionVoided]):
         """A hold ended without a payment."""
 
-        def fold(self, budget: Budget, record: decisions.ActionVoided) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.ActionVoided) -> None:
             """Release the hold."""
             budget.free(record.action_id)
 
@@ -123,7 +127,8 @@ class Budget(BaseAggregate[str]):
     class Charged(BudgetEvent[decisions.ActionCharged]):
         """A reported action was spent, even where the budget did not reach."""
 
-        def fold(self, budget: Budget, record: decisions.ActionCharged) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.ActionCharged) -> None:
             """Spend the amount."""
             budget.spent_minor += record.amount.minor
             budget.count(record.interaction_id, record.amount.minor)
@@ -132,7 +137,8 @@ class Budget(BaseAggregate[str]):
     class Reversed(BudgetEvent[decisions.ActionReversed]):
         """An action was reversed; a recovered amount may be spent again."""
 
-        def fold(self, budget: Budget, record: decisions.ActionReversed) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.ActionReversed) -> None:
             """Restore recovered goodwill: to the grant if the action's own period is closed, otherwise as not spent."""
             if not record.recovered or record.basis != "goodwill":
                 return
@@ -146,7 +152,8 @@ class Budget(BaseAggregate[str]):
     class Granted(BudgetEvent[decisions.BudgetGranted]):
         """The budget was granted more."""
 
-        def fold(self, budget: Budget, record: decisions.BudgetGranted) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.BudgetGranted) -> None:
             """Add the amount to the grant."""
             budget.granted_minor += record.amount.minor
 
@@ -154,7 +161,8 @@ class Budget(BaseAggregate[str]):
     class Moved(BudgetEvent[decisions.BudgetTransferred | decisions.BudgetDrawn]):
         """Money moved from or to another budget: a transfer, or a draw on a pool."""
 
-        def fold(self, budget: Budget, record: decisions.BudgetTransferred | decisions.BudgetDrawn) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.BudgetTransferred | decisions.BudgetDrawn) -> None:
             """Add the amount to the grant, or take it off."""
             budget.granted_minor += record.amount.minor if record.direction == "in" else -record.amount.minor
 
@@ -162,7 +170,8 @@ class Budget(BaseAggregate[str]):
     class Asked(BudgetEvent[decisions.EscalationRequested]):
         """An escalation was requested."""
 
-        def fold(self, budget: Budget, record: decisions.EscalationRequested) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.EscalationRequested) -> None:
             """Add the escalation to the open ones."""
             budget.escalations.add(record.escalation_id)
 
@@ -170,7 +179,8 @@ class Budget(BaseAggregate[str]):
     class Decided(BudgetEvent[decisions.EscalationStep]):
         """An escalation ended."""
 
-        def fold(self, budget: Budget, record: decisions.EscalationStep) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.EscalationStep) -> None:
             """Remove the escalation from the open ones."""
             budget.escalations.discard(record.escalation_id)
 
@@ -178,7 +188,8 @@ class Budget(BaseAggregate[str]):
     class Closed(BudgetEvent[decisions.BudgetClosed]):
         """The budget's period was closed."""
 
-        def fold(self, budget: Budget, record: decisions.BudgetClosed) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.BudgetClosed) -> None:
             """Take off the remaining and reserved amounts; the next period takes over holds and escalations."""
             budget.lapsed_minor = record.lapsed.minor
             budget.granted_minor -= record.lapsed.minor + record.carried_over.minor + budget.reserved_minor
@@ -193,7 +204,8 @@ class Budget(BaseAggregate[str]):
     class Reopened(BudgetEvent[decisions.BudgetOpened]):
         """A period that a fast clock had closed too early was opened again."""
 
-        def fold(self, budget: Budget, record: decisions.BudgetOpened) -> None:
+        @staticmethod
+        def fold(budget: Budget, record: decisions.BudgetOpened) -> None:
             """Grant the lapsed amount again, and take over holds and escalations."""
             budget.granted_minor += record.granted.minor + record.carried_over.minor
             budget.lapsed_minor = 0
@@ -216,7 +228,6 @@ class Budget(BaseAggregate[str]):
         self.holds: dict[str, Hold] = {}
         self.escalations: set[str] = set(record.escalations)
         self.noted_previews: set[tuple[str | None, str]] = set()
-        self.answered: dict[tuple[str, str], int] = {}
         self.closed = False
         self.lapsed_minor = 0
         self.reopened = False
@@ -240,9 +251,13 @@ class Budget(BaseAggregate[str]):
         return budget
 
     def record(self, record: msgspec.Struct, now: datetime) -> None:
-        """Apply a decided record to this budget; the caller stores it."""
-        event = _EVENT_OF[type(record)](self.id, self.version + 1, now, record)
-        event.mutate(self)
+        """Apply a decided record to this budget; the caller stores it.
+
+        No object of the event's class is created, because each decision would pay for it.
+        """
+        _EVENT_OF[type(record)].fold(self, record)
+        self._version += 1
+        self._modified_on = now
 
     def hold(self, action_id: str, minor: int, interaction_id: str | None) -> None:
         """Reserve an amount for an action."""

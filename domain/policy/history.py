@@ -62,15 +62,15 @@ class PolicyHistory:
 
     def in_force(self, moment: datetime) -> Rules | None:
         """Return the policy in force: the newest enforced version that has begun by this moment."""
-        return self._at(moment.timestamp()).enforced
+        return self.at(moment).enforced
 
     def in_force_at(self, seconds: float) -> Rules | None:
         """Return the policy in force at a moment in seconds since 1970."""
-        return self._at(seconds).enforced
+        return self._reigns[bisect_right(self._begins, seconds) - 1].enforced
 
     def in_shadow(self, moment: datetime) -> Rules | None:
         """Return the newest version that has begun if it is in shadow mode, otherwise ``None``."""
-        return self._at(moment.timestamp()).shadow
+        return self.at(moment).shadow
 
     def replaced_by(self, rules: Rules) -> Rules | None:
         """Return the older version that is in force when these rules begin, or ``None``."""
@@ -92,8 +92,9 @@ class PolicyHistory:
         """Return the changes of the policy in force, in order of time."""
         return self._reigns[1:]
 
-    def _at(self, seconds: float) -> PolicyTerm:
-        return self._reigns[bisect_right(self._begins, seconds) - 1]
+    def at(self, moment: datetime) -> PolicyTerm:
+        """Return the policies in force and in shadow mode at a moment."""
+        return self._reigns[bisect_right(self._begins, moment.timestamp()) - 1]
 
     def _arrange(self) -> None:
         """Fold the versions in the order in which they begin."""

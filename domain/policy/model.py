@@ -146,6 +146,9 @@ class Rules:
         self.version = version
         self.policy = policy
         self.trial_teams = frozenset(trial_teams)
+        roles = policy.roles.values()
+        self.caps_customers = any(role.per_customer is not None for role in roles)
+        self.caps_interactions = any(role.per_interaction is not None for role in roles)
         self._limits: dict[tuple[str, tuple[str, ...], bool], Limits] = {}
         self._minute = 0.0
         self._periods: dict[OpenedPeriod | None, str] = {}

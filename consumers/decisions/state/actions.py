@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from consumers.decisions.budget_repository import currency_of
 from domain.actions import change_of, is_reservation
 from domain.customers import connected, is_linked_after
 from domain.decisions.authority import Gift
@@ -126,7 +125,8 @@ class ActionIndex:
         index.table(_SCHEMA)
         self._index = index
         self._caches: dict[str, OrderedDict[str, list[ActionRow]]] = {column: OrderedDict() for column in _COLUMNS}
-        self._own: dict[int, ActionRow] = {}  # stored by this decider, and not read back yet
+        self.own: dict[int, ActionRow] = {}
+        """The actions that this decider stored and has not read back yet, by position."""
         self._changed: dict[int, ActionRow] = {}  # read, and not written yet
         self._values: dict[int, Sequence[object]] = {}  # the rows to write for them
         self._writing: dict[int, ActionRow] = {}
@@ -199,11 +199,16 @@ class ActionIndex:
 
     # ------------------------------------------------------------------ changes
 
-    def add_pending(self, row: ActionRow) -> None:
-        """Add an action that is about to be stored, so that the next request sees it."""
+    def add_pending(self, record: ActionTaken | ActionHeld, at: datetime, budget_currency: str) -> ActionRow | None:
+        """Add an action that is about to be stored, so that the next request sees it.
+
+        Return its row; ``None`` for an escalation's reservation, which is no action yet.
+        """
         self._pending += 1
-        row.position = -self._pending
-        self._add_to_totals(row)
+        row = row_of(record, at, -self._pending, budget_currency)
+        if row is not None:
+            self._add_to_totals(row)
+        return row
 
     def discard_pending(self, row: ActionRow) -> None:
         """Remove an action that was not stored, or was read from the log in the meantime."""
@@ -212,20 +217,15 @@ class ActionIndex:
             if (cached := self._caches[column].get(name)) is not None:
                 self._caches[column][name] = [other for other in cached if other is not row]
 
-    def confirm(self, row: ActionRow, position: int) -> None:
-        """Set the position of an action that was stored."""
-        row.position = position
-        self._own[position] = row
-
     def forget_own(self) -> None:
         """Forget the actions that were confirmed and not read back, because the state goes on for another decider."""
-        for row in self._own.values():
+        for row in self.own.values():
             self.discard_pending(row)
-        self._own.clear()
+        self.own.clear()
 
     def reconcile(self, position: int) -> bool:
         """Note that the event at this position was read; return whether it is a known action of this decider."""
-        row = self._own.pop(position, None)
+        row = self.own.pop(position, None)
         if row is None:
             return False
         self._keep(row)
@@ -300,18 +300,18 @@ class ActionIndex:
         return {b for (b, _), linked in known.items() if linked}
 
     def _add_to_totals(self, row: ActionRow) -> None:
-        for key in self._ids_of(row):
-            column, name = key
-            self._unwritten.setdefault(key, {})[id(row)] = row
-            if (cached := self._caches[column].get(name)) is not None:
-                cached.append(row)
+        for column, name in (("customer", row.customer_id), ("interaction", row.interaction_id)):
+            if name is not None and self._watched[column]:
+                self._unwritten.setdefault((column, name), {})[id(row)] = row
+                if (cached := self._caches[column].get(name)) is not None:
+                    cached.append(row)
 
     def _load(self, column: str, names: Iterable[str]) -> None:
         cache = self._caches[column]
         missing = list({name for name in names if name not in cache})
         if missing and not self._watched[column]:
             self._watched[column] = True
-            for row in (*self._own.values(), *self._writing.values(), *self._changed.values()):
+            for row in (*self.own.values(), *self._writing.values(), *self._changed.values()):
                 self._index_unwritten(row)
         stored: dict[int, ActionRow] = {}
         for start in range(0, len(missing), _KEYS_A_QUERY):
@@ -348,7 +348,7 @@ class ActionIndex:
 
 
 def row_of(
-    record: ActionTaken | ActionHeld | TakenFields, at: datetime, position: int, subject: str
+    record: ActionTaken | ActionHeld | TakenFields, at: datetime, position: int, budget_currency: str
 ) -> ActionRow | None:
     """Return the row of an action; ``None`` for an escalation's reservation, which is no action yet."""
     expires_at = None
@@ -362,7 +362,7 @@ def row_of(
         at=at.timestamp(),
         minor=amount.minor if record.basis == "goodwill" else 0,
         currency=amount.currency,
-        budget_currency=currency_of(subject),
+        budget_currency=budget_currency,
         position=position,
         action_id=record.action_id,
         holder=record.holder,

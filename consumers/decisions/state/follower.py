@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from config import topology
+from consumers.decisions.budget_repository import currency_of
 from consumers.decisions.state.actions import ActionIndex, ActionRow, HeldFields, TakenFields, row_of, row_of_fact
 from consumers.decisions.state.pending import PendingWork
 from domain.commands import action_id_of
@@ -89,22 +90,22 @@ class DecisionState:
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, EventIdEntry]:
         """Return the answered requests with these keys, as far as they are known."""
-        found = self.index.find(keys)
-        found.update((key, self._recent[key]) for key in keys if key in self._recent)
+        found, recent = self.index.find(keys), self._recent
+        for key in keys:
+            if key in recent:
+                found[key] = recent[key]
         return found
 
-    def remember(self, entries: Sequence[EventIdEntry]) -> None:
-        """Add requests that were just answered, before their answers are read from the log."""
+    def remember(self, entries: Sequence[EventIdEntry], actions: Sequence[ActionRow]) -> None:
+        """Add requests that were just answered, and their actions, before they are read from the log."""
         for entry in entries:
             if entry.key and entry.position > self.position:  # otherwise it was read already
                 self._recent[entry.key] = self._own[entry.position] = entry
-
-    def confirm(self, row: ActionRow, position: int) -> None:
-        """Confirm an action that was just recorded, before it is read from the log."""
-        if position > self.position:
-            self.actions.confirm(row, position)
-        else:
-            self.actions.discard_pending(row)
+        for row in actions:
+            if row.position > self.position:
+                self.actions.own[row.position] = row
+            else:
+                self.actions.discard_pending(row)
 
     async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None) -> None:
         """Read the log from the end of the index on, for ever or up to a position."""
@@ -237,7 +238,7 @@ class DecisionState:
                 note = msgspec.json.encode((position, body.policy, body.trial_teams))
                 self._notes[f"policy {body.version}"] = position, note
             case TakenFields():
-                if row := row_of(body, event.time, position, event.subject):
+                if row := row_of(body, event.time, position, currency_of(event.subject)):
                     self.actions.add(row)
             case decisions.Posting():
                 self._change_action(body)
