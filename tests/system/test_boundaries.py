@@ -356,7 +356,7 @@ BOUNDARIES = [
     ),
     # deciders: requests, others, keys, the log, timers
     B("requests, at the socket", "consumers.decisions.service.DecisionService._on_request", DECISIONS, action, decides),
-    B("requests, taken apart", "consumers.decisions.service.DecisionService._take", DECISIONS, action, decides),
+    B("requests, taken apart", "consumers.decisions.service.may_have_note", DECISIONS, action, decides),
     B("requests that are read", "consumers.decisions.pipeline.read_request", DECISIONS, action, decides),
     B(
         "requests that the log keeps waiting",
