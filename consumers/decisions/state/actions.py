@@ -156,7 +156,7 @@ class ActionIndex:
     def to_group(self, group: frozenset[str]) -> Sequence[Gift]:
         """Return the actions for these customers."""
         cache = self._caches["customer"]
-        if missing := group - cache.keys():
+        if missing := [name for name in group if name not in cache]:  # ``group - cache.keys()`` reads the whole cache
             self._load("customer", missing)
         return [row for customer in sorted(group) for row in cache[customer]]
 
