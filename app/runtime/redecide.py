@@ -18,6 +18,34 @@ if TYPE_CHECKING:
     from ledger.store.log import Log, Recorded
 
 
+class _CaseEvents:
+    """The events of a case file, in order of their positions."""
+
+    def __init__(self, events: Sequence[Recorded]) -> None:
+        self.events = events
+
+    async def at(self, position: int) -> Recorded | None:
+        """Return the event at a position, or ``None``."""
+        return next((one for one in self.events if one.position == position), None)
+
+    async def read_subject(self, subject: str, after: int = 0) -> list[Recorded]:
+        """Return the events of a subject after a position, oldest first."""
+        return [one for one in self.events if one.subject == subject and one.position > after]
+
+
+async def redecide_case(events: Sequence[Recorded], folder: Path, first: int, last: int) -> Redecider:
+    """Make the one decision at the positions ``first`` to ``last`` again, from the events of a case file."""
+    known = _CaseEvents([one for one in sorted(events) if one.position <= last])
+
+    async def replay(end: int) -> AsyncIterator[Sequence[Recorded]]:
+        yield [one for one in known.events if one.position <= end]
+
+    redecider = Redecider(known, lambda: DecisionState(EventIdIndex(folder / "case.sqlite")), replay, first)
+    await redecider.read(known.events)
+    await redecider.end()
+    return redecider
+
+
 async def redecide_log(
     client: LedgerClient, log: Log, folder: Path, first: int, until: int, progressed: Callable[[int, int], None]
 ) -> Redecider:

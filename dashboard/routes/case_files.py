@@ -13,6 +13,7 @@ from dashboard.routes.proofs import from_seal
 from dashboard.schemas import JsonResponse, Report
 from domain.serialization import encode
 from projections.reports.case_file import case_document, case_page
+from projections.reports.decision_foundation import foundation_of
 from projections.reports.explanation import explain
 from projections.reports.explanation_text import story_of
 from projections.views.audit_trail import Trail
@@ -57,6 +58,8 @@ def add_case_file_routes(api: FastAPI, context: ApiContext) -> None:
     )
     async def case(action_id: ActionId, viewer: Principal = caller) -> Response:
         found = await explained(action_id, viewer)
-        page = await from_seal(lambda: case_page(case_document(found, context.data_dir)))
+        position = found["position"]
+        foundation = await context.views.read_with(Trail.name, lambda c: foundation_of(log, c, position))
+        page = await from_seal(lambda: case_page(case_document(found, foundation, context.data_dir)))
         name = "".join(letter for letter in action_id if letter.isalnum() or letter in "-_")
         return HTMLResponse(page, headers={"Content-Disposition": f'attachment; filename="{name}.html"'})

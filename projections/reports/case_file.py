@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from domain.serialization import JsonObject
     from ledger.transparency.sealer import SealEntry
+    from projections.reports.decision_foundation import Foundation
     from projections.reports.explanation import Explanation
 
+CASE_BYTES = 1 << 28
+"""The most bytes of a case file that are read."""
 _BEGIN, _END = '<script type="application/json" id="case">', "</script>"
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -31,16 +34,22 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
 """
 
 
-class _Proofs(msgspec.Struct):
+class CaseContent(msgspec.Struct):
     """The part of a case file that is read back."""
 
     proofs: list[str]
+    decision: tuple[int, int] | None = None
 
 
 class CaseFile(TypedDict):
-    """The content of a case file: the explained action, its events with proofs, checkpoint and keys."""
+    """The content of a case file: the explained action, its events with proofs, checkpoint and keys.
+
+    The events include all that its decision rests on.
+    """
 
     explained: Explanation
+    decision: tuple[int, int] | None
+    """The positions of the first and the last event of its decision; ``None`` for a reported action."""
     events: list[JsonObject | None]
     proofs: list[str]
     checkpoint: str
@@ -52,18 +61,23 @@ def sealed_event(entry: SealEntry) -> JsonObject | None:
     return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}
 
 
-def case_document(found: Explanation, data_dir: Path) -> CaseFile:
-    """Return the content of a case file."""
+def case_document(found: Explanation, foundation: Foundation | None, data_dir: Path) -> CaseFile:
+    """Return the content of a case file.
+
+    Raises:
+        NoteError: nothing is sealed yet.
+
+    """
     folder = seal_folder(data_dir)
     newest = folder.checkpoint()
     if newest is None:
         raise NoteError("nothing is sealed yet")
     tiles = folder.tiles(newest.size)
-    lines = [*found["trail"], *found.get("interaction", ()), *found.get("escalation", ())]
-    positions = sorted({line["position"] for line in lines})
+    positions = sorted({*_story_positions(found), *(foundation.positions if foundation else ())})
     proofs = [prove(tiles, newest, position) for position in positions]
     return {
         "explained": found,
+        "decision": None if foundation is None else (foundation.first, foundation.last),
         "events": [sealed_event(decode_entry(proof.entry)) for proof in proofs],
         "proofs": [proof.text() for proof in proofs],
         "checkpoint": newest.note,
@@ -75,10 +89,11 @@ def case_page(document: CaseFile) -> str:
     """Return the HTML page of a case file."""
     found = document["explained"]
     title = f"Case file: action {found['action_id']}"
+    story = _story_positions(found)
     events = [
         (event["position"], event["time"], event["type"], json.dumps(event["data"], ensure_ascii=False))
         for event in document["events"]
-        if event is not None
+        if event is not None and event["position"] in story
     ]
     proofs = "".join(
         f"<details><summary>Position {event['position']}</summary><pre>{html.escape(proof)}</pre></details>"
@@ -98,6 +113,8 @@ def case_page(document: CaseFile) -> str:
 ledger has signed (Ed25519, C2SP tlog-checkpoint). First compare the verifier key with a copy that you received in
 another way. Then check a proof with any program that reads C2SP tlog-proof files, or all of them offline with:</p>
 <pre>resolution-ledger audit verify-proof THIS-FILE --key KEY</pre>
+<p>The proven events include all that the decision rests on. Make the decision again from them, offline, with:</p>
+<pre>resolution-ledger audit redecide --case THIS-FILE</pre>
 <p>A leaf is a byte 1, the position (64 bits), the length of the subject (16 bits), the subject, and the event's bytes;
 numbers are big-endian. The proof holds it as <code>extra</code>, in base64.</p>
 <h3>Verifier keys</h3>{keys}
@@ -108,6 +125,11 @@ numbers are big-endian. The proof holds it as <code>extra</code>, in base64.</p>
 """
 
 
+def _story_positions(found: Explanation) -> set[int]:
+    lines = [*found["trail"], *found.get("interaction", ()), *found.get("escalation", ())]
+    return {line["position"] for line in lines}
+
+
 def proofs_in(text: str) -> list[str]:
     """Return the proofs of a case file; any other text is taken as one proof.
 
@@ -115,15 +137,25 @@ def proofs_in(text: str) -> list[str]:
         ValueError: the case file is damaged.
 
     """
+    return [text] if _BEGIN not in text else read_case(text).proofs
+
+
+def read_case(text: str) -> CaseContent:
+    """Return the content of a case file.
+
+    Raises:
+        ValueError: it is none, or it is damaged.
+
+    """
     begin = text.find(_BEGIN)
     if begin < 0:
-        return [text]
+        raise ValueError("this is no case file")
     try:
-        found = msgspec.json.decode(text[begin + len(_BEGIN) : text.index(_END, begin)].encode(), type=_Proofs).proofs
+        found = msgspec.json.decode(text[begin + len(_BEGIN) : text.index(_END, begin)].encode(), type=CaseContent)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         message = f"the case file is damaged: {error}"
         raise ValueError(message) from error
-    if not found:
+    if not found.proofs:
         raise ValueError("the case file holds no proof")
     return found
 

@@ -5,18 +5,23 @@ import html
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from app.runtime.redecide import redecide_case
 from app.runtime.seal import seal_to_the_end
 from app.runtime.session import Session
-from app.runtime.views import read_view
+from app.runtime.views import open_view, read_view
+from ledger.store.log import Recorded
 from projections.engine import storage
 from projections.reports.case_file import case_document, case_page, proofs_in
+from projections.reports.decision_foundation import Foundation, foundation_of
 from projections.reports.explanation import Explanation, explain
 from projections.views.audit_trail import Trail
 from tests.support.builders import event, gbp
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine
+from tests.support.redecisions import record_every_kind_of_decision
 from tests.support.upstreams import Upstream, set_up_organisation
 
 
@@ -104,7 +109,7 @@ async def test_a_case_file_is_harmless_whole_and_proves_each_event(upstream: Ups
     taken = await upstream.action("r-1", interaction_id="I-1", reason=nasty)
     session = upstream.session
     await seal_to_the_end(session)
-    page = case_page(case_document(await explained(session, taken["action_id"]), session.data_dir))
+    page = case_page(case_document(await explained(session, taken["action_id"]), None, session.data_dir))
     assert page.count("</script>") == 1
     assert html.escape(nasty) in page
     proofs = proofs_in(page)
@@ -119,6 +124,36 @@ async def test_a_case_file_is_harmless_whole_and_proves_each_event(upstream: Ups
             check=False,
         )
         assert done.returncode == 0
+
+
+async def founded(session: Session, position: int) -> Foundation:
+    async with open_view(session, Trail.name) as connection:
+        found = await foundation_of(session.log, connection, position)
+    assert found is not None
+    return found
+
+
+async def test_the_events_of_a_case_file_suffice_to_make_its_decision_again(upstream: Upstream, tmp_path: Path) -> None:
+    await record_every_kind_of_decision(upstream)
+    log = upstream.session.log
+    actions = [one for one in await log.read_subject(">") if b'"type":"resolution.action.taken.v1"' in one.data]
+    assert len(actions) > 8
+    for number, action in enumerate(actions):
+        position = action.position
+        found = await founded(upstream.session, position)
+        events = [one for at in found.positions if (one := await log.at(at)) is not None]
+        for name, known, differs in (
+            ("whole", events, False),
+            ("without policies", events_but(events, "policy"), True),
+        ):
+            folder = tmp_path / f"{name}-{number}"
+            folder.mkdir()
+            again = await redecide_case(known, folder, found.first, found.last)
+            assert (again.decisions, bool(again.differences)) == (1, differs), (position, again.differences)
+
+
+def events_but(events: Sequence[Recorded], subject: str) -> list[Recorded]:
+    return [one for one in events if one.subject != f"ledger.{subject}"]
 
 
 def test_commands_explain_case_and_balance(command: CommandLine, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import count
 from typing import TYPE_CHECKING
@@ -10,6 +11,9 @@ from consumers.decisions.redecision import Redecider
 from consumers.decisions.state.follower import DecisionState
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Recorded
+from tests.support.builders import event, gbp, reported_action
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -71,3 +75,80 @@ async def redecide(log: ForgedLog, folder: Path) -> Redecider:
     await redecider.read(log.events)
     await redecider.end()
     return redecider
+
+
+async def record_every_kind_of_decision(upstream: Upstream) -> None:
+    """Record every kind of decision: by agents, approvers, operators, facts and the clock."""
+    await set_up_organisation(upstream)
+    await upstream.record(event("link", "customer.linked", a="C-1", b="C-2", relation="household"))
+    ask = upstream.ask
+    taken = await upstream.action(
+        "taken", "12.00", customer_id="C-1", interaction_id="I-1", order_id="O-1", escalate=True
+    )
+    await upstream.action("second", "13.00", agent_id="A-2", customer_id="C-2")
+    await upstream.action("noted", "3.00", note="a note about the parcel")
+    await upstream.action("odd form", "4", time=None)
+    await upstream.action("short", "400.00", agent_id="A-2", customer_id="C-3")
+    for number in range(4):  # the last one draws on the team's pool
+        await upstream.action(f"pool {number}", "55.00", agent_id="D-2", interaction_id=f"P-{number}")
+    held = await upstream.action("held", "20.00", hold=True)
+    voided = await upstream.action("held too", "5.00", hold=True)
+    await ask("hold", request_id="settle", action_id=held["action_id"], operation="settle", amount=gbp("15.00"))
+    await ask("hold", request_id="void", action_id=voided["action_id"], operation="void")
+    await ask(
+        "reversal",
+        request_id="reverse",
+        action_id=taken["action_id"],
+        reversed_by="M-1",
+        reason="returned",
+        recovered=True,
+        amount=gbp("2.00"),
+    )
+    await ask(
+        "budget",
+        request_id="grant",
+        operation="grant",
+        holder="agent:A-1",
+        amount=gbp("30.00"),
+        granted_by="M-1",
+        reason="fair",
+    )
+    await ask(
+        "budget",
+        request_id="move",
+        operation="transfer",
+        holder="agent:A-1",
+        to_holder="agent:A-2",
+        amount=gbp("10.00"),
+        granted_by="M-1",
+        reason="holiday",
+    )
+    for number, operation in enumerate(("approve", "deny", "withdraw", "forward")):
+        asked = await ask(
+            "escalation",
+            request_id=f"ask-{number}",
+            operation="request",
+            agent_id="D-1",
+            kind="refund",
+            amount=gbp("90.00"),
+            reason="broken",
+            customer_id="C-9",
+        )
+        by = {"withdraw": "D-1"}.get(operation, "M-1")
+        decided = await ask(
+            "escalation",
+            request_id=f"decide-{number}",
+            operation=operation,
+            escalation_id=asked["escalation_id"],
+            decided_by=by,
+            **({"amount": gbp("80.00")} if operation == "approve" else {}),
+        )
+        assert decided["outcome"] == "done", decided
+    await ask("preview", agent_id="A-1", kind="refund", amount=gbp("300.00"), reason="?", interaction_id="I-3")
+    fact = reported_action("reported", "7.00")
+    await upstream.record(fact)
+    policy = FULL_POLICY | {"effective_from": "2021-01-01T00:00:00Z"}
+    answer = await ask("policy", request_id="policy-2", policy=policy, published_by="owner")
+    assert answer["outcome"] == "done", answer
+    await upstream.action("after", "6.00", customer_id="C-1")
+    await asyncio.sleep(0.5)  # the timers post the reported action

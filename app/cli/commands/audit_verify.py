@@ -21,14 +21,13 @@ from ledger.transparency.proofs import verify_proof as check_proof
 from ledger.transparency.sealer import seal_folder
 from ledger.transparency.signed_notes import NoteError, Verifier, read_checkpoint
 from ledger.transparency.tiles import MissingTileError
-from projections.reports.case_file import proofs_in, sealed_event
+from projections.reports.case_file import CASE_BYTES, proofs_in, sealed_event
 
 if TYPE_CHECKING:
     from config.settings import Settings
     from ledger.transparency.signed_notes import Checkpoint
 
 _CHECKPOINT_BYTES = _KEYS_BYTES = 1 << 20
-_PROOF_BYTES = 1 << 28
 key_option = click.option(
     "--key",
     "keys",
@@ -185,7 +184,7 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
     if not trusted:
         raise click.UsageError("give the verifier key with --key: the data directory has no seal")
     try:
-        texts = proofs_in(read_bounded(file, _PROOF_BYTES).decode())
+        texts = proofs_in(read_bounded(file, CASE_BYTES).decode())
         entries = [check_proof(read_proof(text), trusted) for text in texts]
         shown = [
             {"position": entry.position, "subject": entry.subject, "event": sealed_event(entry)} for entry in entries
