@@ -1,18 +1,16 @@
-"""Service quality: first-contact resolution, transfers, repeated stories, waiting, satisfaction and their evenness.
+"""Service quality: first-contact resolution, transfers, repeated stories, waiting, and their evenness.
 
-A long interaction is not bad by itself, and satisfaction is never read as loyalty.
+A long interaction is not bad by itself.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
 from domain.analytics.empowerment_gap import Share, share
-from domain.statistics import one_rate_p, student_quantile
+from domain.statistics import one_rate_p
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 REPEAT_DAYS = 7
-"""If a customer returns within this many days, the first contact did not resolve the problem."""
+"""If a customer returns in the same matter within this many days, the first contact did not resolve the problem."""
 FEW = 30
 NOT_SAID = "not said"
 
@@ -34,6 +32,7 @@ NOT_SAID = "not said"
 type ShareName = Literal[
     "resolved",
     "first_contact",
+    "one_touch",
     "transferred",
     "came_back_to_a_team",
     "stories_repeated",
@@ -63,6 +62,7 @@ class QualityFigures(TypedDict):
     interactions: int
     resolved: Share
     first_contact: Share
+    one_touch: Share
     transferred: Share
     mean_transfers: float | None
     came_back_to_a_team: Share
@@ -86,27 +86,20 @@ class Evenness(TypedDict):
     p: float
 
 
-class Satisfaction(TypedDict):
-    """The mean score of one instrument with its 95 % interval."""
-
-    instrument: str
-    n: int
-    mean: float
-    interval: list[float] | None
-    response: Share
-
-
 class InteractionColumns(NamedTuple):
     """Interactions as columns; times are in seconds since 1970, and unknown times and numbers are nan.
 
-    Customers are whole numbers from 0, and -1 where the interaction names none.
+    Customers, orders and reasons (``matter``) are whole numbers from 0, and -1 where the interaction names none.
     """
 
     customer: Ints
     channel: Texts
     team: Texts
     reason: Texts
+    order: Ints
+    matter: Ints
     opened: Floats
+    first_resolved: Floats
     resolved: Floats
     first_action: Floats
     highest_line: Floats
@@ -121,54 +114,65 @@ class InteractionColumns(NamedTuple):
         return InteractionColumns._make(column[which] for column in self)
 
 
-class FeedbackScore(NamedTuple):
-    """A customer's score in a survey or review, between 0 (worst) and 1 (best)."""
-
-    instrument: str
-    score: float
-    channel: str
-    team: str
-
-
 class Judged(NamedTuple):
-    """Interactions, and whether their customers returned soon: 1 or 0, nan where that is not known."""
+    """Interactions, and whether their customers contacted again, for any reason (``back``) or in the same matter.
+
+    Both are 1 or 0, nan where that is not known.
+    """
 
     journeys: InteractionColumns
     back: Floats
+    same_matter: Floats
 
     @property
     def first_contact(self) -> Floats:
         """First-contact resolution: 1, 0, or nan where unknown.
 
         It is 1 for an interaction that was resolved without transfer or reopening, and after which the customer did not
-        return.
+        come back in the same matter.
         """
+        return np.where(np.isnan(self.same_matter), np.nan, (self.one_touch == 1) & (self.same_matter == 0))
+
+    @property
+    def one_touch(self) -> Floats:
+        """1 for an interaction that was resolved without transfer or reopening, else 0; nan without a resolution."""
         one = self.journeys
-        handled = (one.transfers > 0) | (one.reopened > 0)
-        is_open, unknown = np.isnan(one.resolved), (one.customer >= 0) & np.isnan(self.back)
-        known = np.where(handled | (self.back == 1), 0.0, np.where(unknown, np.nan, 1.0))
-        return np.where(is_open & ~handled, np.nan, known)
+        return np.where(np.isnan(one.first_resolved), np.nan, (one.transfers == 0) & (one.reopened == 0))
 
     def some(self, which: Flags | Ints) -> Judged:
         """Return the interactions of a mask or of indices."""
-        return Judged(self.journeys.some(which), self.back[which])
+        return Judged(self.journeys.some(which), self.back[which], self.same_matter[which])
 
 
 def judged(journeys: InteractionColumns, now: float) -> Judged:
-    """Return each interaction with whether its customer opened another within seven days of the resolution.
+    """Return each interaction with whether its customer contacted again until seven days after the first resolution.
 
-    The result is unknown (nan) for a resolution less than seven days ago, and for an interaction without a customer.
+    A contact is of the same matter if both name the same order. Where one names none, both have to name the same
+    reason. The result is unknown (nan) without a customer or a resolution, and while the seven days are not over at
+    ``now``.
     """
-    times, when = np.unique(journeys.opened, return_inverse=True)
-    keys = journeys.customer * (times.size + 1) + when
-    order = np.argsort(keys, kind="stable")
-    after = np.minimum(np.searchsorted(keys[order], keys, side="right"), max(keys.size - 1, 0))
-    following = order[after] if keys.size else order
-    end = np.fmax(journeys.resolved, journeys.opened) + REPEAT_DAYS * DAY
-    another = (keys[following] > keys) & (journeys.customer[following] == journeys.customer)
-    soon = another & (journeys.opened[following] <= end)
-    asked = (journeys.customer >= 0) & ~np.isnan(journeys.resolved)
-    return Judged(journeys, np.where(asked & soon, 1.0, np.where(asked & (end <= now), 0.0, np.nan)))
+    one = journeys
+    end = one.first_resolved + REPEAT_DAYS * DAY
+    known = (one.customer >= 0) & (end <= now)
+    ordered = one.order >= 0
+    of_order = _follows(one, end, one.order, ordered)
+    of_reason = _follows(one, end, one.matter, one.matter >= 0)
+    of_reason_alone = _follows(one, end, one.matter, (one.matter >= 0) & ~ordered)
+    back = _follows(one, end, np.zeros_like(one.customer), one.customer >= 0)
+    same = np.where(ordered, of_order | of_reason_alone, of_reason)
+    return Judged(journeys, np.where(known, back, np.nan), np.where(known, same, np.nan))
+
+
+def _follows(of: InteractionColumns, end: Floats, label: Ints, pool: Flags) -> Flags:
+    """Return whether a later contact of the pool, of the same customer and label, began by the end of each window."""
+    begins = np.unique(of.opened)
+    width = begins.size + 1
+    group = (of.customer * (int(label.max(initial=0)) + 1) + label) * width
+    places = np.searchsorted(begins, of.opened)
+    keys = np.sort((group + places)[pool & (of.customer >= 0)])
+    last = np.searchsorted(begins, np.nan_to_num(end), side="right")
+    count = np.searchsorted(keys, group + last) - np.searchsorted(keys, group + places + 1)
+    return (count > 0) & (label >= 0) & (of.customer >= 0)
 
 
 def line(some: Judged) -> QualityFigures:
@@ -179,6 +183,7 @@ def line(some: Judged) -> QualityFigures:
         "interactions": n,
         "resolved": share(int((~np.isnan(of.resolved)).sum()), n),
         "first_contact": _share(some.first_contact),
+        "one_touch": _share(some.one_touch),
         "transferred": share(int((of.transfers > 0).sum()), n),
         "mean_transfers": float(of.transfers.mean()) if n else None,
         "came_back_to_a_team": share(int(of.came_back.sum()), n),
@@ -240,24 +245,3 @@ def evenness(parts: Sequence[tuple[str, QualityFigures]], by: str, what: ShareNa
         "highest": ordered[-1],
         "p": one_rate_p(table),
     }
-
-
-def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[Satisfaction]:
-    """Return by instrument the mean score with its 95 % interval (Student's t), the count and the response rate."""
-    by = defaultdict[str, list[float]](list)
-    for one in answers:
-        by[one.instrument].append(one.score)
-    found: list[Satisfaction] = []
-    for name, scores in sorted(by.items()):
-        n, mean = len(scores), fmean(scores)
-        half = student_quantile(0.95, n - 1) * stdev(scores) / n**0.5 if n > 1 else None
-        found.append(
-            {
-                "instrument": name,
-                "n": n,
-                "mean": mean,
-                "interval": [mean - half, mean + half] if half is not None else None,
-                "response": share(min(n, interactions), interactions),
-            }
-        )
-    return found

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import sqlalchemy as sa
 
 from domain.analytics import service_quality
+from domain.analytics.satisfaction import FeedbackScore, Satisfaction, satisfaction
 from domain.analytics.service_quality import (
     NOT_SAID,
     Evenness,
-    FeedbackScore,
     InteractionColumns,
     QualityFigures,
-    Satisfaction,
 )
 from ledger.store.cloudevents import parse_time
 from projections.engine.pages import PageRequest
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
-from projections.views.audit_trail import read_trail
+from projections.views.audit_trail import read_trail, recorded_until
 from projections.views.casework import read_first_actions
 from projections.views.journeys import journeys as table
 from projections.views.journeys import read_feedback, read_incomplete, read_journey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
-    from domain.analytics.service_quality import Floats, ShareName
+    from domain.analytics.service_quality import Floats, Ints, ShareName
     from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
 
 _COMPARED: tuple[ShareName, ...] = ("first_contact", "reopened")
 CAVEATS = (
-    f"first contact: resolved without a transfer, not reopened, not back within {service_quality.REPEAT_DAYS} days",
+    (
+        "first contact: resolved without a transfer, not reopened, and the customer not back in the same matter until "
+        f"{service_quality.REPEAT_DAYS} days after the first resolution; known for interactions with a customer, once "
+        "these days are over"
+    ),
     "a long interaction is not bad by itself: look at its outcome",
     "satisfaction covers only customers that answered, and does not measure loyalty",
 )
@@ -87,17 +90,22 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
     acted = (await read("casework", lambda c: read_first_actions(c, at))).result
     answer = await read("journeys", lambda c: (_columns(c, at, acted), read_feedback(c, at), read_incomplete(c, at)))
     (ids, journeys), said, incomplete = answer.result
-    where = dict(zip(ids, zip(journeys.channel, journeys.team, strict=True), strict=True)) if said else {}
-    ends = np.concatenate((journeys.opened, journeys.resolved[~np.isnan(journeys.resolved)]))
-    some = service_quality.judged(journeys, float(ends.max()) if ends.size else datetime.now(UTC).timestamp())
+    where = dict(zip(ids, journeys.team, strict=True)) if said else {}
+    recorded = await recorded_until(read, answer.progress, at)
+    some = service_quality.judged(journeys, parse_time(recorded).timestamp() if recorded else 0.0)
     if scope.people is not None:  # filtered after judging, because a return to another team counts, too
         some = some.some(np.array([team in scope.teams for team in journeys.team], bool))
     groups = service_quality.groups(some)
-    nowhere = (NOT_SAID, NOT_SAID)
     answers = [
-        _answer(row, *where.get(row["interaction_id"], nowhere))
+        FeedbackScore(
+            row["instrument"],
+            row["score"],
+            row["worst"],
+            row["best"],
+            row["interaction_id"] if row["interaction_id"] in where else None,
+        )
         for row in said
-        if scope.people is None or where.get(row["interaction_id"], nowhere)[1] in scope.teams
+        if scope.people is None or where.get(row["interaction_id"]) in scope.teams
     ]
     even = [service_quality.evenness(groups[by], by, what) for by in ("channel", "team") for what in _COMPARED]
     position = answer.progress.anchor.position if at is None else at
@@ -108,7 +116,7 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
         "by_line": [{"line": label, **figures} for label, figures in groups["line"]],
         "by_reason": [{"reason": label, **figures} for label, figures in groups["reason"]],
         "evenness": [one for one in even if one is not None],
-        "satisfaction": service_quality.satisfaction(answers, some.back.size),
+        "satisfaction": satisfaction(answers, some.back.size),
         "incomplete": incomplete,
         "window_days": service_quality.REPEAT_DAYS,
         "caveats": CAVEATS,
@@ -161,7 +169,7 @@ def _in_short(journey: Row | None, times: list[datetime], steps: list[StoryStep]
 
 
 _TEXTS = ("channel", "first_team", "reason")
-_TIMES = ("opened", "resolved")
+_TIMES = ("opened", "first_resolved", "resolved")
 _NUMBERS = ("highest_line", "moved_up", "transfers", "came_back", "repeated_stories", "reopened")
 
 
@@ -170,15 +178,14 @@ def _columns(
 ) -> tuple[list[str], InteractionColumns]:
     """Return interactions by id and as columns; the driver's tuples make it fast (100,000 in less than a second)."""
     source = as_of(table, at)
-    names = ("interaction_id", "customer_id", *_TEXTS, *_TIMES, *_NUMBERS)
+    names = ("interaction_id", "customer_id", "order_id", *_TEXTS, *_TIMES, *_NUMBERS)
     query = sa.select(*(source.c[name] for name in names)).where(source.c.opened.is_not(None))
     rows = plain_rows(connection, query)
     columns = [*zip(*rows, strict=True)] if rows else [()] * len(names)
     of = dict(zip(names, columns, strict=True))
-    known: dict[str | None, int] = {None: -1}
-    customer = np.array([known.setdefault(one, len(known) - 1) for one in of["customer_id"]], np.int64)
+    customer, order, matter = (_numbered(of[name]) for name in ("customer_id", "order_id", "reason"))
     channel, team, reason = (np.array([one or NOT_SAID for one in of[name]], object) for name in _TEXTS)
-    opened, resolved = (_seconds(of[name]) for name in _TIMES)
+    opened, first_resolved, resolved = (_seconds(of[name]) for name in _TIMES)
     first_action = _seconds([acted.get(one) for one in of["interaction_id"]])
     line, moved_up, transfers, came_back, repeated, reopened = (np.array(of[name], float) for name in _NUMBERS)
     return list(of["interaction_id"]), InteractionColumns(
@@ -186,7 +193,10 @@ def _columns(
         channel,
         team,
         reason,
+        order,
+        matter,
         opened,
+        first_resolved,
         resolved,
         first_action,
         line,
@@ -198,13 +208,13 @@ def _columns(
     )
 
 
+def _numbered(texts: Sequence[str | None]) -> Ints:
+    """Return equal texts as equal numbers from 0, and -1 for ``None``."""
+    known: dict[str | None, int] = {None: -1}
+    return np.array([known.setdefault(one, len(known) - 1) for one in texts], np.int64)
+
+
 def _seconds(texts: Sequence[str | None]) -> Floats:
     """Return seconds since 1970, to the microsecond; nan for ``None``."""
     times = np.array([one[:-1] if one else "NaT" for one in texts], "datetime64[us]")
     return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)
-
-
-def _answer(row: Row, channel: str, team: str) -> FeedbackScore:
-    span = row["best"] - row["worst"]
-    score = (row["score"] - row["worst"]) / span if span else 0.0
-    return FeedbackScore(row["instrument"], score, channel, team)

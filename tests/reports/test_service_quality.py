@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics import service_quality
-from domain.analytics.service_quality import DAY, FeedbackScore, InteractionColumns
+from domain.analytics.satisfaction import FeedbackScore, satisfaction
+from domain.analytics.service_quality import DAY, InteractionColumns
 from ledger.store.cloudevents import parse_time
 from projections.reading import AccessScope
 from projections.reports.service_quality import interaction_story, quality_report
@@ -31,7 +32,10 @@ def journeys(*some: Document) -> InteractionColumns:
         "channel": "phone",
         "team": "T",
         "reason": "late",
+        "order": -1,
+        "matter": 0,
         "opened": 0.0,
+        "first_resolved": 10.0,
         "resolved": 10.0,
         "first_action": math.nan,
         "highest_line": 1.0,
@@ -48,21 +52,42 @@ def test_a_first_contact_is_known_when_its_window_is_over() -> None:
     found = service_quality.judged(
         journeys(
             {},
-            {"opened": 3 * DAY, "resolved": 3 * DAY + 10},
+            {"opened": 3 * DAY, "first_resolved": 3 * DAY + 10},
             {"customer": 1},
-            {"customer": 2, "opened": 20 * DAY, "resolved": 20 * DAY + 1},
+            {"customer": 2, "opened": 20 * DAY, "first_resolved": 20 * DAY + 1},
             {"customer": -1},
-            {"customer": 3, "resolved": math.nan},
+            {"customer": 3, "first_resolved": math.nan},
             {"customer": 4, "transfers": 1},
             {"customer": 5, "reopened": 1},
         ),
         21 * DAY,
     )
     nan = math.nan
-    np.testing.assert_array_equal(found.first_contact, [0, 1, 1, nan, 1, nan, 0, 0])
+    np.testing.assert_array_equal(found.first_contact, [0, 1, 1, nan, nan, nan, 0, 0])
+    np.testing.assert_array_equal(found.one_touch, [1, 1, 1, 1, 1, nan, 0, 0])
     np.testing.assert_array_equal(found.back, [1, 0, 0, nan, nan, nan, 0, 0])
     told = service_quality.line(found)
-    assert (told["first_contact"]["k"], told["first_contact"]["n"], told["stories_repeated"]["share"]) == (3, 6, None)
+    assert (told["first_contact"]["k"], told["first_contact"]["n"], told["stories_repeated"]["share"]) == (2, 5, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "same"),
+    [
+        ({"order": 1}, {"order": 1, "matter": 5}, 1),
+        ({"order": 1}, {"order": 2}, 0),
+        ({"order": 1}, {}, 1),
+        ({}, {"order": 1}, 1),
+        ({}, {"matter": 5}, 0),
+        ({"matter": -1}, {"matter": -1}, 0),
+        ({}, {"opened": 7 * DAY + 10}, 1),
+        ({}, {"opened": 7 * DAY + 11}, 0),
+        ({}, {"opened": 0.0}, 0),
+    ],
+    ids=["order", "other order", "its reason", "their reason", "other reason", "no reason", "edge", "late", "at once"],
+)
+def test_a_later_contact_is_of_the_same_order_else_the_same_reason(first: Document, later: Document, same: int) -> None:
+    found = service_quality.judged(journeys(first, {"opened": DAY, "first_resolved": math.nan} | later), 30 * DAY)
+    assert found.same_matter[0] == same
 
 
 def test_a_report_without_interactions_has_no_figures() -> None:
@@ -74,12 +99,12 @@ def test_evenness_is_pearsons_test_over_groups_of_thirty() -> None:
     """Two groups, 20 of 40 and 30 of 40: chi-squared with Yates's correction 4.3200, p = 0.03767."""
     some = journeys(
         *(
-            {"customer": -1, "channel": channel, "transfers": int(n >= good)}
-            for channel, good in (("phone", 20), ("chat", 30))
+            {"customer": 40 * place + n, "channel": channel, "transfers": int(n >= good)}
+            for place, (channel, good) in enumerate((("phone", 20), ("chat", 30)))
             for n in range(40)
         )
     )
-    parts = service_quality.groups(service_quality.judged(some, 1.0))["channel"]
+    parts = service_quality.groups(service_quality.judged(some, 8 * DAY))["channel"]
     found = service_quality.evenness(parts, "channel", "first_contact")
     assert found is not None
     assert (found["lowest"][0], found["highest"][0]) == ("phone", "chat")
@@ -88,9 +113,16 @@ def test_evenness_is_pearsons_test_over_groups_of_thirty() -> None:
 
 
 def test_satisfaction_by_instrument() -> None:
-    found = service_quality.satisfaction([FeedbackScore("csat", score, "phone", "T") for score in (0.5, 0.75, 1.0)], 30)
-    assert (found[0]["n"], found[0]["mean"], found[0]["response"]["share"]) == (3, 0.75, 0.1)
-    assert found[0]["interval"] == pytest.approx([0.75 - 4.302653 * 0.25 / 3**0.5, 0.75 + 4.302653 * 0.25 / 3**0.5])
+    """CSAT is a share on its own scale, in either direction; NPS are points; no scale becomes another."""
+    answers = [FeedbackScore("csat", score, 1, 5, f"I-{score}") for score in (3, 4, 5)]
+    answers += [FeedbackScore("csat", score, 5, 1) for score in (1, 2, 3)] + [FeedbackScore("csat", 1, 0, 1)]
+    answers += [FeedbackScore("nps", score, 0, 10) for score in (10, 9, 8, 6)] + [FeedbackScore("nps", 5, 1, 5)]
+    two, usual, turned, points, other = satisfaction(answers, 30)
+    assert [one["satisfied"] and one["satisfied"]["k"] for one in (two, usual, turned, points)] == [1, 2, 2, None]
+    assert (two["threshold"], usual["threshold"], turned["threshold"]) == (1, 4, 2)
+    assert (usual["mean"], usual["response"]["share"]) == (4, 0.1)
+    assert usual["interval"] == pytest.approx([4 - 4.302653 / 3**0.5, 4 + 4.302653 / 3**0.5])
+    assert (points["points"], other["points"], other["mean"]) == (25, None, 5)
 
 
 async def way(upstream: Upstream) -> None:
@@ -157,7 +189,7 @@ async def test_the_path_of_an_interaction_is_its_lines_and_teams(session: Sessio
         1,
     )
     (said,) = found["satisfaction"]
-    assert (said["n"], said["mean"]) == (2, 0.75)
+    assert (said["n"], said["mean"], said["threshold"]) == (2, 4.0, 4.0)
 
 
 async def test_money_reserved_for_an_escalation_is_not_yet_an_action(session: Session) -> None:
@@ -180,7 +212,7 @@ async def test_a_contact_with_another_team_counts_as_repeated(session: Session) 
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         for name, team, day in (("I-1", "A", "2025-01-01"), ("I-2", "B", "2025-01-03"), ("I-3", "B", "2025-06-01")):
-            told = {"interaction_id": name, "customer_id": "C", "channel": "phone", "team_id": team}
+            told = {"interaction_id": name, "customer_id": "C", "channel": "phone", "team_id": team, "reason": "late"}
             await upstream.record(event(f"o-{name}", "interaction.opened", time=f"{day}T10:00:00Z", **told))
             done = {"interaction_id": name, "customer_id": "C"}
             await upstream.record(event(f"r-{name}", "interaction.resolved", time=f"{day}T11:00:00Z", **done))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from config.settings import Settings
+    from domain.analytics.satisfaction import Satisfaction
     from domain.analytics.service_quality import QualityFigures, ShareName
     from projections.reports.service_quality import InteractionStory
 
@@ -45,16 +46,17 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
         console.print(f"No interaction is recorded yet (position {found['position']}).")
     if found["incomplete"]:
         console.print(f"Incomplete, and not counted: {found['incomplete']:,} interactions without their opening.")
-    if not whole["interactions"]:
+    if not whole["interactions"] and not found["satisfaction"]:
         return
     rows = [(words, share_text(whole[name])) for name, words in _QUALITY.items() if whole[name]["n"]]
     waits = ((whole["hours_to_first_action"], "to the first action"), (whole["hours_to_resolution"], "to resolution"))
     for hours, words in waits:
         if hours["n"]:
             rows.append((words, f"median {hours_text(hours['median'])}, 90th percentile {hours_text(hours['p90'])}"))
-    for one in found["satisfaction"]:
-        answered = f"n = {one['n']}, {one['response']['share'] or 0:.1%} answered"
-        rows.append((f"satisfaction, {one['instrument']}", f"{one['mean']:.0%} of best ({answered})"))
+    rows += [
+        (f"{one['instrument']}, {one['worst']:g} to {one['best']:g}", _satisfaction_text(one))
+        for one in found["satisfaction"]
+    ]
     print_table(f"Quality of {whole['interactions']:,} interactions, at position {found['position']}", ("", ""), rows)
     _print_groups("channel", found["by_channel"])
     _print_groups("team", found["by_team"])
@@ -67,6 +69,20 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
             f"to {high[1]['share']:.1%} ({high[0]}); probability of such a difference by chance: p = {test['p']:.2g}."
         )
     console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
+
+
+def _satisfaction_text(one: Satisfaction) -> str:
+    """Return the figures of an instrument, e.g. ``81.0% (78.1% to 83.6%, n = 800) at 4 or better; mean 4.10``."""
+    low, high = one["interval"] or (one["mean"], one["mean"])
+    parts = [f"mean {one['mean']:.2f} ({low:.2f} to {high:.2f}, n = {one['n']:,})"]
+    if one["satisfied"] is not None:
+        parts.insert(0, f"{share_text(one['satisfied'])} at {one['threshold']:g} or better")
+    if one["points"] is not None and one["points_interval"] is not None:
+        low, high = one["points_interval"]
+        parts.insert(0, f"{one['points']:+.0f} points ({low:+.0f} to {high:+.0f})")
+    if one["response"]["n"]:
+        parts.append(f"{share_text(one['response'])} of the interactions answered")
+    return "; ".join(parts)
 
 
 def _print_groups(name: _Group, lines: Sequence[QualityFigures]) -> None:
@@ -109,11 +125,12 @@ _A_MINUTE = 60
 _QUALITY: dict[ShareName, str] = {
     "resolved": "resolved",
     "first_contact": "resolved on the first contact",
+    "one_touch": "resolved in one touch",
     "transferred": "transferred",
     "came_back_to_a_team": "returned to an earlier team",
     "stories_repeated": "customer repeated the story",
     "first_line_only": "never left the first line",
     "moved_up": "moved up a line",
     "reopened": "reopened",
-    "repeat_contact": "customer contacted again soon",
+    "repeat_contact": "customer back for any reason",
 }

@@ -1,0 +1,106 @@
+"""Satisfaction of customers: CSAT, NPS, CES and reviews, each by its own definition and on its own scale."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from math import sqrt
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+from domain.analytics.empowerment_gap import Share, share
+from domain.statistics import student_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+POSITIVE = 0.75
+"""The part of the way from worst to best from which on a customer counts as satisfied, or a review as positive."""
+NPS_SCALE = (0, 10)
+PROMOTER, DETRACTOR = 9, 6
+"""The lowest score of a promoter, and the highest one of a detractor."""
+_SHARES = ("csat", "review")
+_Z = 1.959963984540054
+_ADDED = 0.75
+
+
+class FeedbackScore(NamedTuple):
+    """A customer's score in a survey or review on the scale from ``worst`` to ``best``; the interaction, if known."""
+
+    instrument: str
+    score: float
+    worst: float
+    best: float
+    interaction: str | None = None
+
+
+class Satisfaction(TypedDict):
+    """The answers to one instrument on one scale.
+
+    ``mean`` and ``interval`` are on that scale. ``satisfied`` is the share at or beyond ``threshold``, for CSAT and
+    reviews. ``points`` are those of the NPS, promoters less detractors in percent. ``response`` is the share of the
+    interactions with an answer to the instrument.
+    """
+
+    instrument: str
+    worst: float
+    best: float
+    n: int
+    mean: float
+    interval: list[float] | None
+    threshold: float | None
+    satisfied: Share | None
+    points: float | None
+    points_interval: list[float] | None
+    response: Share
+
+
+def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[Satisfaction]:
+    """Return the figures by instrument and scale; means have Student's interval, shares Wilson's."""
+    by = defaultdict[tuple[str, float, float], list[float]](list)
+    answered = defaultdict[str, set[str]](set)
+    for one in answers:
+        by[one.instrument, one.worst, one.best].append(one.score)
+        if one.interaction is not None:
+            answered[one.instrument].add(one.interaction)
+    found: list[Satisfaction] = []
+    for (name, worst, best), scores in sorted(by.items()):
+        threshold = _threshold(worst, best) if name in _SHARES else None
+        points = _points(scores) if name == "nps" and (worst, best) == NPS_SCALE else (None, None)
+        n, mean = len(scores), fmean(scores)
+        half = student_quantile(0.95, n - 1) * stdev(scores) / n**0.5 if n > 1 else None
+        found.append(
+            {
+                "instrument": name,
+                "worst": worst,
+                "best": best,
+                "n": n,
+                "mean": mean,
+                "interval": [mean - half, mean + half] if half is not None else None,
+                "threshold": threshold,
+                "satisfied": None if threshold is None else _satisfied(scores, worst, best, threshold),
+                "points": points[0],
+                "points_interval": points[1],
+                "response": share(len(answered[name]), interactions),
+            }
+        )
+    return found
+
+
+def _threshold(worst: float, best: float) -> float:
+    """Return the score from which on a customer is satisfied: of a scale of two points the better one."""
+    return best if abs(best - worst) == 1 else worst + POSITIVE * (best - worst)
+
+
+def _satisfied(scores: Sequence[float], worst: float, best: float, threshold: float) -> Share:
+    """Return the share of scores at the threshold or better, in the direction of the scale."""
+    good = sum(score >= threshold if best > worst else score <= threshold for score in scores)
+    return share(good, len(scores))
+
+
+def _points(scores: Sequence[float]) -> tuple[float, list[float]]:
+    """Return promoters less detractors in points, with the adjusted Wald interval (Rocks 2016: 3 answers added)."""
+    n = len(scores)
+    promoters, detractors = sum(score >= PROMOTER for score in scores), sum(score <= DETRACTOR for score in scores)
+    p, d = ((count + _ADDED) / (n + 4 * _ADDED) for count in (promoters, detractors))
+    reach = _Z * sqrt((p + d - (p - d) ** 2) / (n + 4 * _ADDED))
+    return 100 * (promoters - detractors) / n, [100 * (p - d - reach), 100 * (p - d + reach)]
