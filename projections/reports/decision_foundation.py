@@ -8,6 +8,7 @@ from domain.events import decisions, facts
 from domain.events.causes import Caused
 from ledger.store.subject_tokens import token_of_id
 from projections.engine.events import UnknownEventError, read_event
+from projections.engine.pages import PageRequest
 from projections.policy_history import POLICY_SUBJECT
 from projections.views.audit_trail import read_trail
 
@@ -112,7 +113,7 @@ def _named(
     return [
         line["position"]
         for one in wanted
-        for line in read_trail(connection, [one], until=before - 1)
+        for line in read_trail(connection, [one], PageRequest(at=before - 1))
         if line["type"].startswith(prefixes)
     ]
 
@@ -138,7 +139,7 @@ async def _corrections(log: Log, connection: sa.Connection, found: set[int], bef
     for event in await _events(log, sorted(found)):
         if isinstance(event.body, decisions.Record):
             continue
-        (line,) = read_trail(connection, after=event.position - 1, limit=1)
+        (line,) = read_trail(connection, page=PageRequest(1, event.position - 1))
         if line["position"] == event.position and line["corrected_by"] and line["corrected_by"] < before:
             corrections.add(line["corrected_by"])
     return corrections
