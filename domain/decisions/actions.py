@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from domain.budgets import postings
 from domain.commands import ActionRequest, escalation_id_of
 from domain.decisions import authority
 from domain.decisions.answers import preview_answer
-from domain.decisions.context import decision_context, known_agent, rules_in_force
+from domain.decisions.context import decision_context, known_agent, rules_in_force, team_pool
 from domain.decisions.decision import Retry, RetryError
 from domain.decisions.escalations import file_escalation, route_escalation
 from domain.decisions.streams import CustomerStream, RefusalStream
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from domain.decisions.authority import DecisionContext, Verdict
     from domain.decisions.decision import Decision
     from domain.events.decisions import Shadow
+    from domain.policy.model import Rules
 
 
 def take_action(command: ActionRequest, decision: Decision) -> Decision:
@@ -31,7 +34,8 @@ def take_action(command: ActionRequest, decision: Decision) -> Decision:
     agent = known_agent(decision, command.agent_id, rules, "agent_id")
     context = decision_context(decision, command, agent, rules)
     verdict = authority.judge(context, command.amount)
-    shadow = authority.shadowed(context, command.amount, decision.state.policies.in_shadow(decision.now))
+    in_shadow = decision.state.policies.in_shadow(decision.now)
+    shadow = None if in_shadow is None else _shadowed(context, command, decision, in_shadow)
     if verdict.outcome == "taken":
         return _take(context, verdict, decision, shadow)
     to: tuple[str, ...] = ()
@@ -47,6 +51,13 @@ def take_action(command: ActionRequest, decision: Decision) -> Decision:
     if escalation_id is not None:
         file_escalation(context, verdict, decision, to, pool, answers=False)
     return decision.answer_with(record, context.budget)
+
+
+def _shadowed(context: DecisionContext, command: ActionRequest, decision: Decision, rules: Rules) -> Shadow:
+    """Return the verdict of the policy in shadow mode; it may need the pool where the one in force does not."""
+    if authority.draws_in_shadow(context, command.amount, rules):
+        context = msgspec.structs.replace(context, pool=team_pool(decision, context.agent, command, context.rules))
+    return authority.shadowed(context, command.amount, rules)
 
 
 def _take(context: DecisionContext, verdict: Verdict, decision: Decision, shadow: Shadow | None) -> Decision:

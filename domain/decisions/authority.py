@@ -180,17 +180,20 @@ def available(asking: DecisionContext) -> tuple[Money, Verdict]:
     return Money(max(0, min(rooms, default=0)), policy.currency), verdict
 
 
-def shadowed(asking: DecisionContext, amount: Money, shadow: Rules | None) -> Shadow | None:
+def draws_in_shadow(asking: DecisionContext, amount: Money, shadow: Rules) -> bool:
+    """Return whether a policy in shadow mode looks at the team's pool, which the one in force does not need."""
+    reach = asking.budget.remaining_minor + _grant_change(asking, shadow)
+    return asking.pool is None and asking.request.basis == "goodwill" and amount.minor > reach
+
+
+def shadowed(asking: DecisionContext, amount: Money, shadow: Rules) -> Shadow:
     """Return the verdict of a policy in shadow mode, computed with that policy's own grant."""
-    if shadow is None:
-        return None
-    role = shadow.policy.roles.get(asking.agent.role)
     budget = asking.budget
-    if amount.currency != shadow.policy.currency or shadow.policy.currency != budget.currency:
+    in_currency = amount.currency == shadow.policy.currency == budget.currency
+    if asking.request.basis == "goodwill" and not in_currency:
         reason = Reason(rule="currency", message=f"the shadow policy gives in {shadow.policy.currency}", asked=amount)
         return Shadow(policy_version=shadow.version, outcome="refused", reasons=(reason,))
-    enforced = asking.rules.policy.roles.get(asking.agent.role)
-    change_minor = (role.budget.minor if role else 0) - (enforced.budget.minor if enforced else 0)
+    change_minor = _grant_change(asking, shadow)
     pool = asking.pool if asking.pool is not None and shadow.pool_team((_team_of(asking.pool),)) else None
     budget.granted_minor += change_minor  # for as long as the shadow looks at it
     try:
@@ -198,6 +201,12 @@ def shadowed(asking: DecisionContext, amount: Money, shadow: Rules | None) -> Sh
     finally:
         budget.granted_minor -= change_minor
     return Shadow(policy_version=shadow.version, outcome=verdict.outcome, reasons=verdict.reasons)
+
+
+def _grant_change(asking: DecisionContext, shadow: Rules) -> int:
+    """Return the difference between a policy's grant and that of the policy in force, in minor units."""
+    role, enforced = (rules.policy.roles.get(asking.agent.role) for rules in (shadow, asking.rules))
+    return (role.budget.minor if role else 0) - (enforced.budget.minor if enforced else 0)
 
 
 def taken(

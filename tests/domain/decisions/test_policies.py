@@ -224,6 +224,64 @@ def test_a_shadow_policy_in_another_currency_refuses() -> None:
     assert (shadow.outcome, [reason.rule for reason in shadow.reasons]) == ("refused", ["currency"])
 
 
+@pytest.mark.parametrize("currency", ["GBP", "EUR"])
+def test_a_shadow_policy_takes_a_correction_in_any_currency_as_an_enforced_one_does(currency: str) -> None:
+    shadow = published(policy(mode="shadow", currency=currency), 2)
+    given(company(), shadow).when(action("10.00 EUR", basis="correction")).then(
+        OPENED,
+        taken(
+            "10.00 EUR",
+            basis="correction",
+            shadow=Shadow(policy_version=2, outcome="taken"),
+            limits=(),
+            authority="own",
+        ),
+    )
+
+
+def test_a_shadow_policy_draws_on_the_pool_where_its_own_grant_does_not_reach() -> None:
+    smaller = published(policy(mode="shadow", agent={"budget": "20.00"}), 2)
+    given(company(), smaller).when(action("30.00", "D-1")).then(
+        opened("agent:D-1", "200.00"),
+        taken("30.00", "D-1", shadow=Shadow(policy_version=2, outcome="taken"), limits=ANY, authority="own"),
+    )
+
+
+def test_a_shadow_policy_without_the_pool_does_not_draw() -> None:
+    without = published(policy(mode="shadow", teams=None), 2)
+    found = given(company(), taken("200.00", "D-1", kind="fix"), without).when(action("30.00", "D-1"))
+    shadow = found.events[-1].shadow  # type: ignore[union-attr]
+    assert isinstance(shadow, Shadow)
+    assert [one.rule for one in shadow.reasons] == ["budget"]
+
+
+def test_a_shadow_policy_without_the_role_gives_it_nothing() -> None:
+    managers = published(policy(mode="shadow", agent=None), 2)
+    found = given(company(), managers).when(action("30.00"))
+    shadow = found.events[-1].shadow  # type: ignore[union-attr]
+    assert isinstance(shadow, Shadow)
+    assert [one.rule for one in shadow.reasons] == ["kind"]
+
+
+def test_a_shadow_policy_counts_the_grant_of_a_role_that_only_it_has() -> None:
+    enforced = company(agent=None, default_role="manager")
+    agents = published(policy(mode="shadow"), 2)
+    found = given(enforced, agents).when(action("5.00", basis="correction"))
+    shadow = found.events[-1].shadow  # type: ignore[union-attr]
+    assert shadow == Shadow(policy_version=2, outcome="taken")
+
+
+def test_a_shadow_policy_escalates_what_its_grant_and_one_draw_do_not_reach() -> None:
+    smaller = published(policy(mode="shadow", agent={"budget": "19.99"}), 2)
+    found = given(company(), smaller).when(action("50.00", "D-1"))
+    shadow = found.events[1].shadow  # type: ignore[union-attr]
+    assert isinstance(shadow, Shadow)
+    assert [(one.rule, one.limit and one.limit.text) for one in shadow.reasons] == [
+        ("budget", "19.99"),
+        ("pool", "40.00"),
+    ]
+
+
 def test_a_shadow_policy_alone_puts_no_policy_in_force() -> None:
     given(published(policy(mode="shadow")), STAFF).when(action("5.00")).then(
         fell_short("5.00", "refused", why("no_policy"), policy_version=None, role=None, holder=None, period=None)
