@@ -179,6 +179,7 @@ def test_an_action_beyond_several_limits_names_each_of_them() -> None:
     )
 
 
+@rule("a team may have limits of its own")
 def test_a_team_may_have_a_limit_of_its_own() -> None:
     teams = {"doorstep": {"pool": "40.00", "draw_at_most": "30.00", "limits": {"agent": {"refund": "60.00"}}}}
     given(company(teams=teams)).when(action("60.00", "D-1")).then(
@@ -341,6 +342,7 @@ def test_before_a_refusal_for_lack_of_a_policy_the_decider_reads_on() -> None:
     given(STAFF).when(action("5.00"), current=False).retries(Retry.AFTER_CATCH_UP)
 
 
+@rule("without a `default_role`, an agent that no fact announced is unknown")
 def test_an_unknown_agent_is_an_error() -> None:
     given(company()).when(action("5.00", "A-99")).refused_with("unknown_agent", "agent_id")
 
@@ -349,6 +351,7 @@ def test_before_an_agent_is_unknown_the_decider_reads_on() -> None:
     given(company()).when(action("5.00", "A-99"), current=False).retries(Retry.AFTER_CATCH_UP)
 
 
+@rule("an agent that no fact announced has the `default_role`")
 def test_an_agent_that_no_fact_announced_has_the_default_role() -> None:
     given(company(default_role="agent")).when(action("5.00", "A-99")).then(
         opened("agent:A-99", "200.00"), taken("5.00", "A-99", role="agent", limits=ANY, authority="own")
@@ -367,12 +370,14 @@ def test_a_new_role_changes_the_limits_at_once() -> None:
     )
 
 
+@rule("a new role changes the limits at once, and the grant at the next opening")
 def test_a_new_role_does_not_change_an_open_budget() -> None:
     given(company(), taken("5.00"), moved("A-7", "manager")).when(action("196.00")).then(
         fell_short("196.00", "escalate", why("budget", limit="200.00", used="5.00", asked="196.00"))
     )
 
 
+@rule("goodwill is given in the currency of the policy")
 def test_goodwill_in_another_currency_is_an_error() -> None:
     given(company()).when(action("5.00 EUR")).refused_with("currency", "amount.currency")
 

@@ -101,6 +101,19 @@ def test_a_reported_action_counts_on_the_interaction() -> None:
     )
 
 
+def test_goodwill_of_the_agent_and_of_others_adds_up_on_the_interaction() -> None:
+    earlier = gave("20.00", "A-7", interaction_id="I-1"), gave("30.00", interaction_id="I-1")
+    reason = why("per_interaction", limit="60.00", used="50.00", asked="10.01")
+    given(company(), *earlier).when(action("10.01", interaction_id="I-1")).then(fell_short("10.01", "escalate", reason))
+
+
+def test_goodwill_in_another_currency_does_not_count_on_the_interaction() -> None:
+    found = given(company(), reported("50.00 EUR", "A-8", interaction_id="I-1")).when(
+        action("50.00", interaction_id="I-1")
+    )
+    assert found.answer["outcome"] == "taken"
+
+
 def test_a_role_without_a_cap_on_interactions_has_none() -> None:
     found = given(company()).when(action("400.00", "M-1", interaction_id="I-1"))
     found.then(

@@ -81,6 +81,7 @@ def test_the_answer_of_an_approval_has_the_documented_form() -> None:
     )
 
 
+@rule("an approver may approve less than was asked")
 def test_less_than_was_asked_may_be_approved() -> None:
     given(company(), ASKED).when(approve("esc-1", "M-1", "60.00")).then(
         approved("60.00", asked="90.00", paid_by="agent:M-1"),
@@ -251,6 +252,7 @@ def test_an_approver_does_not_decide_for_the_own_household_or_a_relation(relatio
     given(company(), relation, ASKED).when(approve("esc-1", "M-1")).then(attempt("M-1", why("self_dealing")))
 
 
+@rule("an approver does not decide for the own account, household or relation")
 def test_an_approver_does_not_decide_for_the_own_account() -> None:
     given(company(), requested("90.00", customer_id="M-1")).when(approve("esc-1", "M-1")).then(
         attempt("M-1", why("self_dealing"))
@@ -567,6 +569,20 @@ def test_a_manager_who_has_left_is_passed_over() -> None:
     asked = requested("90.00", to=("N-1",))
     staff = joined("N-1", "manager", manager_id="M-1"), left("M-1")
     given(company(), *staff, asked).when_time_passes("2026-03-11T09:00:00Z").then(
+        forwarded("X-1", due="2026-03-13T09:00:00Z", reason=ANY)
+    )
+
+
+def test_a_manager_without_the_right_is_passed_over() -> None:
+    staff = joined("L-1", "agent", manager_id="X-1"), joined("N-1", "manager", manager_id="L-1")
+    given(company(), *staff, requested("90.00", to=("N-1",))).when_time_passes("2026-03-11T09:00:00Z").then(
+        forwarded("X-1", due="2026-03-13T09:00:00Z", reason=ANY)
+    )
+
+
+def test_a_manager_whose_right_does_not_reach_is_passed_over() -> None:
+    staff = joined("N-1", "manager", manager_id="M-1"), requested("600.00", to=("N-1",))
+    given(company(), *staff).when_time_passes("2026-03-11T09:00:00Z").then(
         forwarded("X-1", due="2026-03-13T09:00:00Z", reason=ANY)
     )
 

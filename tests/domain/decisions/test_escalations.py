@@ -88,6 +88,7 @@ def test_a_manager_who_has_left_is_not_asked() -> None:
     )
 
 
+@rule("without a known manager, all employees with the right are asked")
 def test_without_a_known_manager_all_employees_with_the_right_are_asked() -> None:
     given(company(), moved("A-7", "agent", "phone")).when(ask("90.00")).then(
         OPENED, requested("90.00", "A-7", TOO_MUCH, payer="approver", to=("M-1", "M-2", "X-1"), due=DUE)

@@ -96,6 +96,16 @@ def test_a_hold_that_went_on_counts_on_its_interaction() -> None:
     )
 
 
+def test_what_an_agent_gave_on_an_interaction_counts_in_the_next_period() -> None:
+    earlier = taken("50.00", interaction_id="I-1", at=FEBRUARY)
+    reason = why("per_interaction", limit="60.00", used="50.00", asked="10.01")
+    given(company(), earlier).when(action("10.01", interaction_id="I-1")).then(
+        closed("agent:A-7", "2026-02", spent="50.00", lapsed="100.00", carried_over="50.00"),
+        opened("agent:A-7", "200.00", carried_over="50.00"),
+        fell_short("10.01", "escalate", reason),
+    )
+
+
 def test_a_refused_action_opens_its_period_too() -> None:
     given(company(), taken("150.00", kind="fix", at=FEBRUARY)).when(action("50.01")).then(
         closed("agent:A-7", "2026-02", spent="150.00", carried_over="50.00"),
@@ -201,6 +211,29 @@ def test_a_day_is_used_until_it_has_ended_in_the_old_and_the_new_time_zone(at: s
     london = published(policy(period="day"), 2)
     found = given(american, day, london).when(action("5.00"), at=at)
     assert found.answer["budget"]["period"] == name
+
+
+@rule("a period is used until it has ended in the time zones of the old and of the new policy")
+def test_a_move_to_the_west_prolongs_the_day() -> None:
+    """At nine in UTC it is 22:00 on the tenth in Auckland, and 22:00 on the ninth in Pago Pago."""
+    auckland = company(period="day", time_zone="Pacific/Auckland")
+    day = opened("agent:A-7", "200.00", period="2026-03-09", at="2026-03-08T12:00:00Z")
+    samoa = published(policy(period="day", time_zone="Pacific/Pago_Pago"), 2)
+    given(auckland, day, samoa).when(action("5.00")).then(
+        taken("5.00", period="2026-03-09", policy_version=2, limits=ANY, authority="own")
+    )
+
+
+def test_after_a_move_to_the_west_the_next_day_opens_at_midnight_there() -> None:
+    """Pago Pago is eleven hours behind UTC."""
+    auckland = company(period="day", time_zone="Pacific/Auckland", agent={"carry_over": None})
+    day = opened("agent:A-7", "200.00", period="2026-03-09", at="2026-03-08T12:00:00Z")
+    samoa = published(policy(period="day", time_zone="Pacific/Pago_Pago", agent={"carry_over": None}), 2)
+    given(auckland, day, samoa).when(action("5.00"), at="2026-03-10T11:00:00Z").then(
+        closed("agent:A-7", "2026-03-09", lapsed="200.00"),
+        opened("agent:A-7", "200.00", period="2026-03-10", policy_version=2),
+        taken("5.00", period="2026-03-10", policy_version=2, limits=ANY, authority="own"),
+    )
 
 
 # ---------------------------------------------------------------------- clocks

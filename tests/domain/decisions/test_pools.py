@@ -38,12 +38,23 @@ def test_a_budget_that_nearly_reaches_draws_a_whole_step_too() -> None:
     )
 
 
+def test_an_action_may_use_exactly_one_draw() -> None:
+    given(company(), SPENT).when(action("30.00", "D-1")).then(
+        POOL_OPENED,
+        drawn("team:doorstep", "out", "agent:D-1", "30.00"),
+        drawn("agent:D-1", "in", "team:doorstep", "30.00"),
+        taken("30.00", "D-1", limits=ANY, authority="own"),
+        answer={"budget": balance("agent:D-1", "230.00", spent="230.00")},
+    )
+
+
 def test_a_budget_that_reaches_draws_nothing() -> None:
     given(company(), taken("150.00", "D-1", kind="fix")).when(action("50.00", "D-1")).then(
         taken("50.00", "D-1", limits=ANY, authority="own")
     )
 
 
+@rule("without `draw_at_most`, exactly the missing amount is drawn")
 def test_without_a_step_exactly_the_missing_amount_is_drawn() -> None:
     given(company(teams={"doorstep": {"pool": "40.00"}}), taken("195.00", "D-1", kind="fix")).when(
         action("20.00", "D-1")
@@ -83,6 +94,17 @@ def test_an_action_above_the_rest_of_the_pool_is_escalated() -> None:
             "escalate",
             why("budget", limit="200.00", used="200.00", asked="10.01"),
             why("pool", limit="10.00", used="0.00", asked="10.01"),
+        )
+    )
+
+
+def test_an_empty_pool_lends_nothing() -> None:
+    given(company(), SPENT, *drawn_by_another("40.00")).when(action("0.01", "D-1")).then(
+        fell_short(
+            "0.01",
+            "escalate",
+            why("budget", limit="200.00", used="200.00", asked="0.01"),
+            why("pool", limit="0.00", used="0.00", asked="0.01"),
         )
     )
 
