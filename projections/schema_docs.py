@@ -102,7 +102,8 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
         {
             "state": "taken, held, settled, voided, charged, reversed, reported",
             "reversed_minor": "amount reversed",
-            "settled_minor": "amount paid by the payment system",
+            "settled_minor": "amount paid by the payment system; without its report, the amount that a request settled",
+            "paid_minor": "the sum of the payments that payment systems reported",
             "escalation_id": "the escalation that approved it, if any",
             "time": "time of the action",
         },
@@ -205,6 +206,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "manager_id": "the manager",
             "joined": "time of joining",
             "left": "time of leaving; null: still employed",
+            "roles": "the employee's roles in order, a JSON list of [time, role]",
             "role_since": "start of the current role",
         },
     ),

@@ -124,6 +124,14 @@ def _follows(fact: KeptFact, last: KeptFact) -> bool:
     return False
 
 
+def read_fact_positions(connection: sa.Connection, table: sa.Table, key: str) -> list[int]:
+    """Return the positions of the facts that a row is folded from, in their order."""
+    (name,) = table.primary_key.columns
+    last = connection.execute(sa.select(table.c[LAST_FACT]).where(name == key)).scalar()
+    found = driver(connection).execute(_chain(table.metadata.tables[f"{table.name}_facts"]), {"position": last})
+    return [_decoder.decode(text).position for (text,) in found][::-1]
+
+
 class EntityRows(RowCache):
     """The rows of one table, each folded from the facts of one entity.
 
@@ -148,7 +156,8 @@ class EntityRows(RowCache):
             cls: (kind, min(1, kind // openings) if openings else 1, _picker(names))
             for kind, (cls, names) in enumerate(fields.items())
         }
-        self._bodies = [_builder(cls, names, self._key.name) for cls, names in fields.items()]
+        self.classes = tuple(fields)
+        self._bodies = [_builder(cls, names, str(self._key.name)) for cls, names in fields.items()]
         self._blank: Row = {name: None for name in self._empty if name not in (self._key.name, SINCE, HAPPENED)}
         facts = table.metadata.tables[f"{table.name}_facts"]
         self._insert = prepare_insert(upserting(facts), ("position", "previous", "fact"))
@@ -281,7 +290,7 @@ def _builder(
 ) -> Callable[[tuple[object, ...], str], msgspec.Struct]:
     """Return a function that makes a fact of these values of its fields, and of its key."""
     known = {field.name: field.type for field in msgspec.structs.fields(cls)}
-    if any("Money" in str(known[name]) for name in names):
+    if any(word in str(known[name]) for name in names for word in ("Money", "datetime")):
         return lambda values, entity: convert(cls, {key: entity, **dict(zip(names, values, strict=True))})
     if key in known:
         return lambda values, entity: cls(**{key: entity}, **dict(zip(names, values, strict=True)))

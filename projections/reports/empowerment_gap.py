@@ -38,7 +38,7 @@ from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
 from projections.reports.policy_simulation import PolicySimulation, try_quickly
 from projections.views.audit_trail import read_contacts, recorded_until
-from projections.views.authority import read_asked, read_shortfalls
+from projections.views.authority import read_asked, read_incomplete, read_shortfalls
 from projections.views.balances import read_balances
 from projections.views.casework import actions
 from projections.views.people import read_voices
@@ -139,6 +139,8 @@ class GapReport(TypedDict):
     procedure: list[ProcedureCost]
     obstacles: list[Row]
     cannot_do: list[BlockedRemedy]
+    incomplete: int
+    """Outcomes in other systems without their request; no other figure counts them."""
     caveats: Sequence[str]
     position: int
 
@@ -161,8 +163,8 @@ async def gap_report(
         ValueError: an hour's cost is not an amount.
 
     """
-    answer = await read("authority", lambda c: (read_asked(c, at), read_shortfalls(c, at)))
-    asked_rows, short_rows = answer.result
+    answer = await read("authority", lambda c: (read_asked(c, at), read_shortfalls(c, at), read_incomplete(c, at)))
+    asked_rows, short_rows, incomplete = answer.result
     recorded = await recorded_until(read, answer.progress, at)
     rules = PolicyHistory.of(published).in_force(parse_time(recorded) if at and recorded else datetime.now(UTC))
     policy = None if rules is None else rules.policy
@@ -200,6 +202,7 @@ async def gap_report(
         "procedure": procedure(at_once, policy),
         "obstacles": [one for one in voices if one["what"] == "obstacle" and scope.shows(one["employee_id"])],
         "cannot_do": empowerment_gap.cannot_do(asked, silent),
+        "incomplete": incomplete,
         "caveats": CAVEATS,
         "position": position,
     }

@@ -186,10 +186,10 @@ def _selling(
 def _named(
     source: sa.FromClause, columns: str, until: str | None, *where: sa.ColumnElement[bool]
 ) -> sa.Select[*tuple[Any, ...]]:
-    """Return a query of rows with a customer, in the order of the log, up to the event time ``until``."""
+    """Return a query of rows with a customer up to the event time ``until``, in an order without positions."""
     ends = () if until is None else (source.c.at <= until,)
-    query = sa.select(*(source.c[name] for name in columns.split()))
-    return query.where(source.c.customer_id.is_not(None), *where, *ends).order_by(source.c.position)
+    shown = [source.c[name] for name in columns.split()]
+    return sa.select(*shown).where(source.c.customer_id.is_not(None), *where, *ends).order_by(source.c.at, *shown)
 
 
 def _known(connection: sa.Connection, bought: sa.Subquery, done: sa.Subquery) -> list[_Known]:

@@ -15,6 +15,7 @@ from domain.analytics.service_quality import (
     InteractionColumns,
     QualityFigures,
 )
+from domain.events.decisions import LEDGER_SOURCE
 from ledger.store.cloudevents import parse_time
 from projections.engine.pages import PageRequest
 from projections.engine.row_cache import plain_rows
@@ -23,7 +24,7 @@ from projections.reading import EVERYBODY
 from projections.views.audit_trail import read_trail, recorded_until
 from projections.views.casework import read_first_actions
 from projections.views.journeys import journeys as table
-from projections.views.journeys import read_feedback, read_incomplete, read_journey
+from projections.views.journeys import read_feedback, read_incomplete, read_journey, read_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,7 +129,9 @@ async def interaction_story(read: Reader, interaction_id: str, at: int | None = 
     """Return the story of one interaction, or ``None`` if it is unknown."""
     named = [("interaction", interaction_id)]
     answer = await read("audit_trail", lambda c: read_trail(c, named, PageRequest(at=at)))
-    found = sorted(answer.result, key=lambda item: (item["time"], item["position"]))
+    order = (await read("journeys", lambda c: read_order(c, interaction_id))).result
+    places = {position: place for place, position in enumerate(order)}
+    found = sorted(answer.result, key=lambda item: (item["time"], *_place(item, places)))
     if not found:
         return None
     times = [parse_time(item["time"]) for item in found]
@@ -151,6 +154,13 @@ async def interaction_story(read: Reader, interaction_id: str, at: int | None = 
         "in_short": _in_short(journey, times, steps),
         "position": position,
     }
+
+
+def _place(line: Row, places: Mapping[int, int]) -> tuple[int, int, str, str]:
+    """Return the place of an event among those of its time: the path, other facts, decisions as they were made."""
+    is_decision = line["source"] == LEDGER_SOURCE
+    path = places.get(line["position"], len(places) + is_decision)
+    return path, line["position"] if is_decision else 0, line["source"], line["event_id"]
 
 
 def _in_short(journey: Row | None, times: list[datetime], steps: list[StoryStep]) -> str:

@@ -10,6 +10,7 @@ from domain.events import decisions, facts
 from domain.matters import matter_of
 from domain.serialization import encode
 from ledger.store.cloudevents import parse_time
+from projections.engine.entities import EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
 from projections.engine.storage import texts
@@ -18,7 +19,10 @@ from projections.engine.temporal_tables import as_of, past_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projections.engine.events import Correction, Event
+    import msgspec
+
+    from projections.engine.entities import KeptFact
+    from projections.engine.events import Event
     from projections.engine.storage import Row
 
 metadata = sa.MetaData()
@@ -36,9 +40,11 @@ asked = sa.Table(
     sa.Column("decided_by", sa.Text),
     sa.Column("waited_seconds", sa.Float),  # until the first approval, else until the last outcome
     sa.Column("rejections", sa.Integer),
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(asked)
+facts_of(asked)
 shortfalls = sa.Table(
     "shortfalls",
     metadata,
@@ -56,7 +62,7 @@ class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 3
+    version = 4
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -69,24 +75,34 @@ class Authority:
     )
 
     def __init__(self) -> None:
-        self._asked, self._short = RowCache(asked), RowCache(shortfalls)
+        self._asked = EntityRows(
+            asked,
+            {
+                facts.EscalationReported: ("escalation_id", "kind", "amount", "requested_by", "reason"),
+                facts.EscalationOutcomeReported: ("escalation_id", "verdict", "decided_by", "amount"),
+            },
+            _told,
+            openings=1,
+            key_of=_reported_asking,
+        )
+        self._short = RowCache(shortfalls)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
         for event in events:
             match event.body:
-                case decisions.EscalationRequested() | facts.EscalationReported() as body:
+                case decisions.EscalationRequested() as body:
                     self._ask(connection, event, body)
+                case facts.EscalationReported() | facts.EscalationOutcomeReported():
+                    self._asked.add(connection, event)
                 case decisions.EscalationForwarded():
                     continue
                 case decisions.EscalationStep() as body:
                     self._end(connection, event, body)
-                case facts.EscalationOutcomeReported() as body:
-                    self._hear(connection, event, body)
                 case decisions.AuthorityFellShort() as body:
                     self._fall_short(connection, event, body)
                 case facts.FactCorrected() if event.correction:
-                    self._correct(connection, event.position, event.correction)
+                    self._asked.correct(connection, event.correction, event.position)
                 case _:
                     continue
         for rows in (self._asked, self._short):
@@ -97,25 +113,19 @@ class Authority:
         for rows in (self._asked, self._short):
             rows.forget()
 
-    def _ask(
-        self, connection: sa.Connection, event: Event, body: decisions.EscalationRequested | facts.EscalationReported
-    ) -> None:
-        if isinstance(body, facts.EscalationReported):
-            values: Row = {"agent_id": body.requested_by, "basis": "goodwill", "role": None, "team_id": None}
-        else:
-            values = {name: getattr(body, name) for name in ("agent_id", "basis", "role", "team_id")}
-            values |= {"matter": _matter(body), "rules": encode([one.rule for one in body.reasons]).decode()}
-        values |= {
+    def _ask(self, connection: sa.Connection, event: Event, body: decisions.EscalationRequested) -> None:
+        names = ("agent_id", "basis", "role", "team_id", "kind", "reason")
+        values = {name: getattr(body, name) for name in names} | {
+            "matter": _matter(body),
+            "rules": encode([one.rule for one in body.reasons]).decode(),
             "position": event.position,
-            "reported": isinstance(body, facts.EscalationReported),
+            "reported": False,
             "requested": event.stored.time,
-            "kind": body.kind,
-            "reason": body.reason,
             "rejections": 0,
             "currency": body.amount.currency,
             "asked_minor": body.amount.minor,
         }
-        self._asked.put(connection, _asking(event, body), values, event.position)
+        self._asked.put(connection, f" {body.escalation_id}", values, event.position)
 
     def _end(self, connection: sa.Connection, event: Event, body: decisions.EscalationStep) -> None:
         values = {
@@ -124,27 +134,7 @@ class Authority:
             "waited_seconds": body.waited_seconds,
             "approved_minor": body.amount.minor if body.status == "approved" else 0,
         }
-        self._asked.put(connection, _asking(event, body), values, event.position)
-
-    def _hear(self, connection: sa.Connection, event: Event, body: facts.EscalationOutcomeReported) -> None:
-        """Apply an outcome from another system; an approval is final."""
-        row = self._asked.get(connection, _asking(event, body))
-        if row is None or row["asked_minor"] is None or row["outcome"] == "approved":
-            return
-        waited = (event.time - parse_time(row["requested"])).total_seconds()
-        values = {
-            "outcome": body.verdict,
-            "decided_by": body.decided_by,
-            "waited_seconds": max(0.0, waited),
-            "approved_minor": 0,
-            "rejections": row["rejections"] + (body.verdict == "denied"),
-        }
-        if body.verdict == "approved":
-            values |= {
-                "approved_minor": body.amount.minor if body.amount else row["asked_minor"],
-                "rejections": row["rejections"],
-            }
-        self._asked.put(connection, row["asking"], values, event.position)
+        self._asked.put(connection, f" {body.escalation_id}", values, event.position)
 
     def _fall_short(self, connection: sa.Connection, event: Event, body: decisions.AuthorityFellShort) -> None:
         values = {
@@ -162,40 +152,40 @@ class Authority:
         }
         self._short.put(connection, f"{event.position}", values, event.position)
 
-    def _correct(self, connection: sa.Connection, position: int, correction: Correction) -> None:
-        """Apply a correction of a fact from another system."""
-        before, after = correction.before, correction.after
-        if before is not None and isinstance(before.body, facts.EscalationReported):
-            row = self._asked.get(connection, _asking(before, before.body))
-            if row is not None and after is None:
-                self._asked.put(connection, row["asking"], {"asked_minor": None}, position)
-        if after is not None and isinstance(after.body, facts.EscalationReported):
-            body = after.body
-            values = {
-                "kind": body.kind,
-                "agent_id": body.requested_by,
-                "reason": body.reason,
-                "currency": body.amount.currency,
-                "asked_minor": body.amount.minor,
-            }
-            self._asked.put(connection, _asking(after, body), values, position)
-        elif after is not None and isinstance(after.body, facts.EscalationOutcomeReported):
-            row = self._asked.get(connection, _asking(after, after.body))
-            if row is not None:
-                self._asked.put(connection, row["asking"], {"outcome": after.body.verdict}, position)
+
+def _reported_asking(event: Event) -> str:
+    """Return the key of an escalation in another system: its source, and the id there."""
+    body = event.body
+    assert isinstance(body, facts.EscalationReported | facts.EscalationOutcomeReported)
+    return f"{event.stored.source} {body.escalation_id}"
 
 
-type _OfEscalation = (
-    decisions.EscalationRequested
-    | decisions.EscalationStep
-    | facts.EscalationReported
-    | facts.EscalationOutcomeReported
-)
-
-
-def _asking(event: Event, body: _OfEscalation) -> str:
-    where = event.stored.source if isinstance(body, facts.Fact) else ""
-    return f"{where} {body.escalation_id}"
+def _told(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
+    """Return the changes that a fact makes to an escalation in another system."""
+    if isinstance(body, facts.EscalationReported):
+        told = {"agent_id": body.requested_by, "kind": body.kind, "reason": body.reason}
+        values: Row = {name: row[name] or value for name, value in told.items()}
+        if row["requested"] is None:
+            amount = body.amount
+            values |= {"position": fact.position, "requested": fact.time, "reported": True, "basis": "goodwill"}
+            values |= {"currency": amount.currency, "asked_minor": amount.minor, "rejections": 0}
+        return values
+    assert isinstance(body, facts.EscalationOutcomeReported)
+    if row["outcome"] == "approved":  # an approval is final
+        return {}
+    requested, rejections = row["requested"], row["rejections"] or 0
+    values = {
+        "reported": True,
+        "outcome": body.verdict,
+        "decided_by": body.decided_by,
+        "approved_minor": 0,
+        "rejections": rejections + (body.verdict == "denied"),
+    }
+    if requested is not None:
+        values["waited_seconds"] = max(0.0, (parse_time(fact.time) - parse_time(requested)).total_seconds())
+    if body.verdict == "approved":
+        values["approved_minor"] = body.amount.minor if body.amount else row["asked_minor"]
+    return values
 
 
 def _matter(body: decisions.EscalationRequested | decisions.AuthorityFellShort) -> str:
@@ -203,10 +193,17 @@ def _matter(body: decisions.EscalationRequested | decisions.AuthorityFellShort) 
 
 
 def read_asked(connection: sa.Connection, position: int | None = None) -> list[Row]:
-    """Return all requests for authority, in the order of the log, as of a position."""
+    """Return all requests for authority in the order of their times, as of a position."""
     source = as_of(asked, position)
-    query = sa.select(source).where(source.c.asked_minor.is_not(None)).order_by(source.c.position)
+    query = sa.select(source).where(source.c.asked_minor.is_not(None)).order_by(source.c.requested, source.c.asking)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def read_incomplete(connection: sa.Connection, position: int | None = None) -> int:
+    """Return the number of escalations in other systems whose request was not reported, as of a position."""
+    source = as_of(asked, position)
+    half = source.c.asked_minor.is_(None), source.c.outcome.is_not(None)
+    return connection.execute(sa.select(sa.func.count()).where(*half)).scalar_one()
 
 
 def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[Row]:

@@ -14,7 +14,8 @@ from domain.actions import ACTION_FIELDS, change_of, is_reservation
 from domain.commands import action_id_of
 from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
-from domain.money import wire_of
+from domain.money import Money, wire_of
+from projections.engine.entities import EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, page_rows
 from projections.engine.row_cache import RowCache, plain_rows
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from domain.customers import CustomerLink
+    from projections.engine.entities import KeptFact
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Row
 
@@ -42,10 +43,11 @@ interactions = sa.Table(
     sa.Column("transfers", sa.Integer),
     sa.Column("stories_repeated", sa.Integer),
     sa.Column("resolution", sa.Text),
-    sa.Column("happened", sa.Text),  # event time of the last event
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(interactions)
+facts_of(interactions)
 actions = sa.Table(
     "actions",
     metadata,
@@ -58,6 +60,7 @@ actions = sa.Table(
     sa.Column("amount_minor", sa.BigInteger),
     sa.Column("reversed_minor", sa.BigInteger),
     sa.Column("settled_minor", sa.BigInteger),
+    sa.Column("paid_minor", sa.BigInteger),  # the part that payment systems reported
     *texts("reason", "holder", "period", "escalation_id", "decided_by"),
     sa.Column("happened", sa.Text),  # event time of the last event
     sa.Column("since", sa.BigInteger, nullable=False),
@@ -89,22 +92,18 @@ households = sa.Table(
     metadata,
     sa.Column("pair", sa.Text, primary_key=True),
     sa.Column("a", sa.Text, index=True),
-    sa.Column("b", sa.Text),
+    sa.Column("b", sa.Text, index=True),
     sa.Column("linked", sa.Boolean),
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(households)
+facts_of(households)
 
 
 NEVER_HAPPENED = "never happened"
 _OF_ACTIONS = tuple(name for name in ACTION_FIELDS if name in actions.c)
 _OF_ESCALATIONS = ("action_id", *(name for name in ACTION_FIELDS if name in escalations.c))
-_ON_INTERACTIONS = {
-    facts.InteractionOpened,
-    facts.InteractionTransferred,
-    facts.InteractionResolved,
-    facts.InteractionReopened,
-}
 type _Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
 type _Escalation = decisions.EscalationRequested | decisions.EscalationStep
 
@@ -113,7 +112,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 5
+    version = 6
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -134,10 +133,25 @@ class Casework:
     )
 
     def __init__(self) -> None:
-        self._interactions = RowCache(interactions)
+        self._interactions = EntityRows(
+            interactions,
+            {
+                facts.InteractionOpened: _OPENED,
+                facts.InteractionTransferred: ("to_agent_id", "to_team_id", "line", "story_repeated"),
+                facts.InteractionResolved: ("resolution",),
+                facts.InteractionReopened: (),
+            },
+            _handled,
+            openings=1,
+        )
+        self._households = EntityRows(
+            households,
+            dict.fromkeys((facts.CustomerLinked, facts.CustomerUnlinked), ("a", "b", "relation")),
+            _linked,
+            key_of=_pair,
+        )
         self._actions = RowCache(actions)
         self._escalations = RowCache(escalations)
-        self._households = RowCache(households)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
@@ -145,22 +159,20 @@ class Casework:
             body = event.body
             match body:
                 case facts.CustomerLinked() | facts.CustomerUnlinked():
-                    self._link(connection, event, body)
+                    self._households.add(connection, event)
                 case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported():
                     self._act(connection, event, body)
                 case decisions.Posting():
                     self._post(connection, event, body)
                 case facts.RefundSettled():
-                    row = self._actions.get(connection, body.action_id)
-                    settled = (row["settled_minor"] if row else None) or 0
-                    values = {"settled_minor": settled + body.total.minor, "currency": body.total.currency}
-                    self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
+                    self._pay(connection, body.action_id, body.total, event.position, event.stored.time)
                 case decisions.EscalationRequested() | decisions.EscalationStep():
                     self._escalate(connection, event, body)
-                case facts.FactCorrected() if event.correction:
-                    self._correct(connection, event, event.correction)
+                case facts.FactCorrected():
+                    if event.correction:
+                        self._correct(connection, event, event.correction)
                 case _:
-                    self._handle(connection, event, body)
+                    self._interactions.add(connection, event)
         for rows in self._tables:
             rows.write(connection)
 
@@ -173,62 +185,25 @@ class Casework:
     def _tables(self) -> tuple[RowCache, ...]:
         return self._interactions, self._actions, self._escalations, self._households
 
-    def _handle(self, connection: sa.Connection, event: Event, body: msgspec.Struct) -> None:
-        """Apply an event of an interaction."""
-        match body:
-            case facts.InteractionOpened():
-                names = ("customer_id", "channel", "reason", "agent_id", "team_id", "line", "order_id")
-                values = {name: getattr(body, name) for name in names}
-                values |= {"status": "open", "opened": event.stored.time, "transfers": 0, "stories_repeated": 0}
-            case facts.InteractionTransferred():
-                row = self._interactions.get(connection, body.interaction_id) or {}
-                values = {
-                    "transfers": (row.get("transfers") or 0) + 1,
-                    "stories_repeated": (row.get("stories_repeated") or 0) + bool(body.story_repeated),
-                    "agent_id": body.to_agent_id,
-                    "team_id": body.to_team_id or row.get("team_id"),
-                    "line": body.line or row.get("line"),
-                }
-            case facts.InteractionResolved():
-                values = {"status": "resolved", "resolution": body.resolution}
-            case facts.InteractionReopened():
-                values = {"status": "open"}
-            case _:
-                return
-        self._interactions.put(connection, body.interaction_id, values, event.position, event.stored.time)
-
-    def _correct(  # noqa: C901 - one case for each type of fact
-        self,
-        connection: sa.Connection,
-        event: Event,
-        correction: Correction,
-    ) -> None:
+    def _correct(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
         """Apply a correction to the rows; decisions made in the meantime stand."""
+        for rows in (self._interactions, self._households):
+            rows.correct(connection, correction, event.position)
+        for fact, sign in ((correction.before, -1), (correction.after, 1)):
+            if fact is not None and isinstance(body := fact.body, facts.RefundSettled):
+                total = Money(sign * body.total.minor, body.total.currency)
+                self._pay(connection, body.action_id, total, event.position, fact.stored.time)
         told = correction.before or correction.after
-        if told is None:
-            return
-        before = correction.before.body if correction.before else None
-        after = correction.after.body if correction.after else None
-        match before or after:
-            case facts.CustomerLinked() | facts.CustomerUnlinked():
-                for link, undo in ((before, True), (after, False)):
-                    if isinstance(link, facts.CustomerLinked | facts.CustomerUnlinked):
-                        self._link(connection, event, link, undo=undo)
-            case facts.RefundSettled():
-                for fact, sign in ((before, -1), (after, 1)):
-                    if isinstance(fact, facts.RefundSettled):
-                        known = self._actions.get(connection, fact.action_id) or {}
-                        settled = (known.get("settled_minor") or 0) + sign * fact.total.minor
-                        self._actions.put(
-                            connection, fact.action_id, {"settled_minor": settled}, event.position, told.stored.time
-                        )
-            case facts.ActionReported():
-                self._correct_report(connection, event, correction)
-            case fact if (interaction_id := getattr(fact, "interaction_id", None)) and type(fact) in _ON_INTERACTIONS:
-                row = self._interactions.get(connection, interaction_id)
-                if row is not None:
-                    values = _interaction_values(correction, row)
-                    self._interactions.put(connection, interaction_id, values, event.position, told.stored.time)
+        if told is not None and isinstance(told.body, facts.ActionReported):
+            self._correct_report(connection, event, correction)
+
+    def _pay(self, connection: sa.Connection, action_id: str, total: Money, position: int, time: str) -> None:
+        """Add a payment to an action, or take it back; the amount that a request settled counts without payments."""
+        row = self._actions.get(connection, action_id) or {}
+        paid = (row.get("paid_minor") or 0) + total.minor
+        settled = row["amount_minor"] if not paid and row.get("state") == "settled" else paid
+        values = {"paid_minor": paid, "settled_minor": settled, "currency": row.get("currency") or total.currency}
+        self._actions.put(connection, action_id, values, position, time)
 
     def _correct_report(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
         told = correction.before or correction.after
@@ -236,8 +211,10 @@ class Casework:
         action_id = action_id_of(told.stored.source, told.stored.id)
         values: Row = {"state": NEVER_HAPPENED, "amount_minor": 0}
         if correction.after is not None and isinstance(body := correction.after.body, facts.ActionReported):
+            row = self._actions.get(connection, action_id)
             values = {name: getattr(body, name) for name in _OF_ACTIONS}
             values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
+            values["state"] = "charged" if row is not None and row["holder"] is not None else body.state
         self._actions.put(connection, action_id, values, event.position, told.stored.time)
 
     def _act(self, connection: sa.Connection, event: Event, body: _Action) -> None:
@@ -247,25 +224,27 @@ class Casework:
             action_id = action_id_of(event.stored.source, event.stored.id)
         else:
             action_id = body.action_id
-        values = {name: getattr(body, name) for name in _OF_ACTIONS} | {
-            name: getattr(body, name, None) for name in ("holder", "period", "escalation_id", "decided_by")
-        }
-        values |= {"position": event.position, "time": event.stored.time, "state": body.state, "reversed_minor": 0}
+        known = self._actions.get(connection, action_id) or {}
+        values = {name: getattr(body, name) for name in _OF_ACTIONS}
+        if not isinstance(body, facts.ActionReported):
+            values |= {name: getattr(body, name, None) for name in ("holder", "period", "escalation_id", "decided_by")}
+        values |= {"position": event.position, "time": event.stored.time, "state": known.get("state") or body.state}
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
+        values["reversed_minor"] = known.get("reversed_minor") or 0
         self._actions.put(connection, action_id, values, event.position, event.stored.time)
 
     def _post(self, connection: sa.Connection, event: Event, body: decisions.Posting) -> None:
-        row = self._actions.get(connection, body.action_id)
-        if row is None or row["position"] is None:
-            return
+        row = self._actions.get(connection, body.action_id) or {}
+        if row.get("position") is None and not isinstance(body, decisions.ActionCharged | decisions.ActionReversed):
+            return  # an escalation's reservation, which is no action
         change = change_of(body)
-        values: Row = {"reversed_minor": row["reversed_minor"] + change.reversed_minor}
-        if change.state is not None:
+        values: Row = {"reversed_minor": (row.get("reversed_minor") or 0) + change.reversed_minor}
+        if change.state is not None and row.get("state") != NEVER_HAPPENED:
             values["state"] = change.state
         if change.amount_minor is not None:
             values["amount_minor"] = change.amount_minor
         if isinstance(body, decisions.ActionSettled) and body.relates_to is None:
-            values["settled_minor"] = body.amount.minor  # a fact's amount is counted from the fact itself
+            values["settled_minor"] = row.get("paid_minor") or body.amount.minor
         elif isinstance(body, decisions.ActionCharged):
             values |= {"holder": body.holder, "period": body.period}
         self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
@@ -292,51 +271,45 @@ class Casework:
             }
         self._escalations.put(connection, body.escalation_id, values, event.position, event.stored.time)
 
-    def _link(
-        self,
-        connection: sa.Connection,
-        event: Event,
-        body: CustomerLink,
-        *,
-        undo: bool = False,
-    ) -> None:
-        for a, b in ((body.a, body.b), (body.b, body.a)):
-            pair = f"{len(a)}:{a}:{b}:{body.relation}"
-            linked = is_linked_after(body, undo=undo)
-            self._households.put(
-                connection, pair, {"a": a, "b": b, "linked": linked}, event.position, event.stored.time
-            )
+
+_OPENED = ("customer_id", "channel", "reason", "agent_id", "team_id", "line", "order_id")
 
 
-def _interaction_values(correction: Correction, row: Row) -> Row:
-    """Return the changes to an interaction's row: fields that still show the wrong data, and counts."""
-    before = correction.before.body if correction.before else None
-    after = correction.after.body if correction.after else None
-    values: Row = {}
-    for column, field in _SHOWN.get(type(before or after), {}).items():
-        if row.get(column) == getattr(before, field, None):
-            values[column] = getattr(after, field, None)
-    match before or after:
+def _handled(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
+    """Return the changes that a fact makes to an interaction's row; a second opening fills only blank fields."""
+    match body:
+        case facts.InteractionOpened():
+            values: Row = {name: row[name] or getattr(body, name) for name in _OPENED}
+            if row["opened"] is None:
+                values |= {"status": "open", "opened": fact.time, "transfers": 0, "stories_repeated": 0}
+            return values
         case facts.InteractionTransferred():
-            values["transfers"] = (row.get("transfers") or 0) - (before is not None) + (after is not None)
-            told_again = bool(getattr(after, "story_repeated", None)) - bool(getattr(before, "story_repeated", None))
-            values["stories_repeated"] = (row.get("stories_repeated") or 0) + told_again
-        case facts.InteractionOpened() if (before is None) != (after is None):
-            values["status"] = "open" if after is not None else "never happened"
-        case facts.InteractionResolved() if after is None and row.get("status") == "resolved":
-            values["status"] = "open"
-        case facts.InteractionReopened() if after is None and row.get("status") == "open":
-            values["status"] = "resolved"
-    return values
+            return {
+                "transfers": (row["transfers"] or 0) + 1,
+                "stories_repeated": (row["stories_repeated"] or 0) + bool(body.story_repeated),
+                "agent_id": body.to_agent_id,
+                "team_id": body.to_team_id or row["team_id"],
+                "line": body.line or row["line"],
+            }
+        case facts.InteractionResolved():
+            return {"status": "resolved", "resolution": body.resolution}
+        case _:
+            return {"status": "open"}
 
 
-_SHOWN: dict[type, dict[str, str]] = {
-    facts.InteractionOpened: {
-        name: name for name in ("customer_id", "channel", "reason", "agent_id", "team_id", "line", "order_id")
-    },
-    facts.InteractionTransferred: {"agent_id": "to_agent_id", "team_id": "to_team_id", "line": "line"},
-    facts.InteractionResolved: {"resolution": "resolution"},
-}
+def _linked(_row: Row, body: msgspec.Struct, _fact: KeptFact) -> Row:
+    """Return the state of a link between two customers after a fact."""
+    assert isinstance(body, facts.CustomerLinked | facts.CustomerUnlinked)
+    a, b = sorted((body.a, body.b))
+    return {"a": a, "b": b, "linked": is_linked_after(body)}
+
+
+def _pair(event: Event) -> str:
+    """Return the key of a link, the same from both sides."""
+    body = event.body
+    assert isinstance(body, facts.CustomerLinked | facts.CustomerUnlinked)
+    a, b = sorted((body.a, body.b))
+    return f"{len(a)}:{a}:{b}:{body.relation}"
 
 
 def customer_group_of(connection: sa.Connection, customer_id: str) -> list[str]:
@@ -351,8 +324,9 @@ def same_person(connection: sa.Connection, customer_id: str) -> list[str]:
 
 def _connected(connection: sa.Connection, customer_id: str, *where: sa.ColumnElement[bool]) -> list[str]:
     def linked_to(one: str) -> Iterable[str]:
-        query = sa.select(households.c.b).where(households.c.a == one, households.c.linked, *where)
-        return connection.execute(query).scalars()
+        sides = ((households.c.a, households.c.b), (households.c.b, households.c.a))
+        some = (sa.select(other).where(mine == one, households.c.linked, *where) for mine, other in sides)
+        return connection.execute(sa.union_all(*some)).scalars()
 
     return sorted(connected(customer_id, linked_to))
 
@@ -361,7 +335,8 @@ def read_interactions(
     connection: sa.Connection, customers: Sequence[str] = (), interaction_id: str | None = None
 ) -> list[Row]:
     """Return the interactions of these customers, or one interaction, the newest first."""
-    query = sa.select(interactions).order_by(interactions.c.opened.desc(), interactions.c.interaction_id)
+    query = sa.select(interactions).where(interactions.c.last_fact.is_not(None))
+    query = query.order_by(interactions.c.opened.desc(), interactions.c.interaction_id)
     if interaction_id is not None:
         query = query.where(interactions.c.interaction_id == interaction_id)
     else:
@@ -445,7 +420,7 @@ def read_escalations(
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
 
 
-HIDDEN = ("currency", "since", "happened")
+HIDDEN = ("currency", "since", "happened", "last_fact")
 
 
 def _with_money(row: Row, names: Sequence[str]) -> Row:

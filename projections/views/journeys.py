@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from domain.events import facts
 from domain.serialization import encode
-from projections.engine.entities import EntityRows, facts_of, last_fact_column
+from projections.engine.entities import EntityRows, facts_of, last_fact_column, read_fact_positions
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
 from projections.engine.storage import texts
@@ -191,6 +191,11 @@ def read_journey(connection: sa.Connection, interaction_id: str, position: int |
     query = sa.select(source).where(source.c.opened.is_not(None), source.c.interaction_id == interaction_id)
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else dict(row)
+
+
+def read_order(connection: sa.Connection, interaction_id: str) -> list[int]:
+    """Return the positions of an interaction's facts in the order in which they happened."""
+    return read_fact_positions(connection, journeys, interaction_id)
 
 
 def read_incomplete(connection: sa.Connection, position: int | None = None) -> int:

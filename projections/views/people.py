@@ -6,17 +6,20 @@ import json
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import msgspec
 import sqlalchemy as sa
 
 from domain.events import facts
+from domain.serialization import encode
+from projections.engine.entities import LAST_FACT, EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
-from projections.engine.row_cache import RowCache
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from projections.engine.entities import KeptFact, Step
     from projections.engine.events import Event
     from projections.engine.storage import Row
 
@@ -27,9 +30,12 @@ employees = sa.Table(
     sa.Column("employee_id", sa.Text, primary_key=True),
     *texts("role", "team_ids", "manager_id", "joined", "left"),
     sa.Column("role_since", sa.Text),  # event time of the fact that gave the role
+    sa.Column("roles", sa.Text),  # a JSON list of [time, role]
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
-employees_past = past_of(employees)
+past_of(employees)
+facts_of(employees)
 thanks = sa.Table(
     "thanks",
     metadata,
@@ -39,25 +45,31 @@ thanks = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("points", sa.Integer),
     sa.Column("interaction_id", sa.Text),
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(thanks)
+facts_of(thanks)
 courses = sa.Table(
     "courses",
     metadata,
     sa.Column("completion", sa.Text, primary_key=True),
     *texts("employee_id", "course_id", "completed", "valid_until"),
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(courses)
+facts_of(courses)
 voices = sa.Table(
     "voices",
     metadata,
     sa.Column("voice_id", sa.Text, primary_key=True),
     *texts("what", "employee_id", "said", "text", "kind", "answered", "answered_by", "answer"),
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(voices)
+facts_of(voices)
 morale = sa.Table(
     "morale",
     metadata,
@@ -69,16 +81,18 @@ morale = sa.Table(
     sa.Column("score", sa.Float),
     sa.Column("best", sa.Float),
     sa.Column("worst", sa.Float),
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(morale)
+facts_of(morale)
 
 
 class People:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "people"
-    version = 3
+    version = 4
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(
@@ -96,78 +110,128 @@ class People:
     )
 
     def __init__(self) -> None:
-        self._rows = {table: RowCache(table) for table in (employees, thanks, courses, voices, morale)}
+        joined = ("role", "team_ids", "manager_id")
+        said = ("employee_id", "text")
+        tables = (
+            EntityRows(
+                employees,
+                {facts.EmployeeJoined: joined, facts.EmployeeChanged: joined, facts.EmployeeLeft: ()},
+                _employed,
+            ),
+            EntityRows(thanks, {facts.RecognitionGiven: _THANKS}, _values_of(_THANKS, "time")),
+            EntityRows(
+                courses,
+                {facts.TrainingCompleted: ("employee_id", "course_id", "valid_until")},
+                _completed,
+                key_of=lambda event: " ".join((*_fields(event, "employee_id", "course_id"), event.stored.time)),
+            ),
+            EntityRows(
+                voices,
+                {
+                    facts.IdeaSubmitted: ("idea_id", *said),
+                    facts.ObstacleReported: ("obstacle_id", *said, "kind"),
+                    facts.IdeaDecided: ("idea_id", "decided_by", "decision"),
+                    facts.ObstacleAnswered: ("obstacle_id", "answered_by", "text"),
+                },
+                _heard,
+                openings=2,
+                key_of=_voice,
+            ),
+            EntityRows(
+                morale,
+                {facts.MoraleSurveyed: _MORALE},
+                _values_of(_MORALE),
+                key_of=lambda event: " ".join(_fields(event, "team_id", "period")),
+            ),
+        )
+        self._tables = tables
+        self._of = {cls: rows for rows in tables for cls in rows.classes}
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
         for event in events:
-            correction = event.correction
-            if correction:
-                if correction.before is not None:
-                    self._put(connection, correction.before, event.position, withdrawn=True)
-                if correction.after is not None:
-                    self._put(connection, correction.after, event.position)
-            else:
-                self._put(connection, event, event.position)
-        for rows in self._rows.values():
+            if not isinstance(event.body, facts.FactCorrected):
+                self._of[type(event.body)].add(connection, event)
+            elif event.correction:
+                for rows in self._tables:
+                    rows.correct(connection, event.correction, event.position)
+        for rows in self._tables:
             rows.write(connection)
-
-    def _put(self, connection: sa.Connection, fact: Event, position: int, *, withdrawn: bool = False) -> None:
-        placed = _row_of(fact)
-        if placed is None:
-            return
-        table, key, values = placed
-        if withdrawn:  # the fact never happened, so its values are unknown
-            values = dict.fromkeys(values)
-        elif table is employees and "role" in values:
-            known = self._rows[employees].get(connection, key)
-            if known is None and isinstance(fact.body, facts.EmployeeChanged):
-                values["joined"] = fact.stored.time  # the latest possible time
-            if known is None or known["role"] != values["role"]:
-                values["role_since"] = fact.stored.time
-        self._rows[table].put(connection, key, values, position)
 
     def forget(self) -> None:
         """Drop cached rows."""
-        for rows in self._rows.values():
+        for rows in self._tables:
             rows.forget()
 
 
-def _row_of(event: Event) -> tuple[sa.Table, str, Row] | None:  # noqa: C901, PLR0911 - a case for each fact
-    body, time = event.body, event.stored.time
+_THANKS = ("giver_id", "giver_kind", "receiver_id", "reason", "points", "interaction_id")
+_MORALE = ("team_id", "period", "invited", "respondents", "score", "best", "worst")
+_decode_roles = msgspec.json.Decoder(list[tuple[str, str]]).decode
+
+
+def _fields(event: Event, *names: str) -> tuple[str, ...]:
+    return tuple(getattr(event.body, name) for name in names)
+
+
+def _values_of(names: Sequence[str], time: str | None = None) -> Step:
+    """Return a step by which the last fact sets these columns, and its event time the column ``time``."""
+
+    def step(_row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
+        values: Row = {name: getattr(body, name) for name in names}
+        return values if time is None else values | {time: fact.time}
+
+    return step
+
+
+def _employed(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
+    """Return the changes that a fact makes to an employee's row."""
+    if not isinstance(body, facts.EmployeeJoined | facts.EmployeeChanged):
+        return {"left": fact.time}
+    values: Row = {"role": body.role, "team_ids": json.dumps(body.team_ids), "manager_id": body.manager_id}
+    if isinstance(body, facts.EmployeeJoined):
+        values |= {"joined": fact.time, "left": None}
+    elif row["role"] is None and row["left"] is None:
+        values["joined"] = fact.time  # the latest possible time
+    if row["role"] != body.role:
+        roles = [*_decode_roles(row["roles"] or "[]"), (fact.time, body.role)]
+        values |= {"role_since": fact.time, "roles": encode(roles).decode()}
+    return values
+
+
+def _completed(_row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
+    """Return the values of a completed course."""
+    assert isinstance(body, facts.TrainingCompleted)
+    until = body.valid_until
+    return {
+        "employee_id": body.employee_id,
+        "course_id": body.course_id,
+        "completed": fact.time,
+        "valid_until": until.isoformat() if until else None,
+    }
+
+
+def _heard(_row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
+    """Return the changes that a fact makes to an idea or an obstacle."""
     match body:
-        case facts.EmployeeJoined() | facts.EmployeeChanged():
-            values = {"role": body.role, "team_ids": json.dumps(body.team_ids), "manager_id": body.manager_id}
-            if isinstance(body, facts.EmployeeJoined):
-                values |= {"joined": time, "left": None}
-            return employees, body.employee_id, values
-        case facts.EmployeeLeft():
-            return employees, body.employee_id, {"left": time}
-        case facts.RecognitionGiven():
-            names = ("giver_id", "giver_kind", "receiver_id", "reason", "points", "interaction_id")
-            return thanks, body.recognition_id, {"time": time, **{name: getattr(body, name) for name in names}}
-        case facts.TrainingCompleted():
-            until = body.valid_until.isoformat() if body.valid_until else None
-            values = {"employee_id": body.employee_id, "course_id": body.course_id, "completed": time}
-            return courses, f"{body.employee_id} {body.course_id} {time}", {**values, "valid_until": until}
         case facts.IdeaSubmitted():
-            return voices, f"idea {body.idea_id}", _said("idea", body, time)
+            return {"what": "idea", "employee_id": body.employee_id, "said": fact.time, "text": body.text}
         case facts.ObstacleReported():
-            return voices, f"obstacle {body.obstacle_id}", _said("obstacle", body, time) | {"kind": body.kind}
+            values: Row = {"what": "obstacle", "employee_id": body.employee_id, "said": fact.time, "text": body.text}
+            return values | {"kind": body.kind}
         case facts.IdeaDecided():
-            values = {"answered": time, "answered_by": body.decided_by, "answer": body.decision}
-            return voices, f"idea {body.idea_id}", values
-        case facts.ObstacleAnswered():
-            values = {"answered": time, "answered_by": body.answered_by, "answer": body.text}
-            return voices, f"obstacle {body.obstacle_id}", values
-        case facts.MoraleSurveyed():
-            counted = ("team_id", "period", "invited", "respondents", "score", "best", "worst")
-            return morale, f"{body.team_id} {body.period}", {name: getattr(body, name) for name in counted}
-    return None
+            return {"answered": fact.time, "answered_by": body.decided_by, "answer": body.decision}
+        case _:
+            assert isinstance(body, facts.ObstacleAnswered)
+            return {"answered": fact.time, "answered_by": body.answered_by, "answer": body.text}
 
 
-def _said(what: str, body: facts.IdeaSubmitted | facts.ObstacleReported, time: str) -> Row:
-    return {"what": what, "employee_id": body.employee_id, "said": time, "text": body.text}
+def _voice(event: Event) -> str:
+    """Return the key of an idea or an obstacle."""
+    body = event.body
+    if isinstance(body, facts.IdeaSubmitted | facts.IdeaDecided):
+        return f"idea {body.idea_id}"
+    assert isinstance(body, facts.ObstacleReported | facts.ObstacleAnswered)
+    return f"obstacle {body.obstacle_id}"
 
 
 def read_people(connection: sa.Connection, position: int | None = None) -> dict[str, Row]:
@@ -179,14 +243,12 @@ def read_people(connection: sa.Connection, position: int | None = None) -> dict[
 
 def read_careers(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, str, str]]:
     """Return changes of role as (employee, from, to, time), as of a position."""
-    rows: set[tuple[str, str, str]] = set()
-    for table in (employees, employees_past):
-        known = table.c.role.is_not(None), table.c.role_since.is_not(None)
-        query = sa.select(table.c.employee_id, table.c.role_since, table.c.role).where(*known)
-        query = query if position is None else query.where(table.c.since <= position)
-        rows |= {(employee, time, role) for employee, time, role in connection.execute(query)}
+    source = as_of(employees, position)
+    query = sa.select(source.c.employee_id, source.c.roles).where(source.c.roles.is_not(None))
     return [
-        (before[0], before[2], after[2], after[1]) for before, after in pairwise(sorted(rows)) if before[0] == after[0]
+        (employee, before, after, time)
+        for employee, text in connection.execute(query.order_by(source.c.employee_id))
+        for (_, before), (time, after) in pairwise(_decode_roles(text))
     ]
 
 
@@ -195,11 +257,13 @@ def read_voices(connection: sa.Connection, position: int | None = None) -> list[
     source = as_of(voices, position)
     query = sa.select(source).where(source.c.employee_id.is_not(None)).order_by(source.c.said, source.c.voice_id)
     return [
-        {name: value for name, value in row.items() if name != "since"} for row in connection.execute(query).mappings()
+        {name: value for name, value in row.items() if name not in ("since", LAST_FACT)}
+        for row in connection.execute(query).mappings()
     ]
 
 
 def read_table(connection: sa.Connection, name: str, position: int | None = None) -> list[Row]:
-    """Return all rows of a table in the order of the log; a withdrawn fact leaves a row without values."""
-    table = as_of(metadata.tables[name], position)
-    return [dict(row) for row in connection.execute(sa.select(table).order_by(table.c.since)).mappings()]
+    """Return all rows of a table in the order of its key; a withdrawn fact leaves a row without values."""
+    found = metadata.tables[name]
+    (key,), table = found.primary_key.columns, as_of(found, position)
+    return [dict(row) for row in connection.execute(sa.select(table).order_by(table.c[key.name])).mappings()]

@@ -106,7 +106,14 @@ async def test_the_recognition_report(session: Session) -> None:
         await upstream.set_up_basics(BASIC_POLICY | {"default_role": "agent"})
         for number in range(6):
             await upstream.record(
-                event(f"j-{number}", "employee.joined", employee_id=f"A-{number}", role="agent", team_ids=["T"])
+                event(
+                    f"j-{number}",
+                    "employee.joined",
+                    time="2026-01-05T10:30:00Z",
+                    employee_id=f"A-{number}",
+                    role="agent",
+                    team_ids=["T"],
+                )
             )
         await upstream.record(event("o", "interaction.opened", interaction_id="I"))
         assert (await upstream.action("r", interaction_id="I"))["outcome"] == "taken"

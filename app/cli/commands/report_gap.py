@@ -98,6 +98,8 @@ async def gap(
         )
     _print_procedure(found["procedure"])
     console.print(f"{len(found['obstacles'])} obstacles reported by staff (--json shows them).")
+    if found["incomplete"]:
+        console.print(f"Incomplete, and not counted: {found['incomplete']:,} outcomes without their request.")
     console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
 
 
