@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from domain.events.causes import RULES_VERSION
+from ledger.store.log import Recorded
 from tests.support.builders import gbp
 from tests.support.documents import Document
+from tests.support.environment import ROOT
 from tests.support.redecisions import ForgedLog, record_every_kind_of_decision, redecide
 from tests.support.upstreams import upstream_of
 
@@ -155,3 +158,14 @@ async def test_a_decision_of_an_earlier_version_is_out_of_reach(honest: ForgedLo
     position, _ = event_of(honest, "action.taken", "noted")
     found = await redecide(honest.forged(position, lambda event: event["data"].pop("rules_version")), tmp_path)
     assert (found.differences, found.out_of_reach) == ([], 1)
+
+
+@pytest.mark.parametrize("version", range(1, RULES_VERSION + 1))
+async def test_decisions_by_each_version_of_the_rules_come_out_as_they_were(version: int, tmp_path: Path) -> None:
+    """A change that turns this red needs another ``RULES_VERSION``, a golden file of its own, and the rules as they were."""
+    text = (ROOT / "tests" / "golden" / f"decisions_by_rules_{version}.jsonl").read_text()
+    stored = [json.loads(line) for line in text.splitlines()]
+    log = ForgedLog([Recorded(position, subject, data.encode()) for position, subject, data in stored])
+    found = await redecide(log, tmp_path)
+    assert (found.differences, found.out_of_reach) == ([], 0)
+    assert found.decisions > 25
