@@ -83,6 +83,8 @@ class Shown(NamedTuple):
     records: tuple[str, ...]
     """The short types of the recorded events."""
     source: str
+    log: tuple[Recorded, ...]
+    """All events, as the log holds them."""
 
 
 TRANSCRIPT: ContextVar[list[Shown] | None] = ContextVar("TRANSCRIPT", default=None)
@@ -133,7 +135,7 @@ class Scenario:
     """The events so far, folded into the state that decisions read."""
 
     def __init__(self) -> None:
-        self.state = DecisionState(_empty_index())
+        self.state = DecisionState(empty_index())
         self._stored: list[_Stored] = []
         self._shown: list[Described] = []
         self._unread = False
@@ -319,7 +321,7 @@ class Scenario:
             "source": "crm",
             "request_id": f"given-{position}",
             "seen_position": position - 1,
-            "action_id": "act-1",
+            "action_id": "act-01",
             "agent_id": agent_id,
             "role": agent.role if agent else "agent",
             "holder": holder,
@@ -348,11 +350,12 @@ class Scenario:
         history: bool = False,
     ) -> Outcome:
         before = self._fingerprint()
-        one = self._result(command, cause, now, set(), current=current, history=history)
+        loaded: set[LoadableStream] = set()
+        one = self._result(command, cause, now, loaded, current=current, history=history)
         two = self._result(command, cause, now, None, current=current, history=history)
         assert _told(one) == _told(two), "the same command on the same state was decided differently"
         assert self._fingerprint() == before, "the decision changed the state that it read"
-        return Outcome(self, command, cause, now, two)
+        return Outcome(self, command, cause, now, two, frozenset(loaded))
 
     def _result(
         self,
@@ -424,9 +427,12 @@ class Outcome:
         cause: RequestContext | None,
         now: datetime,
         result: Decision | RequestError | Retry | None,
+        loaded: frozenset[LoadableStream] = frozenset(),
     ) -> None:
         """``command`` is ``None`` where nothing was due."""
         self.result = result
+        self.loaded = loaded
+        """The streams that the decision asked for."""
         self._scenario = scenario
         self._command = command
         self._cause = cause
@@ -584,7 +590,8 @@ class Outcome:
         reasons = tuple(one for one in answer.get("reasons", ()) if isinstance(one, decisions.Reason))
         records = tuple(_short(event) for event in self.events)
         source = self._cause.source if self._cause is not None else ""
-        shown = Shown(self._scenario.shown, self._command, outcome, reasons, error, records, source)
+        log = tuple(self._scenario.recorded)
+        shown = Shown(self._scenario.shown, self._command, outcome, reasons, error, records, source, log)
         transcript.append(shown)
 
 
@@ -665,7 +672,7 @@ class _Streams:
 
 
 @cache
-def _empty_index() -> EventIdIndex:
+def empty_index() -> EventIdIndex:
     """Return an index that stays empty: states keep what they read in memory, and no scenario writes it."""
     folder = TemporaryDirectory()
     index = EventIdIndex(Path(folder.name) / "scenarios.sqlite")

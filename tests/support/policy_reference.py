@@ -6,6 +6,7 @@ Run it as a module to write them into that page (`make docs`).
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from domain.money import Money
     from tests.support.decision_events import Described
     from tests.support.documents import Document
+
+type Scenario = Callable[[], None]
 
 PAGE = ROOT / "docs" / "understand" / "policy.md"
 _FOLDER = ROOT / "tests" / "domain" / "decisions"
@@ -65,11 +68,33 @@ class Line(NamedTuple):
 def rule_lines() -> tuple[Line, ...]:
     """Return every rule with its scenario, decided now."""
     return tuple(
-        Line(family, scenario.shown_rule, _shown(scenario))
+        Line(family, scenario.__dict__["shown_rule"], transcript_of(scenario)[-1])
         for name, family in _FAMILIES.items()
-        for scenario in vars(_module(name)).values()
-        if hasattr(scenario, "shown_rule")
+        for scenario in scenarios_in(name)
+        if "shown_rule" in scenario.__dict__
     )
+
+
+def all_scenarios() -> list[Scenario]:
+    """Return every scenario that takes no parameters."""
+    return [scenario for name in _FAMILIES for scenario in scenarios_in(name)]
+
+
+def scenarios_in(name: str) -> list[Scenario]:
+    """Return the scenarios of a module that take no parameters, in order."""
+    found = vars(_module(name)).items()
+    return [one for key, one in found if key.startswith("test_") and not inspect.signature(one).parameters]
+
+
+def transcript_of(scenario: Scenario) -> list[Shown]:
+    """Run a scenario; return each command with what came before and after."""
+    transcript: list[Shown] = []
+    token = TRANSCRIPT.set(transcript)
+    try:
+        scenario()
+    finally:
+        TRANSCRIPT.reset(token)
+    return transcript
 
 
 def rule_tables() -> str:
@@ -96,17 +121,6 @@ def _module(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _shown(scenario: Callable[[], None]) -> Shown:
-    """Run a scenario; return its last command with what came before and after."""
-    transcript: list[Shown] = []
-    token = TRANSCRIPT.set(transcript)
-    try:
-        scenario()
-    finally:
-        TRANSCRIPT.reset(token)
-    return transcript[-1]
 
 
 # ---------------------------------------------------------------------- words

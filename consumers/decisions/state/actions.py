@@ -176,9 +176,8 @@ class ActionIndex:
         """Return an action that was read from the log, or ``None``."""
         if found := self._by_action.get(action_id):
             return found
-        try:
-            key = bytes.fromhex(action_id.removeprefix("act-"))
-        except ValueError:
+        key = _key_of(action_id)
+        if key is None:
             return None
         rows = self._index.rows("SELECT position FROM actions WHERE key = ?", (key,))
         positions = [rows[0][0]] if rows else [name.position for name in self._index.find((key,)).values()]
@@ -261,7 +260,8 @@ class ActionIndex:
         self._links_writing, self._links = self._links, {}
         values, self._values = self._values, {}
         # The index of requests has the other actions, because their id is the hash of the request.
-        unnamed = [(bytes.fromhex(row.action_id[4:]), row.position) for row in self._writing.values() if not row.named]
+        unnamed = [(_key_of(row.action_id), row.position) for row in self._writing.values() if not row.named]
+        unnamed = [one for one in unnamed if one[0] is not None]
         linked = [pair for pair, is_linked in self._links_writing.items() if is_linked]
         unlinked = [pair for pair, is_linked in self._links_writing.items() if not is_linked]
         changes: list[Change] = [
@@ -345,6 +345,14 @@ class ActionIndex:
             rows.pop(id(row), None)
             if not rows:
                 self._unwritten.pop(name, None)
+
+
+def _key_of(action_id: str) -> bytes | None:
+    """Return the key of an action in the index; ``None`` for an id that the ledger never gives."""
+    try:
+        return bytes.fromhex(action_id.removeprefix("act-"))
+    except ValueError:
+        return None
 
 
 def row_of(

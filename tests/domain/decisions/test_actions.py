@@ -111,7 +111,7 @@ def test_an_action_records_every_limit_that_it_met() -> None:
 
 
 def test_the_second_action_of_a_period_opens_nothing() -> None:
-    given(company(), taken("5.00", action_id="act-1")).when(action("5.00")).then(
+    given(company(), taken("5.00", action_id="act-01")).when(action("5.00")).then(
         taken("5.00", authority="own", limits=met(per_action=("50.00", "0.00"), budget=("200.00", "5.00")))
     )
 

@@ -64,7 +64,7 @@ def test_an_approval_takes_the_action_and_the_approver_pays() -> None:
             escalation_id="esc-1",
             limits=met(approves=("500.00", "0.00"), payer=("2000.00", "0.00")),
         ),
-        answer={"outcome": "done", "status": "approved", "action_id": "act-1", "paid_by": "agent:M-1"},
+        answer={"outcome": "done", "status": "approved", "action_id": "act-01", "paid_by": "agent:M-1"},
     )
 
 
@@ -77,7 +77,7 @@ def test_the_answer_of_an_approval_has_the_documented_form() -> None:
     )
     assert encode(found.answer).decode() == (
         '{"outcome":"done","escalation_id":"esc-1","status":"approved","amount":{"amount":"60.00","currency":"GBP"},'
-        '"position":11,"action_id":"act-1","paid_by":"agent:M-1"}'
+        '"position":11,"action_id":"act-01","paid_by":"agent:M-1"}'
     )
 
 
@@ -122,7 +122,7 @@ def test_an_approval_spends_from_the_payer_and_not_from_the_requester() -> None:
 
 
 def test_the_action_of_an_approval_is_beyond_the_agents_own_limits() -> None:
-    earlier = taken("60.00", "A-8", action_id="act-8", interaction_id="I-1")
+    earlier = taken("60.00", "A-8", action_id="act-08", interaction_id="I-1")
     found = given(company(), earlier, ASKED).when(approve("esc-1", "M-1"))
     assert found.answer["status"] == "approved"
 
@@ -182,7 +182,7 @@ def test_of_a_reserved_amount_the_part_that_is_not_approved_is_released() -> Non
 
 @rule("the payer's budget covers the amount: the team's pool, else the approver's")
 def test_an_amount_above_the_rest_of_the_approvers_budget_is_refused() -> None:
-    spent = taken("1910.01", "M-1", kind="fix", action_id="act-m")
+    spent = taken("1910.01", "M-1", kind="fix", action_id="act-0a")
     reason = why("payer", limit="2000.00", used="1910.01", asked="90.00")
     given(company(), spent, ASKED).when(approve("esc-1", "M-1")).then(
         attempt("M-1", reason), answer={"outcome": "refused"}
@@ -191,8 +191,8 @@ def test_an_amount_above_the_rest_of_the_approvers_budget_is_refused() -> None:
 
 def test_a_pool_that_lost_money_since_it_reserved_the_amount_does_not_pay_it() -> None:
     later = (
-        drawn("team:doorstep", "out", "agent:D-2", "10.00", action_id="act-2"),
-        taken("5.00", "D-2", holder="team:doorstep", action_id="act-3"),
+        drawn("team:doorstep", "out", "agent:D-2", "10.00", action_id="act-02"),
+        taken("5.00", "D-2", holder="team:doorstep", action_id="act-03"),
     )
     reason = why("payer", limit="30.00", used="5.00", asked="35.00")
     given(company(escalation=TEAM_PAYS), *FROM_POOL, *later).when(approve("esc-1", "X-1")).then(
@@ -201,14 +201,14 @@ def test_a_pool_that_lost_money_since_it_reserved_the_amount_does_not_pay_it() -
 
 
 def test_an_approval_may_use_exactly_the_rest_of_the_approvers_budget() -> None:
-    spent = taken("1910.00", "M-1", kind="fix", action_id="act-m")
+    spent = taken("1910.00", "M-1", kind="fix", action_id="act-0a")
     found = given(company(), spent, ASKED).when(approve("esc-1", "M-1"))
     assert found.answer["status"] == "approved"
 
 
 @pytest.mark.parametrize("basis", ["entitlement", "correction"])
 def test_an_approved_entitlement_or_correction_needs_no_budget(basis: str) -> None:
-    spent = taken("2000.00", "M-1", kind="fix", action_id="act-m")
+    spent = taken("2000.00", "M-1", kind="fix", action_id="act-0a")
     given(company(), spent, requested("90.00", basis=basis)).when(approve("esc-1", "M-1")).then(
         approved("90.00", paid_by="agent:M-1"),
         taken("90.00", basis=basis, holder="agent:M-1", escalation_id="esc-1", limits=ANY),
@@ -297,7 +297,7 @@ def test_before_an_escalation_is_unknown_the_decider_reads_on() -> None:
 
 
 ENDS = [
-    approved("90.00", paid_by="agent:M-1", action_id="act-1", asked="90.00", escalation_id="esc-1"),
+    approved("90.00", paid_by="agent:M-1", action_id="act-01", asked="90.00", escalation_id="esc-1"),
     denied(amount="90.00", escalation_id="esc-1"),
     withdrawn(amount="90.00", escalation_id="esc-1"),
     expired(amount="90.00", escalation_id="esc-1"),
@@ -428,7 +428,7 @@ def test_a_denial_releases_the_amount_that_the_pool_reserved() -> None:
         .when(deny("esc-1", "X-1"))
         .then(
             denied(),
-            voided("35.00", ANY, agent_id="D-1", action_id="act-1", holder="team:doorstep", escalation_id="esc-1"),  # type: ignore[arg-type]
+            voided("35.00", ANY, agent_id="D-1", action_id="act-01", holder="team:doorstep", escalation_id="esc-1"),  # type: ignore[arg-type]
         )
     )
     assert scenario.budget("team:doorstep").remaining_minor == 4000
@@ -467,7 +467,7 @@ def test_a_withdrawal_releases_the_amount_that_the_pool_reserved() -> None:
         .when(withdraw("esc-1", "D-1"))
         .then(
             withdrawn(),
-            voided("35.00", ANY, agent_id="D-1", action_id="act-1", holder="team:doorstep", escalation_id="esc-1"),  # type: ignore[arg-type]
+            voided("35.00", ANY, agent_id="D-1", action_id="act-01", holder="team:doorstep", escalation_id="esc-1"),  # type: ignore[arg-type]
         )
     )
     assert scenario.budget("team:doorstep").reserved_minor == 0
@@ -623,7 +623,7 @@ def test_an_expiry_releases_the_amount_that_the_pool_reserved() -> None:
         .then(
             expired(reason=ANY),
             voided(
-                "35.00", "expired", agent_id="D-1", action_id="act-1", holder="team:doorstep", escalation_id="esc-1"
+                "35.00", "expired", agent_id="D-1", action_id="act-01", holder="team:doorstep", escalation_id="esc-1"
             ),
         )
     )

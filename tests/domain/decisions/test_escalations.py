@@ -286,7 +286,7 @@ def test_an_escalation_above_the_rest_of_the_pool_is_refused() -> None:
 
 
 def test_money_that_was_drawn_from_the_pool_cannot_be_reserved() -> None:
-    draw = drawn("team:doorstep", "out", "agent:D-2", "30.00", action_id="act-2")
+    draw = drawn("team:doorstep", "out", "agent:D-2", "30.00", action_id="act-02")
     given(company(escalation=TEAM_PAYS), draw).when(ask("10.01", "D-1", kind="credit")).then(
         opened("agent:D-1", "200.00"),
         fell_short(
@@ -300,8 +300,8 @@ def test_money_that_was_drawn_from_the_pool_cannot_be_reserved() -> None:
 
 def test_the_reservation_records_what_the_pool_had_spent_and_reserved() -> None:
     earlier = (
-        held("10.00", "D-2", holder="team:doorstep", escalation_id="esc-2", action_id="act-2"),
-        taken("5.00", "D-2", holder="team:doorstep", action_id="act-3"),
+        held("10.00", "D-2", holder="team:doorstep", escalation_id="esc-2", action_id="act-02"),
+        taken("5.00", "D-2", holder="team:doorstep", action_id="act-03"),
     )
     given(company(escalation=TEAM_PAYS), *earlier).when(ask("25.00", "D-1", kind="credit")).then(
         opened("agent:D-1", "200.00"),

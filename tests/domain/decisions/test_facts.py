@@ -113,7 +113,7 @@ def test_an_action_leaves_what_it_charged_to_the_next_one() -> None:
 
 
 def test_a_posting_waits_until_the_budget_was_read() -> None:
-    scenario = given(company(), reported("20.00")).not_read_yet(held("5.00", action_id="act-2"))
+    scenario = given(company(), reported("20.00")).not_read_yet(held("5.00", action_id="act-02"))
     scenario.when_posted().retries(Retry.WHEN_IDLE)
 
 

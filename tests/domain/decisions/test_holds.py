@@ -23,7 +23,7 @@ from tests.support.decision_events import (
 from tests.support.decision_scenarios import balance, given, rule
 
 OPENED = opened("agent:A-7", "200.00")
-HELD = held("20.00", action_id="act-1", interaction_id="I-1")
+HELD = held("20.00", action_id="act-01", interaction_id="I-1")
 
 
 @rule("a hold reserves the amount until it is settled, for 7 days")
@@ -69,11 +69,11 @@ def test_a_hold_of_an_entitlement_reserves_nothing() -> None:
 
 @rule("settling spends what was paid and releases the rest")
 def test_settling_a_part_spends_it_and_releases_the_rest() -> None:
-    given(company(), HELD).when(settle("act-1", "12.50")).then(
+    given(company(), HELD).when(settle("act-01", "12.50")).then(
         settled("12.50", held="20.00"),
         answer={
             "outcome": "done",
-            "action_id": "act-1",
+            "action_id": "act-01",
             "amount": {"amount": "12.50", "currency": "GBP"},
             "budget": balance("agent:A-7", "200.00", spent="12.50"),
         },
@@ -81,10 +81,10 @@ def test_settling_a_part_spends_it_and_releases_the_rest() -> None:
 
 
 def test_the_answer_of_a_settlement_has_the_documented_form() -> None:
-    found = given(company(), HELD).when(settle("act-1", "12.50"))
+    found = given(company(), HELD).when(settle("act-01", "12.50"))
     found.then(settled("12.50", held="20.00"))
     assert encode(found.answer).decode() == (
-        '{"outcome":"done","action_id":"act-1","amount":{"amount":"12.50","currency":"GBP"},"position":11,'
+        '{"outcome":"done","action_id":"act-01","amount":{"amount":"12.50","currency":"GBP"},"position":11,'
         '"budget":{"holder":"agent:A-7","period":"2026-03","granted":{"amount":"200.00","currency":"GBP"},'
         '"spent":{"amount":"12.50","currency":"GBP"},"reserved":{"amount":"0.00","currency":"GBP"},'
         '"remaining":{"amount":"187.50","currency":"GBP"}}}'
@@ -92,29 +92,29 @@ def test_the_answer_of_a_settlement_has_the_documented_form() -> None:
 
 
 def test_settling_without_an_amount_spends_all_that_was_held() -> None:
-    given(company(), HELD).when(settle("act-1")).then(
+    given(company(), HELD).when(settle("act-01")).then(
         settled("20.00", held="20.00"), answer={"budget": balance("agent:A-7", "200.00", spent="20.00")}
     )
 
 
 def test_more_than_was_held_is_not_settled() -> None:
-    given(company(), HELD).when(settle("act-1", "20.01")).refused_with("invalid", "amount.amount")
+    given(company(), HELD).when(settle("act-01", "20.01")).refused_with("invalid", "amount.amount")
 
 
 def test_a_hold_is_settled_in_its_own_currency() -> None:
-    given(company(), HELD).when(settle("act-1", "20.00 EUR")).refused_with("currency", "amount.currency")
+    given(company(), HELD).when(settle("act-01", "20.00 EUR")).refused_with("currency", "amount.currency")
 
 
 def test_a_settled_hold_is_not_settled_again() -> None:
-    given(company(), HELD, settled("20.00", held="20.00")).when(settle("act-1")).refused_with("not_held", "action_id")
+    given(company(), HELD, settled("20.00", held="20.00")).when(settle("act-01")).refused_with("not_held", "action_id")
 
 
 def test_a_voided_hold_is_not_settled() -> None:
-    given(company(), HELD, voided("20.00", "voided")).when(settle("act-1")).refused_with("not_held", "action_id")
+    given(company(), HELD, voided("20.00", "voided")).when(settle("act-01")).refused_with("not_held", "action_id")
 
 
 def test_a_taken_action_is_not_settled() -> None:
-    given(company(), taken("20.00")).when(settle("act-1")).refused_with("not_held", "action_id")
+    given(company(), taken("20.00")).when(settle("act-01")).refused_with("not_held", "action_id")
 
 
 def test_an_unknown_action_is_not_settled() -> None:
@@ -127,29 +127,29 @@ def test_before_an_action_is_unknown_the_decider_reads_on() -> None:
 
 def test_before_a_hold_is_over_the_decider_reads_on() -> None:
     scenario = given(company(), HELD).not_read_yet(settled("20.00", held="20.00"))
-    scenario.when(settle("act-1")).retries(Retry.AFTER_CATCH_UP)
+    scenario.when(settle("act-01")).retries(Retry.AFTER_CATCH_UP)
 
 
 def test_without_a_policy_nothing_is_settled() -> None:
-    given(STAFF).when(settle("act-1")).refused_with("no_policy")
+    given(STAFF).when(settle("act-01")).refused_with("no_policy")
 
 
 def test_settling_an_entitlement_spends_nothing_of_the_budget() -> None:
-    entitled = held("20.00", action_id="act-1", basis="entitlement")
-    given(company(), entitled).when(settle("act-1")).then(
+    entitled = held("20.00", action_id="act-01", basis="entitlement")
+    given(company(), entitled).when(settle("act-01")).then(
         settled("20.00", held="0.00"), answer={"budget": balance("agent:A-7", "200.00")}
     )
 
 
 def test_any_source_may_settle_a_hold() -> None:
-    given(company(), HELD).when(settle("act-1"), source="payments").then(settled("20.00", held="20.00"))
+    given(company(), HELD).when(settle("act-01"), source="payments").then(settled("20.00", held="20.00"))
 
 
 def test_a_hold_of_the_last_period_is_settled_in_the_present_one() -> None:
-    earlier = held("20.00", action_id="act-1", at="2026-02-27T09:00:00Z")
-    given(company(), earlier).when(settle("act-1", "15.00"), at="2026-03-02T09:00:00Z").then(
+    earlier = held("20.00", action_id="act-01", at="2026-02-27T09:00:00Z")
+    given(company(), earlier).when(settle("act-01", "15.00"), at="2026-03-02T09:00:00Z").then(
         closed("agent:A-7", "2026-02", lapsed="130.00", carried_over="50.00", reserved="20.00"),
-        opened("agent:A-7", "200.00", carried_over="50.00", holds=(open_hold("act-1", "20.00"),)),
+        opened("agent:A-7", "200.00", carried_over="50.00", holds=(open_hold("act-01", "20.00"),)),
         settled("15.00", held="20.00"),
         answer={"budget": balance("agent:A-7", "270.00", spent="15.00")},
     )
@@ -160,19 +160,19 @@ def test_a_hold_of_the_last_period_is_settled_in_the_present_one() -> None:
 
 @rule("voiding releases all of a hold")
 def test_voiding_releases_the_whole_hold() -> None:
-    given(company(), HELD).when(void("act-1", reason="not needed")).then(
+    given(company(), HELD).when(void("act-01", reason="not needed")).then(
         voided("20.00", "not needed"),
-        answer={"outcome": "done", "action_id": "act-1", "budget": balance("agent:A-7", "200.00")},
+        answer={"outcome": "done", "action_id": "act-01", "budget": balance("agent:A-7", "200.00")},
     )
 
 
 def test_a_reason_need_not_be_given_to_void_a_hold() -> None:
-    given(company(), HELD).when(void("act-1")).then(voided("20.00", ANY))  # type: ignore[arg-type]
+    given(company(), HELD).when(void("act-01")).then(voided("20.00", ANY))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("after", [settled("20.00", held="20.00"), voided("20.00", "voided")])
 def test_a_hold_that_is_over_is_not_voided(after: object) -> None:
-    given(company(), HELD, after).when(void("act-1")).refused_with("not_held", "action_id")  # type: ignore[arg-type]
+    given(company(), HELD, after).when(void("act-01")).refused_with("not_held", "action_id")  # type: ignore[arg-type]
 
 
 @rule("a hold that was not settled in time is released")
@@ -191,10 +191,10 @@ def test_a_hold_that_is_over_does_not_expire(after: object) -> None:
 
 
 def test_a_hold_expires_into_the_period_that_is_open_then() -> None:
-    earlier = held("20.00", action_id="act-1", at="2026-02-27T09:00:00Z")
+    earlier = held("20.00", action_id="act-01", at="2026-02-27T09:00:00Z")
     given(company(), earlier).when_time_passes("2026-03-06T09:00:00Z").then(
         closed("agent:A-7", "2026-02", lapsed="130.00", carried_over="50.00", reserved="20.00"),
-        opened("agent:A-7", "200.00", carried_over="50.00", holds=(open_hold("act-1", "20.00"),)),
+        opened("agent:A-7", "200.00", carried_over="50.00", holds=(open_hold("act-01", "20.00"),)),
         voided("20.00", "expired"),
     )
 
@@ -204,7 +204,7 @@ def test_a_hold_expires_into_the_period_that_is_open_then() -> None:
 
 @rule("a refund that was paid settles its hold, even above the amount")
 def test_a_settled_refund_settles_its_hold_even_above_the_amount() -> None:
-    paid = refund_settled("act-1", "25.00", event_id="pay-1")
+    paid = refund_settled("act-01", "25.00", event_id="pay-1")
     scenario = (
         given(company(), HELD, paid)
         .when_posted()
@@ -215,7 +215,7 @@ def test_a_settled_refund_settles_its_hold_even_above_the_amount() -> None:
 
 def test_a_settled_refund_below_the_hold_releases_the_rest() -> None:
     scenario = (
-        given(company(), HELD, refund_settled("act-1", "5.00"))
+        given(company(), HELD, refund_settled("act-01", "5.00"))
         .when_posted()
         .then(settled("5.00", held="20.00", relates_to=11))
     )
@@ -224,7 +224,7 @@ def test_a_settled_refund_below_the_hold_releases_the_rest() -> None:
 
 def test_a_settled_refund_is_posted_once() -> None:
     scenario = (
-        given(company(), HELD, refund_settled("act-1", "20.00"))
+        given(company(), HELD, refund_settled("act-01", "20.00"))
         .when_posted()
         .then(settled("20.00", held="20.00", relates_to=11))
     )
@@ -232,11 +232,11 @@ def test_a_settled_refund_is_posted_once() -> None:
 
 
 def test_a_settled_refund_in_another_currency_settles_nothing() -> None:
-    given(company(), HELD, refund_settled("act-1", "20.00 EUR")).when_posted().then()
+    given(company(), HELD, refund_settled("act-01", "20.00 EUR")).when_posted().then()
 
 
 def test_a_settled_refund_of_a_taken_action_posts_nothing() -> None:
-    given(company(), taken("20.00"), refund_settled("act-1", "20.00")).when_posted().then()
+    given(company(), taken("20.00"), refund_settled("act-01", "20.00")).when_posted().then()
 
 
 def test_a_settled_refund_of_an_unknown_action_posts_nothing() -> None:
@@ -244,5 +244,5 @@ def test_a_settled_refund_of_an_unknown_action_posts_nothing() -> None:
 
 
 def test_a_hold_that_was_settled_meanwhile_is_not_settled_by_the_fact() -> None:
-    paid = refund_settled("act-1", "20.00")
+    paid = refund_settled("act-01", "20.00")
     given(company(), HELD, paid, settled("20.00", held="20.00")).when_posted().then()

@@ -69,10 +69,10 @@ def test_an_overdrawn_budget_closes_with_its_overdraft() -> None:
 
 @rule("holds and escalations go on in the new period")
 def test_a_reserved_amount_stays_reserved_in_the_new_period() -> None:
-    earlier = held("80.00", kind="fix", action_id="act-1", interaction_id="I-1", at=FEBRUARY)
+    earlier = held("80.00", kind="fix", action_id="act-01", interaction_id="I-1", at=FEBRUARY)
     given(company(), earlier).when(action("5.00")).then(
         closed("agent:A-7", "2026-02", lapsed="70.00", carried_over="50.00", reserved="80.00"),
-        opened("agent:A-7", "200.00", carried_over="50.00", holds=(open_hold("act-1", "80.00", "I-1"),)),
+        opened("agent:A-7", "200.00", carried_over="50.00", holds=(open_hold("act-01", "80.00", "I-1"),)),
         TAKEN,
         answer={"budget": balance("agent:A-7", "330.00", spent="5.00", reserved="80.00")},
     )
@@ -87,11 +87,11 @@ def test_an_open_escalation_goes_on_in_the_new_period() -> None:
 
 
 def test_a_hold_that_went_on_counts_on_its_interaction() -> None:
-    earlier = held("50.00", action_id="act-1", interaction_id="I-1", at=FEBRUARY)
+    earlier = held("50.00", action_id="act-01", interaction_id="I-1", at=FEBRUARY)
     reason = why("per_interaction", limit="60.00", used="50.00", asked="10.01")
     given(company(), earlier).when(action("10.01", interaction_id="I-1")).then(
         closed("agent:A-7", "2026-02", lapsed="100.00", carried_over="50.00", reserved="50.00"),
-        opened("agent:A-7", "200.00", carried_over="50.00", holds=(open_hold("act-1", "50.00", "I-1"),)),
+        opened("agent:A-7", "200.00", carried_over="50.00", holds=(open_hold("act-01", "50.00", "I-1"),)),
         fell_short("10.01", "escalate", reason),
     )
 
@@ -295,20 +295,22 @@ def test_after_a_change_of_currency_the_new_budget_does_not_count_the_old_one() 
 
 
 def test_after_a_change_of_currency_goodwill_in_the_old_one_does_not_count_for_the_customer() -> None:
-    earlier = taken("90.00", "A-8", customer_id="C-9", action_id="act-8")
+    earlier = taken("90.00", "A-8", customer_id="C-9", action_id="act-08")
     found = given(company(), earlier, EUROS).when(action("50.00 EUR", customer_id="C-9"))
     assert found.answer["outcome"] == "taken"
 
 
 def test_after_a_change_of_currency_a_hold_is_settled_in_the_old_one() -> None:
-    given(company(), held("20.00", action_id="act-1"), EUROS).when(settle("act-1")).then(settled("20.00", held="20.00"))
+    given(company(), held("20.00", action_id="act-01"), EUROS).when(settle("act-01")).then(
+        settled("20.00", held="20.00")
+    )
 
 
 def test_in_the_next_period_the_old_currency_gets_no_grant() -> None:
-    earlier = held("20.00", action_id="act-1", at=FEBRUARY)
-    given(company(), earlier, EUROS).when(settle("act-1")).then(
+    earlier = held("20.00", action_id="act-01", at=FEBRUARY)
+    given(company(), earlier, EUROS).when(settle("act-01")).then(
         closed("agent:A-7", "2026-02", lapsed="180.00", reserved="20.00"),
-        opened("agent:A-7", "0.00", policy_version=2, holds=(open_hold("act-1", "20.00"),)),
+        opened("agent:A-7", "0.00", policy_version=2, holds=(open_hold("act-01", "20.00"),)),
         settled("20.00", held="20.00"),
     )
 

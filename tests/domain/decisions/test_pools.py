@@ -1,5 +1,9 @@
 """Pools: an agent's budget that does not reach draws on the pool of the agent's team."""
 
+import pytest
+
+from domain.commands import Preview
+from domain.decisions.streams import BudgetKey
 from tests.support.decision_commands import action, preview
 from tests.support.decision_company import company
 from tests.support.decision_events import ANY, Described, drawn, fell_short, joined, met, opened, taken, why
@@ -12,8 +16,8 @@ POOL_OPENED = opened("team:doorstep", "40.00")
 def drawn_by_another(amount: str) -> tuple[Described, ...]:
     """Return a draw of D-2 on the pool."""
     return (
-        drawn("team:doorstep", "out", "agent:D-2", amount, action_id="act-2"),
-        drawn("agent:D-2", "in", "team:doorstep", amount, action_id="act-2"),
+        drawn("team:doorstep", "out", "agent:D-2", amount, action_id="act-02"),
+        drawn("agent:D-2", "in", "team:doorstep", amount, action_id="act-02"),
     )
 
 
@@ -121,7 +125,7 @@ def test_a_draw_does_not_lift_the_limit_of_one_action() -> None:
     )
 
 
-def test_the_request_says_which_teams_pool_is_meant() -> None:
+def test_the_askedsays_which_teams_pool_is_meant() -> None:
     teams = {"doorstep": {"pool": "40.00"}, "market": {"pool": "70.00"}}
     both = joined("D-9", "agent", "doorstep", "market")
     given(company(teams=teams), both, taken("200.00", "D-9", kind="fix")).when(
@@ -150,3 +154,23 @@ def test_a_preview_of_a_draw_moves_no_money() -> None:
     given(company(), SPENT).when(preview("20.00", "D-1")).then(
         answer={"outcome": "taken", "budget": balance("agent:D-1", "200.00", spent="200.00")}
     )
+
+
+# ---------------------------------------------------------------------- streams that are read
+
+
+AGENTS_BUDGET, POOL = BudgetKey("agent:D-1", "GBP"), BudgetKey("team:doorstep", "GBP")
+
+
+@pytest.mark.parametrize(
+    ("asked", "read"),
+    [
+        (action("50.00", "D-1"), {AGENTS_BUDGET}),
+        (action("900.00", "D-1", basis="correction"), {AGENTS_BUDGET}),
+        (action("200.01", "D-1", kind="fix"), {AGENTS_BUDGET, POOL}),
+        (preview(agent_id="D-1"), {AGENTS_BUDGET, POOL}),
+        (action("900.00", kind="fix"), {BudgetKey("agent:A-7", "GBP")}),
+    ],
+)
+def test_the_pool_is_read_only_where_the_budget_does_not_reach(asked: Preview, read: set[BudgetKey]) -> None:
+    assert given(company()).when(asked).loaded == read

@@ -135,7 +135,7 @@ def test_the_amount_available_is_at_most_the_rest_of_the_budget() -> None:
 
 
 def test_the_amount_available_is_at_most_the_rest_of_the_customers_cap() -> None:
-    earlier = taken("97.00", "A-8", kind="fix", customer_id="C-9", action_id="act-8")
+    earlier = taken("97.00", "A-8", kind="fix", customer_id="C-9", action_id="act-08")
     given(company(), earlier).when(preview(customer_id="C-9")).then(answer=available("3.00"))
 
 
