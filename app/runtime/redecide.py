@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from consumers.decisions.redecision import Redecider
 from consumers.decisions.state.follower import DecisionState
+from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.subscription import Follower
 
@@ -49,7 +50,7 @@ async def redecide_case(events: Sequence[Recorded], folder: Path, first: int, la
 async def redecide_log(
     client: LedgerClient, log: Log, folder: Path, first: int, until: int, progressed: Callable[[int, int], None]
 ) -> Redecider:
-    """Make the decisions at the positions ``first`` to ``until`` again.
+    """Make the decisions that begin at the positions ``first`` to ``until`` again.
 
     ``folder`` takes the indexes of the states. ``progressed`` gets the position that was reached, and the last one.
     """
@@ -62,9 +63,9 @@ async def redecide_log(
         async for batch in Follower(client, log, "redecide").batches(until=end):
             yield batch
 
-    redecider = Redecider(log, new_state, replay, first)
-    async for batch in replay(until):
+    redecider = Redecider(log, new_state, replay, first, until)
+    async for batch in replay(min(until + MAX_BATCH, await log.last_position())):  # a decision may go on after it
         await redecider.read(batch)
-        progressed(batch[-1].position, until)
+        progressed(min(batch[-1].position, until), until)
     await redecider.end()
     return redecider

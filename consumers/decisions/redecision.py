@@ -8,6 +8,7 @@ functions as the decider. Differences are found without any key.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -35,7 +36,7 @@ from domain.decisions.recorded_commands import command_of, preview_of
 from domain.decisions.streams import BudgetKey, BudgetPeriod, StreamNotLoadedError
 from domain.events import decisions, facts, flags
 from domain.events.causes import NO_COMMAND, RULES_VERSION, Caused
-from domain.serialization import FieldError
+from domain.serialization import FieldError, Json
 from ledger.store.event_id_index import EventIdEntry
 from ledger.store.log import Recorded
 from projections.engine.corrections import CORRECTED
@@ -61,6 +62,8 @@ _WINDOW = 100_000
 _CLOCK_TOLERANCE = timedelta(minutes=5, seconds=10)
 _STAMP = b',"recordedtime":"'
 _WRITE_EVERY = 20_000
+_SHOWN = 200
+"""Characters of a value that a difference shows."""
 
 
 class Difference(NamedTuple):
@@ -243,11 +246,12 @@ class Redecider:
         new_state: Callable[[], DecisionState],
         replay: Callable[[int], AsyncIterator[Sequence[Recorded]]],
         first: int = 1,
+        last: float = math.inf,
     ) -> None:
         """``new_state`` returns an empty decision state.
 
-        ``replay`` yields the events up to a position again, for the state of a second decider. Decisions before
-        ``first`` are only read.
+        ``replay`` yields the events up to a position again, for the state of a second decider. Decisions that
+        begin before ``first`` or after ``last`` are only read.
         """
         self.decisions = 0
         """Decisions made again."""
@@ -258,6 +262,7 @@ class Redecider:
         self._new_state = new_state
         self._replay = replay
         self._first = first
+        self._last = last
         self._budgets = RecordedBudgets(log)
         self._buffer: deque[Recorded] = deque()
         self._dropped = 0
@@ -303,8 +308,9 @@ class Redecider:
         if not group.events:
             return
         record, position = group.first, group.recorded[0].position
-        if position < self._first or record.rules_version != RULES_VERSION:
-            self.out_of_reach += position >= self._first
+        wanted = self._first <= position <= self._last
+        if not wanted or record.rules_version != RULES_VERSION:
+            self.out_of_reach += wanted
             for event in group.events:
                 self._budgets.apply(event)
             return
@@ -547,15 +553,11 @@ def _compare(drafts: list[PendingDraft], group: _Group) -> None:
 def _first_difference(
     draft: PendingDraft, recorded: Recorded, drafts: list[PendingDraft], group: _Group
 ) -> tuple[str, str, str]:
-    now, then = (msgspec.json.decode(text, type=dict[str, msgspec.Raw]) for text in (draft.data, recorded.data))
+    now, then = (msgspec.json.decode(text, type=dict[str, Json]) for text in (draft.data, recorded.data))
     if now["type"] == then["type"]:
-        inner = [msgspec.json.decode(one["data"], type=dict[str, msgspec.Raw]) for one in (now, then)]
-        pairs = [(name, inner[1].get(name), inner[0].get(name)) for name in {**inner[1], **inner[0]}]
-        pairs += [(name, then.get(name), now.get(name)) for name in ("id", "source", "time")]
-        for name, was, found in pairs:
-            if was is None or found is None or bytes(was) != bytes(found):
-                return name, _shown(was), _shown(found)
-        return "subject", recorded.subject, draft.subject
+        del then["recordedtime"]
+        found = _first_unequal(then, now)
+        return ("subject", recorded.subject, draft.subject) if found is None else found
     reasons = [
         reason.rule
         for one in drafts
@@ -566,8 +568,23 @@ def _first_difference(
     return (reasons[0] if reasons else "outcome"), _outcome(group.events), names
 
 
-def _shown(value: msgspec.Raw | None) -> str:
-    return "absent" if value is None else bytes(value).decode()[:200]
+def _first_unequal(then: Json, now: Json, path: str = "") -> tuple[str, str, str] | None:
+    """Return the path of the first unequal value in two documents, with both values; ``None`` if there is none."""
+    match then, now:
+        case dict(), dict():
+            pairs = [(name, then.get(name), now.get(name)) for name in {**then, **now}]
+        case list(), list() if len(then) == len(now):
+            pairs = [(str(index), *pair) for index, pair in enumerate(zip(then, now, strict=True))]
+        case _:
+            return None if then == now and type(then) is type(now) else (path, _shown(then), _shown(now))
+    unequal = (
+        _first_unequal(one, other, f"{path}.{name}".removeprefix(".data").lstrip(".")) for name, one, other in pairs
+    )
+    return next((found for found in unequal if found is not None), None)
+
+
+def _shown(value: Json) -> str:
+    return "absent" if value is None else msgspec.json.encode(value).decode()[:_SHOWN]
 
 
 def _outcome(events: Sequence[Event]) -> str:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from app.runtime.redecide import redecide_log
 from domain.events.causes import RULES_VERSION
 from ledger.store.log import Recorded
 from tests.support.builders import gbp
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.redecisions import ForgedLog, record_every_kind_of_decision, redecide
-from tests.support.upstreams import upstream_of
+from tests.support.upstreams import Upstream, upstream_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,3 +170,15 @@ async def test_decisions_by_each_version_of_the_rules_come_out_as_they_were(vers
     found = await redecide(log, tmp_path)
     assert (found.differences, found.out_of_reach) == ([], 0)
     assert found.decisions > 25
+
+
+async def test_a_range_may_end_within_a_decision(upstream: Upstream, tmp_path: Path) -> None:
+    await upstream.set_up_basics()
+    await upstream.action("first")  # it opens the budget, so it has two events
+    end = await upstream.session.log.last_position()
+    for until in range(1, end + 1):
+        folder = tmp_path / str(until)
+        folder.mkdir()
+        session = upstream.session
+        found = await redecide_log(session.client, session.log, folder, 1, until, lambda _done, _of: None)
+        assert (found.differences, found.decisions) == ([], 1 if until < end - 1 else 2)
