@@ -31,12 +31,14 @@ class Survey(NamedTuple):
     score: float
 
 
-class Employment(NamedTuple):
-    """An employee's role, and when they joined and left (``None``: still employed), in seconds."""
+class TimeInRole(NamedTuple):
+    """An employee's time in one role, in seconds: until they left, or until they changed the role (``moved``)."""
 
+    employee: str
     role: str
-    joined: float
-    left: float | None
+    began: float
+    left: float | None = None
+    moved: float | None = None
 
 
 class Voice(NamedTuple):
@@ -167,24 +169,31 @@ def answers(voices: Iterable[Voice]) -> list[VoiceFigures]:
     return found
 
 
-def staying(people: Sequence[Employment], now: float) -> list[Retention]:
-    """Return by role the share still employed after 3 to 36 months (Kaplan and Meier 1958, 95 % log-log interval).
+def staying(people: Sequence[TimeInRole], now: float) -> list[Retention]:
+    """Return by role the share still employed after 3 to 36 months in it (Kaplan and Meier 1958, log-log interval).
 
-    Months that no employee has reached yet are left out. Roles of fewer than five are suppressed.
+    An employee that changes the role is observed in it until then. Months that no employee has reached yet are left
+    out. Roles of fewer than five people are suppressed.
     """
-    roles = defaultdict[str, list[Employment]](list)
+    roles = defaultdict[str, list[TimeInRole]](list)
     for one in people:
         roles[one.role].append(one)
     found: list[Retention] = []
     for role, some in sorted(roles.items()):
-        if len(some) < FEW:
+        if len({one.employee for one in some}) < FEW:
             found.append({"role": role, "suppressed": True, "n": None, "left": None, "curve": []})
             continue
-        times = [max(0.0, ((one.left if one.left is not None else now) - one.joined) / MONTH) for one in some]
+        times = [max(0.0, (_last(one, now) - one.began) / MONTH) for one in some]
         censored = [one.left is None for one in some]
         curve = _curve(times, censored)
         found.append({"role": role, "suppressed": False, "n": len(some), "left": censored.count(False), "curve": curve})
     return found
+
+
+def _last(one: TimeInRole, now: float) -> float:
+    """Return the last moment at which an employee is known to be in a role."""
+    ends = [end for end in (one.left, one.moved) if end is not None]
+    return min(ends, default=now)
 
 
 def _curve(times: list[float], censored: list[bool]) -> list[RetentionPoint]:
@@ -193,7 +202,7 @@ def _curve(times: list[float], censored: list[bool]) -> list[RetentionPoint]:
     left = [time for time, still in zip(times, censored, strict=True) if not still]
     here = [time for time, still in zip(times, censored, strict=True) if still]
     return [
-        {"months": month, "staying": share, "interval": list(interval) if interval else None}
+        {"months": month, "staying": share, "interval": list(interval) if interval and share < 1 else None}
         for month, (share, interval) in zip(MONTHS, survival(left, here, MONTHS), strict=True)
         if month <= max(times)
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
@@ -13,10 +12,10 @@ from domain.analytics import recognition
 from domain.analytics.recognition import (
     CareerStep,
     CourseFigures,
-    Employment,
     Retention,
     Survey,
     TeamMorale,
+    TimeInRole,
     Voice,
     VoiceFigures,
 )
@@ -24,6 +23,7 @@ from ledger.store.cloudevents import parse_time
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
+from projections.views.audit_trail import recorded_until
 from projections.views.casework import actions
 from projections.views.people import read_careers, read_people, read_table, read_voices
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
 
+NOT_SAID = "not said"
 CAVEATS = (
     "results after a course, and retention, may have other causes: training and promotion are not random",
     f"figures of fewer than {recognition.FEW} people are not shown",
@@ -100,6 +101,7 @@ async def recognition_report(
         if interaction_id in praised:
             kinds_on[interaction_id].append(kind)
     position = answer.progress.anchor.position if at is None else at
+    recorded = await recorded_until(read, answer.progress, at)
     return {
         "thanks": _thanks([one for one in thanks if one["receiver_id"]], people, kinds_on),
         "training": recognition.followed(
@@ -110,7 +112,7 @@ async def recognition_report(
         "careers": recognition.careers([(who, old, new, _moment(time)) for who, old, new, time in moves], acts),
         "voices": recognition.answers(_voice(one) for one in voices),
         "morale": recognition.morale(_survey(one) for one in surveys if one["team_id"]),
-        "staying": recognition.staying(_employments(people), datetime.now(UTC).timestamp()),
+        "staying": recognition.staying(_times_in_role(people, moves), _moment(recorded) if recorded else 0.0),
         "caveats": CAVEATS,
         "position": position,
     }
@@ -178,9 +180,19 @@ def _survey(row: Row) -> Survey:
     return Survey(row["team_id"], row["period"], row["invited"], row["respondents"], score)
 
 
-def _employments(people: Mapping[str, Row]) -> list[Employment]:
-    return [
-        Employment(one["role"] or "not said", _moment(one["joined"]), _moment(one["left"]) if one["left"] else None)
-        for one in people.values()
-        if one["joined"]
-    ]
+def _times_in_role(people: Mapping[str, Row], moves: Sequence[tuple[str, str, str, str]]) -> list[TimeInRole]:
+    """Return employees' times in each of their roles, from their joining and their changes of role."""
+    changes = defaultdict[str, list[tuple[str, str, str]]](list)
+    for employee, old, new, time in moves:
+        changes[employee].append((old, new, time))
+    found: list[TimeInRole] = []
+    for employee, row in people.items():
+        if not row["joined"]:
+            continue
+        began = _moment(row["joined"])
+        for old, _, time in changes[employee]:
+            found.append(TimeInRole(employee, old or NOT_SAID, began, moved=_moment(time)))
+            began = _moment(time)
+        left = _moment(row["left"]) if row["left"] else None
+        found.append(TimeInRole(employee, row["role"] or NOT_SAID, began, left=left))
+    return found

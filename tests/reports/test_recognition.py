@@ -9,7 +9,7 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.abuse.history import DAY
 from domain.analytics import recognition
-from domain.analytics.recognition import MONTH, Employment, Survey, Voice
+from domain.analytics.recognition import MONTH, Survey, TimeInRole, Voice
 from projections.policy_history import policy_in_force
 from projections.reports.recognition import recognition_report
 from projections.views.people import read_careers
@@ -33,10 +33,10 @@ def test_morale_of_a_few_is_suppressed_and_cannot_be_subtracted() -> None:
 
 
 def test_staying_is_the_product_limit_of_kaplan_and_meier() -> None:
-    """Ten people: left after 4, 8 and 10 months, one moved out of sight after 6: 0.9 x (1 - 1/8) x (1 - 1/7)."""
-    people = [Employment("agent", 0, months * MONTH) for months in (4, 8, 10)]
-    people += [Employment("agent", (12 - 6) * MONTH, None)]
-    people += [Employment("agent", 0, None) for _ in range(6)]
+    """Ten people: left after 4, 8 and 10 months, one moved to another role after 6: 0.9 x (1 - 1/8) x (1 - 1/7)."""
+    people = [TimeInRole(f"L{months}", "agent", 0, left=months * MONTH) for months in (4, 8, 10)]
+    people += [TimeInRole("M", "agent", 0, moved=6 * MONTH)]
+    people += [TimeInRole(f"S{number}", "agent", 0) for number in range(6)]
     (found,) = recognition.staying(people, 12 * MONTH)
     at = {one["months"]: one for one in found["curve"]}
     assert at[3]["staying"] == 1.0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 from scipy import stats
 
 from domain.money import money_from_wire
+from domain.policy.parsing import read_policy
 from projections.reports.empowerment_gap import gap_report
+from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import quality_report
 from tests.support.documents import Document
 from tests.support.report_oracle import HistoryLedger, differences
@@ -70,7 +73,28 @@ def _limits(found: Document, oracle: dict[str, list[Document]]) -> list[str]:
         for limit in found["recommended_limits"]
         for point in limit["curve"]
     ]
-    return differences(points, oracle["curve"], "curve")
+    lines = differences(points, oracle["curve_points"], "curve")
+    shown = [_limit(one) for one in found["recommended_limits"] if one["curve"] and one["cost_of_asking"]]
+    expected = [one for one in oracle["limits"] if one["cost"] is not None]
+    for one, other in zip(shown, expected, strict=False):
+        if one["withdrawn"]:
+            other["highest"] = None
+        del one["withdrawn"]
+    waited = {"hours": found["customers_waited"]["hours"], "worth": minor(found["customers_waited"]["worth"])}
+    return lines + differences(shown, expected, "limits") + differences(waited, oracle["waited"][0], "waited")
+
+
+def _limit(one: Document) -> Document:
+    simulated = one["simulated"]
+    return {
+        **{name: one[name] for name in ("role", "kind", "currency", "approved")},
+        "cost": minor(one["cost_of_asking"]),
+        "today": minor(one["today"]),
+        "without_step": minor(one["without_step"]),
+        "highest": minor(one["limit"]),
+        "cases": [minor(case["limit"]) for case in one["cases"]],
+        "withdrawn": simulated is not None and not simulated["given_at_once"],
+    }
 
 
 def quality_differences(ledger: HistoryLedger) -> list[str]:
@@ -118,3 +142,36 @@ def _evenness(groups: dict[tuple[str, str], Document]) -> Iterator[Document]:
         p = stats.chi2_contingency([(one["k"], one["n"] - one["k"]) for _, one in told]).pvalue
         ordered = sorted(told, key=lambda one: one[1]["share"])
         yield {"what": what, "by": by, "groups": len(told), "lowest": ordered[0], "highest": ordered[-1], "p": float(p)}
+
+
+def recognition_differences(ledger: HistoryLedger) -> list[str]:
+    """Return the figures of `report recognition` that differ from the oracle's."""
+    policy = read_policy(ledger.published[-1].policy) if ledger.published else None
+    found, oracle = ledger.report(recognition_report, policy), ledger.figures("recognition")
+    thanks: Document = oracle["given"][0]
+    for name, label in (("by_giver", "giver"), ("by_team", "team"), ("praised", "kind")):
+        thanks["actions_praised" if name == "praised" else name] = {one[label]: one["n"] for one in oracle[name]}
+    shown = dict(found["thanks"])
+    reasons = sorted(shown.pop("reasons"), key=lambda one: one["reason"])
+    lines = differences(shown, thanks, "thanks") + differences(reasons, oracle["reasons"], "reasons")
+    for one in oracle["voices"]:
+        fates = {name: one.pop(name) for name in ("adopted", "declined")}
+        one["fates"] = {name: number for name, number in fates.items() if number}
+    for one in oracle["morale"]:
+        worst, best = one.pop("worst"), one.pop("best")
+        one["score"] = None if one["suppressed"] else (one["score"] - worst) / (best - worst)
+    courses = [{name: value for name, value in one.items() if name != "opens"} for one in found["training"]]
+    for role in oracle["staying"]:
+        role["curve"] = [_point(**point) for point in role["curve"]]
+    for ours, theirs in (("voices", "voices"), ("morale", "morale"), ("careers", "careers"), ("staying", "staying")):
+        lines += differences(found[ours], oracle[theirs], ours)
+    return lines + differences(courses, oracle["training"], "training")
+
+
+def _point(months: int, staying: float, variance: float | None) -> Document:
+    """Return a point of a survival curve, with the log-log interval of Greenwood's variance."""
+    interval = None
+    if 0 < staying < 1 and variance:
+        reach = float(stats.norm.ppf(0.975)) * math.sqrt(variance) / -math.log(staying)
+        interval = [staying ** math.exp(reach), staying ** math.exp(-reach)]
+    return {"months": months, "staying": staying, "interval": interval}

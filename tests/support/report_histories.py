@@ -64,9 +64,11 @@ class RandomHistory:
         for make in (self._short, self._actions, self._elsewhere, self._recognition, self._voices):
             make()
         last = max(at for at, _, _ in self._events) + timedelta(days=self.random.choice((0, 1, 6, 8, 30)))
+        if self.random.random() < 0.5:  # seven days after one of the last events, to the microsecond
+            last = self.random.choice(sorted(self._events, key=lambda one: one[0])[-40:])[0] + timedelta(days=7)
         ordered = sorted(self._events, key=lambda one: one[:2])
         return [
-            {**event, "recordedtime": _text(max(at, last) if number == len(ordered) else at), "position": number}
+            {**event, "recordedtime": _text(last if number == len(ordered) else min(at, last)), "position": number}
             for number, (at, _, event) in enumerate(ordered, 1)
         ]
 
@@ -261,7 +263,9 @@ class RandomHistory:
             "agent_id": self.random.choice(self.agents),
             "kind": kind,
             "basis": self.random.choice(("goodwill",) * 6 + ("entitlement",)),
-            "amount": money(self.random.choice((500, 2000, 5500, 6000, 9000, self.random.randint(1, 200_000)))),
+            "amount": money(
+                self.random.choice((500, 1000, 2000, 5500, 6000, self.random.randint(1, 200_000), 1_500_000))
+            ),
             "reason": self.random.choice(REASONS),
             **self._subject(),
         }
@@ -307,13 +311,13 @@ class RandomHistory:
             request, at = self._request(), self._at()
             outcome = self.random.choice(("escalate", "escalate", "escalate", "refused"))
             for _ in range(self.random.choice((1, 1, 2))):
-                reasons = [{"rule": "per_action", "message": "m"}]
+                reasons, last = [{"rule": "per_action", "message": "m"}], at
                 self._decide(
                     "authority.fell_short", at, **request, outcome=outcome, reasons=reasons, preview=False, role="agent"
                 )
                 at = self._at(at + timedelta(seconds=1), 4)
             if self.random.random() < 0.5:
-                later = at + timedelta(days=self.random.choice((0, 1, 6.9, 7, 7.1, 9)))
+                later = last + timedelta(days=self.random.choice((0, 1, 6.9, 7, 7.1, 9)))
                 self._escalation(f"after-{number}", request, later)
 
     def _actions(self) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -68,6 +69,7 @@ class HistoryLedger:
                 self._projectors[name].take(stored[start : start + _BATCH], originals)
         bodies = (read_event(one).body for one in stored if one.subject == "ledger.policy")
         self.published = [body for body in bodies if isinstance(body, PolicyPublished)]
+        self._kept: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self.database = duckdb.connect()
         self.database.execute("SET TimeZone = 'UTC'")
         self.database.register("told", _table(self.events))
@@ -84,8 +86,14 @@ class HistoryLedger:
         document: Document = asyncio.run(make(self.read, *arguments, **named))
         return document
 
+    def keep_figures(self, name: str) -> None:
+        """Compute the oracle's figures of a report once, for all later calls."""
+        self._kept[name] = self.figures(name)
+
     def figures(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """Return the oracle's figures of a report: by the name of each query in its file, the rows."""
+        if name in self._kept:
+            return deepcopy(self._kept[name])
         found: dict[str, list[dict[str, Any]]] = {}
         for title, text in _queries(name):
             result = self.database.execute(text)

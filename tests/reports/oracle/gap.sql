@@ -197,7 +197,8 @@ SELECT * FROM (
 ) QUALIFY min(n) OVER (PARTITION BY role, kind, currency) >= 30;
 
 -- figure: curve
--- Isotonic regression by its min-max formula: the highest lower mean of all runs of bands that contain the band.
+-- Isotonic regression by its min-max formula.
+CREATE OR REPLACE TABLE curve AS
 WITH runs AS (
     SELECT a.role, a.kind, a.currency, a.band AS low, b.band AS high, sum(c.yes) / sum(c.n) AS mean
     FROM bands a JOIN bands b USING (role, kind, currency) JOIN bands c USING (role, kind, currency)
@@ -210,3 +211,38 @@ SELECT role, kind, currency, up_to, bands.n, yes AS approved, smoothed,
        share(sum(yes) OVER same, sum(bands.n) OVER same).interval[1] AS lower
 FROM bands JOIN fitted USING (role, kind, currency, band)
 WINDOW same AS (PARTITION BY role, kind, currency, round(smoothed, 12)) ORDER BY role, kind, currency, up_to;
+
+-- figure: curve_points
+FROM curve ORDER BY role, kind, currency, up_to;
+
+-- figure: limits
+-- The highest amount asked at which asking costs more than the loss it may prevent, at most twice today's limit.
+WITH costs AS (
+    SELECT ceil((CAST(text(d, 'policy.costs.agent_hour') AS DOUBLE) * 14 + CAST(text(d, 'policy.costs.manager_hour') AS DOUBLE) * 8) / 60 * 100) AS cost,
+           text(d, 'policy.currency') AS currency, json_extract(d, '$.policy.roles') AS roles
+    FROM events WHERE type = 'policy.published' AND text(d, 'policy.mode') IS DISTINCT FROM 'shadow' ORDER BY position DESC LIMIT 1
+), cases AS (
+    SELECT * FROM (VALUES (0, 1.0, 0.0), (1, 0.5, 0.0), (2, 2.0, 0.0), (3, 1.0, 0.1), (4, 1.0, 0.25)) AS c(number, factor, drift)
+), points AS (
+    SELECT curve.*, number, (1 + drift) * up_to AS amount, cost * factor > (1 - lower) * (1 + drift) * up_to + lower * drift * up_to AS dearer,
+           CAST(TRY_CAST(json_extract_string(roles, '$.' || role || '.limits.' || kind) AS DECIMAL(18, 2)) * 100 AS BIGINT) AS today, cost
+    FROM curve JOIN costs USING (currency) CROSS JOIN cases
+), highest AS (
+    SELECT role, kind, currency, number, any_value(cost) AS cost, any_value(today) AS today, max(amount) FILTER (dearer) AS free,
+           least(max(amount) FILTER (dearer), CASE WHEN max(amount) FILTER (dearer) IS NOT NULL THEN any_value(today) * 2 END) AS highest
+    FROM points GROUP BY role, kind, currency, number
+), found AS (
+    SELECT role, kind, currency, CAST(any_value(cost) AS BIGINT) AS cost, any_value(today) AS today,
+           CAST(max(free) FILTER (number = 0) AS BIGINT) AS without_step, CAST(max(highest) FILTER (number = 0) AS BIGINT) AS highest,
+           list(CAST(round(highest) AS BIGINT) ORDER BY number) FILTER (number > 0) AS cases
+    FROM highest GROUP BY role, kind, currency
+), within_limit AS (
+    SELECT role, kind, currency, count(*) AS n, count(*) FILTER (anyway) AS k FROM asked JOIN found USING (role, kind, currency)
+    WHERE outcome IN ('approved', 'denied') AND (rules IS NULL OR rules = ['per_action']) AND asked <= highest GROUP BY ALL
+)
+SELECT found.*, share(coalesce(k, 0), coalesce(n, 0)) AS approved FROM found LEFT JOIN within_limit USING (role, kind, currency)
+ORDER BY role, kind, currency;
+
+-- figure: waited
+SELECT coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0) AS hours,
+       CAST(round(coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0) * 1000) AS BIGINT) AS worth FROM asked;
