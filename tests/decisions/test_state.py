@@ -5,6 +5,11 @@ from pathlib import Path
 
 from app.runtime.session import Session
 from consumers.decisions.service import DecisionService
+from consumers.decisions.state.follower import DecisionState
+from ledger.store.event_id_index import EventIdIndex
+from tests.support.decision_company import company
+from tests.support.decision_events import taken
+from tests.support.decision_scenarios import given
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import Upstream
 
@@ -23,3 +28,14 @@ async def test_the_decision_state_discards_pending_actions_once_they_are_read_ba
     assert not service.state._recent
     assert not service.state._own
     await service.stop()
+
+
+async def test_an_action_with_an_id_that_the_ledger_never_gives_is_written_without_a_key(tmp_path: Path) -> None:
+    """Such an id stands in a log only if the log was changed; the decider's index must not stop at it."""
+    state = DecisionState(EventIdIndex(tmp_path / "state.sqlite"))
+    events = given(company(), taken("5.00", action_id="act-of-nobody")).recorded
+    state.apply(events)
+    await state.write()
+    assert state.index.head("*").position == len(events)
+    assert state.actions.action("act-of-nobody") is None
+    await state.close()

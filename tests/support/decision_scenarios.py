@@ -334,8 +334,7 @@ class Scenario:
         }
         if event.cls is decisions.ActionHeld and "escalation_id" not in event.fields:
             defaults["expires_at"] = at + _HOLD
-        required = {field.name for field in msgspec.structs.fields(event.cls) if field.required}
-        wanted = required | ({"expires_at"} & defaults.keys())
+        wanted = {name for name, required in _fields_of(event.cls) if required} | ({"expires_at"} & defaults.keys())
         if event.cls is decisions.AuthorityFellShort:
             wanted |= {"holder", "period", "role", "policy_version"}
         return {name: defaults[name] for name in wanted if name in defaults} | event.fields
@@ -511,8 +510,7 @@ class Outcome:
         assert self._cause is not None
         known["request_sha256"] = self._cause.request_sha256 if answers else None
         values: Document = {}
-        for field in msgspec.structs.fields(cls):
-            name = field.name
+        for name, required in _fields_of(cls):
             if name in wanted.fields:
                 values[name] = _filled(wanted.fields[name], getattr(actual, name))
             elif name in _PROVENANCE:
@@ -520,7 +518,7 @@ class Outcome:
             elif name in known:
                 values[name] = known[name]
             else:
-                assert not field.required, f"name the field {name} of {_short(cls)}, or say ANY"
+                assert not required, f"name the field {name} of {_short(cls)}, or say ANY"
         return cls(**values)
 
     def _known_fields(self, cls: type[msgspec.Struct]) -> Document:
@@ -679,6 +677,12 @@ def empty_index() -> EventIdIndex:
     atexit.register(folder.cleanup)
     atexit.register(index.close)
     return index
+
+
+@cache
+def _fields_of(cls: type[msgspec.Struct]) -> tuple[tuple[str, bool], ...]:
+    """Return the fields of a class, each with whether it is required."""
+    return tuple((field.name, field.required) for field in msgspec.structs.fields(cls))
 
 
 def _flat(events: Iterable[Described | Iterable[Described]]) -> Iterator[Described]:

@@ -3,6 +3,7 @@
 import pytest
 
 from domain.decisions.decision import Retry
+from domain.decisions.escalations import OverdueEscalation
 from domain.serialization import encode
 from tests.support.decision_commands import approve, deny, forward, withdraw
 from tests.support.decision_company import company
@@ -18,6 +19,7 @@ from tests.support.decision_events import (
     fell_short,
     forwarded,
     held,
+    instant,
     joined,
     left,
     linked,
@@ -633,6 +635,17 @@ def test_an_expiry_releases_the_amount_that_the_pool_reserved() -> None:
 @pytest.mark.parametrize("end", ENDS)
 def test_an_escalation_that_has_ended_does_not_expire(end: Described) -> None:
     given(company(), ASKED, end).when_time_passes("2026-04-01T09:00:00Z").then()
+
+
+def test_an_answer_that_another_decider_recorded_is_read_before_an_escalation_expires() -> None:
+    scenario = given(company(), ASKED).not_read_yet(ENDS[1])
+    scenario.when_time_passes("2026-03-11T09:00:00Z").retries(Retry.WHEN_IDLE)
+
+
+def test_the_timer_of_an_earlier_deadline_does_not_end_a_forwarded_escalation() -> None:
+    passed_on = forwarded("X-1", escalation_id="esc-1", amount="90.00", due="2026-03-13T09:00:00Z")
+    late = OverdueEscalation("agent:A-7", "esc-1", instant("2026-03-11T09:00:00Z").timestamp())
+    given(company(), ASKED, passed_on).when_due(late, instant("2026-03-11T09:00:01Z")).then()
 
 
 def test_an_escalation_expires_in_the_period_that_is_open_then() -> None:

@@ -190,6 +190,10 @@ def test_a_hold_that_is_over_does_not_expire(after: object) -> None:
     given(company(), HELD, after).when_time_passes("2026-04-01T09:00:00Z").then()  # type: ignore[arg-type]
 
 
+def test_a_hold_that_another_decider_settled_does_not_expire() -> None:
+    given(company(), HELD).not_read_yet(settled("20.00", held="20.00")).when_time_passes("2026-03-16T09:00:00Z").then()
+
+
 def test_a_hold_expires_into_the_period_that_is_open_then() -> None:
     earlier = held("20.00", action_id="act-01", at="2026-02-27T09:00:00Z")
     given(company(), earlier).when_time_passes("2026-03-06T09:00:00Z").then(
