@@ -1,15 +1,23 @@
 """The decision state: pending actions are discarded once the log has them."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from app.runtime.session import Session
 from consumers.decisions.service import DecisionService
 from consumers.decisions.state.follower import DecisionState
+from consumers.decisions.unit_of_work import stored_form
+from domain.commands import action_id_of
+from domain.events.decisions import ActionTaken
+from domain.money import Money
 from ledger.store.event_id_index import EventIdIndex
+from ledger.store.log import Recorded
 from tests.support.decision_company import company
 from tests.support.decision_events import taken
-from tests.support.decision_scenarios import given
+from tests.support.decision_scenarios import empty_index, given
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import Upstream
 
@@ -39,3 +47,52 @@ async def test_an_action_with_an_id_that_the_ledger_never_gives_is_written_witho
     assert state.index.head("*").position == len(events)
     assert state.actions.action("act-of-nobody") is None
     await state.close()
+
+
+@pytest.mark.parametrize("watched", ["before", "between", "after"])
+async def test_an_action_that_is_read_before_its_storing_is_acknowledged_counts_once(watched: str) -> None:
+    state, now = DecisionState(empty_index()), datetime(2026, 1, 5, 10, tzinfo=UTC)
+
+    def total() -> int:
+        return sum(gift.minor for gift in state.actions.to_group(frozenset({"C-1"})))
+
+    if watched == "before":
+        assert total() == 0
+    row = state.actions.add_pending(TAKEN, now, "GBP")
+    assert row is not None
+    if watched == "between":
+        assert total() == 500
+    state.apply([Recorded(1, "ledger.budget.agent.GBP.2026-01", stored_form(TAKEN, now)[:-1] + STAMP)])
+    assert total() == 500
+    row.position = 1
+    state.remember([], [row])
+    assert total() == 500
+
+
+async def test_an_action_that_is_not_stored_yet_counts_from_the_first_look_at_its_customer_on() -> None:
+    state = DecisionState(empty_index())
+    state.actions.add_pending(TAKEN, datetime(2026, 1, 5, 10, tzinfo=UTC), "GBP")
+    assert [gift.minor for gift in state.actions.to_group(frozenset({"C-1"}))] == [500]
+
+
+STAMP = b',"recordedtime":"2026-01-05T10:00:01.000000Z"}'
+TAKEN = ActionTaken(
+    source="crm",
+    request_id="r-1",
+    request_sha256="00" * 16,
+    seen_position=0,
+    action_id=action_id_of("crm", "r-1"),
+    agent_id="A-1",
+    role="agent",
+    kind="refund",
+    basis="goodwill",
+    amount=Money(500, "GBP"),
+    reason="late",
+    holder="agent:A-1",
+    period="2026-01",
+    policy_version=1,
+    training=(),
+    limits=(),
+    customer_id="C-1",
+    authority="own",
+)

@@ -137,6 +137,8 @@ class ActionIndex:
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
         self._groups: dict[str, frozenset[str]] = {}
         self._pending = 0
+        self.unstored: dict[str, ActionRow] = {}
+        """Actions of this decider that are not known to be stored."""
         self._watched = dict.fromkeys(_COLUMNS, False)  # whether any policy needs such totals
 
     # ------------------------------------------------------------------ queries
@@ -206,11 +208,13 @@ class ActionIndex:
         self._pending += 1
         row = row_of(record, at, -self._pending, budget_currency)
         if row is not None:
+            self.unstored[row.action_id] = row
             self._add_to_totals(row)
         return row
 
     def discard_pending(self, row: ActionRow) -> None:
         """Remove an action that was not stored, or was read from the log in the meantime."""
+        self.unstored.pop(row.action_id, None)
         self._remove_unwritten(row)
         for column, name in self._ids_of(row):
             if (cached := self._caches[column].get(name)) is not None:
@@ -231,7 +235,9 @@ class ActionIndex:
         return True
 
     def add(self, row: ActionRow) -> None:
-        """Add an action that was read from the log."""
+        """Add an action that was read from the log; it may be read before its storing is acknowledged."""
+        if (unstored := self.unstored.get(row.action_id)) is not None:
+            self.discard_pending(unstored)
         self._keep(row)
         self._add_to_totals(row)
 
@@ -311,7 +317,7 @@ class ActionIndex:
         missing = list({name for name in names if name not in cache})
         if missing and not self._watched[column]:
             self._watched[column] = True
-            for row in (*self.own.values(), *self._writing.values(), *self._changed.values()):
+            for row in (*self.unstored.values(), *self.own.values(), *self._writing.values(), *self._changed.values()):
                 self._index_unwritten(row)
         stored: dict[int, ActionRow] = {}
         for start in range(0, len(missing), _KEYS_A_QUERY):

@@ -104,6 +104,7 @@ class DecisionState:
         for row in actions:
             if row.position > self.position:
                 self.actions.own[row.position] = row
+                self.actions.unstored.pop(row.action_id, None)
             else:
                 self.actions.discard_pending(row)
 
