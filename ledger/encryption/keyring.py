@@ -172,10 +172,18 @@ class Keyring:
             UnavailableError: the server does not answer.
         """
         wanted = set(owners)
-        missing = [owner for owner in wanted if owner not in self._current]
-        generation = await self._first_generation() if missing else 0
-        first_ids = {owner: f"{owner_token(owner)}.{generation}" for owner in missing}
-        stored = await self._entries(list(first_ids.values()))
+        if missing := wanted - self._current.keys():
+            await self._load(missing)
+        found = {owner: self._current[owner] for owner in wanted}
+        if len(self._current) > _CACHED:
+            self._current.clear()
+        return found
+
+    async def _load(self, owners: set[str]) -> None:
+        """Cache the key of each owner."""
+        generation = await self._first_generation()
+        first_ids = {owner: f"{owner_token(owner)}.{generation}" for owner in owners}
+        stored = await self._entries(first_ids.values())
         without_first = [owner for owner, key_id in first_ids.items() if key_id not in stored]
         for owner, key_id in first_ids.items():
             if key_id in stored and stored[key_id].key:  # a second key exists only after the first is destroyed
@@ -183,12 +191,8 @@ class Keyring:
         if generation == 1:  # otherwise a backup may have restored an earlier key
             for start in range(0, len(without_first), MAX_BATCH):
                 await self._create_together(without_first[start : start + MAX_BATCH])
-        remaining = [owner for owner in missing if owner not in self._current]
+        remaining = [owner for owner in owners if owner not in self._current]
         self._current |= zip(remaining, await asyncio.gather(*map(self._ensure_one, remaining)), strict=True)
-        found = {owner: self._current[owner] for owner in wanted}
-        if len(self._current) > _CACHED:
-            self._current.clear()
-        return found
 
     async def _entries(self, key_ids: Iterable[str]) -> dict[str, KeyEntry]:
         """Return the stored keys with these ids, also destroyed ones."""
