@@ -33,7 +33,7 @@ test: setup  ## all tests; some twenty minutes
 	@$(BIN)/python -m pytest
 
 test-fast: setup  ## tests without servers or processes, with few random examples; seconds
-	@$(BIN)/python -m pytest -m "not integration and not long" --hypothesis-profile fast
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not integration and not long" --hypothesis-profile fast
 
 test-long: setup  ## crashes, random commands, HTTP operations and hostile bytes for hours; MINUTES=60 of fuzz
 	@CRASH_ROUNDS=55 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_crash.py

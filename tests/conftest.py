@@ -6,6 +6,7 @@ starts its own says so with `pytest.mark.integration`. All others are `make test
 
 from __future__ import annotations
 
+import gc
 import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import nullcontext
@@ -37,6 +38,8 @@ settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-
 settings.load_profile("ledger")
 
 
+gc.set_threshold(50_000, 20, 50)  # a collection looks at all imported modules and kept syntax trees
+
 _OUTSIDE = {"session", "_shared_ledger", "command", "up", "nats_server", "cluster"}
 """Fixtures that start processes; `upstream`, `es_env` and `factories` rest on them."""
 _isolation = Isolation()
@@ -47,6 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and _OUTSIDE & set(item.fixturenames):
             item.add_marker(pytest.mark.integration)
+
+
+def pytest_collection_finish() -> None:
+    """Keep modules and tests out of the garbage collector's sight, since they live until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -179,7 +179,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(json_values)
 def test_json_is_read_as_json(document: object) -> None:
     """JSON's own reader is the oracle; a name that is a merge key is no merge key in quotes."""

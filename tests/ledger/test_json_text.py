@@ -124,7 +124,7 @@ NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,24})?([eE][+-]?[0-9]{
 
 
 @given(NUMBERS)
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=20 * settings().max_examples)
 def test_a_number_that_a_float_rounds_is_found(text: str) -> None:
     """Python's decimals tell whether a float of 64 bits, written again, has another value."""
     if Decimal(repr(float(text))) != Decimal(text):

@@ -5,6 +5,7 @@ import importlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,13 @@ IMPURE = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "np
 FILES_OF_A_FOLDER = 24
 
 
-def imports(path: Path, *, typing_only: bool) -> Iterator[str]:
-    """Yield each name that a module imports; without ``typing_only`` only those that are imported at run time."""
-    tree = syntax_tree(path)
+@cache
+def imports(path: Path, *, typing_only: bool) -> frozenset[str]:
+    """Return the names that a module imports; without ``typing_only`` only those that are imported at run time."""
+    return frozenset(_imports(syntax_tree(path), typing_only=typing_only))
+
+
+def _imports(tree: ast.Module, *, typing_only: bool) -> Iterator[str]:
     hidden = {
         inner
         for node in ast.walk(tree)
