@@ -273,6 +273,12 @@ def test_the_pool_of_the_team_reserves_the_amount() -> None:
     assert (pool.reserved_minor, pool.remaining_minor) == (3500, 500)
 
 
+def test_where_the_approver_pays_the_pool_reserves_nothing() -> None:
+    given(company()).when(ask("90.00", "D-1")).then(
+        opened("agent:D-1", "200.00"), requested("90.00", "D-1", TOO_MUCH, payer="approver", to=("M-1",), due=DUE)
+    )
+
+
 def test_an_escalation_above_the_rest_of_the_pool_is_refused() -> None:
     given(company(escalation=TEAM_PAYS)).when(ask("40.01", "D-1", kind="credit")).then(
         opened("agent:D-1", "200.00"),

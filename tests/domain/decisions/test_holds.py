@@ -3,14 +3,17 @@
 import pytest
 
 from domain.decisions.decision import Retry
+from domain.decisions.holds import OverdueHold
 from domain.serialization import encode
 from tests.support.decision_commands import action, settle, void
 from tests.support.decision_company import STAFF, company
 from tests.support.decision_events import (
     ANY,
+    Described,
     closed,
     fell_short,
     held,
+    instant,
     met,
     open_hold,
     opened,
@@ -171,8 +174,8 @@ def test_a_reason_need_not_be_given_to_void_a_hold() -> None:
 
 
 @pytest.mark.parametrize("after", [settled("20.00", held="20.00"), voided("20.00", "voided")])
-def test_a_hold_that_is_over_is_not_voided(after: object) -> None:
-    given(company(), HELD, after).when(void("act-01")).refused_with("not_held", "action_id")  # type: ignore[arg-type]
+def test_a_hold_that_is_over_is_not_voided(after: Described) -> None:
+    given(company(), HELD, after).when(void("act-01")).refused_with("not_held", "action_id")
 
 
 @rule("a hold that was not settled in time is released")
@@ -186,8 +189,19 @@ def test_a_hold_is_not_released_before_seven_days_have_passed() -> None:
 
 
 @pytest.mark.parametrize("after", [settled("12.50", held="20.00"), voided("20.00", "voided")])
-def test_a_hold_that_is_over_does_not_expire(after: object) -> None:
-    given(company(), HELD, after).when_time_passes("2026-04-01T09:00:00Z").then()  # type: ignore[arg-type]
+def test_a_hold_that_is_over_does_not_expire(after: Described) -> None:
+    given(company(), HELD, after).when_time_passes("2026-04-01T09:00:00Z").then()
+
+
+@pytest.mark.parametrize("after", [settled("12.50", held="20.00"), voided("20.00", "voided")])
+def test_the_timer_of_a_hold_that_is_over_releases_nothing(after: Described) -> None:
+    late = OverdueHold("agent:A-7", "act-01", instant("2026-03-16T09:00:00Z").timestamp())
+    given(company(), HELD, after).when_due(late, instant("2026-03-16T09:00:01Z")).then()
+
+
+def test_the_timer_of_an_unknown_hold_releases_nothing() -> None:
+    late = OverdueHold("agent:A-7", "act-99", instant("2026-03-16T09:00:00Z").timestamp())
+    given(company(), HELD).when_due(late, instant("2026-03-16T09:00:01Z")).then()
 
 
 def test_a_hold_that_another_decider_settled_does_not_expire() -> None:

@@ -180,6 +180,13 @@ def test_a_reported_action_is_not_reversed_before_it_was_posted() -> None:
     )
 
 
+def test_a_reported_entitlement_is_reversed_without_a_posting() -> None:
+    offline = reported("20.00", event_id="till-1", basis="entitlement")
+    given(company(), offline).when(reverse(REPORTED_ID)).then(
+        opened("agent:A-7", "200.00"), reversal("20.00", relates_to=9, late=ANY)
+    )
+
+
 def test_the_decider_waits_for_the_posting_of_a_reported_action() -> None:
     scenario = given(company(), reported("20.00", event_id="till-1"))
     scenario.when(reverse(REPORTED_ID), current=False).retries(Retry.WHEN_IDLE)
