@@ -212,7 +212,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data_dir(pattern: Path, tmp_path: Path) -> Path:
     """Copy the sealed ledger for one test."""
-    left = shutil.ignore_patterns("*.lock", "address.json", "server.pid")
+    left = shutil.ignore_patterns("*.lock", "address.json", "origin.json", "server.pid")
     return Path(shutil.copytree(pattern, tmp_path / "data", ignore=left))
 
 

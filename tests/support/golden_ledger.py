@@ -79,7 +79,7 @@ LEFT_BEHIND = (
     ),
 )
 """Acknowledged, and still in the inbox when the ledger stops; the last one is a duplicate."""
-NOT_KEPT = {"server.log", "server.pid", "address.json", "users.lock", "start.lock", "up.lock"}
+NOT_KEPT = {"server.log", "server.pid", "address.json", "origin.json", "users.lock", "start.lock", "up.lock"}
 """Of the moment, or of this machine."""
 
 
