@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from domain.serialization import convert, encode
+from domain.serialization import convert, encode, plain
 from ledger.store.cloudevents import sequence_of
 from projections.engine.row_cache import PreparedQuery, RowCache
 from projections.engine.storage import driver, prepare_insert, upserting
@@ -291,7 +291,7 @@ def _builder(
     """Return a function that makes a fact of these values of its fields, and of its key."""
     known = {field.name: field.type for field in msgspec.structs.fields(cls)}
     if any(word in str(known[name]) for name in names for word in ("Money", "datetime")):
-        return lambda values, entity: convert(cls, {key: entity, **dict(zip(names, values, strict=True))})
+        return lambda values, entity: convert(cls, plain({key: entity, **dict(zip(names, values, strict=True))}))
     if key in known:
         return lambda values, entity: cls(**{key: entity}, **dict(zip(names, values, strict=True)))
     return lambda values, _: cls(**dict(zip(names, values, strict=True)))

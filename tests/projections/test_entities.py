@@ -218,9 +218,18 @@ def test_the_late_story_is_one_interaction_in_any_order(tmp_path: Path) -> None:
         for number, order in enumerate(itertools.permutations(lines))
         for line in order
     ]
-    views = Views(tmp_path, ["journeys"]).take(recorded(told), 7)
+    views = Views(tmp_path, ["journeys", "casework", "authority"]).take(recorded(told), 7)
     found = views.rows("journeys", PLACES)["journeys"]
     assert len(found) == 720
+    cases = views.rows("casework", PLACES)["interactions"]
+    assert {(row["transfers"], row["channel"], str(row["customer_id"])[:3], row["status"]) for row in cases} == {
+        (1, "phone", "C-1", "resolved")
+    }
+    asked = views.rows("authority", PLACES)["asked"]
+    assert {(row["outcome"], row["waited_seconds"], row["approved_minor"]) for row in asked} == {
+        ("approved", 3 * 3600.0, 3000)
+    }
+    assert (len(cases), len(asked)) == (720, 720)
     for row in found:
         assert (row["transfers"], row["opened"], row["channel"], row["resolved"]) == (
             1,
