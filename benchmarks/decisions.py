@@ -107,7 +107,7 @@ async def decisions(context: BenchmarkContext) -> list[Contest]:
     }
     try:
         async with context.role("decisions") as pid, context.role("intake"):
-            await _begin(upstream)
+            await _begin(context.session.client)
             await _join_pool(upstream)
             await load.ask(AGENTS * 10, 64)  # opens and caches all budgets
             cpu = context.cpu | {"decider": [pid]}
@@ -283,12 +283,12 @@ async def _join_pool(upstream: LedgerClient) -> None:
     raise RuntimeError("the drivers were not taken in")
 
 
-async def _begin(upstream: Any) -> None:
+async def _begin(operator: LedgerClient) -> None:
     """Publish a policy as soon as the deciders answer; a repeated request gets the same answer."""
     policy = {"request_id": "policy", "policy": POLICY, "published_by": "bench"}
     for _ in range(200):
         try:
-            reply = await upstream.request("resolution.decide.bench.policy", encode(policy), timeout=5)
+            reply = await operator.request("resolution.operate.bench.policy", encode(policy), timeout=5)
         except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
             await asyncio.sleep(0.1)
         else:

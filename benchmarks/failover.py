@@ -162,6 +162,7 @@ async def running_ledger(cluster: Cluster, folder: Path) -> AsyncIterator[Sessio
         "nats_url": cluster.servers[0].url,
         "replicas": 3,
         "allow_lazy_fsync": True,
+        "unregistered_sources": "desk",
     }
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(100):
@@ -191,6 +192,8 @@ async def _role(role: str, session: Session, folder: Path) -> AsyncIterator[None
         "--nats-url",
         str(session.settings.nats_url),
         "--allow-lazy-fsync",
+        "--unregistered-sources",
+        "desk",
     ]
     with (folder / f"{role}.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=log, stderr=log)
@@ -282,7 +285,7 @@ async def _prepare(session: Session, load: Load) -> None:
     for _ in range(200):
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             await load.client.request(f"{topology.INBOX_SUBJECT}.{SOURCE}", json.dumps(joined).encode(), timeout=1)
-            subject = f"{topology.DECIDE_SUBJECT}.{SOURCE}.policy"
+            subject = f"{topology.OPERATE_SUBJECT}.{SOURCE}.policy"
             await session.client.request(subject, json.dumps(policy).encode(), timeout=2)
             if ((await load.action("r-0")) or {}).get("outcome") == "taken":
                 return

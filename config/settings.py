@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -44,12 +44,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     replicas: int = 1
     allow_lazy_fsync: bool = False
     database_url: str | None = None
+    unregistered_sources: Literal["desk", "none"] | None = None
 
     def __repr__(self) -> str:
         """Return the settings without passwords and tokens."""
         shown = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, False)}
         shown |= {name: "***" for name in SECRET if name in shown}
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def admits_unregistered(self) -> bool:
+        """True where sources that no operator registered may send facts and request actions."""
+        return (self.unregistered_sources or ("desk" if self.nats_url is None else "none")) == "desk"
 
     @property
     def folder(self) -> Path:
@@ -81,6 +87,10 @@ HELP: dict[str, str] = {
     "nats_server": "The nats-server binary (2.12 or newer) that the embedded default runs.",
     "replicas": "Copies of each stream in a NATS cluster: 1, 3 or 5.",
     "allow_lazy_fsync": "Accept a server that acknowledges events before they are on disk.",
+    "unregistered_sources": (
+        "What sources that no operator registered may do: `desk` (send facts, request actions) or `none`. "
+        "[default: desk on the embedded server, none with --nats-url]"
+    ),
     "database_url": "PostgreSQL for views; not served by this version.",
 }
 """One sentence for each setting, for ``--help`` and docs/operate/connect.md."""

@@ -45,6 +45,8 @@ class RejectedEntry(msgspec.Struct):
     subject_bytes: str = ""
     raw_headers: str = ""
 
+    from_operator: bool = False
+    """Set after reading: the ledger's own commands had sent it, which no profile limits."""
     received: str = ""
     """The time when the inbox stored it. A retry of an event without a time keeps this time."""
 

@@ -7,7 +7,9 @@ from domain.ids import IdFault, fault_of
 
 LEDGER_SOURCES = frozenset((LEDGER_SOURCE, "ledger"))
 """Sources of the ledger's own events; requests and facts from outside may not use them."""
-OWN_SOURCES = LEDGER_SOURCES | {"cli", "dashboard"}
+COMMAND_SOURCES = frozenset(("cli", "dashboard"))
+"""Sources of the requests of the ledger's own commands and page, which come on a subject of their own."""
+OWN_SOURCES = LEDGER_SOURCES | COMMAND_SOURCES
 """The sources above, and those of the ledger's own commands and page; facts may not use them."""
 
 

@@ -6,10 +6,11 @@ The policy in force switches both on (`privacy.record_reads`, `privacy.pseudonym
 from __future__ import annotations
 
 import re
+import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from domain.events.administration import TrailRead
+from domain.events.administration import AccessRecorded, TrailRead
 from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
 from domain.ids import fault_of
 from domain.serialization import encode
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from projections.engine.storage import Row
 
 SUBJECT = "ledger.trail"
+ACCESS_SUBJECT = "ledger.access"
 _OWNER = "pseudonyms"
 
 
@@ -47,6 +49,23 @@ async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str
     record = TrailRead(read_by=reader, about=tuple(about), up_to=up_to)
     identifier = f"trail.read {reader} {now.timestamp()}"
     await log.append([Draft(SUBJECT, encode_event(LEDGER_SOURCE, identifier, TYPE_OF[TrailRead], now, encode(record)))])
+
+
+async def record_access(log: Log, who: str, what: str, via: str, patience_seconds: float = 10) -> int:
+    """Record that a person signed in, or that an operator used a right without an event of its own; see the event.
+
+    Returns:
+        the position.
+
+    Raises:
+        UnavailableError: the log does not answer within ``patience_seconds``.
+
+    """
+    now = datetime.now(UTC)
+    identifier = f"access {secrets.token_hex(16)}"
+    record = encode(AccessRecorded(who=who, what=what, via=via))
+    event = encode_event(LEDGER_SOURCE, identifier, TYPE_OF[AccessRecorded], now, record)
+    return await log.append([Draft(ACCESS_SUBJECT, event)], patience_seconds)
 
 
 async def without_names(log: Log, keys: Keyring, flags: Sequence[Row]) -> list[Row]:

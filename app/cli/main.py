@@ -53,6 +53,9 @@ _OPTIONS = {
     "nats_server": click.option("--nats-server", metavar="FILE", help=HELP["nats_server"]),
     "replicas": click.option("--replicas", type=int, metavar="N", help=HELP["replicas"] + " [default: 1]"),
     "allow_lazy_fsync": click.option("--allow-lazy-fsync", is_flag=True, default=None, help=HELP["allow_lazy_fsync"]),
+    "unregistered_sources": click.option(
+        "--unregistered-sources", type=click.Choice(["desk", "none"]), help=HELP["unregistered_sources"]
+    ),
     "database_url": click.option("--database-url", metavar="URL", help=HELP["database_url"]),
 }
 _config_option = click.option(
@@ -134,7 +137,15 @@ _COMMANDS = {
         "report_what_if",
     ),
     "audit": ("audit_trail", "audit_verify", "audit_redecide", "audit_flags"),
-    "admin": ("admin", "admin_seal", "admin_privacy", "admin_tokens", "admin_inbox", "admin_streams"),
+    "admin": (
+        "admin",
+        "admin_seal",
+        "admin_privacy",
+        "admin_tokens",
+        "admin_inbox",
+        "admin_sources",
+        "admin_streams",
+    ),
 }
 """Command -> modules of ``app.cli.commands``; a command imports only its own, to start quickly."""
 

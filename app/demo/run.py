@@ -48,11 +48,11 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
     """Simulate the organisation and return a summary; the same seed again records nothing new."""
     begun = time.monotonic()
     async with Session(settings) as session, running(session, ("intake", "decisions"), history=True):
-        upstream = await session.upstream("demo")
+        operator = await session.connection("demo")
         organisation = Organisation(seed)
         outcome = Outcome()
         answers: Counter[str] = Counter()
-        await _publish_policy(upstream, seed)
+        await _publish_policy(operator, seed)
         with counting_progress("days", days, shown=not quiet) as progressed:
             publisher = await Publisher.open(session, outcome, lambda _: None)
             await _publish(publisher, organisation.joining(), seed)
@@ -62,10 +62,10 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
                 moments = organisation.day(number)
                 await _publish(publisher, [moment for moment in moments if moment.kind != "ask"], seed)
                 asks = [moment for moment in moments if moment.kind == "ask"]
-                counted, beyond = await _ask_all(upstream, asks, seed)
+                counted, beyond = await _ask_all(operator, asks, seed)
                 answers.update(counted)
                 if beyond:
-                    await _escalate(upstream, beyond, asks[-1].at, above, seed)
+                    await _escalate(operator, beyond, asks[-1].at, above, seed)
                 progressed(1)
             await publisher.settle()
         with counting_progress("views", None, shown=not quiet):
@@ -76,7 +76,7 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
     return summary
 
 
-async def _publish_policy(upstream: LedgerClient, seed: int) -> None:
+async def _publish_policy(operator: LedgerClient, seed: int) -> None:
     policy = check_policy_file(_POLICY).policy
     assert policy is not None
     request = {
@@ -85,7 +85,7 @@ async def _publish_policy(upstream: LedgerClient, seed: int) -> None:
         "published_by": "E-001",
         "time": time_text(START - timedelta(days=2)),
     }
-    answer = await _request(upstream, "policy", request)
+    answer = await _request(operator, "policy", request)
     if answer["outcome"] == "error":
         raise LedgerError(answer["error"]["message"])
 
@@ -101,7 +101,7 @@ async def _publish(publisher: Publisher, moments: list[Moment], seed: int) -> No
     await publisher.flush()
 
 
-async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> tuple[Counter[str], list[Moment]]:
+async def _ask_all(operator: LedgerClient, moments: list[Moment], seed: int) -> tuple[Counter[str], list[Moment]]:
     """Request a day's actions concurrently; requests of one agent or one customer keep their order.
 
     The answers do not depend on the speed of requests, since agents share no other limit. Returns the number of answers
@@ -118,7 +118,7 @@ async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> 
         interaction = moment.data["interaction_id"]
         request = {"request_id": f"demo-{seed}-{interaction}", "time": time_text(moment.at), **moment.data}
         async with gate:
-            answer = await _request(upstream, "action", request)
+            answer = await _request(operator, "action", request)
         if answer["outcome"] == "error":
             raise LedgerError(answer["error"]["message"])
         answers[answer["outcome"]] += 1
@@ -134,7 +134,7 @@ async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> 
 
 
 async def _escalate(
-    upstream: LedgerClient, beyond: list[Moment], evening: datetime, above: dict[str, str], seed: int
+    operator: LedgerClient, beyond: list[Moment], evening: datetime, above: dict[str, str], seed: int
 ) -> None:
     """Escalate most of the moments beyond authority after the day's last request, and decide them one by one.
 
@@ -151,7 +151,7 @@ async def _escalate(
             "time": time_text(at),
             **moment.data,
         }
-        answer = await _request(upstream, "escalation", request)
+        answer = await _request(operator, "escalation", request)
         waited = timedelta(minutes=5 + 115 * _hash_fraction(interaction, "waits") ** 2)
         name = answer.get("escalation_id")
         return None if name is None else (at + waited, name, above[moment.data["agent_id"]])
@@ -169,10 +169,10 @@ async def _escalate(
             "escalation_id": escalation_id,
             "decided_by": manager,
         }
-        answer = await _request(upstream, "escalation", decision)
+        answer = await _request(operator, "escalation", decision)
         if answer["outcome"] == "refused":  # the manager's own budget is too small
             no = decision | {"operation": "deny", "request_id": f"{decision['request_id']}-no"}
-            await _request(upstream, "escalation", no)
+            await _request(operator, "escalation", no)
 
 
 def _hash_fraction(name: str, what: str) -> float:
@@ -180,8 +180,8 @@ def _hash_fraction(name: str, what: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{what} {name}".encode()).digest()[:6]) / 2**48
 
 
-async def _request(upstream: LedgerClient, operation: str, request: Mapping[str, Json]) -> ReplyFields:
-    reply = await upstream.request(f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}", encode(request), timeout=30)
+async def _request(operator: LedgerClient, operation: str, request: Mapping[str, Json]) -> ReplyFields:
+    reply = await operator.request(f"{topology.OPERATE_SUBJECT}.{SOURCE}.{operation}", encode(request), timeout=30)
     answer: ReplyFields = json.loads(reply.data)
     return answer
 

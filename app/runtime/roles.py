@@ -79,17 +79,31 @@ async def create_service(  # noqa: PLR0911 - one return a role
                 replicas=session.settings.replicas,
                 routes=session.routes,
                 creates=session.creates,
+                admits_unregistered=session.settings.admits_unregistered,
             )
         case "decisions":
             from consumers.decisions.service import DecisionService
 
             reader = await session.connection("directory")
-            return DecisionService(session.server, session.client, reader, session.log, indexes, history=history)
+            return DecisionService(
+                session.server,
+                session.client,
+                reader,
+                session.log,
+                indexes,
+                history=history,
+                admits_unregistered=session.settings.admits_unregistered,
+            )
         case "projections":
             from consumers.projections.service import ProjectionService
 
             load_views()
-            return ProjectionService(session.server, session.log, session.data_dir)
+            return ProjectionService(
+                session.server,
+                session.log,
+                session.data_dir,
+                admits_unregistered=session.settings.admits_unregistered,
+            )
         case "guard":
             from consumers.guard.service import GuardService
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from app.runtime.server_options import server_options, upstream_options
 from app.runtime.stream_setup import TOLERATED_FIELDS, create_streams
 from config import topology
+from config.nats_accounts import INCLUDE
 from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UnavailableError, UpgradeNeededError
 from ledger.nats.client import connect
 from ledger.nats.connection_options import ConnectionOptions
@@ -126,7 +127,7 @@ class Session:
                     "`resolution-ledger up` or `resolution-ledger demo`"
                 )
             config = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
-            self._server = EmbeddedServer(self.data_dir.resolve(), config, self.settings.nats_server)
+            self._server = EmbeddedServer(self.data_dir.resolve(), config, self.settings.nats_server, INCLUDE)
             await asyncio.to_thread(self._server.start)
             self._watching = asyncio.create_task(self._watch_server())
             self._options = ConnectionOptions.of(self._server.url("ledger"))
@@ -207,6 +208,11 @@ class Session:
     def routes(self) -> SourceRoutes | None:
         """The routes of known sources to their own inbox streams; None with a server of the user's own."""
         return self._server.routes if self._server else None
+
+    @property
+    def embedded_server(self) -> EmbeddedServer | None:
+        """The server that this session runs; None with a server of the user's own."""
+        return self._server
 
     @property
     def copy_source(self) -> Path | None:

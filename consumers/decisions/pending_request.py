@@ -106,8 +106,9 @@ def read_request(
     reply_subject: bytes = b"",
     encrypted: bool = False,
     refusal: RequestError | None = None,
+    via: str | None = None,
 ) -> PendingRequest:
-    """Decode and check a request's body.
+    """Decode and check a request's body; ``via``: see ``RequestContext``.
 
     Earlier versions accepted sources that are refused now; their requests still get their first answer.
 
@@ -135,7 +136,7 @@ def read_request(
     if type(command) is Preview:
         if refusal is not None:  # a preview has no first answer
             raise refusal
-        cause = RequestContext(source=source, request_id=request_id, seen_position=0, command=body_of_command)
+        cause = RequestContext(source=source, request_id=request_id, seen_position=0, command=body_of_command, via=via)
         return PendingRequest(token, operation, body, answer, command, cause, now, reply_subject, encrypted)
     action_id = action_id_of(source, request_id)
     cause = RequestContext(
@@ -145,6 +146,7 @@ def read_request(
         request_sha256=content.hex(),
         action_id=action_id,
         command=body_of_command,
+        via=via,
     )
     old_source = fact_token(source)
     return PendingRequest(

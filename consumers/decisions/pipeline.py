@@ -20,11 +20,14 @@ from consumers.decisions.committer import AGAIN, OUR_ERROR, BatchCommitter
 from consumers.decisions.pending_request import PendingRequest, read_request
 from consumers.decisions.responses import first_answer
 from consumers.decisions.unit_of_work import UnitOfWork
+from consumers.runtime.source_tokens import read_token
 from domain.commands import Preview, RequestError
 from domain.decisions.decide import decide, holder_of
 from domain.decisions.decision import Decision, Retry
+from domain.decisions.source_authority import command_refusal
 from domain.events.decisions import ActionHeld, ActionTaken
 from domain.serialization import encode
+from domain.sources import COMMAND_SOURCES
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
 from ledger.store.role_status import Heartbeat
@@ -117,17 +120,20 @@ class DecisionPipeline:
         here: bool = False,
         encrypted: bool = False,
         refusal: RequestError | None = None,
+        via: str | None = None,
     ) -> None:
         """Submit a request. ``answer`` is called once with JSON, by this decider or by the owner of the holder.
 
         ``token`` names the source. ``here``: another decider forwarded the request, so it must be decided here. A
         request with a ``refusal`` gets its first answer if it has one, otherwise the refusal. ``encrypted``: see
-        ``read_form``.
+        ``read_form``. ``via``: `cli` or `http`, where the ledger's own commands or page sent it.
         """
         at = time.monotonic()
         if at - self._received_at > _SAME_TIME_SECONDS:
             self._received, self._received_at = self._clock(), at
         try:
+            if via is None:
+                self._check_sender(read_token(token).source)
             request = read_request(
                 token,
                 operation,
@@ -138,6 +144,7 @@ class DecisionPipeline:
                 reply_subject=reply_subject,
                 encrypted=encrypted,
                 refusal=refusal,
+                via=via,
             )
         except RequestError as error:
             answer(encode(error.wire()))
@@ -162,6 +169,21 @@ class DecisionPipeline:
         if leap > _LEAP:
             self._run_beside(request, self._after_timers(request))
         return leap > _LEAP
+
+    def _check_sender(self, source: str) -> None:
+        """Refuse all requests of a stopped or retired source, and of others in the name of our commands and page.
+
+        They get no first answer again either: a stopped source's credential may be stolen.
+
+        Raises:
+            RequestError: it is such a source.
+
+        """
+        if source in COMMAND_SOURCES:
+            raise RequestError("source_not_allowed", f"the source {source!r} is reserved for the ledger", "source")
+        if self._state.sources.is_shut(source):
+            refusal = self._state.sources.request_refusal(source, "anything")
+            raise RequestError("source_not_allowed", refusal or "", "source")
 
     def submit_command(
         self, command: InternalCommand, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
@@ -363,7 +385,12 @@ class DecisionPipeline:
         state, cause = self._state, request.cause
         unit = UnitOfWork(self._budgets, state)
         try:
-            if request.refusal is None:
+            refusal = request.refusal
+            if refusal is None and cause.via is None:
+                refusal = command_refusal(
+                    request.command, cause.source, request.now, state, state.sources, history=self._history
+                )
+            if refusal is None:
                 cause.seen_position, cause.decider_id = state.position, self.decider_id
                 decision = Decision(
                     state,
@@ -377,8 +404,8 @@ class DecisionPipeline:
                 if outcome is decision:
                     self._accept(request, decision, unit)
                     return True
-            else:  # its first answer may not have been read yet
-                outcome = request.refusal if request.state_is_current else Retry.AFTER_CATCH_UP
+            else:  # its first answer may not have been read yet, or wider rights of its source
+                outcome = refusal if request.state_is_current else Retry.AFTER_CATCH_UP
         except LedgerError:
             unit.abandon()
             raise

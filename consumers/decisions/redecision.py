@@ -229,6 +229,12 @@ class _Group(NamedTuple):
         return next((text for text in texts if bytes(text)), NO_COMMAND)
 
     @property
+    def via(self) -> str | None:
+        """The way of the request, where one of the records names it."""
+        ways = (event.body.via for event in self.events if isinstance(event.body, Caused))
+        return next((way for way in ways if way is not None), None)
+
+    @property
     def answer(self) -> Caused | None:
         """The record that answers a request, or ``None`` where a timer, a fact or a preview caused the decision."""
         for event in self.events:
@@ -346,6 +352,7 @@ class Redecider:
             action_id=action_id_of(record.source, record.request_id),
             decider_id=record.decider_id,
             command=group.command,
+            via=group.via,
         )
         unit = UnitOfWork(self._budgets, state)
         position = group.recorded[0].position

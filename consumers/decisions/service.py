@@ -53,8 +53,11 @@ _log = logging.getLogger(__name__)
 _QUEUE = "decisions"
 _FORWARD_SECONDS = 1.0
 _ANSWER_TO = b"Answer-To"
+_VIA = b"Via"
 _NO_POLICY = "no policy is in force, so every request is refused: publish one with `resolution-ledger decide policy`"
 _ANY_ROLE = "any"
+_PAGE = "dashboard"
+"""The source of the page's requests: they are recorded with `via: http`, those of the commands with `via: cli`."""
 FAST_OPERATIONS = ("action", "preview")
 DESCRIPTIONS = {
     "action": "Take an action: it is decided, recorded and answered.",
@@ -82,10 +85,12 @@ class DecisionService(RoleService):
         indexes: Path,
         *,
         history: bool = False,
+        admits_unregistered: bool = True,
     ) -> None:
         """``reader`` is a connection for reading the log; ``indexes`` is the folder of the state's index.
 
-        ``history``: requests name their own times, for an imported history.
+        ``history``: requests name their own times, for an imported history. ``admits_unregistered``: sources that no
+        operator registered may request actions.
         """
         super().__init__("decider")
         self._client = client
@@ -93,7 +98,8 @@ class DecisionService(RoleService):
         self._log = log
         self._history = history
         self._reading = Heartbeat("the log")
-        self.state = DecisionState(EventIdIndex.open_exclusive(indexes, "decisions"))
+        index = EventIdIndex.open_exclusive(indexes, "decisions")
+        self.state = DecisionState(index, admits_unregistered=admits_unregistered)
         self.pipeline = DecisionPipeline(log, self.state, history=history, notify=self._notify)
         self.pipeline.on_answers = self._send_all
         self._members = Membership(client, self._on_members)
@@ -122,6 +128,8 @@ class DecisionService(RoleService):
         for operation in FAST_OPERATIONS:
             subject = f"{topology.DECIDE_SUBJECT}.*.{operation}"
             self._subscriptions.append(await self._client.subscribe_raw(subject, self._on_request, _QUEUE))
+        own = f"{topology.OPERATE_SUBJECT}.*.*"
+        self._subscriptions.append(await self._client.subscribe_raw(own, self._on_request, _QUEUE))
         await self.broker.start()
         await self._client.flush()
 
@@ -165,12 +173,20 @@ class DecisionService(RoleService):
         return await answer
 
     async def _submit_encrypted(
-        self, source: str, operation: str, body: bytes, give: Callable[[bytes], None], reply: bytes = b""
+        self,
+        source: str,
+        operation: str,
+        body: bytes,
+        give: Callable[[bytes], None],
+        reply: bytes = b"",
+        via: str | None = None,
     ) -> None:
         """Encrypt the personal text of a request before it is submitted, so that it is never recorded unencrypted."""
         encrypted = await encrypt_request(self._keys, source, body)
         refusal = lost_by_encryption(body)
-        self.pipeline.submit(source, operation, encrypted, give, reply_subject=reply, encrypted=True, refusal=refusal)
+        self.pipeline.submit(
+            source, operation, encrypted, give, reply_subject=reply, encrypted=True, refusal=refusal, via=via
+        )
 
     def _on_members(self, has_others: bool) -> None:
         self.pipeline.forward = self._forward if has_others else None
@@ -180,28 +196,30 @@ class DecisionService(RoleService):
             report("a request names a reply subject that is never answered", reply)
             return
         try:
-            _, _, token, operation = text_of(subject).split(".")
-            if may_have_note(body) or (self.pipeline.forward is not None and reply):
-                self._take(token, operation, body, reply)
+            _, kind, token, operation = text_of(subject).split(".")
+            via = None if kind == "decide" else "http" if token == _PAGE else "cli"
+            if may_have_note(body) or operation == "flag" or (self.pipeline.forward is not None and reply):
+                self._take(token, operation, body, reply, via)
             else:
-                self.pipeline.submit(token, operation, body, partial(self._reply, reply), reply_subject=reply)
+                give = partial(self._reply, reply)
+                self.pipeline.submit(token, operation, body, give, reply_subject=reply, via=via)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
-    def _take(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
+    def _take(self, source: str, operation: str, body: bytes, reply: bytes, via: str | None) -> None:
         """Take a request that may have a note, or may belong to another decider."""
         refuse_foreign(source)
-        if may_have_note(body):
-            self._run_beside(self._take_with_note(source, operation, body, reply))
+        if may_have_note(body) or operation == "flag":
+            self._run_beside(self._take_with_note(source, operation, body, reply, via))
         elif owner := self._members.owner_of(holder_in(body)):
-            self._send_to(owner, source, operation, body, reply)  # the owner checks the request
+            self._send_to(owner, source, operation, body, reply, via)  # the owner checks the request
         else:
             give = partial(self._reply, reply)
-            self.pipeline.submit(source, operation, body, give, reply_subject=reply)
+            self.pipeline.submit(source, operation, body, give, reply_subject=reply, via=via)
 
-    async def _take_with_note(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
+    async def _take_with_note(self, source: str, operation: str, body: bytes, reply: bytes, via: str | None) -> None:
         try:
-            await self._submit_encrypted(source, operation, body, partial(self._reply, reply), reply)
+            await self._submit_encrypted(source, operation, body, partial(self._reply, reply), reply, via)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
@@ -209,7 +227,10 @@ class DecisionService(RoleService):
         reply = reply or header_of(headers, _ANSWER_TO) or b""
         try:
             _, _, _, source, operation = subject.decode().split(".")
-            self.pipeline.submit(source, operation, body, partial(self._reply, reply), here=True, encrypted=True)
+            found = header_of(headers, _VIA)
+            via = found.decode() if found else None
+            give = partial(self._reply, reply)
+            self.pipeline.submit(source, operation, body, give, here=True, encrypted=True, via=via)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
@@ -219,7 +240,9 @@ class DecisionService(RoleService):
         if owner is None:
             return False
         if request.reply_subject:
-            self._send_to(owner, request.token, request.operation, request.body, request.reply_subject)
+            self._send_to(
+                owner, request.token, request.operation, request.body, request.reply_subject, request.cause.via
+            )
         else:
             self._run_beside(self._ask_owner(owner, request))
         return True
@@ -229,21 +252,30 @@ class DecisionService(RoleService):
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    def _send_to(self, owner: str, source: str, operation: str, body: bytes, answer_to: bytes) -> None:
+    def _send_to(self, owner: str, source: str, operation: str, body: bytes, answer_to: bytes, via: str | None) -> None:
         # A header, because the server does not accept another account's reply subject as the message's own.
         headers = _ANSWER_TO + b": " + answer_to + b"\r\n"
+        if via is not None:
+            headers += _VIA + b": " + via.encode() + b"\r\n"
         self._send(frame(_owner_subject(owner, source, operation).encode(), body, headers=headers))
 
     async def _ask_owner(self, owner: str, request: PendingRequest) -> None:
         """Pass on the owner's answer; without one, decide here: a request that is decided twice has one answer."""
         subject = _owner_subject(owner, request.token, request.operation)
+        headers = None if request.cause.via is None else {_VIA.decode(): request.cause.via}
         try:
-            answer = (await self._client.request(subject, request.body, timeout=_FORWARD_SECONDS)).data
+            answer = (await self._client.request(subject, request.body, timeout=_FORWARD_SECONDS, headers=headers)).data
         except (nats.errors.Error, TimeoutError):
             self._members.remove(owner)
             give = request.finish_encoded
             self.pipeline.submit(
-                request.token, request.operation, request.body, give, here=True, encrypted=request.encrypted
+                request.token,
+                request.operation,
+                request.body,
+                give,
+                here=True,
+                encrypted=request.encrypted,
+                via=request.cause.via,
             )
         else:
             request.finish_encoded(answer)

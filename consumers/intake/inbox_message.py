@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from config import topology
 from consumers.intake.places import BatchPlace, EventPlace
 from ledger.errors import EventError
 from ledger.nats.client import text_of
@@ -15,6 +16,7 @@ from ledger.store.subject_tokens import NO_SOURCE, is_source_token
 if TYPE_CHECKING:
     from ledger.store.pull_consumer import PulledMessage
 
+_FROM_IMPORT = f".{topology.IMPORT}.{topology.INTAKE_CONSUMER}.".encode()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -65,6 +67,11 @@ def message_of(pulled: PulledMessage) -> Message:
     """Return a pulled message."""
     headers = headers_of(pulled.headers) if pulled.headers else ()
     return Message(text_of(pulled.subject), pulled.data, headers, pulled.reply, pulled.headers)
+
+
+def is_from_operator(message: Message) -> bool:
+    """Return whether the ledger's own commands sent a message: no source may publish into their inbox."""
+    return _FROM_IMPORT in message.reply
 
 
 def batch_in(data: bytes, headers: Headers) -> list[bytes] | None:

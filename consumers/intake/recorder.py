@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from config import topology
-from consumers.intake.inbox_message import events_in
+from consumers.intake.inbox_message import events_in, is_from_operator
 from consumers.intake.places import EventPlaces
 from consumers.intake.validation import Accepted, Rejection, accept, check_correction, mismatch
 from consumers.privacy.field_encryption import encrypt_correction, encrypt_facts, encrypted_texts
@@ -17,7 +17,7 @@ from consumers.rejections import rejected_entry, rejected_owner, rejected_subjec
 from consumers.runtime.source_tokens import read_token
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.store.atomic_batches import in_batches
-from ledger.store.cloudevents import event_key, stored_decoder, with_corrects
+from ledger.store.cloudevents import event_key, stored_decoder, with_corrects, with_via
 from ledger.store.content_modes import claimed_id
 from ledger.store.duplicate_events import content_hash, same_event
 from ledger.store.event_id_index import EventIdEntry, EventIdIndex
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from consumers.intake.inbox_message import Message
     from consumers.intake.places import BatchPlace, EventPlace
+    from consumers.runtime.source_watch import SourceWatch
     from domain.events.facts import FactCorrected
     from ledger.encryption.keyring import Key, Keyring
 
@@ -48,12 +49,14 @@ class Intake:
         rejected: Log,
         index: EventIdIndex,
         keys: Keyring,
+        sources: SourceWatch,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._log = log
         self._rejected = rejected
         self._index = index
         self._keys = keys
+        self._sources = sources
         self._clock = clock
         self.places = EventPlaces(index)
         self._current: set[str] = set()
@@ -144,7 +147,7 @@ class Intake:
         first: dict[bytes, Accepted] = {}  # of each key in this batch
         refused: list[tuple[Rejection, Message]] = []
         for fact, message in accepted:
-            if fact.by_old_token and self._index.sources_with_token(fact.token) != [fact.source]:
+            if fact.by_old_token and not self._is_sole_owner(fact):
                 refused.append((mismatch(message.token, fact.source), message))
                 continue
             if len(fact.json) > topology.MAX_ENCRYPTED_BYTES:
@@ -158,8 +161,9 @@ class Intake:
                 refused.append((Rejection("id_reused", "id", text), message))
             if entry is not None:
                 continue
-            if fact.flaw is not None:
-                refused.append((fact.flaw, message))
+            rejection = fact.flaw or (None if fact.by_operator else await self._source_rejection(fact, fact.type))
+            if rejection is not None:
+                refused.append((rejection, message))
                 continue
             known[fact.key], first[fact.key] = EventIdEntry(fact.key, 0, fact.content), fact
             if fact.corrects is None:
@@ -197,6 +201,20 @@ class Intake:
                 return True  # the person was forgotten, so nothing is left to compare
         return same_event(await self._keys.decrypt_fields(known), await self._keys.decrypt_fields(fact.json))
 
+    def _is_sole_owner(self, fact: Accepted) -> bool:
+        """Return whether a fact under an old token is certainly of its source; registered ones use their own token."""
+        if self._sources.registry.source(fact.source) is not None:
+            return False
+        return self._index.sources_with_token(fact.token) == [fact.source]
+
+    async def _source_rejection(self, fact: Accepted, type_name: str) -> Rejection | None:
+        """Return the rejection of a type of fact that its source may not send; it can be retried later."""
+        if self._sources.registry.fact_refusal(fact.source, type_name) is None:
+            return None
+        await self._sources.read_again()  # its rights may have been widened a moment ago
+        refusal = self._sources.registry.fact_refusal(fact.source, type_name)
+        return None if refusal is None else Rejection("source_not_allowed", "type", refusal)
+
     async def _correct(self, fact: Accepted, correction: FactCorrected) -> Rejection | None:
         """Record a correction with the position of the corrected fact; return a rejection if that is impossible."""
         key = event_key(correction.source_of, correction.id_of)
@@ -209,6 +227,10 @@ class Intake:
             raise LostEventsError("a fact that was recorded is gone", found.position)
         if (rejection := check_correction(correction, original.data)) is not None:
             return rejection
+        if not fact.by_operator:
+            corrected = stored_decoder.decode(original.data).type
+            if (rejection := await self._source_rejection(fact, corrected)) is not None:
+                return rejection
         fact = await encrypt_correction(self._keys, fact, original.data)
         await self._append([fact._replace(json=with_corrects(fact.json, found.position))])
         return None
@@ -224,7 +246,7 @@ class Intake:
             subject = f"{topology.FACT_SUBJECT}.{fact.token}"
             expect = None if subject in begun else self._index.head(subject).position
             begun.add(subject)
-            drafts.append(Draft(subject, fact.json, expect))
+            drafts.append(Draft(subject, with_via(fact.json) if fact.by_operator else fact.json, expect))
         first = await self._log.append(drafts)
         last_of = {draft.subject: number for number, draft in enumerate(drafts)}
         heads = {
@@ -303,7 +325,10 @@ class Intake:
 def _validated(message: Message, now: datetime) -> Accepted | Rejection:
     if not is_source_token(message.token) and (fault := read_token(message.token).fault):
         return Rejection(fault.code, "subject", fault.message)
-    return accept(message.data, now, message.headers, message.token, message.received)
+    found = accept(message.data, now, message.headers, message.token, message.received)
+    if isinstance(found, Accepted) and is_from_operator(message):
+        return found._replace(by_operator=True)
+    return found
 
 
 def _entries(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
@@ -20,6 +21,7 @@ from consumers.privacy.erasure import forget_again
 from consumers.rejections import rejected_owner
 from consumers.runtime.broker import answered, make_broker
 from consumers.runtime.membership import INTAKES, Membership
+from consumers.runtime.source_watch import SourceWatch
 from domain.serialization import encode
 from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
@@ -65,8 +67,12 @@ class IntakeService(RoleService):
         replicas: int = 1,
         routes: SourceRoutes | None = None,
         creates: bool = False,
+        admits_unregistered: bool = True,
     ) -> None:
-        """``creates``: create deleted streams of the ledger again; deleted streams of sources are always created."""
+        """``admits_unregistered``: sources that no operator registered may send facts.
+
+        ``creates``: create deleted streams of the ledger again; deleted streams of sources are always created.
+        """
         super().__init__("intake")
         self._client = client
         self._log = log
@@ -74,6 +80,7 @@ class IntakeService(RoleService):
         self._inboxes = InboxSettings(routes, replicas, creates)
         self._index = EventIdIndex(index_path)
         self._pulse = Heartbeat("inboxes")
+        self._sources = SourceWatch(log, admits_unregistered=admits_unregistered)
         self._changed = asyncio.Event()
         self._members = Membership(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
         self._worker: IntakeWorker | None = None
@@ -85,7 +92,9 @@ class IntakeService(RoleService):
         self._keys = await Keyring.open(self._client)
         await self._keys.watch()
         await forget_again(self._keys, self._log)
-        self._intake = Intake(self._log, self._rejected, self._index, self._keys)
+        await self._sources.read()
+        self.spawn(restarting("the registry of sources", partial(self._sources.follow, self._client)))
+        self._intake = Intake(self._log, self._rejected, self._index, self._keys, self._sources)
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
         await self._members.start()
         await self._take_turn()
@@ -143,8 +152,16 @@ class IntakeService(RoleService):
     async def check(self, token: str, body: bytes, headers: Headers = ()) -> bytes:
         """Return whether the intake would accept an event or each event of a batch, as far as this depends on them."""
         events, batch = events_in(Message("", body, headers, b""))
-        answers = [_check_answer(accept(event.data, datetime.now(UTC), event.headers, token)) for event in events]
+        found = [accept(event.data, datetime.now(UTC), event.headers, token) for event in events]
+        answers = [_check_answer(self._checked(one)) for one in found]
         return encode(answers[0] if batch is None else {"items": answers})
+
+    def _checked(self, found: Accepted | Rejection) -> Accepted | Rejection:
+        """Return the result of ``accept`` with the rights of the source."""
+        if isinstance(found, Rejection) or found.flaw is not None:
+            return found
+        refusal = self._sources.registry.fact_refusal(found.source, found.type)
+        return found if refusal is None else Rejection("source_not_allowed", "type", refusal)
 
     async def _destroy_day_keys(self) -> None:
         """Destroy the day keys of expired rejections."""

@@ -49,6 +49,8 @@ class Accepted(NamedTuple):
     """Equal content hashes do not prove equal content (``Envelope.rounded``)."""
     by_old_token: bool = False
     """Sent under the token that earlier versions gave its source, which others may share."""
+    by_operator: bool = False
+    """Sent by the ledger's own commands, which no profile limits."""
 
 
 class Rejection(NamedTuple):

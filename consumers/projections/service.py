@@ -17,6 +17,7 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 from config import topology
 from consumers.queries.briefs import Briefs
 from consumers.runtime.broker import answered, make_broker
+from consumers.runtime.source_watch import SourceWatch
 from domain.serialization import encode
 from ledger.background_service import RoleService, restarting
 from ledger.store.cloudevents import time_text
@@ -45,7 +46,8 @@ _CLAIM_SECONDS = 0.2
 class ProjectionService(RoleService):
     """The projections as a service; it fails where the log has changed behind a view."""
 
-    def __init__(self, server: NatsServer, log: Log, data_dir: Path) -> None:
+    def __init__(self, server: NatsServer, log: Log, data_dir: Path, *, admits_unregistered: bool = True) -> None:
+        """``admits_unregistered``: sources that no operator registered may ask for briefs."""
         super().__init__("projections")
         self._server = server
         self._log = log
@@ -53,11 +55,14 @@ class ProjectionService(RoleService):
         self._pulses = {name: Heartbeat(name, lambda: False) for name in MODELS}
         self.broker = make_broker(server, "projections")
         self._updates = declare_views(self.broker)
-        declare_briefs(self.broker, Briefs(log.client, log, self._folder))
+        self._sources = SourceWatch(log, admits_unregistered=admits_unregistered)
+        declare_briefs(self.broker, Briefs(log.client, log, self._folder, self._sources))
 
     async def start(self) -> None:
         """Start to read the log."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        await self._sources.read()
+        self.spawn(restarting("the registry of sources", partial(self._sources.follow, self._log.client)))
         await self.broker.start()
         tail = SharedTail(await self.connection(self._server, "projections"), self._log, "projections")
         self.spawn(tail.run())

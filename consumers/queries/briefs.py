@@ -13,6 +13,7 @@ import nats.errors
 
 from config import topology
 from consumers.runtime.request_form import read_query
+from consumers.runtime.source_tokens import read_token
 from domain.commands import BriefRequest, RequestError
 from domain.policy.model import KINDS
 from domain.serialization import JsonObject, encode
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from consumers.runtime.source_watch import SourceWatch
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
     from projections.engine.projection import Projection
@@ -51,8 +53,9 @@ class _BriefCase(TypedDict):
 class Briefs:
     """Answers requests for briefs."""
 
-    def __init__(self, client: LedgerClient, log: Log, folder: Path) -> None:
+    def __init__(self, client: LedgerClient, log: Log, folder: Path, sources: SourceWatch) -> None:
         self._client = client
+        self._sources = sources
         self._log = log
         self._folder = folder
 
@@ -60,10 +63,13 @@ class Briefs:
         """Return the brief for a request.
 
         Raises:
-            RequestError: the request is invalid, names neither a customer nor an interaction, or an unknown one.
+            RequestError: the source may not ask; or the request is invalid, or names neither a customer nor an
+                interaction, or an unknown one.
             UnavailableError: a view does not exist or is behind.
 
         """
+        if (refusal := self._sources.registry.request_refusal(read_token(source).source, "brief")) is not None:
+            raise RequestError("source_not_allowed", refusal, "source")
         request = read_query(BriefRequest, body)
         if request.customer_id is None and request.interaction_id is None:
             raise RequestError("missing", "name a customer_id or an interaction_id", "customer_id")
@@ -109,7 +115,7 @@ class Briefs:
         """Return the most that the agent could give this customer now without approval, by kind."""
         named = {"customer_id": customer_id, "interaction_id": request.interaction_id}
         fields = {"agent_id": request.agent_id, **{name: value for name, value in named.items() if value is not None}}
-        subject = f"{topology.DECIDE_SUBJECT}.{source}.preview"
+        subject = f"{topology.OPERATE_SUBJECT}.{source}.preview"
         try:
             replies = await asyncio.gather(
                 *(self._client.request(subject, encode({"kind": kind, **fields}), timeout=5) for kind in KINDS)

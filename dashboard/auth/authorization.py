@@ -221,15 +221,16 @@ class Authorizer:
             wait = {"Retry-After": str(int(WINDOW_SECONDS))}
             raise HTTPException(429, "too many wrong tokens from this address: wait a minute", wait)
 
-    def open(self, request: Request, text: str) -> str:
-        """Begin a browser's session for a token; return the value of its cookie.
+    def open(self, request: Request, text: str) -> tuple[str, Principal]:
+        """Begin a browser's session for a token; return the value of its cookie, and the bearer.
 
         Raises:
             HTTPException: 401, the token is not valid; 429 after too many failures from its network.
 
         """
         credential = Credential(digest_of(text))
-        if self.bearer_of(credential) is None:
+        viewer = self.bearer_of(credential)
+        if viewer is None:
             self._count_failure(request, LOGIN_FAILURES)
             raise HTTPException(401, "this token is unknown or has expired")
         now = time.monotonic()
@@ -239,7 +240,7 @@ class Authorizer:
             self._sessions.popitem(last=False)
         name = secrets.token_urlsafe(32)
         self._sessions[digest_of(name)] = credential.token, now + SESSION_SECONDS
-        return name
+        return name, viewer
 
     def is_session_valid(self, request: Request) -> bool:
         """Return whether a browser's session is valid."""

@@ -120,7 +120,7 @@ class CommandClient:
         body = {name: value for name, value in request.items() if value is not None}
         if operation != "preview":
             body["request_id"] = body.get("request_id") or str(uuid.uuid4())
-        subject = f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}"
+        subject = f"{topology.OPERATE_SUBJECT}.{SOURCE}.{operation}"
         answer = await ask(self._client, subject, body, "decisions")
         if (error := answer.get("error")) is not None:
             status = _STATUS.get(error["code"], 409)

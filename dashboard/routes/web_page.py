@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,9 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from dashboard.auth.authorization import COOKIE, SESSION_SECONDS
+from ledger.errors import LedgerError
+from ledger.nats.incidents import report
+from projections.access import record_access
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
     from dashboard.context import ApiContext
 
+_SIGN_IN_SECONDS = 5.0
+_PATIENCE_SECONDS = 2.0
 _FOLDER = Path(__file__).parents[1] / "web"
 _TYPES = {
     "page.html": "text/html; charset=utf-8",
@@ -61,6 +67,18 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of the web page and of sessions."""
     authorizer = context.authorizer
     api.add_middleware(_SecurityHeaders)
+    recorded: dict[str, float] = {}
+
+    async def record_sign_in(who: str) -> None:
+        """Record a sign-in; a person who signs in again and again is recorded once in a few seconds."""
+        now = time.monotonic()
+        if now - recorded.get(who, -_SIGN_IN_SECONDS) < _SIGN_IN_SECONDS:
+            return
+        recorded[who] = now
+        try:
+            await record_access(context.log, who, "sign-in", "http", _PATIENCE_SECONDS)
+        except LedgerError as error:  # the page is needed most while the log does not answer
+            report("a sign-in could not be recorded", who, error)
 
     @api.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -79,10 +97,12 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
         summary="Open a browser's session with a token; the answer sets a cookie",
     )
     async def begin(request: Request, shown: Login) -> Response:
+        cookie, viewer = authorizer.open(request, shown.token.strip())
+        await record_sign_in(viewer.person_id or viewer.name)
         response = Response(status_code=204)
         response.set_cookie(
             COOKIE,
-            authorizer.open(request, shown.token.strip()),
+            cookie,
             max_age=SESSION_SECONDS,
             httponly=True,
             secure=authorizer.encrypted,

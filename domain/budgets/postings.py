@@ -48,6 +48,7 @@ class AnswerFields(CauseFields):
 
     request_sha256: str | None
     command: msgspec.Raw
+    via: str | None
 
 
 class ActionLike(Protocol):
@@ -92,6 +93,8 @@ class RequestContext(msgspec.Struct, kw_only=True):
     decider_id: str = ""
     rules_version: int = RULES_VERSION
     command: msgspec.Raw = NO_COMMAND
+    via: str | None = None
+    """`cli` or `http` where the ledger's own commands or page sent the request: profiles of sources do not limit it."""
 
     def fields(self) -> CauseFields:
         """Return the fields of a record that accompanies the answer."""
@@ -105,11 +108,11 @@ class RequestContext(msgspec.Struct, kw_only=True):
 
     def noted(self) -> AnswerFields:
         """Return the fields of a record that a preview leaves: with the command, and no answer to a request."""
-        return {**self.fields(), "request_sha256": None, "command": self.command}
+        return {**self.fields(), "request_sha256": None, "command": self.command, "via": self.via}
 
     def answer(self) -> AnswerFields:
         """Return the fields of the one record that is the answer; its hash of the body makes it so."""
-        return {**self.fields(), "request_sha256": self.request_sha256, "command": self.command}
+        return {**self.fields(), "request_sha256": self.request_sha256, "command": self.command, "via": self.via}
 
 
 def grant_of(policy: Policy, holder: str, role_name: str | None, currency: str) -> tuple[Money, int]:

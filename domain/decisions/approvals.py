@@ -215,6 +215,7 @@ def approved(
         escalation_id=asked_for.escalation_id,
         decided_by=request.decided_by,
         on_behalf_of=approver.on_behalf_of,
+        requested_by_source=asked_for.source if asked_for.source != cause.source else None,
         **cause.fields(),
         **action_fields(asked_for, amount),
     )

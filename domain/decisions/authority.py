@@ -365,6 +365,7 @@ def _done(
         "rules_version": cause.rules_version,
         "request_sha256": cause.request_sha256,
         "command": cause.command,
+        "via": cause.via,
     }
 
 

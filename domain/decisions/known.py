@@ -54,6 +54,10 @@ class KnownAction(ActionLike, Protocol):
         """The position of its event."""
 
     @property
+    def source(self) -> str | None:
+        """The source that requested or reported it; ``None``: an earlier version did not keep it."""
+
+    @property
     def expires_at(self) -> float | None:
         """The time at which its hold expires (seconds since 1970), or ``None``."""
 

@@ -1,9 +1,10 @@
-"""Administrative events: skipped events of a view, forgotten customers, and reads of named people's audit trails."""
+"""Administrative events: sources and their profiles, access, skipped events of a view, and forgotten customers."""
 
 from __future__ import annotations
 
 import msgspec
 
+from domain.money import Money
 from domain.serialization import Id
 
 
@@ -34,3 +35,55 @@ class TrailRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The subjects that were named: `agent:<id>`, `customer:<id>`, `action:<id>`."""
     up_to: int
     """The position up to which the trail was shown."""
+
+
+class SourceEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields that all events of the registry of sources share."""
+
+    source: Id
+    by: str
+    """The operator who registered or changed it."""
+
+
+class SourceRights(SourceEvent, frozen=True, kw_only=True):
+    """The rights of a source from this event on."""
+
+    profile: str
+    """A profile, or several joined by ``+``, such as ``desk+people``."""
+    facts: tuple[str, ...] = ()
+    """Patterns of fact types, such as ``interaction.*``; without any, all types of the profile."""
+    roles: tuple[str, ...] = ()
+    """The roles that it may request actions for; without any, all roles."""
+    per_day: Money | None = None
+    """The most that actions of this source may cost a day (UTC)."""
+
+
+class SourceRegistered(SourceRights, frozen=True, kw_only=True):
+    """A source was registered, for the first time or again after it was stopped or retired."""
+
+
+class SourceChanged(SourceRights, frozen=True, kw_only=True):
+    """The rights of a source were replaced."""
+
+
+class SourceStopped(SourceEvent, frozen=True, kw_only=True):
+    """A source was stopped at once, for example after its credential was stolen."""
+
+    reason: str | None = None
+
+
+class SourceRetired(SourceEvent, frozen=True, kw_only=True):
+    """A source was retired: it sends nothing more."""
+
+    reason: str | None = None
+
+
+class AccessRecorded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A person signed in, or an operator used a right that leaves no other event."""
+
+    who: str
+    """The name of a token, or ``operator`` on the command line."""
+    what: str
+    """`sign-in`, `token made`, `token revoked`, `export` or `restore`, with its object where there is one."""
+    via: str
+    """`http` or `cli`."""

@@ -29,3 +29,5 @@ class Caused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The version of the rules (``RULES_VERSION``); 0 in events of earlier versions of the product."""
     command: msgspec.Raw = NO_COMMAND
     """The request's body in canonical form; empty where the other fields of the event already say all of it."""
+    via: str | None = None
+    """`cli` or `http` in the answer to a request of the ledger's own commands or page; their events skip profiles."""

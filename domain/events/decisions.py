@@ -9,7 +9,16 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from domain.events.administration import CustomerForgotten, ProjectionSkipped, TrailRead
+from domain.events.administration import (
+    AccessRecorded,
+    CustomerForgotten,
+    ProjectionSkipped,
+    SourceChanged,
+    SourceRegistered,
+    SourceRetired,
+    SourceStopped,
+    TrailRead,
+)
 from domain.events.causes import Caused
 from domain.events.facts import ActionState, Basis, Kind
 from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
@@ -174,6 +183,8 @@ class ActionTaken(Done, frozen=True, kw_only=True):
     decided_by: Id | None = None
     on_behalf_of: Id | None = None
     """The absent person that lends the authority, where ``decided_by`` was their delegate."""
+    requested_by_source: str | None = None
+    """The source of the escalation, where another source sent the approval."""
 
 
 class ActionHeld(Done, frozen=True, kw_only=True):
@@ -388,6 +399,11 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "projection.skipped": ProjectionSkipped,
     "customer.forgotten": CustomerForgotten,
     "trail.read": TrailRead,
+    "source.registered": SourceRegistered,
+    "source.changed": SourceChanged,
+    "source.stopped": SourceStopped,
+    "source.retired": SourceRetired,
+    "access.recorded": AccessRecorded,
     "flag.raised": FlagRaised,
     "flag.updated": FlagUpdated,
     "flag.unmasked": FlagUnmasked,

@@ -208,6 +208,7 @@ class PolicyReplay:
             "rules_version": record.rules_version,
             "request_sha256": record.request_sha256,
             "command": record.command,
+            "via": record.via,
         }
         version = self.state.rules.version
         if verdict.outcome != "taken":

@@ -95,7 +95,9 @@ class EmbeddedServer:
     ``auditor``.
     """
 
-    def __init__(self, data_dir: Path, config: Path, binary: str | None = None) -> None:
+    def __init__(self, data_dir: Path, config: Path, binary: str | None = None, accounts_include: str = "") -> None:
+        """``accounts_include``: the line of ``config`` that includes `server/source-accounts.conf`, behind `# `."""
+        self._accounts_include = accounts_include
         self.folder = data_dir / "server"
         self._data_dir = data_dir
         self._config = config
@@ -104,6 +106,7 @@ class EmbeddedServer:
         self._lock = ServerLock(data_dir / "jetstream")
         self.port = 0
         self.passwords: dict[str, str] = {}
+        self._accounts = self.folder / "source-accounts.conf"
         self.routes = SourceRoutes(self.folder / "sources.conf", self._start_lock)
 
     def __enter__(self) -> Self:
@@ -273,8 +276,29 @@ class EmbeddedServer:
     def _write_config(self) -> None:
         """Write the server's configuration: the shipped one, with the routes of known sources."""
         text = self._config.read_text(encoding="utf-8")
+        if self._accounts_include and self._accounts.exists():
+            text = text.replace(f"# {self._accounts_include}", self._accounts_include)
         write_private(self.folder / "nats-server.conf", text.replace(f"# {INCLUDE}", INCLUDE))
         self.routes.prepare()
+
+    def source_lock(self) -> IO[str]:
+        """Return a lock under which one process at a time changes the users of sources; close it afterwards."""
+        return open_locked(self.folder / "source-accounts.lock")
+
+    def set_accounts(self, text: str) -> None:
+        """Let the server load these accounts of sources, if they have changed; connections of others are kept.
+
+        Raises:
+            UnavailableError: the server does not answer, or refuses them.
+        """
+        if self._accounts.exists() and self._accounts.read_text(encoding="utf-8") == text:
+            return
+        with self._start_lock():
+            write_private(self._accounts, text)
+            self._write_config()  # an earlier version may have written it without the accounts
+            # The imports of a new account reach the exporting one only from the next reload on (nats-server 2.15).
+            self.routes.reload(self._accounts)
+            self.routes.reload(self._accounts)
 
     def _find_running(self) -> bool:
         """Return whether the server of this directory runs and answers."""

@@ -90,9 +90,15 @@ class SourceRoutes:
     def _change(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
         with self._lock():
             write_private(self.path, routes_text(change(self.read())))
-            answer = request_once(
-                self._port, "sys", self._passwords.get("sys", ""), "$SYS.REQ.SERVER.{server_id}.RELOAD"
-            )
+            self.reload(self.path)
+
+    def reload(self, changed: Path) -> None:
+        """Let the server read its configuration again, of which this file was changed; connections are kept.
+
+        Raises:
+            UnavailableError: the server does not answer, or refuses it.
+        """
+        answer = request_once(self._port, "sys", self._passwords.get("sys", ""), "$SYS.REQ.SERVER.{server_id}.RELOAD")
         error = json.loads(answer).get("error") if answer else {"description": "no answer"}
         if error:
-            raise UnavailableError(f"the server refuses the routes of {self.path}: {error.get('description')}")
+            raise UnavailableError(f"the server refuses {changed}: {error.get('description')}")

@@ -39,7 +39,7 @@ _INT32, _INT64 = 2**31, 2**63
 _MICROSECOND = timedelta(microseconds=1)
 _UTC_SECONDS, _UTC_MICROSECONDS = len("2026-01-04T20:00:00Z"), len("2026-01-04T20:00:00.000000Z")
 _ASSUMED_TIME = "timeassumed"
-_LEDGER_ATTRIBUTES = ("recordedtime", "position", "corrects", _ASSUMED_TIME)
+_LEDGER_ATTRIBUTES = ("recordedtime", "position", "corrects", "via", _ASSUMED_TIME)
 _TEXT_ATTRIBUTES = ("specversion", "id", "source", "type", "time")
 _KNOWN = frozenset((*_TEXT_ATTRIBUTES, "data"))
 _NOT_EMPTY = ("subject", "datacontenttype", "dataschema", "sequence", "sequencetype")
@@ -290,6 +290,11 @@ def encode_event(
 def with_corrects(event: bytes, position: int) -> bytes:
     """Return a correction with the position that it corrects."""
     return b'%b,"corrects":%d}' % (event[:-1], position)
+
+
+def with_via(event: bytes) -> bytes:
+    """Return a fact that the ledger's own commands published, with the attribute that says so."""
+    return event[:-1] + b',"via":"cli"}'
 
 
 def hash_of(text: bytes) -> bytes:

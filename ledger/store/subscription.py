@@ -66,8 +66,17 @@ class Follower:
     """
 
     def __init__(
-        self, client: LedgerClient, log: Log, name: str, cursor: ReadCursor = START, *, gaps: bool = False
+        self,
+        client: LedgerClient,
+        log: Log,
+        name: str,
+        cursor: ReadCursor = START,
+        *,
+        gaps: bool = False,
+        subject: str | None = None,
     ) -> None:
+        """``subject``: read only the messages of this subject, which needs ``gaps``."""
+        self._subject = subject
         self._allow_gaps = gaps
         self._client = client
         self._log = log
@@ -164,6 +173,8 @@ class Follower:
             "num_replicas": 1,
             "inactive_threshold": 60 * _SECOND_NS,
         }
+        if self._subject is not None:
+            config["filter_subject"] = self._subject
         body = {"stream_name": self._log.stream, "config": config, "action": "create"}
         answer = await js_api(self._client, f"CONSUMER.CREATE.{self._log.stream}.{self._consumer}", body)
         if "error" in answer:

@@ -13,6 +13,7 @@ from app.runtime.session import Session
 from consumers.intake.inbox_message import Message
 from consumers.intake.recorder import Intake
 from consumers.privacy.erasure import forget
+from consumers.runtime.source_watch import SourceWatch
 from ledger.encryption.keyring import Keyring
 from ledger.store.cloudevents import parse_time
 from ledger.store.event_id_index import EventIdIndex
@@ -109,7 +110,9 @@ def message(fact: Document, sequence: int) -> Message:
 
 async def intake_of(session: Session, path: Path) -> Intake:
     """Return an intake with an index of its own."""
-    return Intake(session.log, session.rejected, EventIdIndex(path), await Keyring.open(session.client))
+    return Intake(
+        session.log, session.rejected, EventIdIndex(path), await Keyring.open(session.client), SourceWatch(session.log)
+    )
 
 
 async def test_an_assumed_time_is_the_same_at_every_delivery(session: Session, tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ class Publisher:
 def begin_intake(data_dir: Path, url: str = "") -> subprocess.Popen[bytes]:
     """`run intake` on the embedded server of a data directory, or on the server at ``url``."""
     words = [sys.executable, "-m", "app", "run", "intake", "--data-dir", str(data_dir)]
-    environment = clean_environment() | ({"RESOLUTION_LEDGER_NATS_URL": url} if url else {})
+    own = {"RESOLUTION_LEDGER_NATS_URL": url, "RESOLUTION_LEDGER_UNREGISTERED_SOURCES": "desk"}
+    environment = clean_environment() | (own if url else {})
     with (data_dir.parent / "intake.log").open("ab") as log:
         return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log)
 

@@ -211,4 +211,5 @@ def test_a_replay_holds_exactly_the_imported_facts(command: CommandLine, tmp_pat
     for recorded in (json.loads(line) for line in command("audit", "replay").stdout.splitlines()):
         expected = put_in[recorded.pop("position") - 1]
         assert recorded.pop("recordedtime")
+        assert recorded.pop("via") == "cli"
         assert recorded == expected

@@ -13,6 +13,7 @@ import pytest
 from app.runtime.session import Session
 from consumers.intake.inbox_message import Message
 from consumers.intake.recorder import Intake
+from consumers.runtime.source_watch import SourceWatch
 from ledger.encryption.keyring import Keyring
 from ledger.errors import (
     ApiError,
@@ -260,7 +261,9 @@ async def test_a_source_whose_history_is_damaged_fails_the_intake_after_the_othe
 
 async def test_take_singly_and_take_agree_on_sound_messages(session: Session, tmp_path: Path) -> None:
     keys = await Keyring.open(session.client)
-    intake = Intake(session.log, session.rejected, EventIdIndex(tmp_path / "names.sqlite"), keys)
+    intake = Intake(
+        session.log, session.rejected, EventIdIndex(tmp_path / "names.sqlite"), keys, SourceWatch(session.log)
+    )
     messages = [
         Message(
             "resolution.inbox.crm",

@@ -21,6 +21,7 @@ from app.runtime.session import Session
 from config import topology
 from consumers.intake.inbox_message import Message
 from consumers.intake.recorder import Intake
+from consumers.runtime.source_watch import SourceWatch
 from domain.events.facts import FACTS
 from ledger.encryption.keyring import Keyring
 from ledger.errors import UnavailableError
@@ -372,7 +373,11 @@ async def test_a_batch_that_is_handed_out_again_has_the_same_outcome(
 ) -> None:
     """The intake fails at a step, before or after it was made, and takes the message again."""
     intake = Intake(
-        session.log, session.rejected, EventIdIndex(tmp_path / "names.sqlite"), await Keyring.open(session.client)
+        session.log,
+        session.rejected,
+        EventIdIndex(tmp_path / "names.sqlite"),
+        await Keyring.open(session.client),
+        SourceWatch(session.log),
     )
     facts = [purchase(1), purchase(2, type="x"), purchase(1), purchase(1, time="2026-01-06T10:00:00Z"), purchase(3)]
     reply = b"$JS.ACK.INBOX.intake.1.7.7.1772359200000000000.0"

@@ -14,6 +14,7 @@ from consumers.intake.inbox_message import Message
 from consumers.intake.lanes import IntakeLanes
 from consumers.intake.places import places_gone
 from consumers.intake.recorder import Intake
+from consumers.runtime.source_watch import SourceWatch
 from ledger.encryption.keyring import Keyring
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
@@ -125,7 +126,9 @@ async def test_two_intakes_on_an_old_and_a_new_subject_never_both_record_one_id(
     async def intake(name: str, token: str) -> None:
         client = await session.connection(name)
         log, rejected = await Log.open(client, topology.LEDGER), await Log.open(client, topology.REJECTED)
-        one = Intake(log, rejected, EventIdIndex(tmp_path / f"{name}.sqlite"), await Keyring.open(client))
+        one = Intake(
+            log, rejected, EventIdIndex(tmp_path / f"{name}.sqlite"), await Keyring.open(client), SourceWatch(log)
+        )
 
         def count(taken: Any) -> None:
             done[name] += len(taken)

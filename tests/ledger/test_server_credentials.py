@@ -32,7 +32,12 @@ def settings_for(
     server: Server | str, folder: Path, environment: dict[str, str] | None = None, **more: Any
 ) -> Settings:
     url = server if isinstance(server, str) else server.url
-    options = {"data_dir": str(folder / "data"), "nats_url": url or None, "allow_lazy_fsync": True}
+    options = {
+        "data_dir": str(folder / "data"),
+        "nats_url": url or None,
+        "allow_lazy_fsync": True,
+        "unregistered_sources": "desk",
+    }
     return load_settings(options | more, environment or {})
 
 

@@ -1,11 +1,11 @@
 // An upstream on NATS's own client and the CloudEvents SDK: publishes in each mode, waits for receipts, asks for a
-// decision. Given: what connection.json says, and a policy.
+// decision. Given: the address and credentials in its file, and the name of the source.
 import { jetstream } from "@nats-io/jetstream";
 import { connect, headers as natsHeaders } from "@nats-io/transport-node";
 import { CloudEvent, HTTP } from "cloudevents";
 import { answer, given } from "./lines.mjs";
 
-const { connection, source, policy } = given();
+const { connection, source } = given();
 const nc = await connect({ servers: connection.nats_url, user: connection.nats_user, pass: connection.nats_password });
 const js = jetstream(nc);
 
@@ -47,7 +47,6 @@ const { stream, seq } = acks[2];
 const place = await ask(`resolution.read.${source}.receipt`, { stream, seq });
 
 const decide = (operation, request) => ask(`resolution.decide.${source}.${operation}`, request);
-const published = await decide("policy", { request_id: "policy-1", policy, published_by: "owner" });
 const request = {
   request_id: "r-1", agent_id: "A-1", customer_id: "C-9", interaction_id: "I-1", kind: "refund",
   amount: { amount: "5.00", currency: "GBP" }, reason: "late",
@@ -56,4 +55,4 @@ const taken = await decide("action", request);
 const again = await decide("action", request);
 const misspelt = await decide("action", { ...request, request_id: "r-2", hodl: true });
 await nc.drain();
-answer({ acks, receipts, place, published, taken, again, misspelt });
+answer({ acks, receipts, place, taken, again, misspelt });

@@ -18,7 +18,13 @@ async def cluster_session(url: str, folder: Path, copies: int = 3) -> AsyncItera
 
     The servers of tests sync always, but without our accounts they cannot say so: hence ``allow_lazy_fsync``.
     """
-    options = {"data_dir": str(folder / "data"), "nats_url": url, "replicas": copies, "allow_lazy_fsync": True}
+    options = {
+        "data_dir": str(folder / "data"),
+        "nats_url": url,
+        "replicas": copies,
+        "allow_lazy_fsync": True,
+        "unregistered_sources": "desk",
+    }
     settings = load_settings(options, {})
 
     async def create() -> Session:

@@ -97,7 +97,7 @@ class PageRun:
         self._background: list[subprocess.Popen[bytes]] = []
         self._printed = ""
         self._answer: Any = None
-        self._client: Client | None = None
+        self._clients: dict[Path, Client] = {}
         self._notices: list[Any] = []
         self._shift = 0
         self._answered = False
@@ -107,8 +107,8 @@ class PageRun:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients.values():
+            await client.close()
         for process in self._background:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -224,12 +224,16 @@ class PageRun:
 
     async def _request(self, subject: str, body: str) -> Any:
         self._asked = None
-        if self._client is None:
-            where = json.loads((self._folder / ".resolution-ledger" / "connection.json").read_text())
-            self._client = await nats.connect(where["nats_url"])
-            await self._client.subscribe("resolution.notify.escalation", cb=self._noticed)
-            await self._client.flush()
-        return json.loads((await self._client.request(subject, body.encode(), timeout=20)).data)
+        ledger = self._folder / ".resolution-ledger"
+        own = ledger / "sources" / f"{subject.split('.')[2]}.json"
+        file = own if own.exists() else ledger / "connection.json"
+        client = self._clients.get(file)
+        if client is None:
+            client = self._clients[file] = await nats.connect(json.loads(file.read_text())["nats_url"])
+            if len(self._clients) == 1:
+                await client.subscribe("resolution.notify.escalation", cb=self._noticed)
+                await client.flush()
+        return json.loads((await client.request(subject, body.encode(), timeout=20)).data)
 
     async def _noticed(self, message: Any) -> None:
         self._notices.append(json.loads(message.data))

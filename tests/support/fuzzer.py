@@ -37,6 +37,7 @@ from tests.support.environment import ROOT, clean_environment
 from tests.support.fuzz_inputs import Input, make_input
 from tests.support.organisations import BASIC_POLICY
 from tests.support.raw_nats import RawNats
+from tests.support.up_process import operator_url
 
 GROWTH_KIB = 50 * 1024
 _PROCESSES = {"up", "projections", "guard", "seal archive", "dashboard"}
@@ -136,9 +137,9 @@ class Fuzzer:
         found = await self.up.connection()
         self.url, self.http_token = found["nats_url"], found["http_token"]
         self.http_host = urlsplit(found["http_url"]).netloc
-        async with RawNats(self.url) as raw:
+        async with RawNats(operator_url(self.up.data_dir)) as raw:
             policy = {"request_id": "policy-1", "policy": BASIC_POLICY, "published_by": "owner"}
-            assert b'"done"' in await raw.answer(b"resolution.decide.owner.policy", json.dumps(policy).encode())
+            assert b'"done"' in await raw.answer(b"resolution.operate.owner.policy", json.dumps(policy).encode())
 
     async def send(self, first: int, number: int) -> None:
         """Send these inputs."""
@@ -311,7 +312,9 @@ async def _goes_on(fuzzer: Fuzzer) -> list[str]:
             "policy": BASIC_POLICY | {"effective_from": now},
             "published_by": "owner",
         }
-        said = await ask("resolution.decide.owner.policy", policy)
+        async with RawNats(operator_url(fuzzer.up.data_dir)) as operator:
+            body = await operator.answer(b"resolution.operate.owner.policy", json.dumps(policy).encode())
+        said = json.loads(body.rpartition(b"\r\n\r\n")[2])
         if said.get("outcome") != "done":
             return [f"no policy can be published: {said}"]
         agent = event(f"join-{tag}", "employee.joined", "hr", employee_id=f"A-{tag}", role="agent", team_ids=["t-1"])

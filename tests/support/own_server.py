@@ -45,4 +45,5 @@ class OwnServer:
 
     def settings(self, user: str = "ledger") -> Settings:
         """Return the settings of a ledger on this server."""
-        return load_settings({"data_dir": str(self.folder / "data"), "nats_url": self.url(user)}, {})
+        options = {"data_dir": str(self.folder / "data"), "nats_url": self.url(user), "unregistered_sources": "desk"}
+        return load_settings(options, {})

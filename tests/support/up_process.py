@@ -11,6 +11,13 @@ from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 
 
+def operator_url(data_dir: Path) -> str:
+    """Return the address of the embedded server of a running `up` with the ledger's own user, for operators' requests."""
+    password = json.loads((data_dir / "server" / "passwords.json").read_text())["ledger"]
+    port = json.loads((data_dir / "server" / "address.json").read_text())["port"]
+    return f"nats://ledger:{password}@127.0.0.1:{port}"
+
+
 class UpProcess:
     """A running `up`: every role and an embedded server on one data directory."""
 

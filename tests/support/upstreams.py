@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -41,9 +41,15 @@ class Upstream:
         return int(reply["seq"])
 
     async def ask(self, operation: str, /, **fields: Any) -> Document:
-        """Ask for a decision with a request of these fields; return the answer."""
-        subject = f"resolution.decide.{self.source}.{operation}"
-        reply = await self.client.request(subject, json.dumps(fields).encode(), timeout=self.timeout_seconds)
+        """Ask for a decision with a request of these fields; return the answer.
+
+        Requests that an unregistered source may not send go out as an operator's, in the name of the source.
+        """
+        if needs_operator(operation, fields):
+            client, subject = self.session.client, f"resolution.operate.{self.source}.{operation}"
+        else:
+            client, subject = self.client, f"resolution.decide.{self.source}.{operation}"
+        reply = await client.request(subject, json.dumps(fields).encode(), timeout=self.timeout_seconds)
         answer: Document = json.loads(reply.data)
         return answer
 
@@ -112,6 +118,13 @@ class Upstream:
             assert recorded is not None
             found.append(json.loads(await keys.decrypt_fields(recorded.data)) | {"position": position})
         return found
+
+
+def needs_operator(operation: str, fields: Mapping[str, Any]) -> bool:
+    """Return whether a request is beyond the profile `desk`, which an unregistered source has."""
+    if operation == "escalation":
+        return fields.get("operation") in ("approve", "deny", "forward")
+    return operation in ("budget", "policy") or (operation == "flag" and "employee_id" not in fields)
 
 
 @asynccontextmanager

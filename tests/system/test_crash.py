@@ -47,11 +47,11 @@ class Load:
         """Go on until ``stopping`` is set."""
         await asyncio.gather(*(self._publish() for _ in range(8)), *(self._ask() for _ in range(8)))
 
-    async def _client(self) -> LedgerClient | None:
+    async def _client(self, user: str = "upstream") -> LedgerClient | None:
         with contextlib.suppress(Exception):
             passwords = json.loads((self.data_dir / "server" / "passwords.json").read_text())
             port = json.loads((self.data_dir / "server" / "address.json").read_text())["port"]
-            return await connect(f"nats://upstream:{passwords['upstream']}@127.0.0.1:{port}", "load", wait_seconds=1)
+            return await connect(f"nats://{user}:{passwords[user]}@127.0.0.1:{port}", "load", wait_seconds=1)
         return None
 
     async def _publish(self) -> None:
@@ -155,8 +155,8 @@ async def test_sigkill_at_random_moments_loses_nothing_and_doubles_nothing(tmp_p
 async def publish_policy(load: Load) -> None:
     request = {"request_id": "policy", "policy": BASIC_POLICY | {"default_role": "agent"}, "published_by": "owner"}
     for _ in range(100):
-        client = await load._client()
-        reply = await load._request(client, "resolution.decide.crm.policy", request)
+        client = await load._client("ledger")
+        reply = await load._request(client, "resolution.operate.crm.policy", request)
         if client:
             await client.close()
         if reply and reply["outcome"] == "done":

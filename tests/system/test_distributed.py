@@ -113,7 +113,7 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.integration
-async def test_the_compose_services_take_in_decide_and_report(composed: dict[str, str]) -> None:
+async def test_the_compose_services_take_in_decide_and_report(composed: dict[str, str], tmp_path: Path) -> None:
     upstream = await connect(composed["upstream"], "test", wait_seconds=20)
 
     async def ask(subject: str, body: Document) -> Document:
@@ -126,11 +126,18 @@ async def test_the_compose_services_take_in_decide_and_report(composed: dict[str
         answer: Document = json.loads(reply.data)
         return answer
 
-    policy = {"request_id": "p", "policy": BASIC_POLICY | {"default_role": "agent"}, "published_by": "owner"}
-    assert (await ask("resolution.decide.crm.policy", policy))["outcome"] == "done"
+    (tmp_path / "policy.json").write_text(json.dumps(BASIC_POLICY | {"default_role": "agent"}))
+    action = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "amount": gbp("5.00"), "reason": "late"}
+    refused = await ask("resolution.decide.crm.action", action)
+    assert refused["error"]["code"] == "source_not_allowed"  # nobody has registered it
+    for words in (
+        ("admin", "sources", "add", "crm", "--profile", "desk"),
+        ("decide", "policy", str(tmp_path / "policy.json"), "--published-by", "owner"),
+    ):
+        done = await asyncio.to_thread(run, composed, *words)
+        assert done.returncode == 0, done.stderr
     fact = event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00"))
     assert "seq" in await ask("resolution.inbox.crm", fact)
-    action = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "amount": gbp("5.00"), "reason": "late"}
     assert (await ask("resolution.decide.crm.action", action))["outcome"] == "taken"
     await eventually(
         lambda: ask("resolution.read.crm.receipt", {"id": "p-1"}), lambda receipt: receipt["status"] == "recorded"

@@ -19,7 +19,7 @@ from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import Server
 from tests.support.organisations import BASIC_POLICY
-from tests.support.up_process import UpProcess
+from tests.support.up_process import UpProcess, operator_url
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -101,7 +101,9 @@ async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, command: Co
 
     try:
         policy = {"request_id": "p", "policy": BASIC_POLICY | {"default_role": "agent"}, "published_by": "owner"}
-        assert (await request(client, "resolution.decide.crm.policy", policy, 10))["outcome"] == "done"
+        operator = await connect(operator_url(small_disk / "data"), "operator")
+        assert (await request(operator, "resolution.operate.crm.policy", policy, 10))["outcome"] == "done"
+        await operator.close()
         assert await publish(range(20)) == 20
         filler = fill(small_disk)
         assert await publish(range(20, 23), "y" * 20_000) == 0

@@ -32,7 +32,10 @@ LIMIT_SECONDS = 45.0
 @contextlib.contextmanager
 def second_decider(url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     words = [sys.executable, "-m", "app", "run", "decisions", "--data-dir", str(folder)]
-    environment = clean_environment() | {"RESOLUTION_LEDGER_NATS_URL": url}
+    environment = clean_environment() | {
+        "RESOLUTION_LEDGER_NATS_URL": url,
+        "RESOLUTION_LEDGER_UNREGISTERED_SOURCES": "desk",
+    }
     with (folder.parent / "second.log").open("ab") as log:
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:

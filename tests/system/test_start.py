@@ -173,7 +173,7 @@ async def test_up_on_a_server_of_ones_own_serves_and_shows_no_password(tmp_path:
             client = await nats.connect(address, user=document["nats_user"], password=document["nats_password"])
             body = json.dumps({"request_id": "r-1", "policy": BASIC_POLICY, "published_by": "owner"}).encode()
             reply = await client.request("resolution.decide.crm.policy", body, timeout=20)
-            assert json.loads(reply.data)["outcome"] == "done"
+            assert json.loads(reply.data)["error"]["code"] == "source_not_allowed"
             await client.close()
             own.process.kill()
             own.process.wait()

@@ -60,7 +60,8 @@ async def _entries(session: Session) -> dict[int, RejectedEntry]:
     async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
             data = await keys.decrypt_fields(recorded.data)
-            found[recorded.position] = msgspec.json.decode(data, type=RejectedEntry)
+            entry = found[recorded.position] = msgspec.json.decode(data, type=RejectedEntry)
+            entry.from_operator = f".{topology.IMPORT}." in recorded.subject
     return found
 
 
@@ -101,7 +102,7 @@ async def show(settings: Settings, number: int, *, as_json: bool) -> None:
 
 
 def _draft(entry: RejectedEntry) -> Draft:
-    """Return a rejected message as received, with its first arrival time.
+    """Return a rejected message as received, with its first arrival time, for the inbox that it came from.
 
     Headers for the server (batches, expectations, message ids) are left out, since they were for the first delivery.
     """
@@ -112,7 +113,10 @@ def _draft(entry: RejectedEntry) -> Draft:
     ]
     if entry.received:
         headers.append((RECEIVED_HEADER, entry.received))
-    return Draft(entry.subject, base64.b64decode(entry.data), headers=headers)
+    subject = entry.subject
+    if entry.from_operator:
+        subject = f"{topology.IMPORT_SUBJECT}.{subject.rpartition('.')[2]}"
+    return Draft(subject, base64.b64decode(entry.data), headers=headers)
 
 
 @click.argument("numbers", type=int, nargs=-1)

@@ -12,6 +12,7 @@ from app.cli.commands.admin import admin
 from app.cli.commands.audit_verify import key_option, verifiers_from
 from app.cli.main import CommandFinding, command
 from app.output import console, fail, print_json, print_result, print_table, showing_progress
+from app.runtime.access_records import note_access
 from app.runtime.seal import begin_anew as begin_seal_anew
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
 from app.runtime.session import Session
@@ -148,6 +149,7 @@ async def restore(settings: Settings, folder: Path, keys: tuple[str, ...], *, as
     async with Session(settings) as session:
         with showing_progress("restoring", "events", quiet=as_json) as progressed:
             found = await restore_archive(session, folder, verifiers_from(keys), progressed)
+        await note_access(session, f"restore: {found['restored']} positions")
     print_result(found, f"{found['restored']:,} positions restored; root {found['root']} as sealed.", as_json=as_json)
 
 

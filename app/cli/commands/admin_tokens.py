@@ -11,6 +11,7 @@ import click
 from app.cli.commands.admin import admin
 from app.cli.main import command
 from app.output import console, print_json, print_list, print_result
+from app.runtime.access_records import note_access_from_outside
 from dashboard.auth.tokens import ROLES, TokenError, Tokens
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ async def make(
         text = Tokens(Path(settings.data_dir)).make(name, role, person, expires)
     except TokenError as error:
         raise click.UsageError(str(error)) from None
+    await note_access_from_outside(settings, f"token made: {name} ({role})")
     if as_json:
         print_json({"name": name, "role": role, "person_id": person, "expires": expires, "token": text})
         return
@@ -64,4 +66,5 @@ async def revoke(settings: Settings, name: str, *, as_json: bool) -> None:
         Tokens(Path(settings.data_dir)).revoke(name)
     except TokenError as error:
         raise click.UsageError(str(error)) from None
+    await note_access_from_outside(settings, f"token revoked: {name}")
     print_result({"revoked": name}, f"{name} is revoked.", as_json=as_json)

@@ -307,7 +307,7 @@ async def _send(settings: Settings, operation: str, source: str, fields: JsonObj
     """Send a request as the operator, in the name of any source but the ledger's own."""
     if fault := request_source_fault(source):
         fail(f"--source: {fault.message}", code=fault.code, status=2, as_json=as_json, field="source")
-    subject = f"{topology.DECIDE_SUBJECT}.{token_of_source(source)}.{operation}"
+    subject = f"{topology.OPERATE_SUBJECT}.{token_of_source(source)}.{operation}"
     async with Session(settings) as session, ensure_roles(session, "decisions"):
         given = await _with_money(session, fields, as_json=as_json)
         body = {name: value for name, value in given.items() if value is not None}

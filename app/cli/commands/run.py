@@ -14,6 +14,7 @@ from app.runtime.announcement import FILE, announce, remove_announcement
 from app.runtime.plugins import load_rules, load_views
 from app.runtime.roles import ROLES, exclusive_up, keep_running, running, sealing_roles, until_stopped
 from app.runtime.session import Session
+from app.runtime.source_users import update_users
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
 from ledger.errors import LedgerError
 
@@ -78,6 +79,7 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
     load_views()  # a plug-in that cannot be used is refused here; the roles that use it run in processes of their own
     load_rules()
     async with exclusive_up(settings.folder), Session(settings) as session:
+        await update_users(session)
         listening = where.bound()  # held here, so that the port stays ours while its process restarts
         # Views, guard, seal and dashboard run in other processes, so that decisions do not wait for them.
         beside = [

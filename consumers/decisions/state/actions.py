@@ -60,6 +60,8 @@ class ActionRow(Gift, array_like=True):
     expires_at: float | None = None
     named: bool = True
     """True where the index of requests has its id; otherwise the table ``actions`` does."""
+    source: str | None = None
+    """The source that requested or reported it; ``None`` in a row of an earlier version."""
 
     @property
     def goodwill(self) -> bool:
@@ -105,6 +107,7 @@ class TakenFields(msgspec.Struct):
     request_sha256: str | None = None
     customer_id: str | None = None
     interaction_id: str | None = None
+    requested_by_source: str | None = None
 
 
 class HeldFields(TakenFields):
@@ -388,10 +391,11 @@ def row_of(
         interaction_id=record.interaction_id,
         expires_at=expires_at.timestamp() if expires_at else None,
         named=record.request_sha256 is not None,
+        source=(None if isinstance(record, ActionHeld) else record.requested_by_source) or record.source,
     )
 
 
-def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: int) -> ActionRow:
+def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: int, source: str) -> ActionRow:
     """Return the row of a reported action, before it is posted to a budget."""
     return ActionRow(
         agent_id=fact.agent_id,
@@ -409,6 +413,7 @@ def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: in
         customer_id=fact.customer_id,
         interaction_id=fact.interaction_id,
         named=False,
+        source=source,
     )
 
 

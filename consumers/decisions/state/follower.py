@@ -10,6 +10,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, date, datetime
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -23,11 +24,12 @@ from consumers.decisions.state.actions import ActionIndex, ActionRow, HeldFields
 from consumers.decisions.state.pending import PendingWork
 from domain.commands import action_id_of
 from domain.decisions.fact_postings import DuePosting
-from domain.events import decisions, facts
+from domain.events import administration, decisions, facts
 from domain.policy.history import PolicyHistory, rules_of
 from domain.policy.model import Rules
 from domain.policy.parsing import read_policy
 from domain.serialization import JsonObject
+from domain.source_registry import SourceRegistry
 from domain.staff import Staff
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
@@ -63,12 +65,14 @@ class _Transaction(NamedTuple):
 class DecisionState:
     """The state in memory and in the index; ``follow`` keeps it up to date."""
 
-    def __init__(self, index: EventIdIndex) -> None:
+    def __init__(self, index: EventIdIndex, *, admits_unregistered: bool = True) -> None:
+        """``admits_unregistered``: sources that no operator registered may request actions."""
         self.index = index
         self.actions = ActionIndex(index)
         self.pending = PendingWork(index)
         self.staff = Staff()
         self.policies = PolicyHistory()
+        self.sources = SourceRegistry(admits_others=admits_unregistered)
         self._written_to = index.head(_WHOLE_LOG)
         self.position = self._written_to.position
         """The position up to which the log was read."""
@@ -84,6 +88,10 @@ class DecisionState:
             kind, _, name = key.partition(" ")
             if kind == "employee":
                 self.staff.restore(name, value)
+            elif kind == "source":
+                self.sources.restore(value)
+            elif kind == "spent":
+                self.sources.restore_spent(name, *msgspec.json.decode(value, type=tuple[date, int]))
             else:
                 _, document, trial_teams = msgspec.json.decode(value, type=tuple[int, JsonObject, tuple[str, ...]])
                 self.policies.add(Rules(int(name), read_policy(document), trial_teams))
@@ -105,6 +113,7 @@ class DecisionState:
             if row.position > self.position:
                 self.actions.own[row.position] = row
                 self.actions.unstored.pop(row.action_id, None)
+                self._count_for_source(row, row.position)
             else:
                 self.actions.discard_pending(row)
 
@@ -241,6 +250,7 @@ class DecisionState:
             case TakenFields():
                 if row := row_of(body, event.time, position, currency_of(event.subject)):
                     self.actions.add(row)
+                    self._count_for_source(row, position)
             case decisions.Posting():
                 self._change_action(body)
             case decisions.EscalationRequested():
@@ -255,6 +265,9 @@ class DecisionState:
                     self.pending.add_due(DuePosting(position, "settle", body.action_id, row.holder))
             case facts.CustomerLinked() | facts.CustomerUnlinked():
                 self.actions.link(body)
+            case administration.SourceEvent():
+                self.sources.apply(body)
+                self._notes[f"source {body.source}"] = position, self.sources.note(body.source)
             case facts.Fact() if employee_id := self.staff.learn(body):
                 self._notes[f"employee {employee_id}"] = position, self.staff.note(employee_id)
 
@@ -271,9 +284,18 @@ class DecisionState:
                     if employee_id is not None:
                         self._notes[f"employee {employee_id}"] = correction.position, self.staff.note(employee_id)
 
+    def _count_for_source(self, row: ActionRow, position: int) -> None:
+        """Count an action towards the amount a day of its source."""
+        if row.source is None or self.sources.rights(row.source).per_day is None:
+            return
+        day = datetime.fromtimestamp(row.at, UTC).date()
+        spent = self.sources.count(row.source, day, row.amount)
+        if spent is not None:
+            self._notes[f"spent {row.source}"] = position, msgspec.json.encode((day, spent))
+
     def _add_reported(self, event: Event, fact: facts.ActionReported) -> None:
         action_id = action_id_of(event.stored.source, event.stored.id)
-        self.actions.add(row_of_fact(fact, action_id, event.time, event.position))
+        self.actions.add(row_of_fact(fact, action_id, event.time, event.position, event.stored.source))
         if fact.basis == "goodwill":
             self.pending.add_due(DuePosting(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
 
@@ -310,6 +332,7 @@ _TYPES = {f"resolution.{name}.v1": cls for name, cls in _SHORT_FORMS.items()} | 
     decisions.ActionReversed,
     decisions.EscalationRequested,
     decisions.EscalationStep,
+    administration.SourceEvent,
     facts.ActionReported,
     facts.RefundSettled,
     facts.CustomerLinked,

@@ -1,0 +1,339 @@
+"""The matrix of tricks by sources, each tried with the users of a running server (SECURITY.md lists these tests)."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+import pytest
+import pytest_asyncio
+
+from app.runtime.session import Session
+from config.settings import load_settings
+from ledger.nats.client import LedgerClient
+from tests.support.builders import event, gbp, purchase
+from tests.support.documents import Document
+from tests.support.environment import ROOT
+from tests.support.organisations import FULL_POLICY
+from tests.support.registered_sources import Company, RegisteredSource, company_of
+from tests.support.upstreams import Upstream
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+SILENT_SECONDS = 0.5
+"""The server drops a message without permission silently; a request waits so long for an answer."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def company(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Company]:
+    """Return a ledger with a registered source of each profile, for all tests of this module."""
+    folder = tmp_path_factory.mktemp("company")
+    async with Session(load_settings({"data_dir": str(folder / "data")}, {})) as session, company_of(session) as made:
+        yield made
+
+
+async def shared_client(company: Company) -> Upstream:
+    """Return a client with the user of connection.json, which all unregistered sources share."""
+    return Upstream(company.session, company.operator.client, "stranger")
+
+
+async def is_silent(client: LedgerClient, subject: str, body: Document) -> bool:
+    """Return whether the server lets a request reach nobody."""
+    try:
+        await client.request(subject, json.dumps(body).encode(), timeout=SILENT_SECONDS)
+    except (TimeoutError, nats.errors.NoRespondersError, nats.errors.TimeoutError):
+        return True
+    return False
+
+
+GRANT = {"operation": "grant", "holder": "agent:A-1", "amount": gbp("99999.00"), "granted_by": "M-1", "reason": "r"}
+TRANSFER = GRANT | {"operation": "transfer", "to_holder": "agent:A-2", "amount": gbp("1.00")}
+FORBIDDEN: dict[str, tuple[str, Document]] = {
+    "policy": ("policy", {"policy": FULL_POLICY, "published_by": "X-1"}),
+    "grant": ("budget", GRANT),
+    "transfer": ("budget", TRANSFER),
+    "approve": ("escalation", {"operation": "approve", "escalation_id": "esc-1", "decided_by": "M-1"}),
+    "deny": ("escalation", {"operation": "deny", "escalation_id": "esc-1", "decided_by": "M-1"}),
+    "forward": ("escalation", {"operation": "forward", "escalation_id": "esc-1", "decided_by": "M-1"}),
+    "review": ("flag", {"flag_id": "flag-1", "verdict": "dismissed", "reviewed_by": "X-1"}),
+}
+"""Operations beyond the profile `desk` -> the last token of the subject, and a request."""
+
+
+@pytest.mark.parametrize("trick", FORBIDDEN)
+async def test_an_unregistered_source_neither_governs_nor_approves(company: Company, trick: str) -> None:
+    operation, fields = FORBIDDEN[trick]
+    end = await company.session.log.last_position()
+    stranger = await shared_client(company)
+    reply = await stranger.client.request(
+        f"resolution.decide.stranger.{operation}", json.dumps({"request_id": "x", **fields}).encode(), timeout=10
+    )
+    assert json.loads(reply.data)["error"]["code"] == "source_not_allowed"
+    assert await company.session.log.last_position() == end
+
+
+@pytest.mark.parametrize("name", ["till", "psp", "hr"])
+@pytest.mark.parametrize("trick", FORBIDDEN)
+async def test_the_server_lets_an_unfit_source_neither_govern_nor_approve(
+    company: Company, name: str, trick: str
+) -> None:
+    operation, fields = FORBIDDEN[trick]
+    body = {"request_id": "x", **fields}
+    assert await is_silent(company[name].client, f"resolution.decide.{name}.{operation}", body)
+
+
+@pytest.mark.parametrize("trick", ["approve", "deny", "forward"])
+async def test_a_desk_does_not_decide_escalations(company: Company, trick: str) -> None:
+    operation, fields = FORBIDDEN[trick]
+    answer = await company["desk"].ask(operation, request_id=f"desk-{trick}", **fields)
+    assert answer["error"]["code"] == "source_not_allowed"
+
+
+async def test_the_decider_refuses_a_profile_although_the_server_permits_the_subject(company: Company) -> None:
+    """An operator's own server may grant a source more subjects than its profile."""
+    for name, (operation, fields) in FORBIDDEN.items():
+        body = json.dumps({"request_id": "x", **fields}).encode()
+        reply = await company.session.client.request(f"resolution.decide.till.{operation}", body, timeout=10)
+        assert json.loads(reply.data)["error"]["code"] == "source_not_allowed", name
+
+
+@pytest.mark.parametrize("name", ["desk", "board", "hr"])
+async def test_no_source_registers_itself_or_another(company: Company, name: str) -> None:
+    client = company[name].client
+    rights = {"source": "x", "profile": "governance", "by": name}
+    for subject in ("ledger.sources", f"resolution.decide.{name}.source", f"resolution.operate.{name}.policy"):
+        assert await is_silent(client, subject, rights), subject
+
+
+async def test_an_event_of_the_registry_is_no_fact(company: Company) -> None:
+    till = company["till"]
+    await till.publish(event("reg", "source.registered", "till", profile="governance", by="till"))
+    answer = await till.receipt("reg")
+    assert (answer["status"], answer["error"]["code"]) == ("rejected", "reserved_type")
+
+
+@pytest.mark.parametrize(
+    "subject", ["resolution.inbox.desk", "resolution.decide.desk.action", "resolution.read.desk.check"]
+)
+@pytest.mark.parametrize("name", ["shared", "till"])
+async def test_nobody_speaks_in_the_name_of_a_registered_source(company: Company, name: str, subject: str) -> None:
+    client = company.operator.client if name == "shared" else company[name].client
+    assert await is_silent(client, subject, purchase("stolen", "desk"))
+
+
+@pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger"])
+async def test_nobody_speaks_in_the_name_of_the_ledger(company: Company, source: str) -> None:
+    for client in (company.operator.client, company["board"].client):
+        body = {"request_id": "x", **GRANT}
+        assert await is_silent(client, f"resolution.decide.{source}.budget", body)
+        assert await is_silent(client, f"resolution.operate.{source}.budget", body)
+
+
+FOREIGN = {
+    "desk": event("f-1", "employee.joined", "desk", employee_id="E-9", role="director", team_ids=[]),
+    "till": event("f-2", "employee.changed", "till", employee_id="A-1", role="director", team_ids=[]),
+    "psp": event("f-3", "employee.left", "psp", employee_id="M-1"),
+    "hr": purchase("f-4", "hr"),
+    "other-desk": event(
+        "f-5",
+        "delegation.declared",
+        "other-desk",
+        from_employee_id="X-1",
+        to_employee_id="A-1",
+        from_time="2020-01-01T00:00:00Z",
+        until_time="2030-01-01T00:00:00Z",
+    ),
+}
+"""Source -> a fact beyond its profile: it hires, promotes, retires, or forges a delegation."""
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_a_fact_beyond_the_profile_is_rejected(company: Company, name: str) -> None:
+    fact = FOREIGN[name]
+    await company[name].publish(fact)
+    answer = await company[name].receipt(fact["id"])
+    assert (answer["status"], answer["error"]["code"]) == ("rejected", "source_not_allowed")
+
+
+async def test_an_unregistered_source_announces_no_employee_beside_a_registered_one(company: Company) -> None:
+    stranger = await shared_client(company)
+    await stranger.publish(event("s-1", "employee.joined", "stranger", employee_id="E-8", role="agent", team_ids=[]))
+    answer = await stranger.receipt("s-1")
+    assert (answer["status"], answer["error"]["code"]) == ("rejected", "source_not_allowed")
+
+
+async def test_an_unregistered_source_sends_other_facts_and_requests_actions(company: Company) -> None:
+    stranger = await shared_client(company)
+    await stranger.record(purchase("ok", "stranger"))
+    assert (await stranger.action("stranger-1", agent_id="A-2"))["outcome"] == "taken"
+
+
+async def test_a_correction_turns_no_fact_into_one_beyond_the_profile(company: Company) -> None:
+    """A source that sent a fact before its rights were narrowed does not rewrite it afterwards."""
+    old = await company.register("old-hr", "people")
+    await old.record(event("o-1", "employee.joined", "old-hr", employee_id="E-7", role="agent", team_ids=[]))
+    await company.change("old-hr", profile="facts")
+    right = {"employee_id": "E-7", "role": "director", "team_ids": []}
+    await old.publish(event("o-2", "fact.corrected", "old-hr", source_of="old-hr", id_of="o-1", data=right, reason="r"))
+    answer = await old.receipt("o-2")
+    assert (answer["status"], answer["error"]["code"]) == ("rejected", "source_not_allowed")
+
+
+async def held(source: RegisteredSource, request_id: str) -> str:
+    answer = await source.action(request_id, agent_id="A-2", amount="3.00", hold=True)
+    assert answer["outcome"] == "held", answer
+    return str(answer["action_id"])
+
+
+@pytest.mark.parametrize("operation", ["settle", "void"])
+async def test_a_desk_ends_no_hold_of_another_source(company: Company, operation: str) -> None:
+    action_id = await held(company["desk"], f"hold-{operation}")
+    answer = await company["other-desk"].ask(
+        "hold", request_id=f"o-{operation}", action_id=action_id, operation=operation
+    )
+    assert answer["error"]["code"] == "source_not_allowed"
+    done = await company["desk"].ask("hold", request_id=f"own-{operation}", action_id=action_id, operation=operation)
+    assert done["outcome"] == "done"
+
+
+async def test_a_desk_reverses_no_action_of_another_source(company: Company) -> None:
+    taken = await company["desk"].action("reversible", agent_id="A-2", amount="2.00")
+    fields = {"action_id": taken["action_id"], "reversed_by": "M-1", "reason": "r", "recovered": True}
+    answer = await company["other-desk"].ask("reversal", request_id="rev-1", **fields)
+    assert answer["error"]["code"] == "source_not_allowed"
+    assert (await company["desk"].ask("reversal", request_id="rev-1", **fields))["outcome"] == "done"
+
+
+async def test_a_payment_system_settles_a_hold_of_any_source_and_voids_none(company: Company) -> None:
+    action_id = await held(company["desk"], "hold-psp")
+    answer = await company["psp"].ask("hold", request_id="psp-1", action_id=action_id, operation="void")
+    assert answer["error"]["code"] == "source_not_allowed"
+    assert (await company["psp"].ask("hold", request_id="psp-2", action_id=action_id, operation="settle"))[
+        "outcome"
+    ] == "done"
+
+
+async def test_a_payment_system_settles_no_more_than_was_held(company: Company) -> None:
+    action_id = await held(company["desk"], "hold-more")
+    answer = await company["psp"].ask(
+        "hold", request_id="psp-3", action_id=action_id, operation="settle", amount=gbp("3.01")
+    )
+    assert answer["outcome"] == "error"
+
+
+async def test_the_requesting_source_reverses_an_action_that_another_source_approved(company: Company) -> None:
+    request: dict[str, Any] = {"kind": "refund", "amount": gbp("70.00"), "reason": "late", "agent_id": "D-1"}
+    filed = await company["desk"].ask("escalation", request_id="esc-own", operation="request", **request)
+    escalation = {"escalation_id": filed["escalation_id"], "decided_by": "M-1"}
+    approved = await company["approver"].ask("escalation", request_id="yes", operation="approve", **escalation)
+    assert approved["status"] == "approved", approved
+    fields = {"action_id": approved["action_id"], "reversed_by": "M-1", "reason": "r", "recovered": True}
+    assert (await company["other-desk"].ask("reversal", request_id="rev-2", **fields))["outcome"] == "error"
+    assert (await company["desk"].ask("reversal", request_id="rev-2", **fields))["outcome"] == "done"
+
+
+async def test_a_source_with_the_profile_governance_grants_and_publishes(company: Company) -> None:
+    granted = await company["board"].ask("budget", request_id="g", **(GRANT | {"amount": gbp("1.00")}))
+    assert granted["outcome"] == "done"
+    published = await company["board"].ask("policy", request_id="p2", policy=FULL_POLICY, published_by="X-1")
+    assert published["outcome"] == "done"
+
+
+async def test_a_desk_requests_for_its_roles_alone(company: Company) -> None:
+    narrow = await company.register("narrow", "desk", roles=("agent",))
+    assert (await narrow.action("n-1", agent_id="A-2", amount="1.00"))["outcome"] == "taken"
+    answer = await narrow.action("n-2", agent_id="M-1", amount="1.00")
+    assert (answer["error"]["code"], answer["error"]["field"]) == ("source_not_allowed", "agent_id")
+
+
+async def test_a_desk_gives_no_more_than_its_amount_a_day(company: Company) -> None:
+    from domain.money import Money
+
+    daily = await company.register("daily", "desk", per_day=Money(1000, "GBP"))
+    assert (await daily.action("d-1", agent_id="M-2", amount="6.00"))["outcome"] == "taken"
+    answer = await daily.action("d-2", agent_id="M-2", amount="6.00")
+    assert (answer["error"]["code"], answer["error"]["field"]) == ("source_not_allowed", "amount.amount")
+    assert (await daily.action("d-3", agent_id="M-2", amount="4.00"))["outcome"] == "taken"
+
+
+async def test_a_stopped_source_is_refused_at_once(company: Company) -> None:
+    thief = await company.register("thief", "desk")
+    assert (await thief.action("t-1", agent_id="A-2", amount="1.00"))["outcome"] == "taken"
+    await company.stop("thief")
+    body = {"request_id": "t-1", "agent_id": "A-2", "kind": "refund", "amount": gbp("1.00"), "reason": "late"}
+    assert await is_silent(company.operator.client, "resolution.decide.thief.action", body)
+    await company.operator.wait_for_decider()
+    reply = await company.session.client.request(
+        "resolution.decide.thief.action", json.dumps(body).encode(), timeout=10
+    )
+    assert json.loads(reply.data)["error"]["code"] == "source_not_allowed"
+
+
+async def test_a_fact_of_a_stopped_source_is_kept_and_can_be_retried(company: Company) -> None:
+    """A message that was acknowledged before the stop is not lost."""
+    await company.register("late", "facts")
+    await company.stop("late")
+    await company.operator.wait_for_decider()
+    fact = json.dumps(purchase("late", "late")).encode()
+    await company.session.client.request("resolution.inbox.late", fact, timeout=10)
+    operator = Upstream(company.session, company.session.client, "late")
+    answer = await operator.receipt("p-late")
+    assert (answer["status"], answer["error"]["code"]) == ("rejected", "source_not_allowed")
+    assert "admin sources add" in answer["error"]["message"]
+
+
+async def test_a_source_registered_again_has_a_new_password(company: Company) -> None:
+    from app.runtime.source_users import source_file
+
+    await company.register("again", "facts")
+    path = source_file(company.session.data_dir, "again")
+    before = json.loads(path.read_text())["nats_password"]
+    await company.stop("again")
+    assert not path.exists()
+    again = await company.register("again", "facts")
+    assert json.loads(path.read_text())["nats_password"] != before
+    await again.record(purchase("again", "again"))
+
+
+async def test_a_source_reads_no_answer_of_another(company: Company) -> None:
+    """Each source has an account of its own, so that no subscription reaches the answers of others."""
+    heard: list[bytes] = []
+
+    async def note(message: Any) -> None:
+        heard.append(message.data)
+
+    await company["till"].client.subscribe("_INBOX.>", cb=note)
+    await company["till"].client.flush()
+    assert (await company["desk"].action("private", agent_id="A-2", amount="1.00"))["outcome"] == "taken"
+    await company["till"].client.flush()
+    assert heard == []
+
+
+async def test_an_id_that_is_not_canonical_is_refused_in_requests_and_facts(company: Company) -> None:
+    hidden = "A-1\u200b"
+    answer = await company["desk"].action("canonical", agent_id=hidden)
+    assert answer["error"]["code"] == "id_not_canonical"
+    await company["till"].publish(purchase("canonical", "till", id="p\u00a0canonical"))
+    receipt = await company["till"].receipt("p\u00a0canonical")
+    assert (receipt["status"], receipt["error"]["code"]) == ("rejected", "id_not_canonical")
+
+
+async def test_history_mode_refuses_registered_sources(tmp_path: Path) -> None:
+    settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
+    async with Session(settings) as session, company_of(session, history=True) as past:
+        answer = await past["desk"].action("h-1", agent_id="A-1", time="2026-01-05T10:00:00Z")
+    assert answer["error"]["code"] == "source_not_allowed"
+
+
+async def test_the_threat_model_lists_each_of_these_tests() -> None:
+    """SECURITY.md names every test of this module, and no other."""
+    table = (ROOT / "SECURITY.md").read_text().partition("## Threat model")[2]
+    here = {name for name in globals() if name.startswith("test_")}
+    fine = {
+        "test_the_threat_model_lists_each_of_these_tests",
+        "test_an_unregistered_source_sends_other_facts_and_requests_actions",
+        "test_a_source_with_the_profile_governance_grants_and_publishes",
+    }
+    assert set(re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE)) == here - fine
