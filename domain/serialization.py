@@ -115,7 +115,7 @@ def raw_of(minor: int, currency: str) -> msgspec.Raw:
 
 def _to_wire(value: object) -> msgspec.Raw:
     if isinstance(value, Money):
-        return raw_of(value.minor, value.currency)
+        return _raw_money.get((value.minor, value.currency)) or raw_of(value.minor, value.currency)
     message = f"no wire form for {type(value)}"
     raise NotImplementedError(message)  # msgspec requires this error for an unsupported type
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from consumers.decisions.budget_repository import BudgetRepository, currency_of
+from consumers.decisions.budget_repository import BudgetRepository
 from consumers.decisions.committer import AGAIN, OUR_ERROR, BatchCommitter
 from consumers.decisions.pending_request import PendingRequest, read_request
 from consumers.decisions.responses import first_answer
@@ -365,13 +365,11 @@ class DecisionPipeline:
 
     def _preload(self, todo: list[PendingRequest], rules: Rules) -> None:
         """Read the actions of all customers and interactions in these requests at once."""
-        commands = [request.command for request in todo if isinstance(request.command, Preview)]
-        self._state.actions.preload(
-            {command.customer_id for command in commands if command.customer_id} if rules.caps_customers else (),
-            {command.interaction_id for command in commands if command.interaction_id}
-            if rules.caps_interactions
-            else (),
-        )
+        actions, commands = self._state.actions, [one.command for one in todo if isinstance(one.command, Preview)]
+        if rules.caps_customers and (customers := {one.customer_id for one in commands if one.customer_id}):
+            actions.preload("customer", customers)
+        if rules.caps_interactions and (ids := {one.interaction_id for one in commands if one.interaction_id}):
+            actions.preload("interaction", ids)
 
     async def _answer_again(self, request: PendingRequest, entry: EventIdEntry) -> None:
         if entry.content != request.content:
@@ -402,7 +400,16 @@ class DecisionPipeline:
                 )
                 outcome = decide(request.command, decision)
                 if outcome is decision:
-                    self._accept(request, decision, unit)
+                    request.decision = decision
+                    if decision.events:
+                        request.drafts = unit.drafts(decision)
+                        for draft in request.drafts:
+                            record, budget = draft.record, draft.stream.budget
+                            if isinstance(record, (ActionTaken, ActionHeld)) and budget is not None:
+                                draft.row = state.actions.add_pending(record, request.now, budget.currency)
+                        self._ready.append(request)
+                    else:
+                        self._finish(request, decision.answer)
                     return True
             else:  # its first answer may not have been read yet, or wider rights of its source
                 outcome = refusal if request.state_is_current else Retry.AFTER_CATCH_UP
@@ -432,19 +439,6 @@ class DecisionPipeline:
                 missing.add(stream)
                 return False
         return True
-
-    def _accept(self, request: PendingRequest, decision: Decision, unit: UnitOfWork) -> None:
-        """Answer a decision that records nothing; otherwise count its actions and queue it for the next batch."""
-        request.decision = decision
-        if not decision.events:
-            self._finish(request, decision.answer)
-            return
-        request.drafts = unit.drafts(decision)
-        for draft in request.drafts:
-            record = draft.record
-            if isinstance(record, (ActionTaken, ActionHeld)):
-                draft.row = self._state.actions.add_pending(record, request.now, currency_of(draft.subject))
-        self._ready.append(request)
 
     async def _after_catch_up(self, request: PendingRequest) -> None:
         await self._state.reach(await self._log.last_position())

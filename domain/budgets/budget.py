@@ -287,14 +287,14 @@ class Budget(BaseAggregate[str]):
 
     def balance(self) -> dict[str, str | msgspec.Raw]:
         """Return the balance as answers show it; amounts are JSON text already, because most answers carry one."""
-        currency = self.currency
+        currency, granted, spent, reserved = self.currency, self.granted_minor, self.spent_minor, self.reserved_minor
         return {
             "holder": self.holder,
             "period": self.period,
-            "granted": raw_of(self.granted_minor, currency),
-            "spent": raw_of(self.spent_minor, currency),
-            "reserved": raw_of(self.reserved_minor, currency),
-            "remaining": raw_of(self.remaining_minor, currency),
+            "granted": raw_of(granted, currency),
+            "spent": raw_of(spent, currency),
+            "reserved": raw_of(reserved, currency),
+            "remaining": raw_of(granted - spent - reserved, currency),
         }
 
     @property

@@ -10,7 +10,7 @@ from domain.budgets import postings
 from domain.commands import ActionRequest, escalation_id_of
 from domain.decisions import authority
 from domain.decisions.answers import preview_answer
-from domain.decisions.context import decision_context, known_agent, rules_in_force, team_pool
+from domain.decisions.context import decision_context, rules_in_force, team_pool
 from domain.decisions.decision import Retry, RetryError
 from domain.decisions.escalations import file_escalation, route_escalation
 from domain.decisions.streams import CustomerStream, RefusalStream
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 def take_action(command: ActionRequest, decision: Decision) -> Decision:
     """Take an action, hold its amount, file an escalation, or record that the authority fell short."""
-    rules, cause = rules_in_force(decision), decision.cause
+    cause, term = decision.cause, decision.state.policies.at(decision.now)
+    rules = term.enforced
     if rules is None:
+        decision.need(Retry.AFTER_CATCH_UP)
         record = authority.fell_short(command, command.amount, authority.NO_POLICY, cause)
         # A stream for each request: of two deciders that answer it at once, the second gets a conflict.
         decision.write_to(RefusalStream(cause.source, cause.request_id), record, begins=True)
         return decision.answer_with(record)
-    agent = known_agent(decision, command.agent_id, rules, "agent_id")
-    context = decision_context(decision, command, agent, rules)
+    context = decision_context(decision, command, rules)
     verdict = authority.judge(context, command.amount)
-    in_shadow = decision.state.policies.in_shadow(decision.now)
-    shadow = None if in_shadow is None else _shadowed(context, command, decision, in_shadow)
+    shadow = None if term.shadow is None else _shadowed(context, command, decision, term.shadow)
     if verdict.outcome == "taken":
         return _take(context, verdict, decision, shadow)
     to: tuple[str, ...] = ()
@@ -88,8 +88,7 @@ def preview_action(command: Preview, decision: Decision) -> Decision:
     rules = rules_in_force(decision)
     if rules is None:
         return decision.answer_only(preview_answer(authority.NO_POLICY, None, None))
-    agent = known_agent(decision, command.agent_id, rules, "agent_id")
-    context = decision_context(decision, command, agent, rules)
+    context = decision_context(decision, command, rules)
     if command.amount is None:
         available, verdict = authority.available(context)
         answer = preview_answer(verdict, rules.version, context.budget) | {"available": available.wire()}

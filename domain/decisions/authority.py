@@ -100,7 +100,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def limits(self) -> tuple[Limit, ...]:
         """The limits that apply, as records carry them."""
-        return tuple([_limit(met, self.currency) for met in self.met])
+        currency = self.currency
+        return tuple(
+            [
+                Limit(
+                    name=met.name,
+                    limit=None if met.limit is None else _money(met.limit, currency),
+                    used=_money(met.used, currency),
+                )
+                for met in self.met
+            ]
+        )
 
 
 class DecisionContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,10 +134,12 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
         RequestError: the request is for goodwill in another currency than the policy's.
 
     """
-    request, agent, policy = asking.request, asking.agent, asking.rules.policy
-    refusal = person_refusal(request.customer_id, agent, asking.seen.group) or source_refusal(
-        agent, policy, asking.source
-    )
+    request, agent, budget, policy = asking.request, asking.agent, asking.budget, asking.rules.policy
+    refusal = None
+    if agent.left or request.customer_id is not None:
+        refusal = person_refusal(request.customer_id, agent, asking.seen.group)
+    if refusal is None and policy.sources is not None:
+        refusal = source_refusal(agent, policy, asking.source)
     if refusal is not None:
         return Verdict(outcome="refused", reasons=(refusal,))
     if request.basis != "goodwill":
@@ -135,17 +147,18 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
     if amount.currency != policy.currency:
         message = f"the policy in force gives in {policy.currency}, not {amount.currency}"
         raise RequestError("currency", message, "amount.currency")
-    may = asking.rules.limits_for(agent.role, agent.teams_for(request.team_id), asking.now)
+    teams = agent.team_ids if request.team_id is None else agent.teams_for(request.team_id)
+    may = asking.rules.limits_for(agent.role, teams, asking.now)
     if request.kind not in may:
         return _beyond_role(request.kind, agent.role, policy, amount)
     role, minor = policy.roles[agent.role], amount.minor
     found = _met(asking, role, may[request.kind])
     reasons = [
-        _too_much(met, amount, asking.budget.currency)
+        _too_much(met, amount, budget.currency)
         for met in found
         if met.limit is not None and met.used + minor > met.limit
     ]
-    draw, short = _from_pool(asking, amount)
+    draw, short = (None, None) if asking.pool is None else _from_pool(asking, asking.pool, amount)
     if draw is not None and reasons and reasons[-1].rule == "budget":
         reasons.pop()
     elif short is not None:
@@ -161,7 +174,7 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
     return Verdict(
         outcome="taken",
         met=found,
-        currency=asking.budget.currency,
+        currency=budget.currency,
         training=needed,
         draw=draw,
         guarded=None if role.per_customer is None else _guarded(role.per_customer, found, minor),
@@ -218,8 +231,7 @@ def taken(
     shadow: Shadow | None = None,
 ) -> ActionTaken:
     """Return the record of an action within the agent's authority."""
-    own = _done(asking, version, verdict, cause, action_id, shadow)
-    return ActionTaken(authority="own", **own, **requested_fields(asking))
+    return ActionTaken(authority="own", **_done(asking, version, verdict, cause, action_id, shadow))
 
 
 def held(
@@ -232,8 +244,7 @@ def held(
 ) -> ActionHeld:
     """Return the record of money reserved for an action within the agent's authority."""
     expires_at = asking.now + timedelta(days=HOLD_DAYS)
-    own = _done(asking, version, verdict, cause, action_id, shadow)
-    return ActionHeld(expires_at=expires_at, **own, **requested_fields(asking))
+    return ActionHeld(expires_at=expires_at, **_done(asking, version, verdict, cause, action_id, shadow))
 
 
 def fell_short(
@@ -324,8 +335,8 @@ def requested_fields(asking: DecisionContext) -> ActionFields:
     return action_fields(asking.request, asking.request.amount)
 
 
-class _DoneFields(AnswerFields):
-    """The fields of an action that its request does not have."""
+class _DoneFields(AnswerFields, ActionFields):
+    """The fields of an action within the agent's authority."""
 
     action_id: str
     role: str
@@ -347,7 +358,20 @@ def _done(
     action_id: str,
     shadow: Shadow | None,
 ) -> _DoneFields:
+    request = asking.request
+    assert request.amount is not None
     return {
+        "agent_id": request.agent_id,
+        "kind": request.kind,
+        "basis": request.basis,
+        "amount": request.amount,
+        "reason": request.reason,
+        "team_id": request.team_id,
+        "customer_id": request.customer_id,
+        "interaction_id": request.interaction_id,
+        "order_id": request.order_id,
+        "note": request.note,
+        "guideline": request.guideline,
         "action_id": action_id,
         "role": asking.agent.role,
         "holder": asking.budget.holder,
@@ -355,8 +379,8 @@ def _done(
         "policy_version": version,
         "training": verdict.training,
         "limits": verdict.limits,
-        "note_hash": asking.request.note_hash,
-        "escalate": asking.request.escalate,
+        "note_hash": request.note_hash,
+        "escalate": request.escalate,
         "shadow": shadow,
         "source": cause.source,
         "request_id": cause.request_id,
@@ -397,14 +421,10 @@ def _met(asking: DecisionContext, role: Role, per_action: Money | None) -> list[
 _money = lru_cache(maxsize=4096)(Money)  # the values repeat: limits come from the policy, and usage is mostly zero
 
 
-def _limit(met: LimitUsage, currency: str) -> Limit:
-    limit = None if met.limit is None else _money(met.limit, currency)
-    return Limit(name=met.name, limit=limit, used=_money(met.used, currency))
-
-
 def _too_much(met: LimitUsage, amount: Money, currency: str) -> Reason:
-    limit = _limit(met, currency)
-    return Reason(rule=met.name, message=_TEXTS[met.name], limit=limit.limit, used=limit.used, asked=amount)
+    assert met.limit is not None
+    limit, used = _money(met.limit, currency), _money(met.used, currency)
+    return Reason(rule=met.name, message=_TEXTS[met.name], limit=limit, used=used, asked=amount)
 
 
 def _on_interaction(asking: DecisionContext, own: int) -> int:
@@ -435,10 +455,10 @@ def _guarded(cap: PerCustomer, found: Sequence[LimitUsage], minor: int) -> int |
     return cap.days if used is not None and used + minor > cap.hard_above.minor else None
 
 
-def _from_pool(asking: DecisionContext, amount: Money) -> tuple[Money | None, Reason | None]:
+def _from_pool(asking: DecisionContext, pool: Budget, amount: Money) -> tuple[Money | None, Reason | None]:
     """Return the amount to draw where the budget does not reach, or the reason why the pool does not reach either."""
-    pool, lacking = asking.pool, amount.minor - asking.budget.remaining_minor
-    if pool is None or lacking <= 0:
+    lacking = amount.minor - asking.budget.remaining_minor
+    if lacking <= 0:
         return None, None
     step = _step(pool, asking.rules.policy)
     if lacking > step:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from domain.commands import RequestError
 from domain.currencies import currency_fault
-from domain.decisions.authority import DecisionContext, SoftState
+from domain.decisions.authority import NOTHING_SEEN, DecisionContext, SoftState
 from domain.decisions.decision import Retry
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from domain.decisions.decision import Decision
     from domain.decisions.known import KnownAction
     from domain.money import Money
-    from domain.policy.model import Rules
+    from domain.policy.model import Role, Rules
 
 
 def rules_in_force(decision: Decision) -> Rules | None:
@@ -74,14 +74,40 @@ def known_action(decision: Decision, action_id: str) -> KnownAction:
     return action
 
 
-def decision_context(decision: Decision, command: Preview, agent: Agent, rules: Rules) -> DecisionContext:
-    """Return a request together with the state that its decision needs."""
-    budget = decision.budget(f"agent:{agent.agent_id}", rules)
+def decision_context(decision: Decision, command: Preview, rules: Rules) -> DecisionContext:
+    """Return a request together with the state that its decision needs.
+
+    Raises:
+        RequestError: the agent is unknown, or a currency is not valid.
+
+    """
+    agent = decision.state.staff.agent(command.agent_id, rules.policy.default_role)
+    if agent is None:
+        agent = known_agent(decision, command.agent_id, rules, "agent_id")
+    budget = decision.budget(f"agent:{command.agent_id}", rules)
     amount: Money | None = command.amount
-    check_currencies(decision, budget, amount)
+    other_currency = amount is not None and amount.currency != budget.currency
+    if other_currency or currency_fault(budget.currency, decision.now):
+        check_currencies(decision, budget, amount)
     draws = command.basis == "goodwill" and (amount is None or amount.minor > budget.remaining_minor)
     pool = team_pool(decision, agent, command, rules) if draws else None
-    actions, role = decision.state.actions, rules.policy.roles.get(agent.role)
+    seen = NOTHING_SEEN
+    if command.customer_id is not None or command.interaction_id is not None:
+        seen = _soft_state(decision, command, rules.policy.roles.get(agent.role))
+    return DecisionContext(
+        request=command,
+        agent=agent,
+        rules=rules,
+        source=decision.cause.source,
+        now=decision.now,
+        budget=budget,
+        pool=pool,
+        seen=seen,
+    )
+
+
+def _soft_state(decision: Decision, command: Preview, role: Role | None) -> SoftState:
+    actions = decision.state.actions
     group: frozenset[str] = frozenset()
     interaction: Sequence[Gift] = ()
     customer: Sequence[Gift] = ()
@@ -91,16 +117,7 @@ def decision_context(decision: Decision, command: Preview, agent: Agent, rules: 
             customer = actions.to_group(group)
     if command.interaction_id is not None and role is not None and role.per_interaction is not None:
         interaction = actions.on_interaction(command.interaction_id)
-    return DecisionContext(
-        request=command,
-        agent=agent,
-        rules=rules,
-        source=decision.cause.source,
-        now=decision.now,
-        budget=budget,
-        pool=pool,
-        seen=SoftState(group=group, interaction=interaction, customer=customer),
-    )
+    return SoftState(group=group, interaction=interaction, customer=customer)
 
 
 def team_pool(decision: Decision, agent: Agent, command: Preview, rules: Rules) -> Budget | None:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import copy
 from datetime import UTC, datetime, time, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
+
+import msgspec
 
 from domain.budgets.budget import Budget
-from domain.budgets.postings import opening, period_to_book
+from domain.budgets.postings import RequestContext, opening, period_to_book
 from domain.commands import RequestError
 from domain.decisions.answers import answer_of
+from domain.decisions.known import KnownState, LoadedStreams
 from domain.decisions.streams import BudgetKey, BudgetPeriod, NewEvent
+from domain.events.decisions import Record
+from domain.events.flags import FlagEvent
 from domain.periods import days_of
+from domain.serialization import JsonObject
 
 if TYPE_CHECKING:
-    from domain.budgets.postings import RequestContext
-    from domain.decisions.known import KnownState, LoadedStreams
     from domain.decisions.streams import Stream
-    from domain.events.decisions import Record
-    from domain.events.flags import FlagEvent
     from domain.policy.model import Rules
-    from domain.serialization import JsonObject
 
 _NEAR_FUTURE = timedelta(days=1)  # more than any two time zones are apart
 
@@ -41,64 +42,42 @@ class RetryError(Exception):
         self.retry = retry
 
 
-class _OpenedBudget(NamedTuple):
+class _OpenedBudget(msgspec.Struct, eq=False):
     """A budget that a decision reads; ``before`` holds the events that open it and must precede its first event."""
 
+    key: BudgetKey
     period: BudgetPeriod
     budget: Budget
-    before: list[NewEvent]
+    before: list[NewEvent] = []
 
 
-class Decision:
+class Decision(msgspec.Struct, eq=False):
     """A decision under way, and then its result.
 
     Budgets change by ``write`` alone, so a preview is a decision that is dropped. A command must be refused before the
     first ``write``.
     """
 
-    __slots__ = (
-        "_budgets",
-        "_history",
-        "answer",
-        "answering",
-        "cause",
-        "changed",
-        "events",
-        "now",
-        "state",
-        "state_is_current",
-        "streams",
-    )
+    state: KnownState
+    streams: LoadedStreams
+    cause: RequestContext
+    now: datetime
+    state_is_current: bool
+    """The state was brought up to date for this command."""
+    history: bool = False
+    """Requests name their time, so a time may lie before the newest budget.
 
-    def __init__(
-        self,
-        state: KnownState,
-        streams: LoadedStreams,
-        cause: RequestContext,
-        now: datetime,
-        *,
-        state_is_current: bool,
-        history: bool = False,
-    ) -> None:
-        """``state_is_current``: the state was brought up to date for this command.
-
-        ``history``: requests name their time, so a time may lie before the newest budget. Otherwise a budget lies in
-        the future only where a clock once ran ahead; that budget is used.
-        """
-        self.state = state
-        self.streams = streams
-        self.cause = cause
-        self.now = now
-        self.state_is_current = state_is_current
-        self.events: list[NewEvent] = []
-        """The events, in order."""
-        self.changed: dict[BudgetKey, Budget] = {}
-        """The newest budgets after the events."""
-        self.answer: JsonObject = {}
-        self.answering: Record | FlagEvent | None = None
-        """The record that is the answer: its position is added to the answer once it is stored."""
-        self._history = history
-        self._budgets: dict[BudgetKey, _OpenedBudget] = {}
+    Otherwise a budget lies in the future only where a clock once ran ahead; that budget is used.
+    """
+    events: list[NewEvent] = []
+    """The events, in order."""
+    changed: dict[BudgetKey, Budget] = {}
+    """The newest budgets after the events."""
+    answer: JsonObject = {}
+    answering: Record | FlagEvent | None = None
+    """The record that is the answer: its position is added to the answer once it is stored."""
+    budgets: list[_OpenedBudget] = []
+    """The budgets that it has read."""
 
     def need(self, retry: Retry) -> None:
         """End the decision with this retry, unless the state is current."""
@@ -116,15 +95,30 @@ class Decision:
             StreamNotLoadedError: the budget must be loaded first.
 
         """
-        key = BudgetKey(holder, currency or rules.policy.currency)
-        found = self._budgets.get(key)
-        if found is None:
-            found = self._budgets[key] = self._opened(key, rules, late=late)
+        currency = currency or rules.policy.currency
+        for read in self.budgets:
+            if read.key.holder == holder and read.key.currency == currency:
+                return read.budget
+        key = BudgetKey(holder, currency)
+        newest = self.streams.newest(key)
+        try:
+            period, back = period_to_book(rules, newest, self.state.policies, self.now), False
+        except ValueError as error:
+            assert newest is not None
+            if self.history and not late:
+                message = f"{error}: {holder} has a budget for {newest.period}"
+                raise RequestError("clock", message, "time") from None
+            period, back = (newest.period, False) if late else self._period_ahead(rules, newest)
+        if newest is not None and newest.period == period:
+            found = _OpenedBudget(key, BudgetPeriod(holder, currency, period), newest)
+        else:
+            found = self._open(key, period, rules, newest, back=back)
+        self.budgets.append(found)
         return found.budget
 
     def opens(self, budget: Budget) -> bool:
         """Return whether the first event on a budget of this decision would open it."""
-        return bool(self._budgets[BudgetKey(budget.holder, budget.currency)].before)
+        return any(read.before for read in self.budgets if read.budget is budget)
 
     def require_read(self, budget: Budget) -> None:
         """End the decision with a retry unless the known state contains all events of this budget."""
@@ -133,14 +127,13 @@ class Decision:
 
     def write(self, budget: Budget, record: Record) -> None:
         """Apply a record to a budget, after the events that open the budget."""
-        key = BudgetKey(budget.holder, budget.currency)
-        found = self._budgets[key]
-        if found.before:
-            self.events += found.before
-            found.before.clear()
+        [read] = [read for read in self.budgets if read.budget is budget]
+        if read.before:
+            self.events += read.before
+            read.before.clear()
         budget.record(record, self.now)
-        self.events.append(NewEvent(found.period, record))
-        self.changed[key] = budget
+        self.events.append(NewEvent(read.period, record))
+        self.changed[read.key] = budget
 
     def write_to(self, stream: Stream, record: Record | FlagEvent, *, begins: bool = False) -> None:
         """Write to a stream that has no budget; ``begins``: it must be empty."""
@@ -157,19 +150,8 @@ class Decision:
         self.answer = answer
         return self
 
-    def _opened(self, key: BudgetKey, rules: Rules, *, late: bool) -> _OpenedBudget:
-        before = self.streams.newest(key)
-        try:
-            period, back = period_to_book(rules, before, self.state.policies, self.now), False
-        except ValueError as error:
-            assert before is not None
-            if self._history and not late:
-                message = f"{error}: {key.holder} has a budget for {before.period}"
-                raise RequestError("clock", message, "time") from None
-            period, back = (before.period, False) if late else self._period_ahead(rules, before)
+    def _open(self, key: BudgetKey, period: str, rules: Rules, before: Budget | None, *, back: bool) -> _OpenedBudget:
         place = BudgetPeriod(key.holder, key.currency, period)
-        if before is not None and before.period == period:
-            return _OpenedBudget(place, before, [])
         again = self.streams.of_period(place) if back or self.streams.may_exist(key) else None
         opened, closed = opening(
             rules,
@@ -190,7 +172,7 @@ class Decision:
         events = [NewEvent(place, opened, begins=again is None, reopens=again is not None)]
         if closed is not None and before is not None:
             events.insert(0, NewEvent(BudgetPeriod(key.holder, key.currency, before.period), closed))
-        return _OpenedBudget(place, budget, events)
+        return _OpenedBudget(key, place, budget, events)
 
     def _role_of(self, holder: str, rules: Rules) -> str | None:
         kind, _, name = holder.partition(":")
@@ -204,6 +186,6 @@ class Decision:
         closed, and opened again when its period begins.
         """
         begins = datetime.combine(days_of(before.period)[0], time(), UTC)
-        if self._history or begins - self.now < _NEAR_FUTURE:
+        if self.history or begins - self.now < _NEAR_FUTURE:
             return before.period, False
         return rules.period_at(self.now, None), True

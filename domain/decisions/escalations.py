@@ -34,8 +34,7 @@ class OverdueEscalation(NamedTuple):
 def request_escalation(command: EscalationAsk, decision: Decision) -> Decision:
     """File an escalation, or record that it is refused."""
     rules = required_rules(decision)
-    agent = known_agent(decision, command.agent_id, rules, "agent_id")
-    context = decision_context(decision, command, agent, rules)
+    context = decision_context(decision, command, rules)
     verdict = authority.judge(context, command.amount)
     if verdict.outcome != "refused":
         filed, to, pool = route_escalation(context, verdict, decision)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from domain.events.decisions import Record
@@ -52,7 +50,7 @@ type LoadableStream = BudgetKey | BudgetPeriod | CustomerStream | FlagStream | P
 type Stream = BudgetPeriod | CustomerStream | RefusalStream | FlagStream | PolicyStream
 
 
-class NewEvent(NamedTuple):
+class NewEvent(msgspec.Struct, frozen=True):
     """An event that a decision causes."""
 
     stream: Stream

@@ -146,23 +146,18 @@ class ActionIndex:
 
     # ------------------------------------------------------------------ queries
 
-    def preload(self, customers: Iterable[str], interactions: Iterable[str]) -> None:
-        """Read the actions that a group of requests needs into the caches."""
-        self._load("customer", customers)
-        self._load("interaction", interactions)
-
     def on_interaction(self, interaction_id: str) -> Sequence[Gift]:
         """Return the actions on an interaction."""
         cache = self._caches["interaction"]
         if interaction_id not in cache:
-            self._load("interaction", (interaction_id,))
+            self.preload("interaction", (interaction_id,))
         return cache[interaction_id]
 
     def to_group(self, group: frozenset[str]) -> Sequence[Gift]:
         """Return the actions for these customers."""
         cache = self._caches["customer"]
         if missing := [name for name in group if name not in cache]:  # ``group - cache.keys()`` reads the whole cache
-            self._load("customer", missing)
+            self.preload("customer", missing)
         return [row for customer in sorted(group) for row in cache[customer]]
 
     def group_of(self, customer_id: str) -> frozenset[str]:
@@ -315,7 +310,8 @@ class ActionIndex:
                 if (cached := self._caches[column].get(name)) is not None:
                     cached.append(row)
 
-    def _load(self, column: str, names: Iterable[str]) -> None:
+    def preload(self, column: str, names: Iterable[str]) -> None:
+        """Read the actions of customers or interactions into the cache of this column."""
         cache = self._caches[column]
         missing = list({name for name in names if name not in cache})
         if missing and not self._watched[column]:
