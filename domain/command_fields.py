@@ -40,10 +40,12 @@ def check_fields(value: Mapping[str, object], cls: type[msgspec.Struct], own: fr
         RequestError: `unknown_field`, with its path and the nearest known field.
 
     """
-    check_names(value, known_fields(cls) | own if own else known_fields(cls))
+    known = known_fields(cls) | own if own else known_fields(cls)
+    if not known.issuperset(value):
+        check_names(value, known)
     for name in _money_fields(cls):
         inner = value.get(name)
-        if isinstance(inner, dict):
+        if isinstance(inner, dict) and not _MONEY.issuperset(inner):
             check_names(inner, _MONEY, f"{name}.")
 
 

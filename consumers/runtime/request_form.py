@@ -52,14 +52,23 @@ def read_form[T: msgspec.Struct](
         message = f"a request is at most {most} bytes, not {len(body)}"
         raise RequestError("too_large", message)
     parsed = _parsed(body)
-    cls = _class_of(wanted, parsed.value)
-    refusal = _form_fault(cls, parsed, body, encrypted=encrypted)
+    cls = wanted if isinstance(wanted, type) else _class_of(wanted, parsed.value)
+    refusal = None
+    try:
+        check_fields(parsed.value, cls, LEDGERS_OWN if encrypted else frozenset())
+    except RequestError as error:
+        refusal = error
+    refusal = refusal or _repeated(parsed, body)
     try:
         request = decode(cls, body, at="")
     except FieldError as error:
         raise refusal or _error_of(error) from None
-    digest = hashlib.sha256(parsed.canonical).digest()[:16]
-    return Form(request, parsed.canonical, digest, refusal or _refusal_of(request))
+    try:
+        check_ids(request, at="")
+        check_currencies(request, at="")
+    except FieldError as error:
+        refusal = refusal or _error_of(error)
+    return Form(request, parsed.canonical, hashlib.sha256(parsed.canonical).digest()[:16], refusal)
 
 
 def read_query[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
@@ -99,9 +108,7 @@ def _parsed(body: bytes) -> Parsed:
     return parsed
 
 
-def _class_of[T: msgspec.Struct](wanted: RequestClass[T], value: JsonObject) -> type[T]:
-    if isinstance(wanted, type):
-        return wanted
+def _class_of[T: msgspec.Struct](wanted: Mapping[str, type[T]], value: JsonObject) -> type[T]:
     operation = value.get("operation")
     if isinstance(operation, str) and operation in wanted:
         return wanted[operation]
@@ -111,28 +118,11 @@ def _class_of[T: msgspec.Struct](wanted: RequestClass[T], value: JsonObject) -> 
     raise RequestError("invalid", f"operation must be one of {', '.join(wanted)}", "operation")
 
 
-def _form_fault(cls: type[msgspec.Struct], parsed: Parsed, body: bytes, *, encrypted: bool) -> RequestError | None:
-    try:
-        check_fields(parsed.value, cls, LEDGERS_OWN if encrypted else frozenset())
-    except RequestError as refusal:
-        return refusal
-    return _repeated(parsed, body)
-
-
 def _repeated(parsed: Parsed, body: bytes) -> RequestError | None:
     path = repeated_key(body, parsed.canonical)
     if path is None:
         return None
     return RequestError("duplicate_field", f"{path or 'a field'} occurs twice; send it once", path or None)
-
-
-def _refusal_of(request: msgspec.Struct) -> RequestError | None:
-    try:
-        check_ids(request, at="")
-        check_currencies(request, at="")
-    except FieldError as error:
-        return _error_of(error)
-    return None
 
 
 def _error_of(error: FieldError) -> RequestError:

@@ -207,6 +207,8 @@ class ActionIndex:
         row = row_of(record, at, -self._pending, budget_currency)
         if row is not None:
             self.unstored[row.action_id] = row
+            if row.customer_id is None and row.interaction_id is None:
+                return row
             self._add_to_totals(row)
         return row
 
@@ -304,11 +306,11 @@ class ActionIndex:
         return {b for (b, _), linked in known.items() if linked}
 
     def _add_to_totals(self, row: ActionRow) -> None:
-        for column, name in (("customer", row.customer_id), ("interaction", row.interaction_id)):
-            if name is not None and self._watched[column]:
-                self._unwritten.setdefault((column, name), {})[id(row)] = row
-                if (cached := self._caches[column].get(name)) is not None:
-                    cached.append(row)
+        for key in self._ids_of(row):
+            column, name = key
+            self._unwritten.setdefault(key, {})[id(row)] = row
+            if (cached := self._caches[column].get(name)) is not None:
+                cached.append(row)
 
     def preload(self, column: str, names: Iterable[str]) -> None:
         """Read the actions of customers or interactions into the cache of this column."""
@@ -332,12 +334,14 @@ class ActionIndex:
             found.update((row.position, row) for row in self._unwritten.get((column, name), {}).values())
             cache[name] = list(found.values())
 
-    def _ids_of(self, row: ActionRow) -> Iterator[tuple[str, str]]:
-        """Yield the watched columns of a row with their ids."""
+    def _ids_of(self, row: ActionRow) -> list[tuple[str, str]]:
+        """Return the watched columns of a row with their ids."""
+        found = []
         if row.customer_id is not None and self._watched["customer"]:
-            yield "customer", row.customer_id
+            found.append(("customer", row.customer_id))
         if row.interaction_id is not None and self._watched["interaction"]:
-            yield "interaction", row.interaction_id
+            found.append(("interaction", row.interaction_id))
+        return found
 
     def _index_unwritten(self, row: ActionRow) -> None:
         """Find a row by its customer and interaction until it is written."""

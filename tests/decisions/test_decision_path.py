@@ -1,0 +1,20 @@
+"""The path of an action stays short: functions and modules from the arrival of a request to its answer."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.decision_path import paths
+
+pytestmark = pytest.mark.integration
+MOST = {"plain": (36, 12), "with customer and interaction": (44, 12)}
+"""Kind of request -> the most functions and modules of `consumers/` and `domain/decisions/`, without the codec."""
+
+
+async def test_an_action_passes_few_functions_and_modules(tmp_path: Path) -> None:
+    found = await paths(tmp_path / "ledger")
+    assert found.keys() == MOST.keys()
+    for name, path in found.items():
+        functions, modules = MOST[name]
+        assert path.functions <= functions, path.counted
+        assert len(path.counted) <= modules, path.counted
