@@ -207,9 +207,8 @@ class ActionIndex:
         row = row_of(record, at, -self._pending, budget_currency)
         if row is not None:
             self.unstored[row.action_id] = row
-            if row.customer_id is None and row.interaction_id is None:
-                return row
-            self._add_to_totals(row)
+            if row.customer_id is not None or row.interaction_id is not None:
+                self._add_to_totals(row)
         return row
 
     def discard_pending(self, row: ActionRow) -> None:
