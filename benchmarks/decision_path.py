@@ -161,7 +161,7 @@ async def paths(folder: Path) -> dict[str, CallPath]:
     ):
         client = await session.upstream("bench")
         policy = {"request_id": "policy", "policy": POLICY, "published_by": "bench"}
-        await client.request("resolution.decide.bench.policy", json.dumps(policy).encode(), timeout=10)
+        await session.client.request("resolution.operate.bench.policy", json.dumps(policy).encode(), timeout=10)
         number = 0
         for name, fields in REQUESTS.items():
             recorder = CallRecorder()

@@ -41,7 +41,8 @@ def command_refusal(
     rights = sources.rights(source)
     match command:
         case Preview():
-            return _role_refusal(command.agent_id, rights, now, state) or _day_refusal(command, source, now, sources)
+            limited = _role_refusal(command.agent_id, rights, now, state) if rights.roles else None
+            return limited or (_day_refusal(command, source, now, sources) if rights.per_day is not None else None)
         case HoldRequest() | ReversalRequest():
             return _ownership_refusal(command, source, rights, state)
         case EscalationDecision() if operation == "withdraw" and command.escalation_id in state.pending.open:
