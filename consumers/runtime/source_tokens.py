@@ -28,7 +28,7 @@ class SourceToken(NamedTuple):
     fault: IdFault | None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def read_token(token: str) -> SourceToken:
     """Return the source of a token. Each source has one token, and its name is in canonical form."""
     if not is_source_token(token):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SHORT_CHARACTERS = 256
 _UNFIT_FOR_TOKEN = re.compile(r"[.*>\s]")
 
 
@@ -19,7 +24,18 @@ def id_of_token(token: str) -> str:
     return unquote(token, errors="strict")
 
 
-@lru_cache(maxsize=4096)
+def cached_if_short[T](function: Callable[[str], T]) -> Callable[[str], T]:
+    """Cache the results for texts of at most 256 characters; a sender may invent thousands of longer ones."""
+    cached = lru_cache(maxsize=4096)(function)
+
+    @wraps(function)
+    def call(text: str) -> T:
+        return cached(text) if len(text) <= _SHORT_CHARACTERS else function(text)
+
+    return call
+
+
+@cached_if_short
 def token_of_source(source: str) -> str:
     """Return a source's token outside the log, e.g. ``a%2Eb`` for ``a.b``; two sources never share one."""
     return token_of_id(source)
@@ -37,7 +53,7 @@ def source_of_token(token: str) -> str:
         return token
 
 
-@lru_cache(maxsize=4096)
+@cached_if_short
 def fact_token(source: str) -> str:
     """Return the token of a source's facts in the log: ``.``, ``*``, ``>`` and white space become ``_``.
 
@@ -53,6 +69,7 @@ _WILDCARDS = {"*", ">"}
 _TOKEN_BYTES = 2048  # the longest source needs less, percent-encoded; the server accepts lines of 4,096
 
 
+@cached_if_short
 def is_source_token(token: str) -> bool:
     """Return whether a subject's token can be a source's: printable characters, no wildcard, not too long.
 

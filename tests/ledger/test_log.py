@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -15,7 +17,14 @@ from ledger.store.cloudevents import parse_time
 from ledger.store.log import Draft, Log, digest_of
 from ledger.store.shared_tail import SharedTail
 from ledger.store.streams import ensure_stream, js_api, verify_server
-from ledger.store.subject_tokens import fact_token, id_of_token, source_of_token, token_of_id, token_of_source
+from ledger.store.subject_tokens import (
+    fact_token,
+    id_of_token,
+    is_source_token,
+    source_of_token,
+    token_of_id,
+    token_of_source,
+)
 from ledger.store.subscription import Follower, ReadCursor
 
 
@@ -265,6 +274,17 @@ def test_a_source_has_a_token_of_its_own_that_names_it(one: str, other: str) -> 
 def test_tokens_of_sources_are_as_the_contract_has_them(source: str, token: str, in_log: str) -> None:
     assert (token_of_source(source), fact_token(source)) == (token, in_log)
     assert source_of_token(token) == source
+
+
+@pytest.mark.parametrize("function", [token_of_source, fact_token, is_source_token])
+def test_long_names_that_a_sender_invents_take_no_memory(function: Callable[[str], object]) -> None:
+    function("x")
+    tracemalloc.start()
+    for number in range(1000):
+        function(f"{number}{'.' * 4000}")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 100_000
 
 
 @pytest.mark.parametrize("token", ["a%2eb", "%61", "a%", "%FF", "a/b", "%ED%A0%80", "a%2"])
