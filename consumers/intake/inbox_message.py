@@ -10,7 +10,7 @@ from consumers.intake.places import BatchPlace, EventPlace
 from ledger.errors import EventError
 from ledger.nats.client import text_of
 from ledger.store.content_modes import Headers, Mode, claimed_id, events_of_batch, first_received, headers_of, mode_of
-from ledger.store.pull_consumer import ack_sequences, ack_stream_and_sequence
+from ledger.store.pull_consumer import parse_ack
 from ledger.store.subject_tokens import NO_SOURCE, is_source_token
 
 if TYPE_CHECKING:
@@ -37,19 +37,20 @@ class Message(NamedTuple):
 
     def received(self) -> datetime:
         """Return the time when an inbox stored it. A redelivery and a retry after a rejection keep that time."""
-        stamp = _EPOCH + timedelta(microseconds=int(ack_sequences(self.reply)[2]) // 1000)
+        stamp = _EPOCH + timedelta(microseconds=int(parse_ack(self.reply)[3]) // 1000)
         return first_received(self.headers, stamp) if self.headers else stamp
 
     @property
     def place(self) -> EventPlace:
         """Its stream and its sequence there, which a redelivery keeps."""
-        return EventPlace(*ack_stream_and_sequence(self.reply), self.part)
+        stream, sequence, _, _ = parse_ack(self.reply)
+        return EventPlace(stream.decode(), sequence, self.part)
 
     @property
     def name(self) -> str:
         """Its place and time stamp as subject tokens, unique even where an inbox was created again."""
         stream, sequence, part = self.place
-        name = f"{stream}.{sequence}.{ack_sequences(self.reply)[2].decode()}"
+        name = f"{stream}.{sequence}.{parse_ack(self.reply)[3].decode()}"
         return f"{name}.{part}" if part else name
 
     @property

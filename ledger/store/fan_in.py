@@ -21,9 +21,8 @@ from ledger.store.pull_consumer import (
     GATHERED_SECONDS,
     SECOND_NS,
     PulledMessage,
-    ack_sequences,
-    ack_stream,
     next_signal,
+    parse_ack,
 )
 
 if TYPE_CHECKING:
@@ -214,10 +213,10 @@ class FanIn:
 
     def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply.startswith(b"$JS.ACK."):
-            stream = self._streams_by_token.get(ack_stream(reply))
+            name, position, delivered, _ = parse_ack(reply)
+            stream = self._streams_by_token.get(name)
             if stream is None or stream.lost:
                 return
-            position, delivered, _ = ack_sequences(reply)
             if not self._is_next(stream, position, delivered):
                 return
             stream.buffer.append(PulledMessage(subject, reply, headers, data))

@@ -85,7 +85,7 @@ def _path_in(value: Json) -> str | None:
 def has_long_number(text: bytes) -> bool:
     """Return whether a JSON text may hold a number that a 64-bit float rounds; a string of digits counts as one."""
     kinds = text.translate(_KINDS)
-    return b"0" * (_DIGITS_OF_A_FLOAT + 1) in kinds or b"0e0" in kinds or b"0e-0" in kinds
+    return b"0" * (_DIGITS_OF_A_FLOAT + 1) in kinds or (b"0e" in kinds and (b"0e0" in kinds or b"0e-0" in kinds))
 
 
 def exact_value(text: bytes) -> Json:

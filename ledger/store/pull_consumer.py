@@ -135,18 +135,7 @@ async def next_signal(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-def ack_sequences(reply: bytes) -> tuple[int, int, bytes]:
-    """Return stream sequence, consumer sequence and time stamp from a message's acknowledgement subject."""
+def parse_ack(reply: bytes) -> tuple[bytes, int, int, bytes]:
+    """Return stream, stream sequence, consumer sequence and time stamp from a message's acknowledgement subject."""
     tokens = reply.split(b".")  # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>
-    return int(tokens[-4]), int(tokens[-3]), tokens[-2]
-
-
-def ack_stream(reply: bytes) -> bytes:
-    """Return the stream's name from a message's acknowledgement subject."""
-    return reply.split(b".")[-7]
-
-
-def ack_stream_and_sequence(reply: bytes) -> tuple[str, int]:
-    """Return the stream's name and the stream sequence from a message's acknowledgement subject."""
-    tokens = reply.split(b".")
-    return tokens[-7].decode(), int(tokens[-4])
+    return tokens[-7], int(tokens[-4]), int(tokens[-3]), tokens[-2]

@@ -13,7 +13,7 @@ import nats.errors
 
 from ledger.errors import LostEventsError, UnavailableError
 from ledger.store.log import Log, Recorded, digest_of
-from ledger.store.pull_consumer import PullConsumer, ack_sequences
+from ledger.store.pull_consumer import PullConsumer, parse_ack
 from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Follower:
         return [found]
 
     def _recorded(self, subject: bytes, reply: bytes, _headers: bytes, data: bytes) -> Recorded:
-        position, delivered, _ = ack_sequences(reply)
+        _, position, delivered, _ = parse_ack(reply)
         self._delivered += 1
         if delivered != self._delivered:
             self._missed = True
