@@ -39,7 +39,7 @@ MODULES = {
     "domain.analytics.retention": "loyalty",
 }
 """Each module, and the report whose oracle should notice its mutants."""
-SEEDS = ((3, 1.0), (7, 1.0), (11, 2.0), (19, 4.0), (5, 0.1), (23, 8.0))
+SEEDS = ((3, 1.0), (7, 1.0), (11, 2.0), (19, 4.0), (5, 0.1), (23, 8.0), (29, 8.0), (31, 4.0), (37, 0.5), (41, 2.0))
 """Seeds and scales of the histories."""
 _SECONDS = 60
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from domain.events.decisions import PolicyPublished
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ledger.store.log import Log
 
 POLICY_SUBJECT = "ledger.policy"
+_CLOCKS_DIFFER = timedelta(hours=1)
+"""The most by which an event time of a live ledger is behind its recorded time."""
 
 
 async def published_policies(log: Log, position: int | None = None) -> list[PolicyPublished]:
@@ -41,3 +43,9 @@ async def policy_in_force(log: Log, position: int | None = None) -> Policy | Non
         moment = parse_time(stored_decoder.decode(recorded.data).recordedtime)
     rules = PolicyHistory.of(published).in_force(moment)
     return None if rules is None else rules.policy
+
+
+async def was_filled_in_history_mode(log: Log) -> bool:
+    """Return whether policies were published in the past of the ledger's clock, which only history mode does."""
+    stored = [stored_decoder.decode(one.data) for one in await log.read_subject(POLICY_SUBJECT)]
+    return any(parse_time(one.recordedtime) - parse_time(one.time) > _CLOCKS_DIFFER for one in stored)

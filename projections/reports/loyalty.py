@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import defaultdict
 from itertools import batched
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, final
 
@@ -22,6 +23,7 @@ from domain.analytics.loyalty.evaluation import (
 )
 from domain.analytics.loyalty.experiments import raises, randomised
 from domain.analytics.loyalty.purchases import History, Moments, first_of_each
+from domain.analytics.retention import CohortRetention, retention
 from domain.currencies import digits_of
 from domain.money import Money
 from projections.engine.row_cache import plain_rows
@@ -51,6 +53,8 @@ class CurrencyTotals(TypedDict):
     purchases: int
     treated: int
     told_by_sales: bool
+    retention: list[CohortRetention]
+    """Of all customers, whether they were helped or not."""
 
 
 @final
@@ -129,6 +133,7 @@ async def loyalty_report(
     """
     answer = await read("loyalty_effects", lambda c: _selling(c, at, until, scope))
     known, drawn, bought, done, asked = answer.result
+    cohorts = (await read("loyalty_effects", lambda c: _cohorts(c, at, until))).result
     where = (await read("casework", lambda c: _where(c, at, drawn))).result
     problems = (await read("journeys", lambda c: _problems(c, at, drawn))).result
     position = answer.progress.anchor.position if at is None else at
@@ -143,6 +148,7 @@ async def loyalty_report(
             problems,
             published,
             scope,
+            cohorts.get(known_of.currency, []),
         )
         for known_of in known
     ]
@@ -212,6 +218,21 @@ def _known(connection: sa.Connection, bought: sa.Subquery, done: sa.Subquery) ->
     ]
 
 
+def _cohorts(connection: sa.Connection, at: int | None, until: str | None) -> dict[str, list[CohortRetention]]:
+    """Return the retention of customers by currency and cohort of first purchase."""
+    bought = as_of(loyalty.purchases, at)
+    query = _named(bought, "currency customer_id at", until, ~bought.c.withdrawn, ~bought.c.returned).order_by(None)
+    some = defaultdict[str, list[tuple[str, str]]](list)
+    for currency, customer, time in plain_rows(connection, query):
+        some[currency].append((customer, time))
+    found: dict[str, list[CohortRetention]] = {}
+    for currency, rows in some.items():
+        customers = LoyaltyArrays(currency).numbers([row[0] for row in rows])
+        times = np.array([row[1].removesuffix("Z") for row in rows], "datetime64[us]").astype(np.int64)
+        found[currency] = retention(customers, times)
+    return found
+
+
 def _draw(connection: sa.Connection) -> list[str] | None:
     """Return a random sample of customers with about `HELPED_AT_MOST` helped ones, or ``None`` for all.
 
@@ -276,6 +297,7 @@ def _of_currency(
     problems: list[Problem],
     published: Sequence[PolicyPublished],
     scope: AccessScope,
+    cohorts: list[CohortRetention],
 ) -> UnknownValue | KnownValue:
     currency = known.currency
     arrays = LoyaltyArrays(currency)
@@ -293,6 +315,7 @@ def _of_currency(
         "purchases": known.purchases,
         "treated": treated,
         "told_by_sales": told_by_sales,
+        "retention": cohorts,
     }
     if first_actions.of.at.size == 0 or len(buying) == 0:
         return {**found, "ladder": [], "why": NOBODY if first_actions.of.at.size == 0 else "no purchase is recorded"}

@@ -58,8 +58,8 @@ CHANGING = {
     "quality": ("overall", "by_channel", "by_team", "by_line", "by_reason", "evenness", "satisfaction"),
 }
 """Fields of a reading that depend on the day on which it is read, or that a later version defines in another way."""
-LATER = ("granted_in_period",)
-"""Fields of a balance that later versions added."""
+LATER = ("granted_in_period", "retention")
+"""Fields within a balance or a report that later versions added."""
 REPORTS = {"gap", "loyalty", "quality", "recognition"}
 EXPECTED = Path(__file__).parents[1] / "golden" / "expected.json"
 _WHOLE_SECONDS = re.compile(r"\b(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z")
@@ -230,7 +230,7 @@ def without_later(balance: Document) -> Document:
 def unworded(value: Any) -> Any:
     """Return a report's document without its sentences, which later versions may reword."""
     if isinstance(value, dict):
-        return {name: unworded(one) for name, one in value.items() if name not in SENTENCES}
+        return {name: unworded(one) for name, one in value.items() if name not in SENTENCES and name not in LATER}
     return [unworded(one) for one in value] if isinstance(value, list) else value
 
 

@@ -264,7 +264,7 @@ class RandomHistory:
             "kind": kind,
             "basis": self.random.choice(("goodwill",) * 6 + ("entitlement",)),
             "amount": money(
-                self.random.choice((500, 1000, 2000, 5500, 6000, self.random.randint(1, 200_000), 1_500_000))
+                self.random.choice((500, 1000, 1160, 2000, 5500, 6000, self.random.randint(1, 200_000), 1_500_000))
             ),
             "reason": self.random.choice(REASONS),
             **self._subject(),
@@ -296,7 +296,8 @@ class RandomHistory:
         step = self.random.choice(("approved",) * 8 + ("denied", "denied", "withdrawn", "expired", None))
         if step is None:
             return
-        waited = self.random.choice((5.0, 20.0, 29.0, 31.0, 600.0, 86_400.0))
+        quick = request["kind"] == "fix"
+        waited = self.random.choice((20.0, 30.0)) if quick else self.random.choice((30.0, 600.0, 86_400.0))
         ended: Document = {"agent_id": request["agent_id"], **of, "amount": request["amount"], "waited_seconds": waited}
         if step == "approved":
             ended |= {"asked": request["amount"], "action_id": f"act-{name}", "paid_by": "agent:M"}

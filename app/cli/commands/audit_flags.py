@@ -22,7 +22,7 @@ from ledger.store.cloudevents import parse_time
 from projections.access import without_names
 from projections.csv_text import FIELDS
 from projections.engine.pages import PageRequest
-from projections.policy_history import policy_in_force
+from projections.policy_history import policy_in_force, was_filled_in_history_mode
 from projections.views.casework import read_where_done
 from projections.views.flags import read_flags, read_proofs
 from projections.views.people import read_people
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--all", "everything", is_flag=True, help="Also those dismissed more than a year ago.")
 @click.option("--backtest", metavar="RULE", help="Replay history with other parameters, and show the difference.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="With --backtest: a parameter; repeatable.")
-@click.option("--happened", is_flag=True, help="With --backtest: by event time, for an imported history.")
+@click.option("--happened", is_flag=True, help="With --backtest: by event time, as in a ledger filled in history mode.")
 @click.option("--rates", is_flag=True, help="Rates of flags by team, channel, shift and tenure.")
 @as_of_option
 @command(audit, lists=True)
@@ -106,12 +106,13 @@ async def _backtest(settings: Settings, rule: str, changed: Parameters, *, happe
     from consumers.guard.flag_writer import FlagWriter
     from ledger.store.subscription import Follower
 
-    try:
-        sides = FlagWriter(event_times=happened), FlagWriter({rule: changed}, event_times=happened)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     found: tuple[dict[str, JsonObject], ...] = ({}, {})
     async with Session(settings, reads_only=True) as session:
+        happened = happened or await was_filled_in_history_mode(session.log)
+        try:
+            sides = FlagWriter(event_times=happened), FlagWriter({rule: changed}, event_times=happened)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
         end = await session.log.last_position()
         follower = Follower(await session.connection("backtest"), session.log, "backtest")
         with showing_progress("replaying", "events", quiet=as_json) as progressed:
@@ -137,7 +138,9 @@ async def _backtest(settings: Settings, rule: str, changed: Parameters, *, happe
     if as_json:
         print_json({"rule": rule, "parameters": changed, "same": both, "new": new, "gone": gone, "position": end})
         return
-    console.print(f"{rule} over {end:,} events: {len(both)} flags as before, {len(new)} new, {len(gone)} gone.")
+    times = "event times" if happened else "recorded times"
+    counts = f"{len(both)} flags as before, {len(new)} new, {len(gone)} gone"
+    console.print(f"{rule} over {end:,} events, by {times}: {counts}.")
     rows = [
         (word, ", ".join(one["about"]), one["explanation"])
         for word, some in (("new", new), ("gone", gone))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from projections.reports.loyalty import KnownValue, UnknownValue
 
 _ROWS = 8
+_COHORTS = 13
 
 
 @click.option(
@@ -64,6 +65,7 @@ def _print(one: UnknownValue | KnownValue, position: int) -> None:
     title = f"{one['currency']}: {one['treated']:,} customers, position {position:,}"
     if "why" in one:
         console.print(f"{title}. {one['why'].capitalize()}.")
+        _print_retention(one)
         return
     if one["told_by_sales"]:
         console.print("No action is recorded: refunds in sales data are used instead.")
@@ -95,7 +97,20 @@ def _print(one: UnknownValue | KnownValue, position: int) -> None:
         for rate, repeat in zip(one["return_rates"], one["repeat_claims"], strict=True)
     ]
     print_table("Customers with an action", ("within", "bought again", "had another action"), rows)
+    _print_retention(one)
     _print_sides(one)
+
+
+def _print_retention(one: UnknownValue | KnownValue) -> None:
+    """Print the share of all customers that bought again, by month of first purchase."""
+    rows = [
+        (cohort["cohort"], cohort["customers"], *(share_text(again) for again in cohort["bought_again"]))
+        for cohort in one["retention"][-_COHORTS:]
+    ]
+    if rows:
+        days = tuple(f"within {again['days']} days" for again in one["retention"][0]["bought_again"])
+        title = f"{one['currency']}: all customers that bought again (level 1), by month of first purchase"
+        print_table(title, ("first purchase", "customers", *days), rows, numbers=(1,))
 
 
 def _print_sides(one: KnownValue) -> None:

@@ -6,11 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.report_comparisons import gap_differences, quality_differences, recognition_differences
+from tests.support.report_comparisons import (
+    gap_differences,
+    loyalty_differences,
+    quality_differences,
+    recognition_differences,
+)
 from tests.support.report_histories import RandomHistory
 from tests.support.report_oracle import HistoryLedger
 
-COMPARISONS = {"gap": gap_differences, "quality": quality_differences, "recognition": recognition_differences}
+COMPARISONS = {
+    "gap": gap_differences,
+    "loyalty": loyalty_differences,
+    "quality": quality_differences,
+    "recognition": recognition_differences,
+}
 
 
 @pytest.mark.parametrize("report", COMPARISONS)
