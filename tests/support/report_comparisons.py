@@ -26,9 +26,9 @@ def minor(money: Any) -> int | None:
     return None if money is None else money_from_wire(money).minor
 
 
-def gap_differences(ledger: HistoryLedger) -> list[str]:
+def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the figures of `report gap` that differ from the oracle's."""
-    found, oracle = ledger.report(gap_report, ledger.published), ledger.figures("gap")
+    found, oracle = found or ledger.report(gap_report, ledger.published), ledger.figures("gap")
     groups: dict[tuple[str, str], Document] = {(one.pop("what"), one.pop("label")): one for one in oracle["groups"]}
     shown: dict[tuple[str, str], Document] = {("overall", ""): found["overall"]} if found["overall"]["asked"] else {}
     for what in ("kind", "band", "role", "team", "reason"):
@@ -98,9 +98,9 @@ def _limit(one: Document) -> Document:
     }
 
 
-def quality_differences(ledger: HistoryLedger) -> list[str]:
+def quality_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the figures of `report quality` that differ from the oracle's."""
-    found, oracle = ledger.report(quality_report), ledger.figures("quality")
+    found, oracle = found or ledger.report(quality_report), ledger.figures("quality")
     groups: dict[tuple[str, str], Document] = {(one.pop("what"), one.pop("label")): one for one in oracle["groups"]}
     shown: dict[tuple[str, str], Document] = {("overall", ""): found["overall"]} if groups else {}
     for what in ("channel", "team", "line", "reason"):
@@ -145,10 +145,10 @@ def _evenness(groups: dict[tuple[str, str], Document]) -> Iterator[Document]:
         yield {"what": what, "by": by, "groups": len(told), "lowest": ordered[0], "highest": ordered[-1], "p": float(p)}
 
 
-def recognition_differences(ledger: HistoryLedger) -> list[str]:
+def recognition_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the figures of `report recognition` that differ from the oracle's."""
     policy = read_policy(ledger.published[-1].policy) if ledger.published else None
-    found, oracle = ledger.report(recognition_report, policy), ledger.figures("recognition")
+    found, oracle = found or ledger.report(recognition_report, policy), ledger.figures("recognition")
     thanks: Document = oracle["given"][0]
     for name, label in (("by_giver", "giver"), ("by_team", "team"), ("praised", "kind")):
         thanks["actions_praised" if name == "praised" else name] = {one[label]: one["n"] for one in oracle[name]}
@@ -178,9 +178,9 @@ def _point(months: int, staying: float, variance: float | None) -> Document:
     return {"months": months, "staying": staying, "interval": interval}
 
 
-def loyalty_differences(ledger: HistoryLedger) -> list[str]:
+def loyalty_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the figures of `report loyalty` that differ from the oracle's: its totals, and retention by cohort."""
-    found, oracle = ledger.report(loyalty_report, ledger.published), ledger.figures("loyalty")
+    found, oracle = found or ledger.report(loyalty_report, ledger.published), ledger.figures("loyalty")
     cohorts: dict[str, list[Document]] = {}
     for one in oracle["retention"]:
         shares = [{"days": days, **one[f"days_{days}"]} for days in (30, 90, 180)]

@@ -245,4 +245,6 @@ ORDER BY role, kind, currency;
 
 -- figure: waited
 SELECT coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0) AS hours,
-       CAST(round(coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0) * 1000) AS BIGINT) AS worth FROM asked;
+       CAST(round(coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0)
+           * (SELECT arg_max(CAST(text(d, 'policy.costs.customer_hour') AS DOUBLE), position) FROM events
+              WHERE type = 'policy.published') * 100) AS BIGINT) AS worth FROM asked;

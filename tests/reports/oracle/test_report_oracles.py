@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.environment import ROOT
+from tests.support.forked_cli import CommandLine, json_of
 from tests.support.report_comparisons import (
     gap_differences,
     loyalty_differences,
@@ -28,3 +32,29 @@ COMPARISONS = {
 @given(st.integers(0, 10**6), st.sampled_from((0.1, 0.5, 1.0)))
 def test_the_figures_of_random_histories(report: str, seed: int, scale: float) -> None:
     assert COMPARISONS[report](HistoryLedger(RandomHistory(seed, scale).events())) == []
+
+
+DATA = ROOT.parent / "shared" / "data"
+SETS = {
+    "bpic2013_incidents": ("bpic2013_incidents.csv.gz", "quality"),
+    "bpic2020_request_for_payment": ("bpic2020_request_for_payment.csv.gz", "gap"),
+    "online_retail": ("online_retail.csv.gz", "loyalty"),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_figures_of_a_real_data_set(command: CommandLine, name: str) -> None:
+    file, report = SETS[name]
+    if not (DATA / file).exists():
+        pytest.skip(f"{file} is not at ../shared/data")
+    assert command("import", name, str(DATA / file), "--json").returncode == 0
+    found = json_of(command("report", report, "--json"))
+    events = [json.loads(line) for line in command("audit", "replay").stdout.splitlines()]
+    assert COMPARISONS[report](HistoryLedger(events, ()), found) == []
+
+
+def test_the_figures_of_the_demo(command: CommandLine) -> None:
+    assert command("demo", "--no-serve").returncode == 0
+    ledger = HistoryLedger([json.loads(line) for line in command("audit", "replay").stdout.splitlines()], ())
+    for report, differences_of in COMPARISONS.items():
+        assert differences_of(ledger, json_of(command("report", report, "--json"))) == [], report
