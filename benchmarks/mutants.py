@@ -111,7 +111,9 @@ def install(name: str, tree: ast.Module) -> None:
     module = importlib.import_module(name)
     before = dict(vars(module))
     exec(compile(tree, module.__file__ or name, "exec"), vars(module))
-    for other in [one for known, one in sys.modules.items() if known.startswith(("domain.", "projections."))]:
+    for other in [
+        one for known, one in sys.modules.items() if known.startswith(("domain.", "projections.", "tests.support."))
+    ]:
         _rebind(other, before, module)
 
 
