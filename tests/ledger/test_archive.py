@@ -246,7 +246,9 @@ def test_commands_archive_restore_and_export(command: CommandLine, tmp_path: Pat
     new = tmp_path / "new"
     done = command("admin", "restore", str(tmp_path / "data" / "archive"), data_dir=new)
     assert (done.returncode, "50 positions restored" in done.stdout) == (0, True)
-    assert command("audit", "replay", data_dir=new).stdout == command("audit", "replay").stdout
+    *restored, access = command("audit", "replay", data_dir=new).stdout.splitlines()
+    assert restored == command("audit", "replay").stdout.splitlines()
+    assert json.loads(access)["data"] == {"who": "operator", "what": "restore: 50 positions", "via": "cli"}
     assert command("audit", "export", str(tmp_path / "x.parquet"), "--from", "11").returncode == 0
     assert ask_duckdb(f"select count(*) from '{tmp_path}/x.parquet'") == [[40]]
 
