@@ -18,7 +18,7 @@ from dashboard.routes.case_files import add_case_file_routes
 from dashboard.routes.commands import add_command_routes
 from dashboard.routes.lists import add_list_routes
 from dashboard.routes.proofs import add_proof_routes
-from dashboard.routes.reports import add_report_routes
+from dashboard.routes.reports import add_report_routes, add_summary_route
 from dashboard.routes.sources import add_source_routes
 from dashboard.routes.system import add_system_routes
 from dashboard.routes.updates import add_update_routes
@@ -48,6 +48,7 @@ def make_api(context: ApiContext) -> FastAPI:
     for add_routes in (
         add_list_routes,
         add_report_routes,
+        add_summary_route,
         add_system_routes,
         add_update_routes,
         add_case_file_routes,

@@ -56,6 +56,11 @@ TimeZone = Annotated[
     str | None, Query(alias="tz", description="Time zone of days, e.g. Europe/London; by default the policy's.")
 ]
 
+SummaryBy = Annotated[
+    Literal["day", "week", "month", "team", "agent", "role", "kind", "reason", "channel"] | None,
+    Query(alias="by", description="The property by which the totals are divided; by default only the whole."),
+]
+
 
 class PageQuery:
     """The parameters that all lists have: the length of a page, its form, and the tag of the client's copy."""

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from domain.serialization import Json
 
 FIELDS = {
-    "balances": "holder period granted$ spent$ reserved$ remaining$ opened closed",
+    "balances": "holder period granted$ spent$ reserved$ remaining$ granted_in_period$ opened closed",
     "actions": (
-        "action_id position time state agent_id team_id customer_id interaction_id kind basis reason holder period "
-        "escalation_id decided_by amount$ reversed$ settled$"
+        "action_id position time state agent_id role team_id customer_id interaction_id kind basis reason holder "
+        "period escalation_id decided_by amount$ reversed$ settled$"
     ),
     "escalations": (
         "escalation_id position requested status agent_id team_id customer_id interaction_id kind reason asked_of due "

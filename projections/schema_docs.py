@@ -162,6 +162,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "journeys.journeys": (
         "The path of each interaction through teams and lines.",
         {
+            "first_agent": "the first agent",
             "first_team": "the first team",
             "team": "the current team",
             "highest_line": "the highest line reached",

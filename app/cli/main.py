@@ -133,6 +133,7 @@ _COMMANDS = {
         "report_loyalty",
         "report_gap",
         "report_quality",
+        "report_summary",
         "report_recognition",
         "report_what_if",
     ),

@@ -64,6 +64,7 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         holder: str | None = None,
         period: str | None = None,
         team: str | None = None,
+        closed: bool | None = None,
         viewer: Principal = caller,
     ) -> Response:
         times, at = await lists.times(within), await lists.at(past.as_of)
@@ -81,6 +82,7 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
                 holders=holders,
                 periods=times.overlapping(read_periods(connection)) if bounded else None,
                 after=None if after is None else key_of(balances_table, str(after)),
+                closed=closed,
                 limit=limit,
                 descending=order == "desc",
             )
@@ -106,10 +108,12 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         agent: str | None = None,
         team: str | None = None,
         kind: str | None = None,
+        holder: str | None = None,
+        period: str | None = None,
         viewer: Principal = caller,
     ) -> Response:
         times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
-        equal = {"agent_id": agent, "team_id": team, "kind": kind}
+        equal = {"agent_id": agent, "team_id": team, "kind": kind, "holder": holder, "period": period}
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             some = feed.page(limit, after, at, times.texts)

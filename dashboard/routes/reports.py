@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Response
 
-from dashboard.list_query import DEFAULT_LIMIT, AsOf, FeedQuery, Limit
+from dashboard.list_query import DEFAULT_LIMIT, AsOf, FeedQuery, Limit, RangeQuery, SummaryBy
 from dashboard.list_reader import ListReader
 from dashboard.report_cache import ReportCache
 from dashboard.schemas import JsonResponse, Report
@@ -15,6 +15,7 @@ from projections.reports.empowerment_gap import gap_report
 from projections.reports.loyalty import loyalty_report
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import quality_report
+from projections.reports.summary import summary
 from projections.views.loyalty import read_effects
 
 if TYPE_CHECKING:
@@ -33,7 +34,11 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
     caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
 
     async def cached(
-        name: str, view: str, at: int | None, scope: AccessScope, compute: Callable[[], Awaitable[Mapping[str, Json]]]
+        name: str,
+        view: str,
+        at: int | None,
+        scope: AccessScope,
+        compute: Callable[[], Awaitable[Mapping[str, Json]]],
     ) -> Mapping[str, Json]:
         """Return a report with the lag of its view."""
 
@@ -92,3 +97,23 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         return JsonResponse(await cached("recognition", "people", at, scope, compute))
+
+
+def add_summary_route(api: FastAPI, context: ApiContext) -> None:
+    """Add the route of the summary."""
+    views, authorizer = context.views, context.authorizer
+    lists, reports = ListReader(views, context.log), ReportCache()
+    caller = Depends(authorizer.viewer)
+
+    @api.get("/api/v1/summary", response_model=Report, summary="Totals of a range of days, with the range before")
+    async def totals(
+        within: Annotated[RangeQuery, Depends()], by: SummaryBy = None, viewer: Principal = caller
+    ) -> Response:
+        times, scope = await lists.times(within), await authorizer.scope(viewer)
+
+        async def compute() -> Mapping[str, Json]:
+            document = await summary(views.read, times, by, scope)
+            progress = (await views.read("journeys", lambda _connection: None, short=True)).progress
+            return {**document, "lag_seconds": await views.lag(progress)}
+
+        return JsonResponse(await reports.get((by, times, scope), compute))

@@ -1,7 +1,7 @@
 // The page reads the API, shows one section at a time, and follows the log. Data is inserted as text, never as markup.
 import { SECTIONS } from "/assets/sections.js";
 
-const WITHOUT_TIME_TRAVEL = new Set(["me", "projections", "sources", "arrivals", "rejections"]);
+const WITHOUT_TIME_TRAVEL = new Set(["me", "summary", "projections", "sources", "arrivals", "rejections"]);
 const [day, clock] = [{ dateStyle: "long" }, { timeStyle: "short" }].map((style) => new Intl.DateTimeFormat(undefined, style));
 const $ = (id) => document.getElementById(id);
 const state = { section: "overview", asOf: null, last: 1, turn: 0, loading: 0, stale: false, focus: false, waiting: null, stream: null, me: null };

@@ -104,6 +104,16 @@ async function pendingEscalations(place, { all, act, me, travelling }) {
   })));
 }
 
+/** An amount of each currency; amounts of different currencies are never added. */
+const each = (items, name) => items.map((one) => money(one[name])).join(" · ");
+
+/** The sums of amounts, one for each currency. */
+function sums(items, name) {
+  const found = {};
+  for (const { [name]: { amount, currency } } of items) found[currency] = (found[currency] ?? 0) + Number(amount);
+  return Object.keys(found).sort().map((currency) => money({ amount: found[currency], currency })).join(" · ");
+}
+
 /** A form that checks whether an action would be allowed, without taking it. */
 function previewForm(me, act, currency) {
   const agent = me.role === "agent" ? [] : [field("agent", "agent_id", { required: "", value: me.person_id ?? "" })];
@@ -116,14 +126,20 @@ function previewForm(me, act, currency) {
 
 async function overview(place, page) {
   const { ask, all, act, me, travelling } = page;
-  const [gap, quality, budgets, actions] = await Promise.all([
-    ask("gap").catch(() => null), ask("quality").catch(() => null), ask("balances", { limit: 1000 }), all("actions", {}, 5000)]);
-  const open = budgets.items.filter((one) => !one.closed && one.holder.startsWith("agent:"));
-  const sum = (name) => open.length ? money({ amount: open.reduce((total, one) => total + Number(one[name].amount), 0), currency: open[0].granted.currency }) : "none";
-  const done = actions.items.filter((one) => ["taken", "settled", "charged"].includes(one.state));
-  const items = [["Actions", number.format(done.length)], ["Spent in open budgets", sum("spent")], ["Remaining", sum("remaining")]];
-  if (quality?.overall.first_contact) items.push(["Resolved on first contact", quality.overall.first_contact.share == null ? "unknown" : percent.format(quality.overall.first_contact.share)]);
-  place.append(cards(items));
+  const [gap, whole, current, actions] = await Promise.all([
+    ask("gap").catch(() => null), travelling ? null : ask("summary"), travelling ? null : ask("summary", { from: new Date().toISOString() }), ask("actions", { limit: 12 })]);
+  const budgets = current?.total.budgets ?? [];
+  if (whole) {
+    const { actions: given, interactions } = whole.total;
+    place.append(cards([
+      ["Actions", number.format(given.given), each(given.by_currency, "net")], ["Spent in current budgets", each(budgets, "spent") || "none"], ["Remaining", each(budgets, "remaining") || "none"],
+      ["Resolved on first contact", interactions.first_contact.share == null ? "unknown" : percent.format(interactions.first_contact.share), share(interactions.first_contact)]]));
+  } else { // the summary has no past state, so all pages of that state are read
+    const [done, open] = await Promise.all([all("actions", {}, Infinity), all("balances", { closed: false }, Infinity)]);
+    place.append(cards([
+      ["Actions", number.format(done.items.filter((one) => ["taken", "settled", "charged", "reversed"].includes(one.state)).length)],
+      ["Spent in open budgets", sums(open.items, "spent") || "none"], ["Remaining", sums(open.items, "remaining") || "none"]]));
+  }
   if (gap) {
     const overall = gap.overall;
     place.append(node("p", `${number.format(overall.asked)} escalations, ${number.format(overall.approved_anyway.k)} approved as requested; customers waited ${hours(overall.waiting.hours) || "0 h"}.`, { class: "summary", id: "escalated" }));
@@ -131,16 +147,16 @@ async function overview(place, page) {
     if (suggested) place.append(note(`Suggested limit: ${suggested.kind} up to ${money(suggested.limit)} for ${suggested.role}; an escalation costs ${money(suggested.cost_of_asking)}.`));
     if (gap.cannot_do.length) place.append(table("Remedies beyond authority", ["", "#times"], gap.cannot_do.slice(0, 8).map((one) => [one.text, number.format(one.asked + one.silent)])));
   }
-  place.append(table("Latest actions", ["time", "agent", "kind", "reason", "#amount", "state"], actions.items.slice(0, 12).map((one) =>
+  place.append(table("Latest actions", ["time", "agent", "kind", "reason", "#amount", "state"], actions.items.map((one) =>
     [time(one.time), one.agent_id, one.kind, one.reason, money(one.amount), one.state])));
   await pendingEscalations(place, page);
-  if (!travelling && me.role !== "auditor") place.append(heading("Check an action"), previewForm(me, act, open[0]?.granted.currency ?? "GBP"));
+  if (!travelling && me.role !== "auditor") place.append(heading("Check an action"), previewForm(me, act, budgets[0]?.currency ?? "GBP"));
 }
 
 /** The remaining amount of a budget over the days, from the granted amount down. */
 async function burnDown(place, one, all) {
-  const found = await all("actions", { agent: one.holder.slice(6) }, 5000);
-  const done = found.items.filter((act) => act.holder === one.holder && act.period === one.period && act.basis === "goodwill" && act.state !== "voided" && act.state !== "held");
+  const found = await all("actions", { holder: one.holder, period: one.period, order: "asc" }, Infinity);
+  const done = found.items.filter((act) => act.amount.currency === one.granted.currency && act.basis === "goodwill" && act.state !== "voided" && act.state !== "held");
   const granted = Number(one.granted.amount);
   if (!done.length || !granted) return place.replaceChildren(note("Nothing was spent from this budget yet."));
   let left = granted;
@@ -152,18 +168,18 @@ async function burnDown(place, one, all) {
 }
 
 async function budgets(place, { ask, all }) {
-  const found = await ask("balances", { limit: 1000 });
+  const [found, ended] = await Promise.all([all("balances", { closed: false }, Infinity), ask("balances", { closed: true })]);
   const used = (one) => Number(one.granted.amount) > 0 ? Number(one.spent.amount) / Number(one.granted.amount) : 0;
   const burn = node("div", "", { role: "status" });
-  const rows = found.items.filter((one) => !one.closed).sort((a, b) => used(b) - used(a)).map((one) => {
+  const rows = found.items.sort((a, b) => used(b) - used(a)).map((one) => {
     const bar = node("meter", percent.format(used(one)), { min: 0, max: 1, high: 0.8, value: Math.min(1, used(one)), "aria-label": `${one.holder}: ${percent.format(used(one))} spent` });
     const burning = node("button", one.holder, { type: "button", title: "Show the remaining amount over time" });
     burning.addEventListener("click", () => burnDown(burn, one, all));
     return [one.holder.startsWith("agent:") ? burning : one.holder, one.period, bar, percent.format(used(one)), money(one.granted), money(one.spent), money(one.reserved), money(one.remaining)];
   });
   place.append(note("Open budgets, those with the highest share spent first."), table("Budgets", ["holder", "period", "spent", "#", "#granted", "#spent", "#reserved", "#remaining"], rows), burn);
-  const closed = found.items.filter((one) => one.closed);
-  if (closed.length) place.append(table("Closed", ["holder", "period", "#granted", "#spent"], closed.map((one) => [one.holder, one.period, money(one.granted), money(one.spent)])));
+  const closed = ended.items;
+  if (closed.length) place.append(note(ended.next ? "The first closed budgets; the file has all." : ""), node("p", node("a", "All budgets as CSV", { href: "/api/v1/balances?format=csv", download: "" })), table("Closed", ["holder", "period", "#granted", "#spent"], closed.map((one) => [one.holder, one.period, money(one.granted), money(one.spent)])));
 }
 
 async function customerValue(place, { ask }) {
@@ -248,7 +264,7 @@ async function auditTrail(place, page) {
   const details = node("div", "", { role: "status" });
   const search = async () => {
     try {
-      const found = await all("trail", filter, 500);
+      const found = await all("trail", { ...filter, order: filter.interaction || filter.action ? "asc" : "desc" }, 500);
       list.replaceChildren(table("Events", ["#position", "time", "actor", "concerning", "interaction", "event", "explanation"], found.items.map((one) => {
         const story = node("button", one.interaction_id ?? "", { type: "button", title: "Show only this interaction" });
         story.addEventListener("click", () => { filter = { agent: "", customer: "", interaction: one.interaction_id, action: "" }; for (const input of form.querySelectorAll("input")) input.value = filter[input.name]; search(); });

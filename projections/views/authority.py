@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from projections.engine.events import Event
     from projections.engine.storage import Row
 
+_TOLD_ONCE = ("kind", "reason", "interaction_id")
+"""Fields of an escalation in another system that a later report does not replace."""
 metadata = sa.MetaData()
 asked = sa.Table(
     "asked",
@@ -33,7 +35,7 @@ asked = sa.Table(
     sa.Column("position", sa.BigInteger, index=True),
     sa.Column("reported", sa.Boolean),
     *texts("requested", "agent_id", "role", "team_id", "kind", "basis", "reason", "currency"),
-    *texts("matter", "rules"),  # rules: the limits that it met, as JSON
+    *texts("interaction_id", "matter", "rules"),  # rules: the limits that it met, as JSON
     sa.Column("asked_minor", sa.BigInteger),
     sa.Column("outcome", sa.Text),  # approved, denied, withdrawn, expired; null while it is open
     sa.Column("approved_minor", sa.BigInteger),
@@ -62,7 +64,7 @@ class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 4
+    version = 5
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -78,7 +80,14 @@ class Authority:
         self._asked = EntityRows(
             asked,
             {
-                facts.EscalationReported: ("escalation_id", "kind", "amount", "requested_by", "reason"),
+                facts.EscalationReported: (
+                    "escalation_id",
+                    "kind",
+                    "amount",
+                    "requested_by",
+                    "reason",
+                    "interaction_id",
+                ),
                 facts.EscalationOutcomeReported: ("escalation_id", "verdict", "decided_by", "amount"),
             },
             _told,
@@ -114,7 +123,7 @@ class Authority:
             rows.forget()
 
     def _ask(self, connection: sa.Connection, event: Event, body: decisions.EscalationRequested) -> None:
-        names = ("agent_id", "basis", "role", "team_id", "kind", "reason")
+        names = ("agent_id", "basis", "role", "team_id", "kind", "reason", "interaction_id")
         values = {name: getattr(body, name) for name in names} | {
             "matter": _matter(body),
             "rules": encode([one.rule for one in body.reasons]).decode(),
@@ -163,7 +172,7 @@ def _reported_asking(event: Event) -> str:
 def _told(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
     """Return the changes that a fact makes to an escalation in another system."""
     if isinstance(body, facts.EscalationReported):
-        told = {"agent_id": body.requested_by, "kind": body.kind, "reason": body.reason}
+        told = {"agent_id": body.requested_by} | {name: getattr(body, name) for name in _TOLD_ONCE}
         values: Row = {name: row[name] or value for name, value in told.items()}
         if row["requested"] is None:
             amount = body.amount

@@ -226,6 +226,7 @@ def read_balances_page(
     *,
     holders: Collection[str] | None = None,
     periods: Collection[str] | None = None,
+    closed: bool | None = None,
     after: Sequence[object] | None = None,
     limit: int | None = None,
     descending: bool = False,
@@ -240,6 +241,7 @@ def read_balances_page(
     values: dict[str, object] = {
         **equal,
         "position": position,
+        "closed": closed,
         **{name: None if listed is None else encode(sorted(listed)).decode() for name, listed in some.items()},
         **{f"last_{name}": value for name, value in last.items()},
     }
@@ -263,7 +265,7 @@ def _listing(given: frozenset[str], paged: bool, descending: bool) -> PreparedQu
         source = (as_of_by_key if paged else as_of)(balances, sa.bindparam("position"))
     after: list[object] | None = [sa.bindparam(f"last_{name}") for name in _KEY] if "last_holder" in given else None
     query = by_key(sa.select(source), (source.c[name] for name in _KEY), after, descending=descending)
-    where = [source.c[name] == sa.bindparam(name) for name in ("holder", "period") if name in given]
+    where = [source.c[name] == sa.bindparam(name) for name in ("holder", "period", "closed") if name in given]
     for name in ("holder", "period"):
         if f"{name}s" in given:
             listed = sa.func.json_each(sa.bindparam(f"{name}s")).table_valued("value")

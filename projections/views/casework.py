@@ -56,7 +56,7 @@ actions = sa.Table(
     *texts("time", "state", "agent_id", "team_id"),
     sa.Column("customer_id", sa.Text, index=True),
     sa.Column("interaction_id", sa.Text, index=True),
-    *texts("kind", "basis", "currency"),
+    *texts("role", "kind", "basis", "currency"),
     sa.Column("amount_minor", sa.BigInteger),
     sa.Column("reversed_minor", sa.BigInteger),
     sa.Column("settled_minor", sa.BigInteger),
@@ -103,6 +103,7 @@ facts_of(households)
 
 NEVER_HAPPENED = "never happened"
 _OF_ACTIONS = tuple(name for name in ACTION_FIELDS if name in actions.c)
+_OF_DECISIONS = ("role", "holder", "period", "escalation_id", "decided_by")
 _OF_ESCALATIONS = ("action_id", *(name for name in ACTION_FIELDS if name in escalations.c))
 type _Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
 type _Escalation = decisions.EscalationRequested | decisions.EscalationStep
@@ -112,7 +113,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 6
+    version = 7
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -227,7 +228,7 @@ class Casework:
         known = self._actions.get(connection, action_id) or {}
         values = {name: getattr(body, name) for name in _OF_ACTIONS}
         if not isinstance(body, facts.ActionReported):
-            values |= {name: getattr(body, name, None) for name in ("holder", "period", "escalation_id", "decided_by")}
+            values |= {name: getattr(body, name, None) for name in _OF_DECISIONS}
         values |= {"position": event.position, "time": event.stored.time, "state": known.get("state") or body.state}
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
         values["reversed_minor"] = known.get("reversed_minor") or 0

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from projections.engine.storage import Row
 
 _decode = msgspec.json.Decoder(list[str]).decode
+_TOLD_ONCE = ("customer_id", "channel", "reason", "order_id")
+"""Fields of an opening that a later one does not replace."""
 metadata = sa.MetaData()
 journeys = sa.Table(
     "journeys",
     metadata,
     sa.Column("interaction_id", sa.Text, primary_key=True),
-    *texts("customer_id", "channel", "reason", "order_id", "first_team", "team"),
+    *texts("customer_id", "channel", "reason", "order_id", "first_agent", "first_team", "team"),
     sa.Column("line", sa.Integer),
     sa.Column("highest_line", sa.Integer),
     sa.Column("moved_up", sa.Boolean),
@@ -43,6 +45,7 @@ journeys = sa.Table(
     sa.Column("reopened", sa.Integer),
     last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("journeys_by_customer", "customer_id", "opened"),
 )
 past_of(journeys)
 facts_of(journeys)
@@ -64,7 +67,7 @@ class Journeys:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
-    version = 5
+    version = 6
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(
@@ -80,7 +83,7 @@ class Journeys:
         self._journeys = EntityRows(
             journeys,
             {
-                facts.InteractionOpened: ("customer_id", "channel", "reason", "order_id", "team_id", "line"),
+                facts.InteractionOpened: (*_TOLD_ONCE, "agent_id", "team_id", "line"),
                 facts.InteractionTransferred: ("to_team_id", "line", "story_repeated", "waited_seconds"),
                 facts.InteractionResolved: (),
                 facts.InteractionReopened: (),
@@ -119,10 +122,6 @@ class Journeys:
             self._feedback.put(connection, _told(after), _feedback(after, after.body), position)
 
 
-_TOLD_ONCE = ("customer_id", "channel", "reason", "order_id")
-"""Fields of an opening that a later one does not replace."""
-
-
 def _told(event: Event) -> str:
     return f"{event.stored.source} {event.stored.id}"
 
@@ -148,6 +147,7 @@ def _step(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
 def _opened(row: Row, body: facts.InteractionOpened, time: str) -> Row:
     """Return the values of an opening; a second one fills only fields that are blank."""
     values: Row = {name: row[name] or getattr(body, name) for name in _TOLD_ONCE}
+    values["first_agent"] = row["first_agent"] or body.agent_id
     if not row["first_team"]:
         values["first_team"] = values["team"] = body.team_id
     if row["line"] is None:

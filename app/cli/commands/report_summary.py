@@ -1,0 +1,108 @@
+"""`report summary`: totals of a range of days, with the range before beside them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from app.cli.commands.report_views import report
+from app.cli.figures import hours_text
+from app.cli.main import command
+from app.output import console, print_json, print_table
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from domain.money import money_text
+from projections.date_ranges import RangeError, read_range, zone_named
+from projections.policy_history import policy_in_force
+from projections.views.totals import By
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from domain.analytics.empowerment_gap import Share
+    from projections.reports.summary import Figures, Summary
+
+_WHEN = "A day, a period (2026-11, 2026-W47, 2026-Q4) or a time."
+_COLUMNS = (
+    "",
+    "actions",
+    "net amount",
+    "of budget",
+    "escalations",
+    "approved",
+    "waited, median",
+    "interactions",
+    "first contact",
+    "transferred",
+    "satisfied",
+    "helped",
+)
+
+
+@click.option("--from", "begin", metavar="WHEN", help=f"The begin of the range of event times. {_WHEN}")
+@click.option("--to", "end", metavar="WHEN", help="The end of the range; a day or a period belongs to it.")
+@click.option("--by", type=click.Choice(get_args(By.__value__)), help="Divide the totals.")
+@click.option("--tz", help="Time zone of days. [default: the policy's]")
+@command(report)
+async def summary(
+    settings: Settings, begin: str | None, end: str | None, by: By | None, tz: str | None, *, as_json: bool
+) -> None:
+    """Totals of a range of days, with the range before: spending, actions, escalations, outcomes, satisfaction."""
+    from projections.reports.summary import summary as summarise
+
+    async with Session(settings, reads_only=True) as session:
+        policy = await policy_in_force(session.log)
+        try:
+            times = read_range(begin, end, zone_named(tz or (policy.time_zone if policy is not None else "UTC")))
+        except RangeError as error:
+            raise click.UsageError(f"--{error.field}: {error}") from None
+        found = await summarise(partial(read_view, session), times, by)
+    if as_json:
+        print_json(found)
+        return
+    _print(found)
+
+
+def _print(found: Summary) -> None:
+    begin, end = found["from"], found["to"]
+    rows = [_row("all", found["total"])]
+    if found["total"]["before"] is not None:
+        rows.append(_row("all, the range before", found["total"]["before"]))
+    for one in found["groups"]:
+        rows.append(_row(one["group"], one))
+        if one["before"] is not None:
+            rows.append(_row(f"{one['group']}, before", one["before"]))
+    title = f"From {begin or 'the begin'} to {end or 'the end'} (event times), at position {found['position']}"
+    print_table(title, _COLUMNS, rows, numbers=range(1, len(_COLUMNS)))
+    console.print(f"Days are those of {found['time_zone']}. " + "; ".join(found["caveats"]) + ".")
+
+
+def _row(label: str, figures: Figures) -> list[object]:
+    actions, escalations, handled = figures["actions"], figures["escalations"], figures["interactions"]
+    amounts = [money_text(one["net"]) for one in actions["by_currency"]]
+    budgets = [
+        f"{one['spent_share']:.0%} {one['currency']}"
+        for one in figures["budgets"] or ()
+        if one["spent_share"] is not None
+    ]
+    scores = [f"{one['instrument']} {_share(one['top'])}" for one in figures["satisfaction"] or ()]
+    shares = [None] * 2 if handled is None else [handled["first_contact"], handled["transferred"]]
+    return [
+        label,
+        f"{actions['given']:,}",
+        ", ".join(amounts),
+        ", ".join(budgets),
+        f"{escalations['requested']:,}",
+        _share(escalations["approved"]),
+        hours_text(escalations["hours_waited"]["median"]),
+        "" if handled is None else f"{handled['opened']:,}",
+        *map(_share, shares),
+        ", ".join(scores),
+        _share(figures["consistency"]),
+    ]
+
+
+def _share(share: Share | None) -> str:
+    """Return a share with its number, e.g. ``60.2% of 7,554``; nothing for an unknown one."""
+    return "" if share is None or share["share"] is None else f"{share['share']:.1%} of {share['n']:,}"

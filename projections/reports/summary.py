@@ -1,0 +1,382 @@
+"""The summary: totals of a range of days, divided by one property, with the range before beside them."""
+
+from __future__ import annotations
+
+from asyncio import gather
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from statistics import fmean, median
+from typing import TYPE_CHECKING, TypedDict
+
+from domain.analytics.empowerment_gap import Share, share
+from domain.money import wire_of
+from ledger.store.cloudevents import parse_time
+from projections.reading import EVERYBODY
+from projections.views.totals import (
+    GIVEN,
+    NO_INTERACTIONS,
+    NO_SCORES,
+    PERIODS,
+    ActionTotals,
+    BudgetTotals,
+    EscalationTotals,
+    Group,
+    InteractionTotals,
+    ScoreTotals,
+    action_totals,
+    asked_interactions,
+    budget_totals,
+    channels_of,
+    escalation_totals,
+    helped_interactions,
+    interaction_totals,
+    score_totals,
+)
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from projections.date_ranges import DateRange
+    from projections.reading import AccessScope, Reader
+    from projections.views.totals import By
+
+type Amount = dict[str, str]
+_PROMOTERS = "nps"
+CAVEATS = (
+    "an action, an escalation, an interaction and an answer belong to the event time at which they began",
+    "budgets are those of periods with a day in the range, as a whole",
+    "amounts of different currencies are never added",
+    "first contact: judged seven days after the first resolution, for interactions that name a customer",
+    "differences between groups and to the range before are descriptions: they do not show a cause",
+)
+_NOT_DIVIDED: Mapping[str, tuple[str, ...]] = {
+    "role": ("budgets", "interactions", "satisfaction", "consistency"),
+    "kind": ("budgets", "interactions", "satisfaction", "consistency"),
+    "reason": ("budgets",),
+    "channel": ("budgets",),
+}
+"""The figures that a group has none of, because their events do not name that property."""
+
+
+class Given(TypedDict):
+    """Actions that were given in one currency: ``amount`` in all, ``goodwill`` of it; ``net`` of reversals."""
+
+    currency: str
+    actions: int
+    amount: Amount
+    goodwill: Amount
+    reversed: Amount
+    net: Amount
+    median_goodwill: Amount | None
+
+
+class BudgetFigures(TypedDict):
+    """Budgets in one currency; ``spent_share`` is spent / granted."""
+
+    currency: str
+    holders: int
+    granted: Amount
+    spent: Amount
+    reserved: Amount
+    remaining: Amount
+    spent_share: float | None
+
+
+class ActionFigures(TypedDict):
+    """Actions: the number that was given, by state, and by currency."""
+
+    given: int
+    states: dict[str, int]
+    by_currency: list[Given]
+
+
+class EscalationFigures(TypedDict):
+    """Escalations: by outcome, and the hours until their approval or denial. ``approved`` is of the decided ones."""
+
+    requested: int
+    outcomes: dict[str, int]
+    approved: Share
+    asked: list[Amount]
+    approved_amount: list[Amount]
+    hours_waited: WaitFigures
+
+
+class WaitFigures(TypedDict):
+    """Hours of ``n`` escalations."""
+
+    n: int
+    mean: float | None
+    median: float | None
+
+
+class InteractionFigures(TypedDict):
+    """Interactions that were opened, and their outcomes."""
+
+    opened: int
+    resolved: Share
+    first_contact: Share
+    transferred: Share
+    mean_transfers: float | None
+    reopened: Share
+    stories_repeated: Share
+
+
+class ScoreFigures(TypedDict):
+    """Answers to one instrument: ``top`` is the share near the best score; ``nps`` in points, for that instrument."""
+
+    instrument: str
+    n: int
+    top: Share
+    mean: float
+    nps: float | None
+
+
+class Figures(TypedDict):
+    """The figures of a group; ``None`` for those that are not divided by its property."""
+
+    actions: ActionFigures
+    budgets: list[BudgetFigures] | None
+    escalations: EscalationFigures
+    interactions: InteractionFigures | None
+    satisfaction: list[ScoreFigures] | None
+    consistency: Share | None
+    """Interactions in which goodwill was given."""
+
+
+class GroupFigures(Figures):
+    """The figures of one group, and those of the same group in the range before."""
+
+    group: str
+    before: Figures | None
+
+
+class TotalFigures(Figures):
+    """The figures of the whole range, and those of the range before."""
+
+    before: Figures | None
+
+
+Summary = TypedDict(
+    "Summary",
+    {
+        "from": str | None,
+        "to": str | None,
+        "time_zone": str,
+        "by_time": str,
+        "by": str | None,
+        "not_divided": Sequence[str],
+        "before": dict[str, str | None] | None,
+        "total": TotalFigures,
+        "groups": list[GroupFigures],
+        "caveats": Sequence[str],
+        "position": int,
+    },
+)
+"""The document of `report summary`; `from` is a word of the language."""
+
+
+class _Read:
+    """The totals of one range by group."""
+
+    def __init__(
+        self,
+        actions: Mapping[str, ActionTotals],
+        escalations: Mapping[str, EscalationTotals],
+        handled: tuple[Mapping[str, InteractionTotals], Mapping[tuple[str, str], ScoreTotals]],
+        budgets: Mapping[tuple[str, str], BudgetTotals],
+    ) -> None:
+        self.actions, self.escalations, self.budgets = actions, escalations, budgets
+        self.interactions, self.scores = handled
+
+    def labels(self) -> set[str]:
+        """Return all groups."""
+        paired = {label for label, _ in (*self.scores, *self.budgets)}
+        return paired.union(self.actions, self.escalations, self.interactions)
+
+    def whole(self, budgets: Mapping[tuple[str, str], BudgetTotals]) -> _Read:
+        """Return the totals of all groups; those of budgets are given, because a group may lack some."""
+        actions, escalations, handled = ActionTotals(), EscalationTotals(), NO_INTERACTIONS
+        scores: dict[tuple[str, str], ScoreTotals] = {}
+        for done in self.actions.values():
+            actions.add(done)
+        for asked in self.escalations.values():
+            escalations.add(asked)
+        for some in self.interactions.values():
+            handled = handled.plus(some)
+        for (_, instrument), answers in self.scores.items():
+            scores["", instrument] = scores.get(("", instrument), NO_SCORES).plus(answers)
+        return _Read({"": actions}, {"": escalations}, ({"": handled}, scores), budgets)
+
+
+class _Totals:
+    """Reads the totals of ranges, and notes the lowest position of the views behind them."""
+
+    def __init__(self, read: Reader, by: By | None, scope: AccessScope) -> None:
+        self._read, self._by, self._scope = read, by, scope
+        self.positions: set[int] = set()
+
+    async def query[T](self, view: str, query: Callable[[sa.Connection], T]) -> T:
+        """Return the result of a query on a view."""
+        answer = await self._read(view, query)
+        self.positions.add(answer.progress.anchor.position)
+        return answer.result
+
+    async def of(self, times: DateRange) -> tuple[_Read, _Read]:
+        """Return the totals of a range by group, and as a whole; views are read at the same time."""
+        group, whole = Group(times, self._by, self._scope), Group(times, None, self._scope)
+        read, (done, handled), asked = await gather(
+            self.query("budget_balances", lambda c: (budget_totals(c, group), budget_totals(c, whole))),
+            self._handled(group),
+            self._asked(group),
+        )
+        parts = _Read(done, asked, handled, read[0])
+        return parts, parts.whole(read[1])
+
+    async def _handled(
+        self, group: Group
+    ) -> tuple[dict[str, ActionTotals], tuple[dict[str, InteractionTotals], dict[tuple[str, str], ScoreTotals]]]:
+        """Return the totals of actions, and those of interactions and of their customers' answers."""
+        helped = await self.query("casework", helped_interactions)
+        recorded = (await self._read("journeys", lambda _connection: None)).progress.recorded
+        now = parse_time(recorded) if recorded else datetime.now(UTC)
+        return await gather(
+            self.query("casework", lambda c: action_totals(c, group)),
+            self.query("journeys", lambda c: (interaction_totals(c, group, helped, now), score_totals(c, group))),
+        )
+
+    async def _asked(self, group: Group) -> dict[str, EscalationTotals]:
+        """Return the totals of escalations."""
+        channels: Mapping[str, str | None] = {}
+        if self._by == "channel":
+            ids = await self.query("authority", lambda c: asked_interactions(c, group))
+            channels = await self.query("casework", lambda c: channels_of(c, ids))
+        return await self.query("authority", lambda c: escalation_totals(c, group, channels))
+
+
+async def summary(read: Reader, times: DateRange, by: By | None = None, scope: AccessScope = EVERYBODY) -> Summary:
+    """Return the totals of a range of event times, by group and as a whole, with the range before beside them.
+
+    A range without a begin or an end has none before it. A ``scope`` limits the figures to its people and teams.
+    """
+    earlier, totals = times.before(), _Totals(read, by, scope)
+    parts, whole = await totals.of(times)
+    parts_before, whole_before = (None, None) if earlier is None else await totals.of(earlier)
+    groups: list[GroupFigures] = []
+    for label in sorted(parts.labels() - {""}):
+        before = None if parts_before is None or by in PERIODS else _figures(parts_before, label, by)
+        groups.append({"group": label, **_figures(parts, label, by), "before": before})
+    if by not in PERIODS:
+        groups.sort(key=lambda one: (-one["actions"]["given"], one["group"]))
+    begin, end = times.texts
+    return {
+        "from": begin,
+        "to": end,
+        "time_zone": times.zone.key,
+        "by_time": "happened",
+        "by": by,
+        "not_divided": _NOT_DIVIDED.get(by or "", ()),
+        "before": None if earlier is None else dict(zip(("from", "to"), earlier.texts, strict=True)),
+        "total": {
+            **_figures(whole, "", None),
+            "before": None if whole_before is None else _figures(whole_before, "", None),
+        },
+        "groups": groups,
+        "caveats": CAVEATS,
+        "position": min(totals.positions),
+    }
+
+
+def _figures(of: _Read, label: str, by: By | None) -> Figures:
+    """Return the figures of a group."""
+    lacks = _NOT_DIVIDED.get(by or "", ())
+    handled = of.interactions.get(label, NO_INTERACTIONS)
+    scores = [(name, totals) for (group, name), totals in sorted(of.scores.items()) if group == label]
+    budgets = [(currency, totals) for (group, currency), totals in sorted(of.budgets.items()) if group == label]
+    return {
+        "actions": _of_actions(of.actions.get(label, ActionTotals())),
+        "budgets": None if "budgets" in lacks else [_of_budget(*one) for one in budgets],
+        "escalations": _of_escalations(of.escalations.get(label, EscalationTotals())),
+        "interactions": None if "interactions" in lacks else _of_interactions(handled),
+        "satisfaction": None if "satisfaction" in lacks else [_of_scores(*one) for one in scores],
+        "consistency": None if "consistency" in lacks else share(handled.helped, handled.opened),
+    }
+
+
+def _of_actions(totals: ActionTotals) -> ActionFigures:
+    found: list[Given] = [
+        {
+            "currency": currency,
+            "actions": number,
+            "amount": wire_of(totals.minor[currency], currency),
+            "goodwill": wire_of(totals.goodwill_minor[currency], currency),
+            "reversed": wire_of(totals.reversed_minor[currency], currency),
+            "net": wire_of(totals.minor[currency] - totals.reversed_minor[currency], currency),
+            "median_goodwill": _median(totals.goodwill_amounts[currency], currency),
+        }
+        for currency, number in sorted(totals.number.items())
+    ]
+    states = dict(sorted(totals.states.items()))
+    return {"given": sum(totals.states[state] for state in GIVEN), "states": states, "by_currency": found}
+
+
+def _median(amounts: Mapping[int, int], currency: str) -> Amount | None:
+    """Return the lower median of amounts in minor units, each with its number."""
+    left = (sum(amounts.values()) + 1) // 2
+    for minor, number in sorted(amounts.items()):
+        left -= number
+        if left <= 0:
+            return wire_of(minor, currency)
+    return None
+
+
+def _of_budget(currency: str, totals: BudgetTotals) -> BudgetFigures:
+    granted, spent, reserved = totals.granted_minor, totals.spent_minor, totals.reserved_minor
+    return {
+        "currency": currency,
+        "holders": len(totals.holders),
+        "granted": wire_of(granted, currency),
+        "spent": wire_of(spent, currency),
+        "reserved": wire_of(reserved, currency),
+        "remaining": wire_of(granted - spent - reserved, currency),
+        "spent_share": spent / granted if granted > 0 else None,
+    }
+
+
+def _of_escalations(totals: EscalationTotals) -> EscalationFigures:
+    outcomes = totals.outcomes
+    return {
+        "requested": outcomes.total(),
+        "outcomes": dict(sorted(outcomes.items())),
+        "approved": share(outcomes["approved"], outcomes["approved"] + outcomes["denied"]),
+        "asked": [wire_of(minor, currency) for currency, minor in sorted(totals.asked_minor.items())],
+        "approved_amount": [wire_of(minor, currency) for currency, minor in sorted(totals.approved_minor.items())],
+        "hours_waited": {
+            "n": len(totals.hours),
+            "mean": fmean(totals.hours) if totals.hours else None,
+            "median": median(totals.hours) if totals.hours else None,
+        },
+    }
+
+
+def _of_interactions(totals: InteractionTotals) -> InteractionFigures:
+    opened = totals.opened
+    return {
+        "opened": opened,
+        "resolved": share(totals.resolved, opened),
+        "first_contact": share(totals.first_contact, totals.known),
+        "transferred": share(totals.transferred, opened),
+        "mean_transfers": totals.transfers / opened if opened else None,
+        "reopened": share(totals.reopened, opened),
+        "stories_repeated": share(totals.repeated, totals.told),
+    }
+
+
+def _of_scores(instrument: str, totals: ScoreTotals) -> ScoreFigures:
+    points = 100 * (totals.promoters - totals.detractors) / totals.number
+    return {
+        "instrument": instrument,
+        "n": totals.number,
+        "top": share(totals.top, totals.number),
+        "mean": totals.total / totals.number,
+        "nps": points if instrument == _PROMOTERS else None,
+    }

@@ -1,0 +1,150 @@
+-- The summary of a range [begin, end) of event times, by each property, from the definitions of the design page.
+-- `limits` has the range, and the time zone of its days.
+
+-- figure: base
+CREATE OR REPLACE MACRO in_range(moment) AS moment >= (SELECT begin FROM limits) AND moment < (SELECT "end" FROM limits);
+CREATE OR REPLACE MACRO local(moment) AS timezone((SELECT zone FROM limits), timezone('UTC', moment));
+CREATE OR REPLACE MACRO week(moment) AS strftime(local(moment), '%G-W%V');
+CREATE OR REPLACE TABLE opened AS
+SELECT text(d, 'interaction_id') AS name, moment, text(d, 'customer_id') AS customer, text(d, 'order_id') AS order_name,
+       text(d, 'channel') AS channel, text(d, 'reason') AS reason, text(d, 'agent_id') AS agent, text(d, 'team_id') AS team
+FROM events WHERE type = 'interaction.opened';
+CREATE OR REPLACE TABLE acts AS
+SELECT text(d, 'action_id') AS name, moment, text(d, 'agent_id') AS agent, text(d, 'team_id') AS team, text(d, 'role') AS role,
+       text(d, 'kind') AS kind, text(d, 'reason') AS reason, text(d, 'basis') = 'goodwill' AS goodwill,
+       currency(d, 'amount') AS currency, minor(d, 'amount') AS amount, text(d, 'interaction_id') AS interaction,
+       split_part(type, '.', 2) AS first_state
+FROM events WHERE type = 'action.taken' OR (type = 'action.held' AND text(d, 'escalation_id') IS NULL);
+CREATE OR REPLACE TABLE ended AS
+SELECT acts.* EXCLUDE (amount, first_state), coalesce(settled.amount, acts.amount) AS amount,
+       CASE WHEN settled.name IS NOT NULL THEN 'settled' WHEN voided.name IS NOT NULL THEN 'voided' ELSE first_state END AS state
+FROM acts
+LEFT JOIN (SELECT text(d, 'action_id') AS name, minor(d, 'amount') AS amount FROM events WHERE type = 'action.settled') AS settled
+    USING (name)
+LEFT JOIN (SELECT text(d, 'action_id') AS name FROM events WHERE type = 'action.voided') AS voided USING (name);
+
+-- figure: actions
+WITH divided AS (
+    SELECT ended.*, opened.channel FROM ended LEFT JOIN opened ON opened.name = interaction WHERE in_range(ended.moment)
+), labelled AS (
+    SELECT 'total' AS what, '' AS label, * FROM divided
+    UNION ALL SELECT 'day', strftime(local(moment), '%Y-%m-%d'), * FROM divided
+    UNION ALL SELECT 'week', week(moment), * FROM divided
+    UNION ALL SELECT 'month', strftime(local(moment), '%Y-%m'), * FROM divided
+    UNION ALL SELECT 'team', coalesce(team, 'not said'), * FROM divided
+    UNION ALL SELECT 'agent', agent, * FROM divided
+    UNION ALL SELECT 'role', role, * FROM divided
+    UNION ALL SELECT 'kind', kind, * FROM divided
+    UNION ALL SELECT 'reason', reason, * FROM divided
+    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided
+)
+SELECT what, label, count(*) FILTER (state IN ('taken', 'settled')) AS given,
+       CAST(coalesce(sum(amount) FILTER (state IN ('taken', 'settled')), 0) AS BIGINT) AS amount,
+       CAST(coalesce(sum(amount) FILTER (goodwill AND state IN ('taken', 'settled')), 0) AS BIGINT) AS goodwill,
+       quantile_disc(amount, 0.5) FILTER (goodwill AND state IN ('taken', 'settled')) AS median_goodwill,
+       count(*) FILTER (state = 'held') AS held, count(*) FILTER (state = 'voided') AS voided
+FROM labelled GROUP BY ALL ORDER BY ALL;
+
+-- figure: escalations
+WITH told AS (
+    SELECT position, moment, '' AS source, text(d, 'escalation_id') AS name, text(d, 'kind') AS kind, text(d, 'reason') AS reason,
+           text(d, 'agent_id') AS agent, text(d, 'role') AS role, text(d, 'team_id') AS team, minor(d, 'amount') AS asked,
+           currency(d, 'amount') AS currency, text(d, 'interaction_id') AS interaction
+    FROM events WHERE type = 'escalation.requested'
+    UNION ALL
+    SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'kind'), text(d, 'reason'), text(d, 'requested_by'), NULL, NULL,
+           minor(d, 'amount'), currency(d, 'amount'), text(d, 'interaction_id')
+    FROM events WHERE type = 'escalation.reported'
+), steps AS (
+    SELECT position, moment, '' AS source, text(d, 'escalation_id') AS name, split_part(type, '.', 2) AS verdict,
+           CAST(text(d, 'waited_seconds') AS DOUBLE) AS waited
+    FROM events WHERE type IN ('escalation.approved', 'escalation.denied', 'escalation.withdrawn', 'escalation.expired')
+    UNION ALL
+    SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'verdict'), NULL
+    FROM events WHERE type = 'escalation.outcome_reported'
+), final AS (
+    SELECT told.position,
+           first({'verdict': verdict, 'waited': coalesce(waited, greatest(0, seconds(told.moment, steps.moment)))}
+                 ORDER BY verdict != 'approved', CASE WHEN verdict = 'approved' THEN steps.position ELSE -steps.position END) AS step
+    FROM told JOIN steps USING (source, name) GROUP BY told.position
+), divided AS (
+    SELECT told.*, opened.channel, coalesce(step.verdict, 'open') AS outcome, step.waited / 3600 AS hours
+    FROM told LEFT JOIN final USING (position) LEFT JOIN opened ON opened.name = interaction WHERE in_range(told.moment)
+), labelled AS (
+    SELECT 'total' AS what, '' AS label, * FROM divided
+    UNION ALL SELECT 'day', strftime(local(moment), '%Y-%m-%d'), * FROM divided
+    UNION ALL SELECT 'week', week(moment), * FROM divided
+    UNION ALL SELECT 'month', strftime(local(moment), '%Y-%m'), * FROM divided
+    UNION ALL SELECT 'team', coalesce(team, 'not said'), * FROM divided
+    UNION ALL SELECT 'agent', coalesce(agent, 'not said'), * FROM divided
+    UNION ALL SELECT 'role', coalesce(role, 'not said'), * FROM divided
+    UNION ALL SELECT 'kind', coalesce(kind, 'not said'), * FROM divided
+    UNION ALL SELECT 'reason', coalesce(reason, 'not said'), * FROM divided
+    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided
+)
+SELECT what, label, count(*) AS requested, count(*) FILTER (outcome = 'open') AS still_open,
+       share(count(*) FILTER (outcome = 'approved'), count(*) FILTER (outcome IN ('approved', 'denied'))) AS approved,
+       CAST(coalesce(sum(asked) FILTER (currency = 'GBP'), 0) AS BIGINT) AS asked_gbp,
+       CAST(coalesce(sum(asked) FILTER (currency = 'EUR'), 0) AS BIGINT) AS asked_eur,
+       count(hours) FILTER (outcome IN ('approved', 'denied')) AS n,
+       avg(hours) FILTER (outcome IN ('approved', 'denied')) AS mean,
+       median(hours) FILTER (outcome IN ('approved', 'denied')) AS median
+FROM labelled GROUP BY ALL ORDER BY ALL;
+
+-- figure: interactions
+WITH moved AS (
+    SELECT text(d, 'interaction_id') AS name, count(*) AS transfers, count(text(d, 'story_repeated')) > 0 AS told,
+           bool_or(text(d, 'story_repeated') = 'true') AS repeated
+    FROM events WHERE type = 'interaction.transferred' GROUP BY ALL
+), solved AS (
+    SELECT text(d, 'interaction_id') AS name, min(moment) AS first_resolved, arg_max(type, (moment, position)) AS last_step,
+           count(*) FILTER (type = 'interaction.reopened') AS reopened
+    FROM events WHERE type IN ('interaction.resolved', 'interaction.reopened') GROUP BY ALL
+), known AS (
+    SELECT opened.*, coalesce(transfers, 0) AS transfers, coalesce(told, false) AS told, coalesce(repeated, false) AS repeated,
+           coalesce(reopened, 0) AS reopened, coalesce(last_step = 'interaction.resolved', false) AS resolved,
+           customer IS NOT NULL AND coalesce(first_resolved + INTERVAL 7 DAY <= (SELECT max(recorded) FROM events), false) AS judged,
+           EXISTS (FROM opened AS other WHERE other.customer = opened.customer AND other.moment > opened.moment
+               AND other.moment <= first_resolved + INTERVAL 7 DAY
+               AND (other.order_name = opened.order_name
+                    OR ((other.order_name IS NULL OR opened.order_name IS NULL) AND other.reason = opened.reason))) AS followed,
+           EXISTS (FROM ended WHERE interaction = opened.name AND goodwill AND amount > 0 AND state IN ('taken', 'settled')) AS helped
+    FROM opened LEFT JOIN moved USING (name) LEFT JOIN solved USING (name) WHERE in_range(opened.moment)
+), labelled AS (
+    SELECT 'total' AS what, '' AS label, * FROM known
+    UNION ALL SELECT 'day', strftime(local(moment), '%Y-%m-%d'), * FROM known
+    UNION ALL SELECT 'week', week(moment), * FROM known
+    UNION ALL SELECT 'month', strftime(local(moment), '%Y-%m'), * FROM known
+    UNION ALL SELECT 'team', coalesce(team, 'not said'), * FROM known
+    UNION ALL SELECT 'agent', coalesce(agent, 'not said'), * FROM known
+    UNION ALL SELECT 'reason', coalesce(reason, 'not said'), * FROM known
+    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM known
+)
+SELECT what, label, count(*) AS opened, share(count(*) FILTER (resolved), count(*)) AS resolved,
+       share(count(*) FILTER (judged AND transfers = 0 AND reopened = 0 AND NOT followed), count(*) FILTER (judged)) AS first_contact,
+       share(count(*) FILTER (transfers > 0), count(*)) AS transferred, avg(transfers) AS mean_transfers,
+       share(count(*) FILTER (reopened > 0), count(*)) AS reopened,
+       share(count(*) FILTER (repeated), count(*) FILTER (told)) AS stories_repeated,
+       share(count(*) FILTER (helped), count(*)) AS consistency
+FROM labelled GROUP BY ALL ORDER BY ALL;
+
+-- figure: satisfaction
+WITH said AS (
+    SELECT events.moment, text(d, 'instrument') AS instrument, CAST(text(d, 'score') AS DOUBLE) AS score,
+           CAST(text(d, 'best') AS DOUBLE) AS best, CAST(text(d, 'worst') AS DOUBLE) AS worst, channel, team, agent, reason
+    FROM events LEFT JOIN opened ON opened.name = text(d, 'interaction_id')
+    WHERE type = 'feedback.received' AND in_range(events.moment)
+), labelled AS (
+    SELECT 'total' AS what, '' AS label, * FROM said
+    UNION ALL SELECT 'day', strftime(local(moment), '%Y-%m-%d'), * FROM said
+    UNION ALL SELECT 'week', week(moment), * FROM said
+    UNION ALL SELECT 'month', strftime(local(moment), '%Y-%m'), * FROM said
+    UNION ALL SELECT 'team', coalesce(team, 'not said'), * FROM said
+    UNION ALL SELECT 'agent', coalesce(agent, 'not said'), * FROM said
+    UNION ALL SELECT 'reason', coalesce(reason, 'not said'), * FROM said
+    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM said
+)
+SELECT what, label, instrument, count(*) AS n,
+       share(count(*) FILTER (abs(score - worst) >= 0.75 * abs(best - worst)), count(*)) AS top, avg(score) AS mean,
+       CASE WHEN instrument = 'nps' THEN 100 * (count(*) FILTER (score >= 9) - count(*) FILTER (score <= 6)) / count(*) END AS nps
+FROM labelled GROUP BY what, label, instrument ORDER BY ALL;
