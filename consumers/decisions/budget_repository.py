@@ -23,7 +23,7 @@ from ledger.store.subject_tokens import token_of_id
 from projections.engine.events import read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ledger.store.log import Log, Recorded
 
@@ -64,20 +64,45 @@ class BudgetRepository:
         self.get: Callable[[LoadableStream], BudgetStream] = self._cache.__getitem__
         """Returns a cached stream; raises ``StreamNotLoadedError`` where it must be loaded first."""
         self._reading = asyncio.Semaphore(_CONCURRENT_READS)  # more reads at once would time out
+        self._by_holder: dict[str, BudgetStream] = {}  # of holders' newest budgets, by subject without the period
+        self._read_meanwhile: dict[str, int] = {}  # the newest position of the budgets that are being loaded
 
     async def load(self, key: LoadableStream) -> None:
         """Read a stream into the cache."""
         async with self._reading:
-            self._cache[key] = await self._read(key)
+            stream = await (self._read_budget(key) if isinstance(key, BudgetKey) else self._read(key))
+        self._cache[key] = stream
         if len(self._cache) > _CACHED_STREAMS:
-            oldest = next((key for key, stream in self._cache.items() if not stream.unstored), None)
+            oldest = next((stream for stream in self._cache.values() if not stream.unstored), None)
             if oldest is not None:
-                del self._cache[oldest]
+                self.forget(oldest)
 
     def forget(self, stream: BudgetStream) -> None:
         """Remove a stream from the cache."""
         if stream.key is not None and self._cache.get(stream.key) is stream:
             del self._cache[stream.key]
+            if isinstance(stream.key, BudgetKey):
+                self._by_holder.pop(_subject_of_holder(stream.key), None)
+
+    def note_read(self, batch: Sequence[Recorded]) -> None:
+        """Forget budgets that others have written to; a decision may read a budget without writing to it."""
+        for recorded in batch:
+            holder = recorded.subject.rpartition(".")[0]
+            stream = self._by_holder.get(holder)
+            if stream is not None and recorded.position > stream.last and not stream.unstored:
+                self.forget(stream)
+            if holder in self._read_meanwhile:
+                self._read_meanwhile[holder] = recorded.position
+
+    async def _read_budget(self, key: BudgetKey) -> BudgetStream:
+        """Read a holder's newest budget, again where the log was read beyond it in the meantime."""
+        holder = _subject_of_holder(key)
+        while True:
+            self._read_meanwhile[holder] = 0
+            stream = await self._read(key)
+            if self._read_meanwhile.pop(holder, 0) <= stream.last:
+                self._by_holder[holder] = stream
+                return stream
 
     async def _read(self, key: LoadableStream) -> BudgetStream:
         match key:
@@ -100,6 +125,10 @@ def budget_of(stored: list[Recorded]) -> Budget:
     """Return the budget after the events of its subject, oldest first."""
     events = [read_event(recorded) for recorded in stored]
     return Budget.from_records([(event.body, event.time) for event in events])
+
+
+def _subject_of_holder(key: BudgetKey) -> str:
+    return f"{topology.BUDGET_SUBJECT}.{token_of_id(key.holder)}.{key.currency}"
 
 
 def subject_of(holder: str, currency: str, period: str) -> str:

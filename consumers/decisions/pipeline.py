@@ -74,6 +74,7 @@ class DecisionPipeline:
         self._log = log
         self._state = state
         self._budgets = BudgetRepository(log)
+        state.on_read = self._budgets.note_read
         self._history = history
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)

@@ -69,6 +69,21 @@ async def test_no_decision_counts_an_action_that_another_decider_has_prevented(
         assert (prevented["outcome"], counting["outcome"]) == ("escalate", "taken")
 
 
+async def test_a_pool_that_another_decider_has_filled_is_drawn_on(session: Session, tmp_path: Path) -> None:
+    async with upstream_of(session) as upstream, AsyncExitStack() as stack:
+        await set_up_organisation(upstream)
+        one, other = [await decider_beside(session, stack, tmp_path / name) for name in ("one", "other")]
+        for _ in range(4):  # all of the agent's own budget
+            assert (await ask_here(one, agent_id="D-1", amount=gbp("50.00")))["outcome"] == "taken"
+        emptied = {"operation": "transfer", "holder": "team:doorstep", "to_holder": "agent:M-1"}
+        by = {"granted_by": "M-1", "reason": "fair"}
+        await ask_here(one, "budget", **emptied, **by, amount=gbp("1000.00"))
+        assert (await ask_here(one, agent_id="D-1", amount=gbp("5.00")))["outcome"] == "escalate"
+        await ask_here(other, "budget", operation="grant", holder="team:doorstep", **by, amount=gbp("500.00"))
+        await one.state.reach(await session.log.last_position())
+        assert (await ask_here(one, agent_id="D-1", amount=gbp("5.00")))["outcome"] == "taken"
+
+
 async def decider_beside(session: Session, stack: AsyncExitStack, folder: Path) -> DecisionService:
     """Start another decider on a session's ledger."""
     client, reader = await session.connection("decider"), await session.connection("decider")
@@ -78,11 +93,13 @@ async def decider_beside(session: Session, stack: AsyncExitStack, folder: Path) 
     return decider
 
 
-async def ask_here(decider: DecisionService, **fields: Any) -> Document:
-    """Let this decider answer an action, whichever decider owns its holder."""
+async def ask_here(decider: DecisionService, subject: str = "action", /, **fields: Any) -> Document:
+    """Let this decider answer a request (a refund, unless it names its kind), whichever decider owns its holder."""
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    request = {"request_id": secrets.token_hex(8), "kind": "refund", "reason": "late", **fields}
-    decider.pipeline.submit("crm", "action", encode(request), answer.set_result, here=True)
+    request = {"request_id": secrets.token_hex(8), **fields}
+    if subject == "action":
+        request = {"kind": "refund", "reason": "late"} | request
+    decider.pipeline.submit("crm", subject, encode(request), answer.set_result, here=True)
     found: Document = json.loads(await answer)
     return found
 

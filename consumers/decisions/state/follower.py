@@ -40,7 +40,7 @@ from projections.engine.corrections import correction_of, originals_of
 from projections.engine.events import Correction, Event, UnknownEventError, read_event, types_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log, Recorded
@@ -76,6 +76,8 @@ class DecisionState:
         self._written_to = index.head(_WHOLE_LOG)
         self.position = self._written_to.position
         """The position up to which the log was read."""
+        self.on_read: Callable[[Sequence[Recorded]], None] = lambda _batch: None
+        """Called with the events that were applied."""
         self._last: Recorded | None = None
         self._writing: _Transaction | None = None
         self._thread = ThreadPoolExecutor(1, "directory")  # one thread: a cancelled write still ends before the next
@@ -217,6 +219,7 @@ class DecisionState:
             if (own := self._own.pop(recorded.position, None)) is not None:
                 self._entries.append(own)
             self.position, self._last = recorded.position, recorded
+        self.on_read(batch)
 
     def _apply_one(self, recorded: Recorded, originals: Mapping[int, Recorded]) -> None:
         try:
