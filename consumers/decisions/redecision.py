@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -118,6 +119,8 @@ class RecordedBudgets:
         self._closed: set[str] = set()
         self._reopened: dict[BudgetPeriod, BudgetStream] = {}
         self._flags: set[str] = set()
+        self.older: dict[BudgetKey, BudgetStream] = {}
+        """Older versions, which one decision may have read."""
 
     def get(self, key: LoadableStream) -> BudgetStream:
         """Return a stream as it is now.
@@ -127,7 +130,7 @@ class RecordedBudgets:
 
         """
         if isinstance(key, BudgetKey):
-            stream = self._newest.get(key)
+            stream = self.older.get(key) or self._newest.get(key)
             return BudgetStream(key, "", None, 0) if stream is None else stream
         if isinstance(key, BudgetPeriod):
             subject = subject_of(key.holder, key.currency, key.period)
@@ -355,20 +358,17 @@ class Redecider:
             via=group.via,
         )
         unit = UnitOfWork(self._budgets, state)
-        position = group.recorded[0].position
-        while True:
-            decision = Decision(state, unit, cause, now, state_is_current=True)
-            try:
-                outcome = decide(command, decision)
-            except Exception as error:  # noqa: BLE001 - the state holds what was forged, and no rule expects it
-                raise _Mismatch("state", _outcome(group.events), f"undecided: {error}") from None
-            if not isinstance(outcome, BudgetPeriod):
-                break
-            await self._budgets.load(outcome, position)
-        if not isinstance(outcome, Decision):
-            raise _Mismatch(*_refusal(outcome, group))
-        drafts = unit.drafts(decision)
-        _compare(drafts, group)
+        try:
+            decision, drafts = await self._made_again(command, cause, now, unit, group)
+        except _Mismatch as newest:
+            async for _ in self._older_budgets(unit, group):
+                with suppress(_Mismatch):
+                    decision, drafts = await self._made_again(
+                        command, cause, now, UnitOfWork(self._budgets, state), group
+                    )
+                    break
+            else:
+                raise newest from None
         for draft, event in zip(drafts, group.recorded, strict=True):
             stream = draft.stream.key
             self._budgets.note(draft, decision.changed.get(stream) if isinstance(stream, BudgetKey) else None)
@@ -376,6 +376,51 @@ class Redecider:
         if sha256 is not None:
             at = next(event.position for event in group.events if event.body is answer)
             state.remember([EventIdEntry(bytes.fromhex(cause.action_id[4:]), at, bytes.fromhex(sha256))], ())
+
+    async def _made_again(
+        self, command: Command | InternalCommand, cause: RequestContext, now: datetime, unit: UnitOfWork, group: _Group
+    ) -> tuple[Decision, list[PendingDraft]]:
+        """Return the decision and its events, which equal the recorded ones.
+
+        Raises:
+            _Mismatch: they do not.
+
+        """
+        while True:
+            decision = Decision(unit.state, unit, cause, now, state_is_current=True)
+            try:
+                outcome = decide(command, decision)
+            except Exception as error:  # noqa: BLE001 - the state holds what was forged, and no rule expects it
+                raise _Mismatch("state", _outcome(group.events), f"undecided: {error}") from None
+            if not isinstance(outcome, BudgetPeriod):
+                break
+            await self._budgets.load(outcome, group.recorded[0].position)
+        if not isinstance(outcome, Decision):
+            raise _Mismatch(*_refusal(outcome, group))
+        drafts = unit.drafts(decision)
+        _compare(drafts, group)
+        return decision, drafts
+
+    async def _older_budgets(self, unit: UnitOfWork, group: _Group) -> AsyncIterator[None]:
+        """Put older versions in the place of budgets that a decision has only read, one after the other.
+
+        Expected sequences make the budgets exact to which a decision writes. Of another one, such as a pool that does
+        not reach, the decider has seen at least what was recorded up to ``seen_position``.
+        """
+        written, position = {one.subject for one in group.recorded}, group.recorded[0].position
+        read = {stream.subject: stream for stream in unit.read if stream.budget and stream.subject not in written}
+        stored = {subject: await self._log.read_subject(subject) for subject in read}
+        newer = {one.position for events in stored.values() for one in events if one.position < position}
+        try:
+            for cut in sorted((one for one in newer if one > group.first.seen_position), reverse=True):
+                await self._budgets.restore(written, position - 1)
+                for subject, stream in read.items():
+                    budget = budget_of([one for one in stored[subject] if one.position < cut])
+                    if isinstance(stream.key, BudgetKey):
+                        self._budgets.older[stream.key] = BudgetStream(stream.key, subject, budget, 0)
+                yield
+        finally:
+            self._budgets.older.clear()
 
     def _check_first(self, reader: _Reader, record: Caused, group: _Group) -> None:
         key = bytes.fromhex(action_id_of(record.source, record.request_id)[4:])
