@@ -29,12 +29,14 @@ from domain.policy.parsing import parse_policy
 from domain.serialization import encode
 from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
+from projections.date_ranges import read_range, zone_named
 from projections.policy_history import policy_in_force, published_policies
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.loyalty import loyalty_report
 from projections.reports.policy_simulation import PolicySimulation, try_quickly
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import quality_report
+from projections.reports.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -76,6 +78,7 @@ async def reports(context: BenchmarkContext) -> list[Contest]:
             "gap": lambda: gap_report(read, published),
             "quality": lambda: quality_report(read),
             "recognition": lambda: recognition_report(read, policy),
+            "summary": lambda: summary(read, read_range(None, None, zone_named(POLICY["time_zone"])), "day"),
         }
         found = []
         for name, make in made.items():
