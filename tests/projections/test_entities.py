@@ -26,7 +26,7 @@ LATE_STORY = ROOT.parent / "shared" / "cases" / "import" / "late_story.jsonl"
 PLACES = ("position", "since", "last_fact")
 """Columns that name positions in the log, which are those of an order."""
 MONDAY = datetime(2026, 1, 5, 10, tzinfo=UTC)
-EXAMPLES = int(os.environ.get("VIEW_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("VIEW_EXAMPLES", settings().max_examples // 4))
 KINDS = ("opened", "transferred", "resolved", "reopened")
 
 

@@ -34,7 +34,7 @@ from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.view_histories import RECORDED, Views, recorded
 
-EXAMPLES = int(os.environ.get("VIEW_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("VIEW_EXAMPLES", settings().max_examples // 10))
 LONG = "VIEW_EXAMPLES" in os.environ
 """Set by `make test-long`: all orders of the large data sets."""
 DATA = ROOT.parent / "shared" / "data"

@@ -28,7 +28,7 @@ COMPARISONS = {
 
 
 @pytest.mark.parametrize("report", COMPARISONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples * 2 // 5, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from((0.1, 0.5, 1.0)))
 def test_the_figures_of_random_histories(report: str, seed: int, scale: float) -> None:
     assert COMPARISONS[report](HistoryLedger(RandomHistory(seed, scale).events())) == []

@@ -16,7 +16,7 @@ from tests.support.report_oracle import HistoryLedger
 from tests.support.summary_comparisons import summary_differences
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples * 2 // 5, deadline=None)
 @given(
     st.integers(0, 10**6),
     st.sampled_from((0.1, 1.0)),
@@ -31,7 +31,7 @@ def test_the_summary_of_random_histories(seed: int, scale: float, days: tuple[in
     assert summary_differences(ledger, begin.astimezone(UTC), end.astimezone(UTC), zone) == []
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=max(1, settings().max_examples // 10), deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_summary_and_the_quality_report_agree(seed: int) -> None:
     """One definition of each figure: that of first contact was written twice."""
