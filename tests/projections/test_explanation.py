@@ -174,3 +174,11 @@ def test_commands_explain_case_and_balance(command: CommandLine, tmp_path: Path)
     balance = json.loads(command("report", "balances", "--holder", holder, "--period", period, "--json").stdout)
     assert making[-1]["remaining"] == balance["items"][0]["remaining"]
     assert command("audit", "case", "act-none", str(file)).returncode == 1
+    made = json.loads(command("audit", "redecide", "--case", str(file), "--json", data_dir=None).stdout)
+    assert (made["decisions"], made["differences"]) == (1, [])
+    assert json.loads(command("audit", "redecide", action_id, "--json").stdout) == made
+    whole = json.loads(command("audit", "redecide", "--json").stdout)
+    parts = [("--to", str(made["to"])), ("--from", str(made["to"] + 1))]
+    counted = [json.loads(command("audit", "redecide", *part, "--json").stdout)["decisions"] for part in parts]
+    assert (sum(counted), min(counted) > 0, whole["differences"]) == (whole["decisions"], True, [])
+    assert command("audit", "redecide", action_id, "--from", "2").returncode == 2
