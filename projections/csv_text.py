@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIELDS = {
     "balances": "holder period granted$ spent$ reserved$ remaining$ granted_in_period$ opened closed",
     "actions": (
-        "action_id position time state agent_id role team_id customer_id interaction_id kind basis reason holder "
+        "action_id position time state agent_id team_id customer_id interaction_id role kind basis reason holder "
         "period escalation_id decided_by amount$ reversed$ settled$"
     ),
     "escalations": (

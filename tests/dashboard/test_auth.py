@@ -17,6 +17,7 @@ from tests.support.http_api import client_with_token, read_current, served_with_
 from tests.support.waiting import eventually
 
 OPEN = {
+    "/api/v1/summary",
     "/api/v1/balances",
     "/api/v1/actions",
     "/api/v1/escalations",

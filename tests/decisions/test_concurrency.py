@@ -99,7 +99,7 @@ async def ask_here(decider: DecisionService, subject: str = "action", /, **field
     request = {"request_id": secrets.token_hex(8), **fields}
     if subject == "action":
         request = {"kind": "refund", "reason": "late"} | request
-    decider.pipeline.submit("crm", subject, encode(request), answer.set_result, here=True)
+    decider.pipeline.submit("crm", subject, encode(request), answer.set_result, here=True, via="cli")
     found: Document = json.loads(await answer)
     return found
 

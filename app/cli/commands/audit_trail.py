@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from projections.engine.storage import Row
 
-_BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed position happened what"
+_BALANCE = "holder period granted$ spent$ reserved$ remaining$ granted_in_period$ opened closed position happened what"
 
 
 @cli.group()
