@@ -19,13 +19,12 @@ from app.runtime.redecide import redecide_log
 from app.runtime.roles import running
 from app.runtime.session import Session
 from benchmarks.load import send_all
+from config import topology
 from config.settings import load_settings
 from domain.serialization import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from ledger.nats.client import LedgerClient
 
 _AGENTS, _CUSTOMERS, _IN_FLIGHT, _AT_ONCE = 500, 20_000, 256, 20_000
 _TARGET = 5_000
@@ -61,9 +60,10 @@ def _requests(first: int, number: int) -> Iterator[tuple[str, bytes]]:
         yield "resolution.decide.bench.action", encode(request)
 
 
-async def _fill(upstream: LedgerClient, decisions: int) -> None:
+async def _fill(session: Session, decisions: int) -> None:
+    upstream = await session.upstream("bench")
     policy = encode({"request_id": "policy", "policy": _POLICY, "published_by": "owner"})
-    answer = await upstream.request("resolution.decide.bench.policy", policy, timeout=30)
+    answer = await session.client.request(f"{topology.OPERATE_SUBJECT}.cli.policy", policy, timeout=30)
     assert json.loads(answer.data)["outcome"] == "done", answer.data
     with showing_progress("deciding", "decisions") as progressed:
         for first in range(0, decisions, _AT_ONCE):
@@ -78,7 +78,7 @@ async def measure(decisions: int) -> dict[str, float]:
         async with Session(load_settings({"data_dir": f"{folder}/data"}, {})) as session:
             begun = time.perf_counter()
             async with running(session, ("intake", "decisions")):
-                await _fill(await session.upstream("bench"), decisions)
+                await _fill(session, decisions)
             filled = time.perf_counter() - begun
             last = await session.log.last_position()
             begun, cpu = time.perf_counter(), time.process_time()
