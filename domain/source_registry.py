@@ -49,7 +49,7 @@ PEOPLE_FACTS = frozenset(
     if name.startswith(("employee.", "training.", "shift.", "delegation.", "relationship."))
     or name in ("customer.linked", "customer.unlinked")
 )
-"""Facts that say who somebody is and who belongs together; authority rests on them."""
+"""Facts about employees and relations; authority rests on them."""
 _COMMON_FACTS = _NAMES - PEOPLE_FACTS
 _DESK = frozenset(("preview", "action", "settle", "void", "reverse", "request", "withdraw", "answer", "brief"))
 _APPROVALS = frozenset(("approve", "deny", "forward", "review", "brief"))

@@ -44,7 +44,7 @@ from projections.engine.corrections import CORRECTED
 from projections.engine.events import TYPES, Event, UnknownEventError, read_event, type_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from consumers.decisions.state.follower import DecisionState
@@ -117,7 +117,7 @@ class RecordedBudgets:
         self._newest: dict[BudgetKey, BudgetStream] = {}
         self._by_subject: dict[str, BudgetStream] = {}
         self._closed: set[str] = set()
-        self._reopened: dict[BudgetPeriod, BudgetStream] = {}
+        self._loaded: dict[str, BudgetStream] = {}  # closed budgets, until they are opened again
         self._flags: set[str] = set()
         self.older: dict[BudgetKey, BudgetStream] = {}
         """Older versions, which one decision may have read."""
@@ -134,9 +134,9 @@ class RecordedBudgets:
             return BudgetStream(key, "", None, 0) if stream is None else stream
         if isinstance(key, BudgetPeriod):
             subject = subject_of(key.holder, key.currency, key.period)
-            if subject in self._closed and key not in self._reopened:
+            if subject in self._closed and subject not in self._loaded:
                 raise StreamNotLoadedError(key)
-            return self._reopened.get(key) or BudgetStream(key, subject, None, 0)
+            return self._loaded.get(subject) or BudgetStream(key, subject, None, 0)
         subject = subject_of_stream(key)
         return BudgetStream(key, subject, None, int(subject in self._flags))
 
@@ -146,29 +146,35 @@ class RecordedBudgets:
     async def load(self, place: BudgetPeriod, before: int) -> None:
         """Load the closed budget of a period, as it was before a position."""
         subject = subject_of(place.holder, place.currency, place.period)
-        self._reopened[place] = BudgetStream(place, subject, await self._budget(subject, before), 0)
+        self._loaded[subject] = BudgetStream(place, subject, await self._budget(subject, before), 0)
 
     def note_flag(self, subject: str) -> None:
         """Note that a flag was raised."""
         self._flags.add(subject)
 
-    def note(self, draft: PendingDraft, budget: Budget | None) -> None:
-        """Take over a recorded event of a decision; ``budget`` is its budget after the decision, where it changed."""
-        draft.stream.unstored = 0
-        if isinstance(draft.record, decisions.BudgetClosed):
-            self._close(draft.subject)
-        elif isinstance(draft.record, decisions.BudgetOpened) and budget is not None:
-            self._open(draft.subject, budget)
-
-    def apply(self, event: Event) -> None:
-        """Apply a recorded event that was not decided again."""
-        record = event.body
+    def note(self, draft: PendingDraft, changed: Mapping[BudgetKey, Budget]) -> None:
+        """Take over a recorded event of a decision; ``changed`` are the budgets after the decision."""
+        draft.stream.unstored, record = 0, draft.record
         if isinstance(record, decisions.BudgetClosed):
-            self._close(event.subject)
-        elif isinstance(record, decisions.BudgetOpened) and not record.reopened:
-            self._open(event.subject, Budget.open(record, event.time))
-        elif (stream := self._by_subject.get(event.subject)) is not None and stream.budget is not None:
-            stream.budget.record(record, event.time)
+            self._close(draft.subject)
+        elif isinstance(record, decisions.BudgetOpened):
+            self._open(draft.subject, changed[BudgetKey(record.holder, record.currency)])
+
+    async def apply(self, events: Sequence[Event]) -> None:
+        """Apply the recorded events of a decision that is not made again."""
+        for event in events:
+            record = event.body
+            if isinstance(record, decisions.BudgetClosed):
+                self._close(event.subject)
+            elif isinstance(record, decisions.BudgetOpened):
+                opened = await self._budget(event.subject, event.position) if record.reopened else None
+                if opened is None:
+                    opened = Budget.open(record, event.time)
+                else:
+                    opened.record(record, event.time)
+                self._open(event.subject, opened)
+            elif (stream := self._by_subject.get(event.subject)) is not None and stream.budget is not None:
+                stream.budget.record(record, event.time)
 
     async def restore(self, subjects: set[str], until: int) -> None:
         """Read the budgets of these subjects again, up to a position, after a decision that came out otherwise."""
@@ -191,10 +197,12 @@ class RecordedBudgets:
     def _open(self, subject: str, budget: Budget) -> None:
         key = BudgetKey(budget.holder, budget.currency)
         self._closed.discard(subject)
+        self._loaded.pop(subject, None)
         self._newest[key] = self._by_subject[subject] = BudgetStream(key, subject, budget, 0)
 
     def _close(self, subject: str) -> None:
         self._closed.add(subject)
+        self._loaded.pop(subject, None)
         stream = self._by_subject.pop(subject, None)
         if stream is not None and isinstance(stream.key, BudgetKey) and self._newest.get(stream.key) is stream:
             del self._newest[stream.key]
@@ -320,8 +328,7 @@ class Redecider:
         wanted = self._first <= position <= self._last
         if not wanted or record.rules_version != RULES_VERSION:
             self.out_of_reach += wanted
-            for event in group.events:
-                self._budgets.apply(event)
+            await self._budgets.apply(group.events)
             return
         self.decisions += 1
         difference = await self._difference(group, record, position)
@@ -370,8 +377,7 @@ class Redecider:
             else:
                 raise newest from None
         for draft, event in zip(drafts, group.recorded, strict=True):
-            stream = draft.stream.key
-            self._budgets.note(draft, decision.changed.get(stream) if isinstance(stream, BudgetKey) else None)
+            self._budgets.note(draft, decision.changed)
             _note_action(state, draft.record, now, event)
         if sha256 is not None:
             at = next(event.position for event in group.events if event.body is answer)

@@ -56,9 +56,9 @@ class NewEvent(msgspec.Struct, frozen=True):
     stream: Stream
     record: Record | FlagEvent
     begins: bool = False
-    """Whether the stream must be empty before it."""
+    """True where the stream must be empty before it."""
     reopens: bool = False
-    """Whether it opens a budget again that was closed before the end of its period."""
+    """True where it opens a budget again that was closed before the end of its period."""
 
 
 class StreamNotLoadedError(Exception):

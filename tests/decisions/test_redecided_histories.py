@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 
 from consumers.decisions.redecision import Difference, Redecider
 from consumers.decisions.state.follower import DecisionState
+from domain.decisions.decision import Decision
 from ledger.store.log import Recorded
+from tests.support.decision_commands import action
+from tests.support.decision_company import company
 from tests.support.decision_histories import History, Step, steps
 from tests.support.decision_scenarios import empty_index
+from tests.support.decision_scenarios import given as given_events
 from tests.support.policy_reference import all_scenarios, transcript_of
 
 _BEFORE = 11
@@ -48,10 +52,10 @@ class OpenState(DecisionState):
         """Keep the index open."""
 
 
-async def redecided(events: list[Recorded]) -> tuple[int, list[Difference]]:
-    """Decide all events again; return the number of decisions, and the differences."""
+async def redecided(events: list[Recorded], first: int = 1) -> tuple[int, list[Difference]]:
+    """Decide all events from a position on again; return the number of decisions, and the differences."""
     log = MemoryLog(events)
-    redecider = Redecider(log, lambda: OpenState(empty_index()), log.replay)
+    redecider = Redecider(log, lambda: OpenState(empty_index()), log.replay, first)
     await redecider.read(events)
     await redecider.end()
     return redecider.decisions, redecider.differences
@@ -85,6 +89,21 @@ def test_every_scenario_is_decided_again_from_its_log_alone() -> None:
     assert decisions > 200
 
 
+def test_a_budget_that_a_fast_clock_closed_comes_out_again_from_any_position_on() -> None:
+    """A clock that ran ahead opens the period after next; then the right period is opened again."""
+    scenario = given_events(company())
+    times = ("2026-03-10", "2026-05-10", "2026-03-11", "2026-03-12")
+    for number, day in enumerate(times):
+        request = action("5.00", request_id=f"r-{number}")
+        result = scenario.when(request, at=f"{day}T10:00:00Z", request_id=f"r-{number}").result
+        assert isinstance(result, Decision)
+        scenario.record(result)
+    events = scenario.recorded
+    assert sum(b'"reopened":true' in one.data and b"budget.opened" in one.data for one in events) == 1
+    for first in range(1, len(events) + 1):  # the decisions before it are only read
+        assert asyncio.run(redecided(events, first))[1] == [], first
+
+
 def changed(value: Any) -> Any:
     """Return another value of the same kind."""
     if isinstance(value, bool):
@@ -103,7 +122,7 @@ def changed(value: Any) -> Any:
 @settings(max_examples=25)
 @given(steps, st.data())
 def test_a_decision_with_another_value_is_found(told: list[Step], data: st.DataObject) -> None:
-    """One field of one event is changed in the log, as a forger would who holds every key."""
+    """One field of one event is changed in the log, and every key is at hand."""
     events = recorded_by(told)
     if len(events) <= _BEFORE:
         return
