@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ledger.store.log import Log, Recorded
 
 
-class _CaseEvents:
-    """The events of a case file, in order of their positions."""
+class RecordedEvents:
+    """Events in memory, in order of their positions: those of a case file."""
 
     def __init__(self, events: Sequence[Recorded]) -> None:
-        self.events = events
+        self.events = list(events)
 
     async def at(self, position: int) -> Recorded | None:
         """Return the event at a position, or ``None``."""
@@ -33,15 +33,15 @@ class _CaseEvents:
         """Return the events of a subject after a position, oldest first."""
         return [one for one in self.events if one.subject == subject and one.position > after]
 
+    async def replay(self, until: int) -> AsyncIterator[Sequence[Recorded]]:
+        """Yield the events up to a position."""
+        yield [one for one in self.events if one.position <= until]
+
 
 async def redecide_case(events: Sequence[Recorded], folder: Path, first: int, last: int) -> Redecider:
     """Make the one decision at the positions ``first`` to ``last`` again, from the events of a case file."""
-    known = _CaseEvents([one for one in sorted(events) if one.position <= last])
-
-    async def replay(end: int) -> AsyncIterator[Sequence[Recorded]]:
-        yield [one for one in known.events if one.position <= end]
-
-    redecider = Redecider(known, lambda: DecisionState(EventIdIndex(folder / "case.sqlite")), replay, first)
+    known = RecordedEvents([one for one in sorted(events) if one.position <= last])
+    redecider = Redecider(known, lambda: DecisionState(EventIdIndex(folder / "case.sqlite")), known.replay, first)
     await redecider.read(known.events)
     await redecider.end()
     return redecider

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.runtime.redecide import RecordedEvents
 from consumers.decisions.redecision import Difference, Redecider
 from consumers.decisions.state.follower import DecisionState
 from domain.decisions.decision import Decision
@@ -26,25 +26,6 @@ _UNSEEN = {"seen_position", "decider_id", "rules_version"}
 """Fields that say how a decision was made. Another value may lead to the same decision."""
 
 
-class MemoryLog:
-    """A log in a list."""
-
-    def __init__(self, events: list[Recorded]) -> None:
-        self.events = events
-
-    async def at(self, position: int) -> Recorded | None:
-        """Return the event at a position."""
-        return self.events[position - 1] if position <= len(self.events) else None
-
-    async def read_subject(self, subject: str, after: int = 0) -> list[Recorded]:
-        """Return the events of a subject after a position."""
-        return [one for one in self.events if one.subject == subject and one.position > after]
-
-    async def replay(self, end: int) -> AsyncIterator[Sequence[Recorded]]:
-        """Yield the events up to a position."""
-        yield self.events[:end]
-
-
 class OpenState(DecisionState):
     """A decision state on an index that others share, so that closing does nothing."""
 
@@ -54,7 +35,7 @@ class OpenState(DecisionState):
 
 async def redecided(events: list[Recorded], first: int = 1) -> tuple[int, list[Difference]]:
     """Decide all events from a position on again; return the number of decisions, and the differences."""
-    log = MemoryLog(events)
+    log = RecordedEvents(events)
     redecider = Redecider(log, lambda: OpenState(empty_index()), log.replay, first)
     await redecider.read(events)
     await redecider.end()

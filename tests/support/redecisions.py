@@ -7,6 +7,7 @@ import json
 from itertools import count
 from typing import TYPE_CHECKING
 
+from app.runtime.redecide import RecordedEvents
 from consumers.decisions.redecision import Redecider
 from consumers.decisions.state.follower import DecisionState
 from ledger.store.event_id_index import EventIdIndex
@@ -16,31 +17,20 @@ from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from ledger.store.log import Log
     from tests.support.documents import Document
 
 
-class ForgedLog:
+class ForgedLog(RecordedEvents):
     """The events of a log in memory, which a test may change."""
-
-    def __init__(self, events: Sequence[Recorded]) -> None:
-        self.events = list(events)
 
     @classmethod
     async def copy_of(cls, log: Log) -> ForgedLog:
         """Return all events of a log."""
         return cls(await log.read_subject(">"))
-
-    async def at(self, position: int) -> Recorded | None:
-        """Return the event at a position, or ``None``."""
-        return next((one for one in self.events if one.position == position), None)
-
-    async def read_subject(self, subject: str, after: int = 0) -> list[Recorded]:
-        """Return the events of a subject after a position, oldest first."""
-        return [one for one in self.events if one.subject == subject and one.position > after]
 
     def forged(self, position: int, change: Callable[[Document], None]) -> ForgedLog:
         """Return a copy in which a function has changed one event."""
@@ -68,10 +58,7 @@ async def redecide(log: ForgedLog, folder: Path) -> Redecider:
     def new_state() -> DecisionState:
         return DecisionState(EventIdIndex(folder / f"state-{next(numbers)}.sqlite"))
 
-    async def replay(until: int) -> AsyncIterator[Sequence[Recorded]]:
-        yield [one for one in log.events if one.position <= until]
-
-    redecider = Redecider(log, new_state, replay)
+    redecider = Redecider(log, new_state, log.replay)
     await redecider.read(log.events)
     await redecider.end()
     return redecider
