@@ -109,6 +109,8 @@ def test_a_decision_with_another_value_is_found(told: list[Step], data: st.DataO
         return
     index = data.draw(st.integers(_BEFORE, len(events) - 1), label="event")
     event = json.loads(events[index].data)
+    if event["data"].get("preview"):
+        return  # a preview is no request that is answered for ever, so no hash holds its fields
     name = data.draw(st.sampled_from(sorted(event["data"].keys() - _UNSEEN)), label="field")
     event["data"][name] = changed(event["data"][name])
     text = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
