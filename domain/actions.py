@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 from domain.events.decisions import ActionReversed, ActionSettled, ActionVoided
-from domain.events.facts import ActionState, Basis, Kind
+from domain.events.facts import ActionState, AgentKind, Basis, Kind
 
 if TYPE_CHECKING:
     from domain.commands import Preview
@@ -30,6 +30,15 @@ class ActionFields(TypedDict):
     order_id: str | None
     note: str | None
     guideline: str | None
+
+
+class AgentFields(TypedDict):
+    """The fields of a record about its agent, as the decider knew them."""
+
+    team_id: str | None
+    team_filled: bool
+    manager_id: str | None
+    agent_kind: AgentKind
 
 
 ACTION_FIELDS = tuple(ActionFields.__annotations__)
@@ -72,6 +81,14 @@ def action_fields(of: Preview | Done | AuthorityFellShort | EscalationRequested,
         "note": of.note,
         "guideline": of.guideline,
     }
+
+
+def command_fields(of: Done | AuthorityFellShort) -> ActionFields:
+    """Return the shared fields of a record as the request wrote them."""
+    fields = action_fields(of, of.amount)
+    if of.team_filled:
+        fields["team_id"] = None
+    return fields
 
 
 def is_reservation(held: HeldMoney) -> bool:

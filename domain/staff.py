@@ -8,6 +8,7 @@ import msgspec
 
 from domain.decisions.authority import Agent
 from domain.events.facts import (
+    AgentKind,
     DelegationDeclared,
     EmployeeChanged,
     EmployeeJoined,
@@ -29,6 +30,8 @@ class _Employee(msgspec.Struct):
     manager_id: str | None = None
     delegations: tuple[tuple[str, datetime, datetime], ...] = ()
     """The delegations to this employee: (absent employee, from, until)."""
+    kind: AgentKind = "human"
+    accountable_id: str | None = None
 
 
 class Staff:
@@ -54,11 +57,24 @@ class Staff:
             training=known.training,
             related=frozenset(known.related),
             manager_id=known.manager_id,
+            announced=known.role is not None,
+            kind=known.kind,
+            accountable_id=known.accountable_id,
+            answered_for=known.kind == "human" or self._is_at_work(known.accountable_id),
         )
         if len(self._agents) > _AGENTS_REMEMBERED:
             self._agents.clear()
         self._agents[agent_id, default_role] = agent
         return agent
+
+    def _is_at_work(self, employee_id: str | None) -> bool:
+        """Return whether a person was announced and has not left."""
+        known = self._employees.get(employee_id) if employee_id is not None else None
+        return known is not None and known.role is not None and known.kind == "human" and not known.left
+
+    def has_left(self, employee_id: str) -> bool:
+        """Return whether an employee has left."""
+        return employee_id in self._employees and self._employees[employee_id].left
 
     def everybody(self, default_role: str | None) -> list[Agent]:
         """Return all known employees, in the order of their ids."""
@@ -82,6 +98,8 @@ class Staff:
                 known = self._known(fact.employee_id)
                 known.role, known.team_ids, known.left = fact.role, fact.team_ids, False
                 known.manager_id = fact.manager_id
+                known.kind = fact.kind or known.kind
+                known.accountable_id = fact.accountable_id or known.accountable_id
             case EmployeeLeft():
                 self._known(fact.employee_id).left = True
             case TrainingCompleted():

@@ -91,12 +91,13 @@ def preview_action(command: Preview, decision: Decision) -> Decision:
     context = decision_context(decision, command, rules)
     if command.amount is None:
         available, verdict = authority.available(context)
-        answer = preview_answer(verdict, rules.version, context.budget) | {"available": available.wire()}
+        answer = preview_answer(verdict, rules.version, context.budget, kind=context.agent.kind)
+        answer["available"] = available.wire()
         return decision.answer_only(answer)
     verdict = authority.judge(context, command.amount)
     if verdict.outcome == "escalate" and command.escalate:
         verdict, _, _ = route_escalation(context, verdict, decision)
-    answer = preview_answer(verdict, rules.version, context.budget, hold=command.hold)
+    answer = preview_answer(verdict, rules.version, context.budget, hold=command.hold, kind=context.agent.kind)
     noted = (command.interaction_id, command.kind) in context.budget.noted_previews
     if verdict.outcome == "taken" or command.interaction_id is None or noted:
         return decision.answer_only(answer)

@@ -12,6 +12,7 @@ from domain.serialization import plain
 if TYPE_CHECKING:
     from domain.budgets.budget import Budget
     from domain.decisions.authority import Verdict
+    from domain.events.facts import AgentKind
     from domain.serialization import JsonObject
 
 
@@ -23,6 +24,7 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
     match record:
         case decisions.ActionTaken() | decisions.ActionHeld():
             held = {"expires_at": plain(record.expires_at)} if isinstance(record, decisions.ActionHeld) else {}
+            kind = {"agent_kind": "ai"} if record.agent_kind == "ai" else {}
             return {
                 "outcome": "held" if held else "taken",
                 "action_id": record.action_id,
@@ -31,6 +33,7 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
                 "reasons": [],
                 "budget": balance,
                 **held,
+                **kind,
             }
         case decisions.AuthorityFellShort():
             filed = {"escalation_id": record.escalation_id} if record.escalation_id else {}
@@ -41,6 +44,7 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
                 "reasons": record.reasons,
                 "budget": balance,
                 **filed,
+                **agent_kind_of(record.agent_kind),
             }
         case decisions.BudgetGranted() | decisions.BudgetTransferred():
             return {"outcome": "done", "position": position, "budget": balance}
@@ -86,6 +90,9 @@ def _escalation_answer(
     match record:
         case decisions.EscalationRequested():
             answer |= {"to": list(record.to), "due": plain(record.due), "reasons": record.reasons}
+            answer |= agent_kind_of(record.agent_kind)
+            if not record.to:
+                answer["message"] = "no announced person may approve this yet: announce one before `due`, or it expires"
         case decisions.EscalationForwarded():
             answer |= {"to": list(record.to), "due": plain(record.due)}
         case decisions.EscalationApproved():
@@ -95,11 +102,19 @@ def _escalation_answer(
     return answer
 
 
-def preview_answer(verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False) -> JsonObject:
+def agent_kind_of(kind: AgentKind) -> JsonObject:
+    """Return the field that tells an AI agent apart; the answer to a person has none."""
+    return {} if kind == "human" else {"agent_kind": kind}
+
+
+def preview_answer(
+    verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False, kind: AgentKind = "human"
+) -> JsonObject:
     """Return the answer of a preview. It has no position, because nothing is recorded."""
     return {
         "outcome": "held" if hold and verdict.outcome == "taken" else verdict.outcome,
         "policy_version": version,
         "reasons": verdict.reasons,
         "budget": budget.balance() if budget else None,
+        **agent_kind_of(kind),
     }

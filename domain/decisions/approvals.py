@@ -52,6 +52,11 @@ class Approver(NamedTuple):
         return None if self.person is self.authority else self.authority.agent_id
 
 
+def may_decide(agent: Agent) -> bool:
+    """Return whether escalations may be put before this agent: an announced person who has not left."""
+    return agent.announced and agent.kind == "human" and not agent.left
+
+
 def approves(role: str, kind: str, amount: Money, policy: Policy) -> bool:
     """Return whether a role may approve this kind and amount for others."""
     limits: Limits = policy.roles[role].approves if role in policy.roles else {}
@@ -69,21 +74,33 @@ def whom_to_ask(
     agent_of: Callable[[str], Agent | None],
     everybody: Callable[[], Sequence[Agent]],
 ) -> tuple[str, ...]:
-    """Return the nearest manager with the right to approve; without a known manager, all such agents (20 at most)."""
-    above = managers_above(agent, agent_of)
-    for manager in above:
-        if not manager.left and approves(manager.role, kind, amount, policy):
-            return (manager.agent_id,)
-    if above:
-        return ()
-    return tuple(
-        other.agent_id
-        for other in everybody()
-        if other.agent_id != agent.agent_id and not other.left and approves(other.role, kind, amount, policy)
-    )[:_ASKED_AT_MOST]
+    """Return the nearest manager with the right to approve; where no manager has it, all such people (20 at most).
+
+    The escalation of an AI agent goes to the person who answers for it first, with or without that right.
+    """
+
+    def may(one: Agent) -> bool:
+        return may_decide(one) and approves(one.role, kind, amount, policy)
+
+    above = _line_above(agent, agent_of)
+    nearest = next((one.agent_id for one in above if may(one)), None)
+    to: tuple[str, ...] = () if nearest is None else (nearest,)
+    if not to:
+        to = tuple(one.agent_id for one in everybody() if one.agent_id != agent.agent_id and may(one))
+    if agent.kind == "ai" and above and may_decide(above[0]):
+        to = (above[0].agent_id, *(one for one in to if one != above[0].agent_id))
+    return to[:_ASKED_AT_MOST]
 
 
 _ASKED_AT_MOST = 20
+
+
+def _line_above(agent: Agent, agent_of: Callable[[str], Agent | None]) -> list[Agent]:
+    """Return the managers above an agent, the nearest first; an AI's line begins with the person answering for it."""
+    if agent.kind == "human":
+        return managers_above(agent, agent_of)
+    person = None if agent.accountable_id is None else agent_of(agent.accountable_id)
+    return [] if person is None else [person, *managers_above(person, agent_of)]
 
 
 def requested(
@@ -140,14 +157,15 @@ def refusals(  # noqa: PLR0911 - one for each rule
 ) -> tuple[Reason, ...]:
     """Return the reasons why this person may not make this decision; empty if they may."""
     asked_for, person = waiting.asked, approver.person
+    if operation == "withdraw" and person.agent_id == asked_for.agent_id:
+        refusal = person_refusal(None, person, group)
+        return () if refusal is None else (refusal,)
     if operation == "withdraw":
-        if person.agent_id == asked_for.agent_id:
-            return ()
         return (Reason(rule="not_requester", message="only the requester may withdraw; others may deny"),)
     if asked_for.agent_id in (person.agent_id, approver.authority.agent_id):
         return (Reason(rule="own_request", message="requesters may not decide their own request"),)
     for one in (approver.authority, person):
-        if refusal := person_refusal(asked_for.customer_id, one, group):
+        if refusal := person_refusal(asked_for.customer_id, one, group) or _unfit(one):
             return (refusal,)
     if refusal := source_refusal(person, policy, source):
         return (refusal,)
@@ -162,6 +180,29 @@ def refusals(  # noqa: PLR0911 - one for each rule
         message = f"more than the role {role} approves"
         return (Reason(rule="approves", message=message, limit=limit, used=policy.zero(), asked=amount),)
     return ()
+
+
+def _unfit(agent: Agent) -> Reason | None:
+    """Return the reason why an agent decides no escalation at all, or ``None``."""
+    if not agent.announced:
+        message = f"no source announced {agent.agent_id} as an employee, and a default role decides no escalation"
+        return Reason(rule="not_announced", message=message)
+    if agent.kind == "ai":
+        return Reason(rule="agent_kind", message=f"{agent.agent_id} is an AI agent: a person decides escalations")
+    return None
+
+
+def requester_refusal(operation: str, requester: Agent | None) -> Reason | None:
+    """Return the reason why no person may allow a requester's action any more, or ``None``."""
+    if requester is None or operation not in ("approve", "forward"):
+        return None
+    if requester.left:
+        message = f"the requester {requester.agent_id} has left the company, so the escalation ends"
+        return Reason(rule="left", message=message)
+    if not requester.answered_for:
+        message = f"no person at work answers for the AI agent {requester.agent_id}"
+        return Reason(rule="accountable", message=message)
+    return None
 
 
 def payer_short(payer: Budget, amount: Money, action_id: str) -> Reason | None:
@@ -197,7 +238,7 @@ def approved(
         asked=asked_for.amount,
         action_id=asked_for.action_id,
         paid_by=payer.holder,
-        **_step(waiting, budget, amount, now, request.decided_by, approver.on_behalf_of, request.reason),
+        **_step(waiting, budget, amount, now, request.decided_by, approver.on_behalf_of, request.reason, cause),
         **cause.answer(),
     )
     action = ActionTaken(
@@ -215,11 +256,19 @@ def approved(
         escalation_id=asked_for.escalation_id,
         decided_by=request.decided_by,
         on_behalf_of=approver.on_behalf_of,
-        requested_by_source=asked_for.source if asked_for.source != cause.source else None,
+        requested_by_source=_other_source(waiting, cause),
+        team_filled=asked_for.team_filled,
+        manager_id=asked_for.manager_id,
+        agent_kind=asked_for.agent_kind,
         **cause.fields(),
         **action_fields(asked_for, amount),
     )
     return step, action
+
+
+def _other_source(waiting: Open, cause: RequestContext) -> str | None:
+    """Return the source of an escalation, where it is not that of the decision."""
+    return waiting.asked.source if waiting.asked.source != cause.source else None
 
 
 def denied(
@@ -227,7 +276,8 @@ def denied(
 ) -> EscalationDenied | EscalationWithdrawn:
     """Return the record of a denial, or of a withdrawal."""
     cls = EscalationWithdrawn if request.operation == "withdraw" else EscalationDenied
-    step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by, approver.on_behalf_of, request.reason)
+    by, behalf = request.decided_by, approver.on_behalf_of
+    step = _step(waiting, budget, waiting.asked.amount, now, by, behalf, request.reason, cause)
     return cls(**step, **cause.answer())
 
 
@@ -245,16 +295,21 @@ def forwarded(
     """Return the record that passes an escalation on, with a new full deadline; without ``request`` a timer did it."""
     behalf = approver.on_behalf_of if approver else None
     reason = request.reason if request else "no answer in time"
-    step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by if request else None, behalf, reason)
+    by = request.decided_by if request else None
+    step = _step(waiting, budget, waiting.asked.amount, now, by, behalf, reason, cause)
     return EscalationForwarded(
         to=to, due=now + rules.policy.escalation.after, **step, **(cause.answer() if request else cause.fields())
     )
 
 
-def expired(waiting: Open, budget: Budget, now: datetime, cause: RequestContext) -> EscalationExpired:
-    """Return the record of an escalation that got no answer in time and has no higher level to ask."""
-    reason = "no answer in time, and no higher level to ask"
-    return EscalationExpired(**_step(waiting, budget, waiting.asked.amount, now, None, None, reason), **cause.fields())
+def expired(waiting: Open, budget: Budget, now: datetime, cause: RequestContext, reason: str) -> EscalationExpired:
+    """Return the record of an escalation that ended without a decision."""
+    step = _step(waiting, budget, waiting.asked.amount, now, None, None, reason, cause)
+    return EscalationExpired(**step, **cause.fields())
+
+
+NO_ANSWER = "no answer in time, and no higher level to ask"
+REQUESTER_LEFT = "the requester has left the company"
 
 
 def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | None]) -> tuple[str, ...]:
@@ -263,7 +318,7 @@ def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | 
     for agent_id in waiting.to:
         agent = agent_of(agent_id)
         for above in managers_above(agent, agent_of) if agent else ():
-            allowed = not above.left and above.agent_id not in (*waiting.to, asked_for.agent_id)
+            allowed = may_decide(above) and above.agent_id not in (*waiting.to, asked_for.agent_id)
             if allowed and approves(above.role, asked_for.kind, asked_for.amount, policy):
                 return (above.agent_id,)
     return ()
@@ -277,6 +332,7 @@ def _step(
     decided_by: str | None,
     on_behalf_of: str | None,
     reason: str | None,
+    cause: RequestContext,
 ) -> dict[str, Any]:
     """Return the fields of ``EscalationStep``."""
     return {
@@ -291,4 +347,6 @@ def _step(
         "reason": reason,
         "interaction_id": waiting.asked.interaction_id,
         "customer_id": waiting.asked.customer_id,
+        "team_id": waiting.asked.team_id,
+        "requested_by_source": _other_source(waiting, cause),
     }

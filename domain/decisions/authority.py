@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from domain.actions import ActionFields, action_fields
+from domain.actions import ActionFields, AgentFields, action_fields
 from domain.budgets.budget import Budget
 from domain.budgets.postings import AnswerFields
 from domain.commands import Preview, RequestError
@@ -22,6 +22,7 @@ from domain.events.decisions import (
     Reason,
     Shadow,
 )
+from domain.events.facts import AgentKind
 from domain.money import Money
 from domain.policy.model import Rules
 
@@ -45,6 +46,23 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     related: frozenset[str] = frozenset()
     """Customers that the agent has declared a relation to."""
     manager_id: str | None = None
+    announced: bool = True
+    """A fact gave the role; otherwise it is the policy's ``default_role``."""
+    kind: AgentKind = "human"
+    accountable_id: str | None = None
+    """The person who answers for an AI agent."""
+    answered_for: bool = True
+    """False for an AI agent for which no announced person at work answers."""
+
+    def fields(self, team_id: str | None) -> AgentFields:
+        """Return the fields that a record has about its agent; ``team_id`` is the team that the request names."""
+        filled = team_id is None and bool(self.team_ids)
+        return {
+            "team_id": self.team_ids[0] if filled else team_id,
+            "team_filled": filled,
+            "manager_id": self.manager_id,
+            "agent_kind": self.kind,
+        }
 
     def teams_for(self, team_id: str | None) -> tuple[str, ...]:
         """Return the agent's teams, with the request's team first; ignore a team that is not the agent's."""
@@ -138,8 +156,8 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
     refusal = None
     if agent.left or request.customer_id is not None:
         refusal = person_refusal(request.customer_id, agent, asking.seen.group)
-    if refusal is None and policy.sources is not None:
-        refusal = source_refusal(agent, policy, asking.source)
+    if refusal is None and (policy.sources is not None or agent.kind == "ai" or agent.role in policy.ai_roles):
+        refusal = _role_refusal(asking)
     if refusal is not None:
         return Verdict(outcome="refused", reasons=(refusal,))
     if request.basis != "goodwill":
@@ -179,6 +197,12 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
         draw=draw,
         guarded=None if role.per_customer is None else _guarded(role.per_customer, found, minor),
     )
+
+
+def _role_refusal(asking: DecisionContext) -> Reason | None:
+    """Return the reason why this agent may not act in its role at any amount, or ``None``."""
+    agent, policy = asking.agent, asking.rules.policy
+    return source_refusal(agent, policy, asking.source) or kind_refusal(agent, policy)
 
 
 def available(asking: DecisionContext) -> tuple[Money, Verdict]:
@@ -273,7 +297,11 @@ def fell_short(
         escalate=request.escalate,
         hold=request.hold,
         **(cause.noted() if preview else cause.answer()),
-        **action_fields(request, amount),
+        **(
+            action_fields(request, amount)
+            if asking is None
+            else {**action_fields(request, amount), **asking.agent.fields(request.team_id)}
+        ),
     )
 
 
@@ -322,6 +350,21 @@ def person_refusal(customer_id: str | None, agent: Agent, group: frozenset[str])
     return None
 
 
+def kind_refusal(agent: Agent, policy: Policy) -> Reason | None:
+    """Return the reason why an agent of this kind, a person or an AI, may not act in its role, or ``None``."""
+    if not agent.answered_for:
+        message = f"no person at work answers for the AI agent {agent.agent_id}: announce one as its accountable_id"
+        return Reason(rule="accountable", message=message)
+    role = policy.roles.get(agent.role)
+    if role is None or role.kind == agent.kind:
+        return None
+    if agent.kind == "ai":
+        message = f"the role {agent.role} is for people: an AI agent needs a role with `kind: ai`"
+    else:
+        message = f"the role {agent.role} is for AI agents, and {agent.agent_id} is a person"
+    return Reason(rule="agent_kind", message=message)
+
+
 def source_refusal(agent: Agent, policy: Policy, source: str) -> Reason | None:
     """Return the reason why this source may not act for this person, or ``None``."""
     if policy.sources is None or agent.role in policy.sources.get(source, ()):
@@ -329,13 +372,18 @@ def source_refusal(agent: Agent, policy: Policy, source: str) -> Reason | None:
     return Reason(rule="source", message=f"the source {source} may not act for the role {agent.role}")
 
 
-def requested_fields(asking: DecisionContext) -> ActionFields:
-    """Return the fields of the request that its records copy."""
-    assert asking.request.amount is not None
-    return action_fields(asking.request, asking.request.amount)
+class RequestedFields(ActionFields, AgentFields):
+    """The fields of a request and of its agent."""
 
 
-class _DoneFields(AnswerFields, ActionFields):
+def requested_fields(asking: DecisionContext) -> RequestedFields:
+    """Return the fields of the request and of its agent that its records copy."""
+    request = asking.request
+    assert request.amount is not None
+    return {**action_fields(request, request.amount), **asking.agent.fields(request.team_id)}
+
+
+class _DoneFields(AnswerFields, RequestedFields):
     """The fields of an action within the agent's authority."""
 
     action_id: str
@@ -358,22 +406,26 @@ def _done(
     action_id: str,
     shadow: Shadow | None,
 ) -> _DoneFields:
-    request = asking.request
+    request, agent = asking.request, asking.agent
     assert request.amount is not None
+    filled = request.team_id is None and bool(agent.team_ids)
     return {
         "agent_id": request.agent_id,
         "kind": request.kind,
         "basis": request.basis,
         "amount": request.amount,
         "reason": request.reason,
-        "team_id": request.team_id,
+        "team_id": agent.team_ids[0] if filled else request.team_id,
+        "team_filled": filled,
+        "manager_id": agent.manager_id,
+        "agent_kind": agent.kind,
         "customer_id": request.customer_id,
         "interaction_id": request.interaction_id,
         "order_id": request.order_id,
         "note": request.note,
         "guideline": request.guideline,
         "action_id": action_id,
-        "role": asking.agent.role,
+        "role": agent.role,
         "holder": asking.budget.holder,
         "period": asking.budget.period,
         "policy_version": version,

@@ -134,7 +134,7 @@ def decide_escalation(command: EscalationDecision, decision: Decision) -> Decisi
 
 
 def expire_escalation(command: OverdueEscalation, decision: Decision) -> Decision:
-    """Forward an escalation without an answer to the next level, or end it."""
+    """Forward an escalation without an answer to the next level, or end it; end that of an agent who has left."""
     rules = required_rules(decision)
     escalation = decision.state.pending.open.get(command.id)
     if escalation is None or escalation.due.timestamp() > command.due:
@@ -143,14 +143,17 @@ def expire_escalation(command: OverdueEscalation, decision: Decision) -> Decisio
     decision.require_read(budget)
     if command.id not in budget.escalations:
         return decision
+    requester = decision.state.staff.agent(escalation.asked.agent_id, rules.policy.default_role)
+    has_left = requester is not None and requester.left
     to: tuple[str, ...] = ()
-    if rules.policy.escalation.then == "next_level":
+    if rules.policy.escalation.then == "next_level" and not has_left:
         to = _next_level(escalation, rules, decision)
     if to:
         decision.write(budget, approvals.forwarded(escalation, to, budget, decision.now, rules, decision.cause))
     else:
         pool = _reserving_pool(escalation, decision, rules)
-        decision.write(budget, approvals.expired(escalation, budget, decision.now, decision.cause))
+        reason = approvals.REQUESTER_LEFT if has_left else approvals.NO_ANSWER
+        decision.write(budget, approvals.expired(escalation, budget, decision.now, decision.cause, reason))
         _release(escalation, decision, pool, "expired")
     return decision
 
@@ -193,6 +196,9 @@ def _approver(
     if escalation.asked.customer_id is not None:
         group = decision.state.actions.group_of(escalation.asked.customer_id)
     own = Approver(person, person)
+    requester = staff.agent(escalation.asked.agent_id, policy.default_role)
+    if refusal := approvals.requester_refusal(operation, requester):
+        return own, (refusal,)
     reasons = approvals.refusals(operation, escalation, own, amount, policy, source, group)
     for absent_id in staff.stood_in_for(person.agent_id, decision.now) if reasons else ():
         absent = staff.agent(absent_id, policy.default_role)
@@ -222,8 +228,9 @@ def _forward_to(command: EscalationDecision, escalation: Open, rules: Rules, dec
             raise RequestError("nobody_above", "no manager above may approve this; name a person in `to`", "to")
         return to
     person = known_agent(decision, command.to, rules, "to")
-    if person.agent_id == escalation.asked.agent_id or person.left:
-        raise RequestError("invalid", "forward it to a current employee other than the requester", "to")
+    if person.agent_id == escalation.asked.agent_id or not approvals.may_decide(person):
+        message = "forward it to an announced person at work, other than the requester"
+        raise RequestError("invalid", message, "to")
     return (person.agent_id,)
 
 
@@ -267,6 +274,8 @@ def _refused_attempt(
         reasons=reasons,
         preview=False,
         team_id=asked.team_id,
+        manager_id=person.manager_id,
+        agent_kind=person.kind,
         customer_id=asked.customer_id,
         interaction_id=asked.interaction_id,
         order_id=asked.order_id,

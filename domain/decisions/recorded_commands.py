@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from domain import commands
-from domain.actions import action_fields
+from domain.actions import command_fields
 from domain.events import decisions
 from domain.serialization import decode, encode_sorted
 
@@ -75,7 +75,7 @@ def preview_of(record: decisions.AuthorityFellShort) -> commands.Preview:
         note_hash=record.note_hash,
         escalate=record.escalate,
         hold=record.hold,
-        **action_fields(record, record.amount),
+        **command_fields(record),
     )
 
 
@@ -88,7 +88,7 @@ def _repeated(answer: Caused) -> Command:
                 note_hash=answer.note_hash,
                 escalate=answer.escalate,
                 hold=hold,
-                **action_fields(answer, answer.amount),
+                **command_fields(answer),
             )
         case decisions.BudgetGranted():
             return commands.GrantRequest(

@@ -20,7 +20,7 @@ from domain.events.administration import (
     TrailRead,
 )
 from domain.events.causes import Caused
-from domain.events.facts import ActionState, Basis, Kind
+from domain.events.facts import ActionState, AgentKind, Basis, Kind
 from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from domain.money import Money
 from domain.serialization import Id, Instant, Personal
@@ -173,6 +173,11 @@ class Done(Record, frozen=True, kw_only=True):
     shadow: Shadow | None = None
     escalate: bool = False
     """The request asked for an escalation where the authority falls short."""
+    team_filled: bool = False
+    """The request named no team: ``team_id`` is the first of the agent's teams, as the decider knew them."""
+    manager_id: Id | None = None
+    """The agent's manager, as the decider knew."""
+    agent_kind: AgentKind = "human"
 
 
 class ActionTaken(Done, frozen=True, kw_only=True):
@@ -286,6 +291,11 @@ class AuthorityFellShort(Record, frozen=True, kw_only=True):
     """The request asked for an escalation."""
     hold: bool = False
     """The request asked to hold the money."""
+    team_filled: bool = False
+    """The request named no team: ``team_id`` is the first of the agent's teams, as the decider knew them."""
+    manager_id: Id | None = None
+    """The agent's manager, as the decider knew."""
+    agent_kind: AgentKind = "human"
 
 
 EscalationStatus = Literal["requested", "forwarded", "approved", "denied", "withdrawn", "expired"]
@@ -321,6 +331,11 @@ class EscalationRequested(Record, frozen=True, kw_only=True):
     order_id: Id | None = None
     note: Personal | None = None
     guideline: Id | None = None
+    team_filled: bool = False
+    """The request named no team: ``team_id`` is the first of the agent's teams, as the decider knew them."""
+    manager_id: Id | None = None
+    """The agent's manager, as the decider knew."""
+    agent_kind: AgentKind = "human"
 
 
 class EscalationStep(Record, frozen=True, kw_only=True):
@@ -338,6 +353,10 @@ class EscalationStep(Record, frozen=True, kw_only=True):
     reason: str | None = None
     interaction_id: Id | None = None
     customer_id: Id | None = None
+    team_id: Id | None = None
+    """The team of the escalation."""
+    requested_by_source: str | None = None
+    """The source of the escalation, where another source or a timer made the step."""
 
 
 class EscalationForwarded(EscalationStep, frozen=True, kw_only=True):
@@ -370,7 +389,7 @@ class EscalationWithdrawn(EscalationStep, frozen=True, kw_only=True):
 
 
 class EscalationExpired(EscalationStep, frozen=True, kw_only=True):
-    """An escalation expired without an answer, with no higher level to ask."""
+    """An escalation expired without an answer, with no higher level to ask, or its requester has left."""
 
     status: ClassVar[EscalationStatus] = "expired"
 

@@ -17,6 +17,7 @@ Kind = Literal[
     "refund", "credit", "discount", "replacement", "keep_item", "fee_waiver", "upgrade", "gift", "fix", "other"
 ]
 Basis = Literal["goodwill", "entitlement", "correction"]
+AgentKind = Literal["human", "ai"]
 ActionState = Literal["taken", "held", "settled", "voided", "reported", "charged"]
 Line = Annotated[int, msgspec.Meta(ge=1, le=9)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -135,21 +136,25 @@ class CustomerUnlinked(Fact, frozen=True, kw_only=True):
 
 
 class EmployeeJoined(Fact, frozen=True, kw_only=True):
-    """An employee started in a role."""
+    """An employee, or an AI agent (`kind`: `ai`), started in a role. A person answers for an AI (`accountable_id`)."""
 
     employee_id: Id
     role: Id
     team_ids: tuple[Id, ...]
     manager_id: Id | None = None
+    kind: AgentKind | None = None
+    accountable_id: Id | None = None
 
 
 class EmployeeChanged(Fact, frozen=True, kw_only=True):
-    """An employee's role, teams or manager changed; the event holds all three."""
+    """An employee's role, teams or manager changed; the event holds all three. Without `kind` it stays as it was."""
 
     employee_id: Id
     role: Id
     team_ids: tuple[Id, ...]
     manager_id: Id | None = None
+    kind: AgentKind | None = None
+    accountable_id: Id | None = None
 
 
 class EmployeeLeft(Fact, frozen=True, kw_only=True):

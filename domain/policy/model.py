@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from domain.events.facts import Kind
+from domain.events.facts import AgentKind, Kind
 from domain.money import Money
 from domain.periods import PeriodKind, bounds_of, days_of, kind_of, period_of, zone_of
 
@@ -40,6 +40,8 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     per_customer: PerCustomer | None
     requires: dict[str, tuple[str, ...]]
     approves: Limits
+    kind: AgentKind = "human"
+    """The agents that may hold the role: people, or AI agents."""
 
 
 class Team(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +97,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     costs: dict[str, Money]
     privacy: Privacy
     document: dict[str, Any]
+    ai_roles: frozenset[str] = frozenset()
+    """The roles that AI agents may hold."""
 
     def zero(self) -> Money:
         """Return zero in the policy's currency."""

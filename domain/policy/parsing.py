@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from domain.currencies import is_code, is_known
+from domain.events.facts import AgentKind
 from domain.money import Money, MoneyError, shown
 from domain.periods import PeriodKind
 from domain.policy.document import DocumentError, check_document
@@ -79,7 +80,7 @@ def _policy(document: object, *, stored: bool) -> Policy:
         period=reader.one_of(document.get("period"), get_args(PeriodKind), ("period",)),
         effective_from=reader.moment(document.get("effective_from"), ("effective_from",)),
         mode=reader.one_of(document.get("mode", "enforced"), ("enforced", "shadow"), ("mode",)),
-        default_role=reader.role_name(document.get("default_role"), roles, ("default_role",)),
+        default_role=reader.default_role(document.get("default_role"), roles),
         roles=roles,
         teams={str(name): reader.team(value, roles, ("teams", name)) for name, value in teams.items()},
         trial=reader.trial(document.get("trial"), roles),
@@ -88,6 +89,7 @@ def _policy(document: object, *, stored: bool) -> Policy:
         costs=reader.costs(document.get("costs", {})),
         privacy=reader.privacy(document.get("privacy", {})),
         document=document,
+        ai_roles=frozenset(name for name, role in roles.items() if role.kind == "ai"),
     )
     reader.guidelines(document.get("guidelines", []))
     if reader.problems:
@@ -226,15 +228,25 @@ class _Reader:
             self.add(path, f"is not a role of this policy; roles are {_listed(roles)}, not {shown(value)}")
         return str(value)
 
+    def default_role(self, value: object, roles: Mapping[str, Role]) -> str | None:
+        name = self.role_name(value, roles, ("default_role",))
+        if name is not None and name in roles and roles[name].kind == "ai":
+            self.add(("default_role",), "agents that no fact announced count as people, and this role is for AI agents")
+        return name
+
     def role(self, value: object, path: Path) -> Role:
         given = self.mapping(value, path)
-        optional = ("carry_over", "per_interaction", "per_customer", "requires", "approves")
+        optional = ("carry_over", "per_interaction", "per_customer", "requires", "approves", "kind")
         self.known(given, path, required=("budget", "limits"), optional=optional)
         requires = self.mapping(given.get("requires", {}), (*path, "requires"))
         for kind in requires:
             if kind not in KINDS:
                 self.add((*path, "requires", str(kind)), f"is not a kind of action; kinds are {', '.join(KINDS)}")
+        agents = self.one_of(given.get("kind", "human"), get_args(AgentKind), (*path, "kind"))
+        if agents == "ai" and given.get("approves"):
+            self.add((*path, "approves"), "an AI agent approves nothing: give this right to a role of people")
         return Role(
+            kind=agents,
             budget=self.money(given.get("budget", "0"), (*path, "budget")),
             carry_over=self.money(given.get("carry_over", "0"), (*path, "carry_over")),
             limits=self.limits(given.get("limits", {}), (*path, "limits")),

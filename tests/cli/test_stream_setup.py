@@ -186,7 +186,9 @@ async def test_copies_are_raised_later_for_streams_keys_and_consumers(
             policy = BASIC_POLICY | {"default_role": "agent"}
             await upstream.ask("policy", request_id="p", policy=policy, published_by="owner")
             await upstream.record(event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00")))
-            await eventually(lambda: copies(session.client), lambda found: "INBOX_crm/intake" in found, every_seconds=0.2)
+            await eventually(
+                lambda: copies(session.client), lambda found: "INBOX_crm/intake" in found, every_seconds=0.2
+            )
         by_hand = {"durable_name": "by-hand", "ack_policy": "explicit", "num_replicas": 1}
         body = {"stream_name": "LEDGER", "config": by_hand}
         assert "error" not in await js_api(session.client, "CONSUMER.DURABLE.CREATE.LEDGER.by-hand", body)

@@ -80,7 +80,7 @@ async def test_an_escalation_notifies_its_approvers_and_is_recorded_with_its_cau
 
     await wait_until(lambda: notifications)
     notified = notifications[0]
-    assert (notified["escalation_id"], notified["to"], notified["team_id"]) == (escalation_id, ["M-1"], None)
+    assert (notified["escalation_id"], notified["to"], notified["team_id"]) == (escalation_id, ["M-1"], "doorstep")
     types = [stored["type"] for stored in await upstream.replay()]
     requested = types.index("resolution.escalation.requested.v1")
     assert types[requested - 1] == "resolution.authority.fell_short.v1"

@@ -523,7 +523,7 @@ class Outcome:
 
     def _known_fields(self, cls: type[msgspec.Struct]) -> Document:
         """Return the values that follow from the command, from its action or from its escalation."""
-        command, cause, state = self._command, self._cause, self._scenario.state
+        command, cause = self._command, self._cause
         assert cause is not None
         found: Document = {"source": cause.source, "request_id": cause.request_id, "seen_position": cause.seen_position}
         found |= {"policy_version": 1, "currency": "GBP", "period": f"{self._now:%Y-%m}", "training": ()}
@@ -545,8 +545,23 @@ class Outcome:
                 found |= self._posting_fields(command.due.action_id) | {"relates_to": command.due.position}
             case commands.FlagRequest():
                 found |= {"flag_id": command.flag_id}
-        agent = state.staff.agent(found.get("agent_id", ""), None)
-        return found | ({"role": agent.role} if agent else {})
+        return found | self._agent_fields(found, cls)
+
+    def _agent_fields(self, found: Document, cls: type[msgspec.Struct]) -> Document:
+        """Return the fields about the agent of a record, as the staff has them."""
+        command, state = self._command, self._scenario.state
+        is_decision = isinstance(command, commands.EscalationDecision)
+        is_attempt = is_decision and cls is decisions.AuthorityFellShort
+        agent_id = command.decided_by if is_attempt else found.get("agent_id", "")  # type: ignore[union-attr]
+        agent = state.staff.agent(agent_id, None)
+        if agent is None or state.policies.in_force(self._now) is None:
+            return {}
+        if is_decision and not is_attempt:
+            return {"role": agent.role}  # the other fields are the escalation's
+        fields: Document = {"role": agent.role, "manager_id": agent.manager_id, "agent_kind": agent.kind}
+        if isinstance(command, commands.Preview) and found["team_id"] is None and agent.team_ids:
+            fields |= {"team_id": agent.team_ids[0], "team_filled": "team_filled" in cls.__struct_fields__}
+        return fields
 
     def _shared_fields(self, of: msgspec.Struct, cls: type[msgspec.Struct]) -> Document:
         """Return the fields that an action's records copy, with the holder of its budget."""
@@ -565,6 +580,8 @@ class Outcome:
         if issubclass(cls, decisions.EscalationStep):
             waited = (self._now - escalation.at).total_seconds()
             found |= {"amount": asked.amount, "asked": asked.amount, "waited_seconds": waited}
+            assert self._cause is not None
+            found["requested_by_source"] = asked.source if asked.source != self._cause.source else None
             if isinstance(command, commands.EscalationDecision):
                 found |= {"decided_by": command.decided_by, "reason": command.reason}
         elif isinstance(command, commands.EscalationDecision) and cls is decisions.ActionTaken:

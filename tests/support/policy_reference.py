@@ -44,6 +44,7 @@ _FAMILIES = {
     "reversals": "Reversals",
     "escalations": "Escalations",
     "escalation_decisions": "Decisions on escalations",
+    "ai_agents": "AI agents",
     "budgets": "Grants and transfers",
     "periods": "Periods",
     "policies": "Versions of the policy",

@@ -258,6 +258,7 @@ class DecisionState:
                 self._change_action(body)
             case decisions.EscalationRequested():
                 self.pending.add_escalation(body, event.time)
+                self._end_of_leaver(body.agent_id, event.time)
             case decisions.EscalationStep():
                 self.pending.apply_step(body)
             case facts.ActionReported():
@@ -273,6 +274,7 @@ class DecisionState:
                 self._notes[f"source {body.source}"] = position, self.sources.note(body.source)
             case facts.Fact() if employee_id := self.staff.learn(body):
                 self._notes[f"employee {employee_id}"] = position, self.staff.note(employee_id)
+                self._end_of_leaver(employee_id, event.time)
 
     def _correct(self, correction: Correction) -> None:
         """Apply a correction to the state; decisions that were made in the meantime stay valid."""
@@ -284,8 +286,14 @@ class DecisionState:
                     continue  # the corrected fact replaces it; other facts about the employee stay
                 case facts.Fact() as fact:
                     employee_id = self.staff.unlearn(fact) if undo else self.staff.learn(fact)
-                    if employee_id is not None:
+                    if employee_id is not None and event is not None:
                         self._notes[f"employee {employee_id}"] = correction.position, self.staff.note(employee_id)
+                        self._end_of_leaver(employee_id, event.time)
+
+    def _end_of_leaver(self, employee_id: str, at: datetime) -> None:
+        """Let the open escalations of an employee who has left be overdue, so that the timer ends them."""
+        if self.staff.has_left(employee_id):
+            self.pending.make_due(employee_id, at)
 
     def _count_for_source(self, row: ActionRow, position: int) -> None:
         """Count an action towards the amount a day of its source."""

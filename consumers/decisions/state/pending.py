@@ -71,6 +71,13 @@ class PendingWork:
         """Add an open escalation."""
         self._put(Open(record, at, record.to, record.due))
 
+    def make_due(self, agent_id: str, at: datetime) -> None:
+        """Let the open escalations of an agent be due at a moment, unless they are due before."""
+        for escalation in list(self.open.values()):
+            due = max(at, escalation.at)
+            if escalation.asked.agent_id == agent_id and due < escalation.due:
+                self._put(escalation._replace(due=due))
+
     def apply_step(self, record: EscalationStep) -> None:
         """Forward an escalation, or close it."""
         escalation = self.open.get(record.escalation_id)

@@ -482,8 +482,72 @@ def test_only_the_requester_may_withdraw() -> None:
     )
 
 
-def test_a_requester_who_has_left_may_still_withdraw() -> None:
-    given(company(), ASKED, left("A-7")).when(withdraw("esc-1", "A-7")).then(withdrawn())
+@rule("a person who has left does not withdraw either")
+def test_a_requester_who_has_left_withdraws_nothing() -> None:
+    given(company(), ASKED, left("A-7")).when(withdraw("esc-1", "A-7")).then(
+        attempt("A-7", why("left"), role="agent"), answer={"outcome": "refused"}
+    )
+
+
+# ---------------------------------------------------------------------- leavers, and people whom nobody announced
+
+
+@rule("the request of a person who has left is not approved")
+def test_the_request_of_a_leaver_is_not_approved() -> None:
+    given(company(), ASKED, left("A-7")).when(approve("esc-1", "M-1")).then(
+        attempt("M-1", why("left")), answer={"outcome": "refused"}
+    )
+
+
+def test_the_request_of_a_leaver_is_not_forwarded() -> None:
+    given(company(), ASKED, left("A-7")).when(forward("esc-1", "M-1", "X-1")).then(attempt("M-1", why("left")))
+
+
+def test_the_request_of_a_leaver_may_be_denied() -> None:
+    given(company(), ASKED, left("A-7")).when(deny("esc-1", "M-1")).then(denied())
+
+
+@rule("the open request of a person who has left ends")
+def test_the_open_request_of_a_leaver_ends_at_once_and_its_reservation_is_released() -> None:
+    scenario = (
+        given(company(escalation=TEAM_PAYS), *FROM_POOL, left("D-1", at="2026-03-10T09:00:00Z"))
+        .when_time_passes("2026-03-10T09:00:00Z")
+        .then(
+            expired(reason="the requester has left the company", waited_seconds=86400.0),
+            voided("35.00", ANY, agent_id="D-1", action_id="act-01", holder="team:doorstep", escalation_id="esc-1"),  # type: ignore[arg-type]
+        )
+    )
+    assert scenario.budget("team:doorstep").reserved_minor == 0
+
+
+def test_a_delegate_does_not_decide_for_an_absent_person_who_has_left() -> None:
+    given(company(), ASKED, delegated("M-1", "A-8"), left("M-1")).when(approve("esc-1", "A-8")).then(
+        attempt("A-8", why("approves", asked="90.00"), role="agent")
+    )
+
+
+@rule("a person whom no source announced decides nothing, whatever the default role")
+def test_a_person_whom_no_source_announced_approves_nothing() -> None:
+    given(company(default_role="manager"), ASKED).when(approve("esc-1", "N-1")).then(
+        attempt("N-1", why("not_announced"), role="manager")
+    )
+
+
+def test_a_person_whom_no_source_announced_denies_and_forwards_nothing() -> None:
+    for decide in (deny, forward):
+        given(company(default_role="manager"), ASKED).when(decide("esc-1", "N-1")).then(
+            attempt("N-1", why("not_announced"), role="manager")
+        )
+
+
+def test_a_delegate_whom_no_source_announced_decides_nothing() -> None:
+    given(company(default_role="agent"), ASKED, delegated("M-1", "N-1")).when(approve("esc-1", "N-1")).then(
+        attempt("N-1", why("not_announced"), role="agent")
+    )
+
+
+def test_an_escalation_is_not_forwarded_to_a_person_whom_no_source_announced() -> None:
+    given(company(default_role="manager"), ASKED).when(forward("esc-1", "M-1", "N-1")).refused_with("invalid", "to")
 
 
 # ---------------------------------------------------------------------- forward

@@ -88,6 +88,34 @@ def test_a_manager_who_has_left_is_not_asked() -> None:
     )
 
 
+@rule("where no manager above has the right, all employees with the right are asked")
+def test_where_no_manager_above_has_the_right_all_employees_with_the_right_are_asked() -> None:
+    staff = joined("L-1", "agent"), moved("A-7", "agent", "phone", manager_id="L-1")
+    given(company(), *staff).when(ask("90.00")).then(
+        OPENED,
+        requested("90.00", "A-7", TOO_MUCH, payer="approver", to=("M-1", "M-2", "X-1"), due=DUE, manager_id="L-1"),
+    )
+
+
+def test_a_manager_whom_no_source_announced_is_not_asked() -> None:
+    staff = moved("A-7", "agent", "phone", manager_id="N-1")
+    given(company(default_role="manager"), staff).when(ask("90.00")).then(
+        OPENED,
+        requested("90.00", "A-7", TOO_MUCH, payer="approver", to=("M-1", "M-2", "X-1"), due=DUE, manager_id="N-1"),
+    )
+
+
+@rule("where no known person may approve it, the answer says so")
+def test_where_no_known_person_may_approve_the_answer_says_so() -> None:
+    found = given(company(), left("X-1")).when(ask("600.00"))
+    found.then(
+        OPENED,
+        requested("600.00", reasons=ANY, payer="approver", to=(), due=DUE),
+        answer={"status": "requested", "to": []},
+    )
+    assert "announce one before `due`" in found.answer["message"]
+
+
 @rule("without a known manager, all employees with the right are asked")
 def test_without_a_known_manager_all_employees_with_the_right_are_asked() -> None:
     given(company(), moved("A-7", "agent", "phone")).when(ask("90.00")).then(
