@@ -44,7 +44,7 @@ def check_policy_file(path: Path) -> PolicyFileCheck:
         policy = parse_policy(file.document)
     except PolicyError as error:
         return PolicyFileCheck(None, [_finding(file, problem, serious=True) for problem in error.problems])
-    notes = [*_withdrawn(policy), *contradictions(policy)]
+    notes = [*_withdrawn(policy), *contradictions(policy), *_unnamed(policy)]
     return PolicyFileCheck(policy, [_finding(file, problem, serious=False) for problem in notes])
 
 
@@ -52,6 +52,25 @@ def _withdrawn(policy: Policy) -> list[PolicyProblem]:
     """Return a note if the policy's currency is not valid at its start or today, except in history mode."""
     fault = currency_fault(policy.currency, max(datetime.now(UTC), policy.effective_from))
     return [PolicyProblem(("currency",), f"{fault}, unless this is for `up --history`")] if fault else []
+
+
+def _unnamed(policy: Policy) -> list[PolicyProblem]:
+    """Return a note for each role with a cap of customers: the cap of goodwill that names no customer."""
+    notes = []
+    for name, role in policy.roles.items():
+        cap = role.per_customer
+        if cap is None:
+            continue
+        message = "goodwill that names no customer has no cap: `unnamed` is unlimited"
+        if cap.unnamed is not None:
+            default = (
+                "" if "unnamed" in policy.document["roles"][name]["per_customer"] else ", by default the same amount"
+            )
+            message = (
+                f"without naming a customer, each agent gives at most {cap.unnamed.text} in {cap.days} days{default}"
+            )
+        notes.append(PolicyProblem(("roles", name, "per_customer"), message))
+    return notes
 
 
 def _finding(file: DocumentFile, problem: PolicyProblem, *, serious: bool) -> PolicyFileFinding:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 type CustomerLink = CustomerLinked | CustomerUnlinked
 
 
+def unnamed_customer(agent_id: str) -> str:
+    """Return the name that stands for all customers whom an agent does not name; no customer id equals it."""
+    return f"\x1fof {agent_id}"  # ids have no control characters
+
+
 def is_linked_after(fact: CustomerLink, *, undo: bool = False) -> bool:
     """Return whether the two customers of a fact are linked after it; ``undo`` takes back a fact that was wrong."""
     return isinstance(fact, CustomerLinked) is not undo

@@ -327,7 +327,7 @@ class Redecider:
             return
         record, position = group.first, group.recorded[0].position
         wanted = self._first <= position <= self._last
-        if not wanted or record.rules_version != RULES_VERSION:
+        if not wanted or not 1 <= record.rules_version <= RULES_VERSION:
             self.out_of_reach += wanted
             await self._budgets.apply(group.events)
             return
@@ -362,6 +362,7 @@ class Redecider:
             request_sha256=sha256,
             action_id=action_id_of(record.source, record.request_id),
             decider_id=record.decider_id,
+            rules_version=record.rules_version,
             command=group.command,
             via=group.via,
         )

@@ -87,10 +87,10 @@ class UnitOfWork(msgspec.Struct, eq=False):
         stream = self.budgets.get(key)
         return not stream.unstored and stream.last <= self.state.position
 
-    def customer_is_known(self, customer_id: str) -> bool:
-        """Return whether the decision state has read all that others gave to a customer; see ``LoadedStreams``."""
-        stream = self.budgets.get(CustomerStream(customer_id))
-        return stream.own or stream.last <= self.state.position
+    def is_known(self, stream: BudgetKey | CustomerStream) -> bool:
+        """Return whether the decision state has read all that others wrote to a stream; see ``LoadedStreams``."""
+        found = self.budgets.get(stream)
+        return found.own or found.last <= self.state.position
 
     def last_position(self, stream: FlagStream | PolicyStream) -> int:
         """Return the position of the last event of a stream; it is loaded anew for each decision."""

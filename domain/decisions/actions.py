@@ -10,10 +10,10 @@ from domain.budgets import postings
 from domain.commands import ActionRequest, escalation_id_of
 from domain.decisions import authority
 from domain.decisions.answers import preview_answer
-from domain.decisions.context import decision_context, rules_in_force, team_pool
-from domain.decisions.decision import Retry, RetryError
+from domain.decisions.context import customer_charge, decision_context, require_known, rules_in_force, team_pool
+from domain.decisions.decision import Retry
 from domain.decisions.escalations import file_escalation, route_escalation
-from domain.decisions.streams import CustomerStream, RefusalStream
+from domain.decisions.streams import BudgetKey, CustomerStream, RefusalStream
 
 if TYPE_CHECKING:
     from domain.commands import Preview
@@ -62,12 +62,13 @@ def _shadowed(context: DecisionContext, command: ActionRequest, decision: Decisi
 
 def _take(context: DecisionContext, verdict: Verdict, decision: Decision, shadow: Shadow | None) -> Decision:
     command, cause = cast("ActionRequest", context.request), decision.cause
-    customer, charge = "", None
-    if command.customer_id is not None and verdict.guarded is not None:
-        customer = min(context.seen.group)
-        if not decision.streams.customer_is_known(customer):  # another decider gave to this customer
-            raise RetryError(Retry.AFTER_CATCH_UP)
-        charge = authority.guarding(verdict, customer, command.amount, cause, cause.action_id)
+    charge = None
+    if verdict.guarded is not None and command.customer_id is None:
+        require_known(decision, BudgetKey(context.budget.holder, context.budget.currency))
+    elif verdict.guarded is not None:
+        met = next(limit for limit in verdict.limits if limit.name == "per_customer")
+        group, days = context.seen.group, verdict.guarded
+        charge = customer_charge(decision, min(group), cause.action_id, command.amount, met, days)
     if verdict.draw is not None and context.pool is not None:
         out, into = postings.drawn(context.pool, context.budget, verdict.draw, cause.action_id, cause)
         decision.write(context.pool, out)
@@ -76,7 +77,7 @@ def _take(context: DecisionContext, verdict: Verdict, decision: Decision, shadow
     record = make(context, context.rules.version, verdict, cause, cause.action_id, shadow)
     decision.write(context.budget, record)
     if charge is not None:
-        decision.write_to(CustomerStream(customer), charge)
+        decision.write_to(CustomerStream(charge.customer_id), charge)
     return decision.answer_with(record, context.budget)
 
 

@@ -17,7 +17,6 @@ from domain.events.decisions import (
     ActionHeld,
     ActionTaken,
     AuthorityFellShort,
-    CustomerCharged,
     Limit,
     Reason,
     Shadow,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from domain.budgets.postings import RequestContext
     from domain.policy.model import PerCustomer, Policy, Role
 
+DAY_SECONDS = 86_400
 HOLD_DAYS = 7
 """Days after which a hold that was not settled expires."""
 
@@ -87,7 +87,7 @@ class SoftState(msgspec.Struct, frozen=True, kw_only=True):
     """The customer, and all customers linked as the same person or household."""
     interaction: Sequence[Gift] = ()
     customer: Sequence[Gift] = ()
-    """Goodwill given to the group."""
+    """Goodwill given to the group; where the request names no customer, the agent's goodwill without one."""
 
 
 NOTHING_SEEN = SoftState()
@@ -171,12 +171,14 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
         return _beyond_role(request.kind, agent.role, policy, amount)
     role, minor = policy.roles[agent.role], amount.minor
     found = _met(asking, role, may[request.kind])
+    is_limited = minor > 0 or not asking.rules.is_strict  # an amount of zero meets no limit of money
     reasons = [
-        _too_much(met, amount, budget.currency)
+        _too_much(met, amount, asking)
         for met in found
-        if met.limit is not None and met.used + minor > met.limit
+        if is_limited and met.limit is not None and met.used + minor > met.limit
     ]
-    draw, short = (None, None) if asking.pool is None else _from_pool(asking, asking.pool, amount)
+    draws = is_limited and asking.pool is not None
+    draw, short = _from_pool(asking, asking.pool, amount) if draws and asking.pool is not None else (None, None)
     if draw is not None and reasons and reasons[-1].rule == "budget":
         reasons.pop()
     elif short is not None:
@@ -195,7 +197,7 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
         currency=budget.currency,
         training=needed,
         draw=draw,
-        guarded=None if role.per_customer is None else _guarded(role.per_customer, found, minor),
+        guarded=None if role.per_customer is None or not is_limited else _guarded(role.per_customer, found, minor),
     )
 
 
@@ -305,25 +307,6 @@ def fell_short(
     )
 
 
-def guarding(
-    verdict: Verdict, customer: str, amount: Money, cause: RequestContext, action_id: str
-) -> CustomerCharged | None:
-    """Return the record on the customer's own stream; ``None`` unless the customer is near the cap."""
-    if verdict.guarded is None:
-        return None
-    met = next(limit for limit in verdict.limits if limit.name == "per_customer")
-    assert met.limit is not None
-    return CustomerCharged(
-        customer_id=customer,
-        action_id=action_id,
-        amount=amount,
-        limit=met.limit,
-        used=met.used,
-        days=verdict.guarded,
-        **cause.fields(),
-    )
-
-
 NO_POLICY = Verdict(
     outcome="refused",
     reasons=(Reason(rule="no_policy", message="no policy is in force, so no action is allowed; publish a policy"),),
@@ -333,6 +316,7 @@ _TEXTS = {
     "per_action": "more than this role may give in one action of this kind",
     "per_interaction": "more than may be given on one interaction without asking",
     "per_customer": "more than may be given to one customer and household in these days without asking",
+    "unnamed": "more than one agent may give in these days without naming a customer and without asking",
     "budget": "more than is left of this agent's budget",
 }
 
@@ -463,9 +447,12 @@ def _met(asking: DecisionContext, role: Role, per_action: Money | None) -> list[
         if seen.interaction:
             used = _on_interaction(asking, used)
         found.append(LimitUsage("per_interaction", role.per_interaction.minor, used))
-    if role.per_customer is not None and asking.request.customer_id is not None:
-        used = _for_customer(asking, role.per_customer) if seen.customer else 0
-        found.append(LimitUsage("per_customer", role.per_customer.amount.minor, used))
+    cap = role.per_customer
+    if cap is not None:
+        most = cap.amount if asking.request.customer_id is not None else cap.unnamed if asking.rules.is_strict else None
+        if most is not None:
+            used = given_in_days(seen.customer, cap, asking.now, budget.currency) if seen.customer else 0
+            found.append(LimitUsage("per_customer", most.minor, used))
     found.append(LimitUsage("budget", budget.granted_minor, budget.spent_minor + budget.reserved_minor))
     return found
 
@@ -473,10 +460,13 @@ def _met(asking: DecisionContext, role: Role, per_action: Money | None) -> list[
 _money = lru_cache(maxsize=4096)(Money)  # the values repeat: limits come from the policy, and usage is mostly zero
 
 
-def _too_much(met: LimitUsage, amount: Money, currency: str) -> Reason:
+def _too_much(met: LimitUsage, amount: Money, asking: DecisionContext) -> Reason:
     assert met.limit is not None
+    currency = asking.budget.currency
     limit, used = _money(met.limit, currency), _money(met.used, currency)
-    return Reason(rule=met.name, message=_TEXTS[met.name], limit=limit, used=used, asked=amount)
+    is_unnamed = met.name == "per_customer" and asking.request.customer_id is None
+    text = _TEXTS["unnamed" if is_unnamed else met.name]
+    return Reason(rule=met.name, message=text, limit=limit, used=used, asked=amount)
 
 
 def _on_interaction(asking: DecisionContext, own: int) -> int:
@@ -495,9 +485,10 @@ def _on_interaction(asking: DecisionContext, own: int) -> int:
     return max(own, own_seen) + others
 
 
-def _for_customer(asking: DecisionContext, cap: PerCustomer) -> int:
-    since, currency = asking.now.timestamp() - cap.days * 86_400, asking.budget.currency
-    return sum([gift.minor for gift in asking.seen.customer if gift.at > since and gift.currency == currency])
+def given_in_days(given: Sequence[Gift], cap: PerCustomer, now: datetime, currency: str) -> int:
+    """Return the part of these gifts that counts for a customer's cap now, in minor units."""
+    since = now.timestamp() - cap.days * DAY_SECONDS
+    return sum([gift.minor for gift in given if gift.at > since and gift.currency == currency])
 
 
 def _guarded(cap: PerCustomer, found: Sequence[LimitUsage], minor: int) -> int | None:

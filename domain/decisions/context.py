@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from domain.commands import RequestError
 from domain.currencies import currency_fault
-from domain.decisions.authority import NOTHING_SEEN, DecisionContext, SoftState
-from domain.decisions.decision import Retry
+from domain.decisions.authority import DAY_SECONDS, NOTHING_SEEN, DecisionContext, SoftState
+from domain.decisions.decision import Retry, RetryError
+from domain.decisions.streams import BudgetKey, CustomerStream
+from domain.events.decisions import CustomerCharged, Limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,8 +94,8 @@ def decision_context(decision: Decision, command: Preview, rules: Rules) -> Deci
     draws = command.basis == "goodwill" and (amount is None or amount.minor > budget.remaining_minor)
     pool = team_pool(decision, agent, command, rules) if draws else None
     seen = NOTHING_SEEN
-    if command.customer_id is not None or command.interaction_id is not None:
-        seen = _soft_state(decision, command, rules.policy.roles.get(agent.role))
+    if command.customer_id is not None or command.interaction_id is not None or rules.caps_unnamed:
+        seen = _soft_state(decision, command, rules, rules.policy.roles.get(agent.role))
     return DecisionContext(
         request=command,
         agent=agent,
@@ -106,18 +108,45 @@ def decision_context(decision: Decision, command: Preview, rules: Rules) -> Deci
     )
 
 
-def _soft_state(decision: Decision, command: Preview, role: Role | None) -> SoftState:
+def _soft_state(decision: Decision, command: Preview, rules: Rules, role: Role | None) -> SoftState:
     actions = decision.state.actions
     group: frozenset[str] = frozenset()
     interaction: Sequence[Gift] = ()
     customer: Sequence[Gift] = ()
+    cap = None if role is None else role.per_customer
     if command.customer_id is not None:
         group = actions.group_of(command.customer_id)
-        if role is not None and role.per_customer is not None:
+        if cap is not None:
             customer = actions.to_group(group)
+    elif cap is not None and cap.unnamed is not None and rules.is_strict:
+        until = decision.now.timestamp()
+        customer = actions.unnamed_by(command.agent_id, until - cap.days * DAY_SECONDS, until)
     if command.interaction_id is not None and role is not None and role.per_interaction is not None:
         interaction = actions.on_interaction(command.interaction_id)
     return SoftState(group=group, interaction=interaction, customer=customer)
+
+
+def require_known(decision: Decision, stream: BudgetKey | CustomerStream) -> None:
+    """End the decision with a retry unless the known state contains all that other deciders wrote to a stream."""
+    if not decision.streams.is_known(stream):
+        raise RetryError(Retry.AFTER_CATCH_UP)
+
+
+def customer_charge(
+    decision: Decision, customer_id: str, action_id: str, amount: Money, met: Limit, days: int
+) -> CustomerCharged:
+    """Return the record of an action on the stream of a customer near the cap."""
+    require_known(decision, CustomerStream(customer_id))
+    assert met.limit is not None
+    return CustomerCharged(
+        customer_id=customer_id,
+        action_id=action_id,
+        amount=amount,
+        limit=met.limit,
+        used=met.used,
+        days=days,
+        **decision.cause.fields(),
+    )
 
 
 def team_pool(decision: Decision, agent: Agent, command: Preview, rules: Rules) -> Budget | None:

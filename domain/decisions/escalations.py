@@ -8,9 +8,11 @@ from domain.budgets import postings
 from domain.commands import RequestError, action_id_of, escalation_id_of
 from domain.decisions import approvals, authority
 from domain.decisions.approvals import Approver
-from domain.decisions.context import decision_context, known_agent, required_rules, team_pool
+from domain.decisions.context import customer_charge, decision_context, known_agent, required_rules, team_pool
 from domain.decisions.decision import Retry
-from domain.events.decisions import AuthorityFellShort, Reason
+from domain.decisions.streams import CustomerStream
+from domain.events.decisions import AuthorityFellShort, Limit, Reason
+from domain.money import Money
 
 if TYPE_CHECKING:
     from domain.budgets.budget import Budget
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
     from domain.decisions.approvals import Open
     from domain.decisions.authority import Agent, DecisionContext, Verdict
     from domain.decisions.decision import Decision
-    from domain.events.decisions import EscalationRequested
-    from domain.money import Money
+    from domain.events.decisions import CustomerCharged, EscalationRequested
     from domain.policy.model import Rules
+
+
+_APPROVALS_CHARGE_SINCE = 2
+"""Rules of version 1 recorded an approved action for its customer nowhere else."""
 
 
 class OverdueEscalation(NamedTuple):
@@ -117,9 +122,12 @@ def decide_escalation(command: EscalationDecision, decision: Decision) -> Decisi
         decision.write(budget, refused)
         return decision.answer_with(refused, budget)
     if payer is not None:
+        charge = _customer_charge(escalation.asked, amount, decision, rules)
         step, action = approvals.approved(escalation, command, approver, rules, amount, budget, payer, now, cause)
         decision.write(budget, step)
         decision.write(payer, action)
+        if charge is not None:
+            decision.write_to(CustomerStream(charge.customer_id), charge)
         return decision.answer_with(step)
     if command.operation == "forward":
         to = _forward_to(command, escalation, rules, decision)
@@ -131,6 +139,23 @@ def decide_escalation(command: EscalationDecision, decision: Decision) -> Decisi
     decision.write(budget, denied)
     _release(escalation, decision, pool, command.operation)
     return decision.answer_with(denied)
+
+
+def _customer_charge(
+    asked: EscalationRequested, amount: Money, decision: Decision, rules: Rules
+) -> CustomerCharged | None:
+    """Return an approved action's record on the customer's stream; ``None`` unless the customer is near the cap."""
+    role = rules.policy.roles.get(asked.role)
+    cap = None if role is None or decision.cause.rules_version < _APPROVALS_CHARGE_SINCE else role.per_customer
+    if cap is None or cap.hard_above is None or asked.customer_id is None or asked.basis != "goodwill":
+        return None
+    actions = decision.state.actions
+    group = actions.group_of(asked.customer_id)
+    used = authority.given_in_days(actions.to_group(group), cap, decision.now, amount.currency)
+    if amount.currency != cap.amount.currency or not amount.minor or used + amount.minor <= cap.hard_above.minor:
+        return None
+    met = Limit(name="per_customer", limit=cap.amount, used=Money(used, amount.currency))
+    return customer_charge(decision, min(group), asked.action_id, amount, met, cap.days)
 
 
 def expire_escalation(command: OverdueEscalation, decision: Decision) -> Decision:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from domain.budgets.budget import Budget
     from domain.decisions.approvals import Open
     from domain.decisions.authority import Gift
-    from domain.decisions.streams import BudgetKey, BudgetPeriod, FlagStream, PolicyStream
+    from domain.decisions.streams import BudgetKey, BudgetPeriod, CustomerStream, FlagStream, PolicyStream
     from domain.money import Money
     from domain.policy.history import PolicyHistory
     from domain.staff import Staff
@@ -73,6 +73,9 @@ class KnownActions(Protocol):
 
     def to_group(self, group: frozenset[str]) -> Sequence[Gift]:
         """Return the actions for these customers."""
+
+    def unnamed_by(self, agent_id: str, since: float, until: float) -> Sequence[Gift]:
+        """Return an agent's actions without a customer, at least those between two moments (seconds since 1970)."""
 
     def on_interaction(self, interaction_id: str) -> Sequence[Gift]:
         """Return the actions on an interaction."""
@@ -135,8 +138,8 @@ class LoadedStreams(Protocol):
     def is_read(self, key: BudgetKey) -> bool:
         """Return whether the known state contains all events of the newest budget."""
 
-    def customer_is_known(self, customer_id: str) -> bool:
-        """Return whether the known state contains all that other deciders gave to a customer near the cap."""
+    def is_known(self, stream: BudgetKey | CustomerStream) -> bool:
+        """Return whether the known state contains all that other deciders wrote to a stream."""
 
     def last_position(self, stream: FlagStream | PolicyStream) -> int:
         """Return the position of the last event of a stream that has no budget; 0 where it is empty."""

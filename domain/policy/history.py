@@ -118,7 +118,7 @@ class PolicyHistory:
 
 def rules_of(published: PolicyPublished) -> Rules:
     """Return the rules of a published version."""
-    return Rules(published.version, read_policy(published.policy), published.trial_teams)
+    return Rules(published.version, read_policy(published.policy), published.trial_teams, published.rules_version)
 
 
 def _begins(rules: Rules) -> float:

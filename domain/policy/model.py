@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
+from domain.events.causes import RULES_VERSION
 from domain.events.facts import AgentKind, Kind
 from domain.money import Money
 from domain.periods import PeriodKind, bounds_of, days_of, kind_of, period_of, zone_of
@@ -28,6 +29,8 @@ class PerCustomer(msgspec.Struct, frozen=True):
     amount: Money
     days: int
     hard_above: Money | None
+    unnamed: Money | None = None
+    """The cap of each agent on goodwill that names no customer; ``None``: unlimited."""
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,12 +149,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 class Rules:
     """A published policy: its version, and the teams that its trial has drawn."""
 
-    def __init__(self, version: int, policy: Policy, trial_teams: Iterable[str] = ()) -> None:
+    def __init__(
+        self, version: int, policy: Policy, trial_teams: Iterable[str] = (), rules_version: int = RULES_VERSION
+    ) -> None:
+        """``rules_version``: the rules under which it was published. A stored policy keeps the meaning of that time."""
         self.version = version
         self.policy = policy
+        self.rules_version = rules_version
+        self.is_strict = rules_version >= _STRICT_SINCE
+        """False for a policy of earlier rules: it caps no unnamed customer and asks for no proof of owed amounts."""
         self.trial_teams = frozenset(trial_teams)
         roles = policy.roles.values()
         self.caps_customers = any(role.per_customer is not None for role in roles)
+        self.caps_unnamed = self.is_strict and any(
+            role.per_customer is not None and role.per_customer.unnamed is not None for role in roles
+        )
         self.caps_interactions = any(role.per_interaction is not None for role in roles)
         self._limits: dict[tuple[str, tuple[str, ...], bool], Limits] = {}
         self._minute = 0.0
@@ -199,6 +211,7 @@ class Rules:
 
 
 _REMEMBERED = 10_000
+_STRICT_SINCE = 2
 
 
 def drawn_teams(trial: Trial, teams: Iterable[str]) -> tuple[str, ...]:

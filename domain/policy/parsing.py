@@ -179,8 +179,11 @@ class _Reader:
             if kind not in KINDS:
                 self.add((*path, str(kind)), f"is not a kind of action; kinds are {', '.join(KINDS)}")
             else:
-                limits[kind] = None if limit == "unlimited" else self.money(limit, (*path, kind))
+                limits[kind] = self.limit(limit, (*path, kind))
         return limits
+
+    def limit(self, value: object, path: Path) -> Money | None:
+        return None if value == "unlimited" else self.money(value, path)
 
     def one_of[T: str](self, value: object, choices: Sequence[T], path: Path) -> T:
         if value not in choices:
@@ -260,13 +263,16 @@ class _Reader:
         if value is None:
             return None
         given = self.mapping(value, path)
-        self.known(given, path, required=("amount", "days"), optional=("hard_above",))
+        self.known(given, path, required=("amount", "days"), optional=("hard_above", "unnamed"))
         days = given.get("days")
         self.number(days, (*path, "days"), lambda n: 1 <= n <= _MOST_DAYS and n == int(n), "a whole number of days")
+        amount = self.money(given.get("amount", "0"), (*path, "amount"))
+        unnamed = given.get("unnamed")
         return PerCustomer(
-            amount=self.money(given.get("amount", "0"), (*path, "amount")),
+            amount=amount,
             days=days if isinstance(days, int) else 1,
             hard_above=self.optional_money(given.get("hard_above"), (*path, "hard_above")),
+            unnamed=amount if unnamed is None else self.limit(unnamed, (*path, "unnamed")),
         )
 
     def team(self, value: object, roles: Mapping[str, Role], path: Path) -> Team:

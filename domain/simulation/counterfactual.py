@@ -12,7 +12,7 @@ import msgspec
 
 from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext, grant_of, opening, period_to_book
-from domain.customers import CustomerLinks
+from domain.customers import CustomerLinks, unnamed_customer
 from domain.decisions.authority import Gift
 from domain.events import facts
 from domain.periods import Calendar, kind_of, zone_of
@@ -121,7 +121,7 @@ class CounterfactualState:
         seconds: float,
     ) -> None:
         """Record an action given in history, under the other policy or both, at ``seconds`` since 1970."""
-        customer, interaction = record.customer_id, record.interaction_id
+        customer, interaction = record.customer_id or unnamed_customer(record.agent_id), record.interaction_id
         minor = amount[0] if record.basis == "goodwill" else 0
         gift = GoodwillTotals(record.agent_id, seconds, minor, amount[1], did, would)
         act = self.acts.get(action_id)
@@ -129,10 +129,9 @@ class CounterfactualState:
             self.acts[action_id] = SimulatedAction(key, would, [gift])
         else:
             act.gifts.append(gift)
-        if customer is not None:
-            self.to_customers.setdefault(customer, []).append(gift)
-            if did is not would:
-                self.apart.add(customer)
+        self.to_customers.setdefault(customer, []).append(gift)
+        if did is not would:
+            self.apart.add(customer)
         if interaction is not None:
             self.on_interactions.setdefault(interaction, []).append(gift)
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from domain.actions import action_fields, change_of
 from domain.commands import RequestError, action_id_of
+from domain.customers import unnamed_customer
 from domain.decisions import approvals, authority
 from domain.decisions.authority import DecisionContext, Gift, SoftState, Verdict
 from domain.events import decisions, facts
 from domain.money import Money
+from domain.policy.history import rules_of
 from domain.policy.model import Rules, drawn_teams
 from domain.simulation.comparison import DECISIONS, Decision, DecisionSummary, OutcomeComparison, decided
 from domain.simulation.counterfactual import CounterfactualState, SimulatedAction
@@ -53,9 +55,7 @@ class PolicyReplay:
         same = next((one for one in reversed(published) if one.policy == policy.document), None)
         version = same.version if same is not None else 1 + max((one.version for one in published), default=0)
         self._draws = same is None and policy.trial is not None
-        self.state = CounterfactualState(
-            Rules(version, policy, same.trial_teams if same is not None else ()), published
-        )
+        self.state = CounterfactualState(Rules(version, policy) if same is None else rules_of(same), published)
         self.diverged_at: int | None = None
         self.comparison = OutcomeComparison()
         self.unknown = 0
@@ -268,10 +268,13 @@ class PolicyReplay:
         group: frozenset[str] = frozenset()
         customer: Sequence[Gift] = ()
         interaction: Sequence[Gift] = ()
+        cap = None if role is None else role.per_customer
         if one.customer_id is not None:
             group = state.group_of(one.customer_id)
-            if role is not None and role.per_customer is not None:
-                customer = state.to_group(one, group, role.per_customer.days)
+            if cap is not None:
+                customer = state.to_group(one, group, cap.days)
+        elif cap is not None and cap.unnamed is not None and state.rules.is_strict:
+            customer = state.to_group(one, frozenset((unnamed_customer(one.agent_id),)), cap.days)
         if one.interaction_id is not None and role is not None and role.per_interaction is not None:
             interaction = state.on_interaction(one)
         request: Any = one  # the summary has all fields that the verdict reads

@@ -77,6 +77,14 @@ class EventIdIndex:
             return index
         raise AssertionError  # count() never ends
 
+    def require_layout(self, number: int) -> None:
+        """Empty a file that was written in another layout, so that it is caught up from the log again."""
+        if self._writer.execute("PRAGMA user_version").fetchone()[0] == number:
+            return
+        for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            self._writer.execute(f"DROP TABLE {name}")
+        self._writer.executescript(f"{_SCHEMA} PRAGMA user_version = {number:d};")
+
     def table(self, schema: str) -> None:
         """Create another table in this file: ``CREATE TABLE IF NOT EXISTS ...``."""
         self._writer.executescript(schema)

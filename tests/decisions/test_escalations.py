@@ -162,7 +162,7 @@ async def test_a_delegate_has_the_authority_of_the_delegator(upstream: Upstream)
     await upstream.wait_for_decider()
     answer = await decide(upstream, "d-2", "approve", asked["escalation_id"], "A-2")
     assert (answer["outcome"], answer["paid_by"]) == ("done", "agent:M-1")
-    taken = (await upstream.replay())[-1]["data"]
+    taken = (await upstream.replay())[-2]["data"]
     assert (taken["decided_by"], taken["on_behalf_of"]) == ("A-2", "M-1")
 
 
@@ -219,7 +219,7 @@ async def test_an_escalation_is_approved_in_a_later_period(session: Session) -> 
             if e["type"] == "resolution.budget.closed.v1"
         }
         assert events["team:doorstep", "2026-03"]["reserved"] == gbp("90.00")
-        taken = (await upstream.replay())[-1]["data"]
+        taken = (await upstream.replay())[-2]["data"]
         assert (taken["holder"], taken["period"]) == ("team:doorstep", "2026-04")
 
 

@@ -1,6 +1,7 @@
 """The decision state: pending actions are discarded once the log has them."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from consumers.decisions.unit_of_work import stored_form
 from domain.commands import action_id_of
 from domain.events.decisions import ActionTaken
 from domain.money import Money
-from ledger.store.event_id_index import EventIdIndex
+from ledger.store.event_id_index import EventIdEntry, EventIdIndex
 from ledger.store.log import Recorded
+from ledger.store.subscription import ReadCursor
 from tests.support.decision_company import company
-from tests.support.decision_events import taken
+from tests.support.decision_events import linked, taken
 from tests.support.decision_scenarios import empty_index, given
 from tests.support.organisations import BASIC_POLICY
+from tests.support.policy_reference import all_scenarios, transcript_of
 from tests.support.upstreams import Upstream
 
 
@@ -96,3 +99,27 @@ TAKEN = ActionTaken(
     customer_id="C-1",
     authority="own",
 )
+
+
+def test_a_state_that_is_read_anew_knows_every_request_that_was_answered() -> None:
+    """The scenarios answer every kind of request."""
+    for scenario in all_scenarios():
+        for shown in transcript_of(scenario)[-1:]:
+            state = DecisionState(empty_index())
+            state.apply([one for one in shown.log if b"fact.corrected" not in one.data])
+            for recorded in shown.log:
+                data = json.loads(recorded.data)["data"]
+                if "request_sha256" in data:
+                    key = bytes.fromhex(action_id_of(data["source"], data["request_id"])[4:])
+                    assert state.find([key])[key].position == recorded.position, scenario.__name__
+
+
+def test_an_index_of_another_layout_is_emptied_so_that_it_is_read_from_the_log_again(tmp_path: Path) -> None:
+    old = EventIdIndex(tmp_path / "old.sqlite")
+    old.commit([EventIdEntry(b"key", 7, b"content")], {"*": ReadCursor(7, "digest")})
+    old.table("CREATE TABLE links (a TEXT, b TEXT, relation TEXT)")
+    old.close()
+    state = DecisionState(EventIdIndex(tmp_path / "old.sqlite"))
+    assert (state.position, state.find([b"key"])) == (0, {})
+    state.apply(given(company(), linked("C-1", "C-2")).recorded)
+    assert state.actions.group_of("C-1") == {"C-1", "C-2"}

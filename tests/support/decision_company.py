@@ -18,7 +18,7 @@ _POLICY: Document = {
             "carry_over": "50.00",
             "limits": {"refund": "50.00", "keep_item": "20.00", "fix": "unlimited"},
             "per_interaction": "60.00",
-            "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00"},
+            "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00", "unnamed": "unlimited"},
             "requires": {"keep_item": ["goodwill-basics"]},
         },
         "manager": {

@@ -41,7 +41,7 @@ from domain.decisions.holds import OverdueHold
 from domain.decisions.recorded_commands import is_repeated
 from domain.decisions.streams import StreamNotLoadedError
 from domain.events import decisions, facts
-from domain.events.causes import NO_COMMAND
+from domain.events.causes import NO_COMMAND, RULES_VERSION
 from domain.events.decisions import LEDGER_SOURCE, Record
 from domain.events.flags import FlagEvent
 from domain.money import Money
@@ -337,6 +337,9 @@ class Scenario:
         wanted = {name for name, required in _fields_of(event.cls) if required} | ({"expires_at"} & defaults.keys())
         if event.cls is decisions.AuthorityFellShort:
             wanted |= {"holder", "period", "role", "policy_version"}
+        if event.cls is decisions.PolicyPublished:
+            defaults["rules_version"] = RULES_VERSION
+            wanted.add("rules_version")
         return {name: defaults[name] for name in wanted if name in defaults} | event.fields
 
     def _decided(
@@ -642,9 +645,10 @@ class _Streams:
         newest = self._newest_stream(key)
         return newest is None or self._last_on(newest) <= self._read_position
 
-    def customer_is_known(self, customer_id: str) -> bool:
-        """Return whether the state has read all that was given to a customer."""
-        stream = streams.CustomerStream(customer_id)
+    def is_known(self, stream: BudgetKey | streams.CustomerStream) -> bool:
+        """Return whether the state has read all that others wrote to a stream."""
+        if isinstance(stream, streams.BudgetKey):
+            return self.is_read(stream)
         self._need(stream)
         return self._last_on(stream) <= self._read_position
 

@@ -32,7 +32,7 @@ FULL_POLICY: Document = _MONTHLY_POUNDS | {
             "carry_over": "50.00",
             "limits": {"refund": "50.00", "credit": "25.00", "keep_item": "20.00", "fix": "unlimited"},
             "per_interaction": "60.00",
-            "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00"},
+            "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00", "unnamed": "unlimited"},
             "requires": {"keep_item": ["goodwill-basics"]},
         },
         "manager": {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from domain.actions import change_of, is_reservation
-from domain.customers import connected, is_linked_after
+from domain.customers import connected, is_linked_after, unnamed_customer
 from domain.decisions.authority import Gift
 from domain.events.decisions import ActionHeld, ActionTaken
 from domain.events.facts import ActionState, Basis
@@ -39,6 +39,9 @@ _COLUMNS = ("customer", "interaction")
 _CACHED = 50_000
 _KEYS_A_QUERY = 500
 _ROWS_AT_ONCE = 500
+_SPAN_SECONDS = 30 * 86_400
+_AHEAD_SECONDS = 86_400
+"""The most that a fact's time may lie ahead."""
 
 
 class ActionRow(Gift, array_like=True):
@@ -160,6 +163,14 @@ class ActionIndex:
             self.preload("customer", missing)
         return [row for customer in sorted(group) for row in cache[customer]]
 
+    def unnamed_by(self, agent_id: str, since: float, until: float) -> Sequence[Gift]:
+        """Return an agent's actions without a customer, at least those between two moments (seconds since 1970).
+
+        They are kept by spans of thirty days, so that a decision reads no more than its days.
+        """
+        spans = range(int(max(since, 0) // _SPAN_SECONDS), int((until + _AHEAD_SECONDS) // _SPAN_SECONDS) + 1)
+        return self.to_group(frozenset(_unnamed(agent_id, span) for span in spans))
+
     def group_of(self, customer_id: str) -> frozenset[str]:
         """Return the customer and all customers that are linked with it, directly or through others."""
         if not self._linked:
@@ -207,8 +218,7 @@ class ActionIndex:
         row = row_of(record, at, -self._pending, budget_currency)
         if row is not None:
             self.unstored[row.action_id] = row
-            if row.customer_id is not None or row.interaction_id is not None:
-                self._add_to_totals(row)
+            self._add_to_totals(row)
         return row
 
     def discard_pending(self, row: ActionRow) -> None:
@@ -296,7 +306,8 @@ class ActionIndex:
     def _keep(self, row: ActionRow) -> None:
         """Mark a row to be written. It is encoded now, so that writing thousands does not block the event loop."""
         self._changed[row.position] = self._by_action[row.action_id] = row
-        self._values[row.position] = (row.position, row.customer_id, row.interaction_id, row.expires_at, _encode(row))
+        customer = _customer_in(row)
+        self._values[row.position] = (row.position, customer, row.interaction_id, row.expires_at, _encode(row))
 
     def _linked_to(self, customer_id: str) -> set[str]:
         known = dict.fromkeys(self._index.rows(_LINKS_OF, (customer_id,)), True)
@@ -327,7 +338,8 @@ class ActionIndex:
             stored.update((position, _decode(value)) for position, value in self._index.rows(query, keys))
         by_name: dict[str | None, dict[int, ActionRow]] = {}
         for position, row in stored.items():
-            by_name.setdefault(getattr(row, f"{column}_id"), {})[position] = row
+            key = _customer_in(row) if column == "customer" else row.interaction_id
+            by_name.setdefault(key, {})[position] = row
         for name in missing:
             found = by_name.get(name, {})
             found.update((row.position, row) for row in self._unwritten.get((column, name), {}).values())
@@ -336,8 +348,8 @@ class ActionIndex:
     def _ids_of(self, row: ActionRow) -> list[tuple[str, str]]:
         """Return the watched columns of a row with their ids."""
         found = []
-        if row.customer_id is not None and self._watched["customer"]:
-            found.append(("customer", row.customer_id))
+        if self._watched["customer"]:
+            found.append(("customer", _customer_in(row)))
         if row.interaction_id is not None and self._watched["interaction"]:
             found.append(("interaction", row.interaction_id))
         return found
@@ -353,6 +365,15 @@ class ActionIndex:
             rows.pop(id(row), None)
             if not rows:
                 self._unwritten.pop(name, None)
+
+
+def _unnamed(agent_id: str, span: int) -> str:
+    return f"{unnamed_customer(agent_id)} {span}"
+
+
+def _customer_in(row: ActionRow) -> str:
+    """Return the customer of an action as the index names it."""
+    return row.customer_id or _unnamed(row.agent_id, int(row.at // _SPAN_SECONDS))
 
 
 def _key_of(action_id: str) -> bytes | None:

@@ -51,6 +51,17 @@ _WRITE_SECONDS = 1.0
 _TRIES, _PAUSE_SECONDS = 5, 0.5
 """Attempts to apply one event, and the pause between them."""
 _ENTRIES_AT_ONCE = 500
+_LAYOUT = 2
+"""The layout of the index; it grows with each change that needs the whole log to be read again."""
+
+
+class _PolicyNote(msgspec.Struct, array_like=True):
+    """A published policy as the index keeps it."""
+
+    position: int
+    policy: JsonObject
+    trial_teams: tuple[str, ...]
+    rules_version: int = 0
 
 
 class _Transaction(NamedTuple):
@@ -67,6 +78,7 @@ class DecisionState:
 
     def __init__(self, index: EventIdIndex, *, admits_unregistered: bool = True) -> None:
         """``admits_unregistered``: sources that no operator registered may request actions."""
+        index.require_layout(_LAYOUT)
         self.index = index
         self.actions = ActionIndex(index)
         self.pending = PendingWork(index)
@@ -95,8 +107,8 @@ class DecisionState:
             elif kind == "spent":
                 self.sources.restore_spent(name, *msgspec.json.decode(value, type=tuple[date, int]))
             else:
-                _, document, trial_teams = msgspec.json.decode(value, type=tuple[int, JsonObject, tuple[str, ...]])
-                self.policies.add(Rules(int(name), read_policy(document), trial_teams))
+                note = msgspec.json.decode(value, type=_PolicyNote)
+                self.policies.add(Rules(int(name), read_policy(note.policy), note.trial_teams, note.rules_version))
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, EventIdEntry]:
         """Return the answered requests with these keys, as far as they are known."""
@@ -248,7 +260,7 @@ class DecisionState:
         match body:
             case decisions.PolicyPublished():
                 self.policies.add(rules_of(body))
-                note = msgspec.json.encode((position, body.policy, body.trial_teams))
+                note = msgspec.json.encode(_PolicyNote(position, body.policy, body.trial_teams, body.rules_version))
                 self._notes[f"policy {body.version}"] = position, note
             case TakenFields():
                 if row := row_of(body, event.time, position, currency_of(event.subject)):
@@ -332,6 +344,9 @@ _SHORT_FORMS: dict[str, type[msgspec.Struct]] = {
     "authority.fell_short": _AnswerFields,
     "budget.granted": _AnswerFields,
     "budget.transferred": _AnswerFields,
+    "flag.unmasked": _AnswerFields,
+    "flag.reviewed": _AnswerFields,
+    "flag.answered": _AnswerFields,
     "action.taken": TakenFields,
     "action.held": HeldFields,
 }

@@ -4,7 +4,7 @@ import pytest
 
 from domain.decisions.decision import Retry
 from tests.support.decision_commands import action
-from tests.support.decision_company import company
+from tests.support.decision_company import STAFF, company, policy
 from tests.support.decision_events import (
     ANY,
     Described,
@@ -14,6 +14,7 @@ from tests.support.decision_events import (
     linked,
     met,
     opened,
+    published,
     related,
     reported,
     reversal,
@@ -178,6 +179,116 @@ def test_a_correction_is_given_beyond_the_customers_cap() -> None:
 def test_a_request_that_names_no_customer_meets_no_cap_of_a_customer() -> None:
     found = given(company(), gave("100.00", customer_id="C-9")).when(action("50.00"))
     assert found.answer["outcome"] == "taken"
+
+
+# ---------------------------------------------------------------------- the unnamed customer
+
+CAPPED = company(agent={"per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00", "unnamed": "120.00"}})
+"""All that an agent gives without naming a customer is 120.00 at most."""
+DEFAULT = company(agent={"per_customer": {"amount": "100.00", "days": 90}})
+
+
+@rule("goodwill that names no customer counts as one unnamed customer of that agent")
+def test_goodwill_without_a_customer_has_a_cap_of_its_own() -> None:
+    reason = why("per_customer", limit="120.00", used="90.00", asked="30.01")
+    given(CAPPED, gave("90.00", "A-7")).when(action("30.01")).then(fell_short("30.01", "escalate", reason))
+
+
+def test_exactly_the_cap_may_be_given_without_a_customer() -> None:
+    limits = met(per_action=("50.00", "0.00"), per_customer=("120.00", "90.00"), budget=("200.00", "90.00"))
+    given(CAPPED, gave("90.00", "A-7")).when(action("30.00")).then(taken("30.00", authority="own", limits=limits))
+
+
+@pytest.mark.parametrize(("amount", "outcome"), [("10.00", "taken"), ("10.01", "escalate")])
+def test_without_a_word_the_cap_of_the_unnamed_customer_is_the_same_amount(amount: str, outcome: str) -> None:
+    assert given(DEFAULT, gave("90.00", "A-7")).when(action(amount)).answer["outcome"] == outcome
+
+
+def test_the_unnamed_customer_may_be_unlimited() -> None:
+    walk_in = company(agent={"per_customer": {"amount": "100.00", "days": 90, "unnamed": "unlimited"}})
+    assert given(walk_in, gave("150.00", "A-7")).when(action("50.00")).answer["outcome"] == "taken"
+
+
+def test_each_agent_has_an_unnamed_customer_of_its_own() -> None:
+    assert given(CAPPED, gave("120.00", "A-8")).when(action("50.00")).answer["outcome"] == "taken"
+
+
+def test_goodwill_to_named_customers_does_not_count_for_the_unnamed_one() -> None:
+    found = given(CAPPED, gave("95.00", "A-7", customer_id="C-9")).when(action("50.00"))
+    assert found.answer["outcome"] == "taken"
+
+
+def test_goodwill_without_a_customer_does_not_count_for_a_named_one() -> None:
+    found = given(CAPPED, gave("95.00", "A-7")).when(action("50.00", customer_id="C-9"))
+    assert found.answer["outcome"] == "taken"
+
+
+@pytest.mark.parametrize(("at", "outcome"), [("2025-12-10T09:00:00Z", "taken"), ("2025-12-10T09:00:01Z", "escalate")])
+def test_the_unnamed_customers_cap_counts_the_days_before(at: str, outcome: str) -> None:
+    capped = {"per_customer": {"amount": "100.00", "days": 90}}
+    early = company(effective_from="2025-01-01T00:00:00Z", agent=capped)
+    assert given(early, gave("90.00", "A-7", at=at)).when(action("50.00")).answer["outcome"] == outcome
+
+
+def test_what_an_approver_allowed_counts_for_the_requesters_unnamed_customer() -> None:
+    allowed = gave("110.00", "A-7", holder="agent:M-1", authority="approved", decided_by="M-1")
+    assert given(CAPPED, allowed).when(action("10.01")).answer["outcome"] == "escalate"
+
+
+@pytest.mark.parametrize("after", [voided("90.00", "changed their mind"), settled("10.00", held="90.00")])
+def test_a_hold_counts_for_the_unnamed_customer_while_it_stands(after: Described) -> None:
+    hold = held("90.00", action_id="act-01")
+    assert given(CAPPED, hold).when(action("50.00")).answer["outcome"] == "escalate"
+    assert given(CAPPED, hold, after).when(action("50.00")).answer["outcome"] == "taken"
+
+
+def test_a_policy_of_earlier_rules_has_no_cap_for_unnamed_customers() -> None:
+    document = policy(agent={"per_customer": {"amount": "100.00", "days": 90}})
+    earlier = published(document, rules_version=1), *STAFF
+    assert given(earlier, gave("150.00", "A-7")).when(action("50.00")).answer["outcome"] == "taken"
+
+
+def test_near_the_unnamed_customers_cap_the_decider_reads_what_another_recorded_first() -> None:
+    scenario = given(CAPPED, gave("60.00", "A-7")).not_read_yet(gave("40.00", "A-7", 2))
+    scenario.when(action("20.01")).retries(Retry.AFTER_CATCH_UP)
+
+
+# ---------------------------------------------------------------------- an amount of zero
+
+
+@rule("an amount of 0.00 meets no limit of money")
+def test_an_amount_of_zero_meets_no_limit_of_money() -> None:
+    spent = gave("100.01", customer_id="C-9", interaction_id="I-1"), gave("210.00", "A-7")
+    given(company(), *spent).when(action("0.00", kind="fix", customer_id="C-9", interaction_id="I-1")).then(
+        taken("0.00", kind="fix", customer_id="C-9", interaction_id="I-1", authority="own", limits=ANY)
+    )
+
+
+def test_a_penny_more_than_zero_meets_the_limits() -> None:
+    found = given(company(), gave("210.00", "A-7")).when(action("0.01", kind="fix"))
+    assert found.answer["outcome"] == "escalate"
+
+
+def test_an_amount_of_zero_of_a_kind_that_the_role_lacks_is_escalated() -> None:
+    assert given(company()).when(action("0.00", kind="credit")).answer["outcome"] == "escalate"
+
+
+def test_an_amount_of_zero_needs_the_training() -> None:
+    assert given(company()).when(action("0.00", kind="keep_item")).answer["outcome"] == "escalate"
+
+
+def test_an_amount_of_zero_draws_on_no_pool() -> None:
+    given(company(), gave("210.00", "D-1")).when(action("0.00", "D-1", kind="fix")).then(
+        taken("0.00", "D-1", kind="fix", authority="own", limits=ANY)
+    )
+
+
+def test_an_amount_of_zero_meets_the_limits_of_a_policy_of_earlier_rules() -> None:
+    earlier = published(policy(), rules_version=1), *STAFF
+    assert given(earlier, gave("210.00", "A-7")).when(action("0.00", kind="fix")).answer["outcome"] == "escalate"
+
+
+# ---------------------------------------------------------------------- reversals and reports
 
 
 @pytest.mark.parametrize(("recovered", "outcome"), [(True, "taken"), (False, "escalate")])

@@ -12,6 +12,7 @@ from tests.support.decision_events import (
     Described,
     approved,
     closed,
+    customer_charged,
     delegated,
     denied,
     drawn,
@@ -36,6 +37,8 @@ from tests.support.decision_scenarios import balance, given, rule
 
 ASKED = requested("90.00", customer_id="C-9", interaction_id="I-1")
 """A-7 asked M-1 a day ago."""
+CHARGED = customer_charged("C-9", "90.00", used="0.00")
+"""The approved amount, on the stream of a customer whose cap is near."""
 M1_OPENED = opened("agent:M-1", "2000.00")
 TEAM_PAYS = {"payer": "team", "after_hours": 48, "then": "next_level"}
 FROM_POOL = (
@@ -66,6 +69,7 @@ def test_an_approval_takes_the_action_and_the_approver_pays() -> None:
             escalation_id="esc-1",
             limits=met(approves=("500.00", "0.00"), payer=("2000.00", "0.00")),
         ),
+        CHARGED,
         answer={"outcome": "done", "status": "approved", "action_id": "act-01", "paid_by": "agent:M-1"},
     )
 
@@ -93,6 +97,27 @@ def test_less_than_was_asked_may_be_approved() -> None:
     )
 
 
+@pytest.mark.parametrize(("amount", "is_charged"), [("80.00", False), ("80.01", True)])
+def test_an_approval_near_the_customers_cap_is_recorded_for_the_customer_too(amount: str, is_charged: bool) -> None:
+    charge = [customer_charged("C-9", amount, used="0.00")] if is_charged else []
+    given(company(), ASKED).when(approve("esc-1", "M-1", amount)).then(
+        approved(amount, asked="90.00", paid_by="agent:M-1"),
+        M1_OPENED,
+        taken(amount, holder="agent:M-1", escalation_id="esc-1", limits=ANY),
+        *charge,
+    )
+
+
+def test_an_approval_near_the_cap_reads_what_another_decider_gave_to_the_customer_first() -> None:
+    other = (
+        taken("60.00", "D-1", customer_id="C-9", action_id="act-d1"),
+        customer_charged("C-9", "60.00", used="30.00", action_id="act-d1"),
+    )
+    opening = taken("0.00", "D-1", action_id="act-d0")
+    scenario = given(company(), ASKED, opening).not_read_yet(*other)
+    scenario.when(approve("esc-1", "M-1")).retries(Retry.AFTER_CATCH_UP)
+
+
 def test_more_than_was_asked_is_not_approved() -> None:
     given(company(), ASKED).when(approve("esc-1", "M-1", "90.01")).refused_with("invalid", "amount.amount")
 
@@ -106,6 +131,7 @@ def test_any_employee_with_the_right_may_approve() -> None:
         approved("90.00", paid_by="agent:M-2"),
         opened("agent:M-2", "2000.00"),
         taken("90.00", holder="agent:M-2", escalation_id="esc-1", limits=ANY),
+        CHARGED,
     )
 
 
@@ -117,6 +143,7 @@ def test_an_approval_spends_from_the_payer_and_not_from_the_requester() -> None:
             approved("90.00", paid_by="agent:M-1"),
             M1_OPENED,
             taken("90.00", holder="agent:M-1", escalation_id="esc-1", limits=ANY),
+            CHARGED,
         )
     )
     assert scenario.budget("agent:M-1").spent_minor == 9000
@@ -147,6 +174,7 @@ def test_the_action_of_an_approval_copies_the_escalation() -> None:
             guideline="g-1",
             team_id="phone",
         ),
+        CHARGED,
     )
 
 
@@ -341,6 +369,7 @@ def test_a_delegate_decides_with_the_authority_of_the_absent_person() -> None:
         approved("90.00", paid_by="agent:M-1", on_behalf_of="M-1"),
         M1_OPENED,
         taken("90.00", holder="agent:M-1", escalation_id="esc-1", on_behalf_of="M-1", limits=ANY),
+        CHARGED,
     )
 
 
@@ -381,6 +410,7 @@ def test_a_delegate_who_may_approve_alone_uses_the_own_authority() -> None:
         approved("90.00", paid_by="agent:M-2"),
         opened("agent:M-2", "2000.00"),
         taken("90.00", holder="agent:M-2", escalation_id="esc-1", limits=ANY),
+        CHARGED,
     )
 
 
