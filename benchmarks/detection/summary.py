@@ -1,0 +1,147 @@
+"""The figures over all worlds, with 95 % intervals (Wilson), and tables of them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.table import Table
+
+from benchmarks.detection.organisation import QUARTER_DAYS
+from domain.abuse.findings import rule_order
+from domain.statistics import wilson_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+    from benchmarks.detection.measurement import MeasuredWorld, PlantedCase
+
+
+class Share(NamedTuple):
+    """A share of a number, with its interval."""
+
+    hits: int
+    of: int
+
+    def __str__(self) -> str:
+        if not self.of:
+            return "-"
+        low, high = wilson_interval(self.hits, self.of)
+        return f"{self.hits / self.of:.2f} ({low:.2f} to {high:.2f}; {self.hits} of {self.of})"
+
+
+def found(planted: Iterable[PlantedCase]) -> Share:
+    """Return the share of planted misuse that some case proves."""
+    some = list(planted)
+    return Share(sum(bool(one.found_by) for one in some), len(some))
+
+
+def show(worlds: Sequence[MeasuredWorld], console: Console) -> None:
+    """Print the figures; dense worlds count for recall alone."""
+    ordinary = [world for world in worlds if not world.dense]
+    planted = [one for world in worlds for one in world.planted]
+    people = sum(world.people for world in ordinary)
+    console.print(
+        f"{len(ordinary)} worlds, {people:,} people, {sum(world.events for world in ordinary):,} events, "
+        f"{sum(world.flags for world in ordinary):,} flags"
+    )
+    for name, text in headline(ordinary, planted).items():
+        console.print(f"{name}: {text}")
+    _by_rule(worlds, ordinary, console)
+    _evasions(planted, console)
+    _fairness(ordinary, console)
+
+
+def headline(ordinary: Sequence[MeasuredWorld], planted: Sequence[PlantedCase]) -> dict[str, str]:
+    """Return the figures that have targets."""
+    cases = [case for world in ordinary for case in world.cases]
+    wrong = sum(not case.right for case in cases)
+    actions = sum(world.honest_actions for world in ordinary)
+    quarters = sum(len(world.honest) * world.days / QUARTER_DAYS for world in ordinary)
+    named = sum(bool(person.named_by) for world in ordinary for person in world.honest)
+    return {
+        "precision (right subject and evidence)": str(Share(len(cases) - wrong, len(cases))),
+        "recall of moderate cases": str(found(one for one in planted if one.moderate)),
+        "cases per 1,000 honest actions": f"{1000 * len(cases) / max(actions, 1):.2f} ({wrong} wrong of {len(cases)})",
+        "honest people named a quarter": f"{named / max(quarters, 1):.1%} ({named} people)",
+    }
+
+
+def _by_rule(worlds: Sequence[MeasuredWorld], ordinary: Sequence[MeasuredWorld], console: Console) -> None:
+    table = Table(title="By rule: recall by any rule, moderate recall by its own, and cases", title_justify="left")
+    for heading in (
+        "rule",
+        "weak",
+        "moderate",
+        "by its own rule",
+        "strong",
+        "right cases",
+        "wrong cases",
+        "wrong alone",
+    ):
+        table.add_column(heading)
+    planted = [one for world in worlds for one in world.planted]
+    right, wrong, alone = Counter[str](), Counter[str](), Counter[str]()
+    for world in ordinary:
+        for case in world.cases:
+            (right if case.right else wrong).update(case.rules)
+            if not case.right and len(case.rules) == 1:
+                alone.update(case.rules)
+    for rule in sorted({one.rule for one in planted} | right.keys() | wrong.keys(), key=rule_order):
+        mine = [one for one in planted if one.rule == rule and not one.evasion]
+        moderate = [one for one in mine if one.moderate]
+        own = Share(sum(rule in one.found_by for one in moderate), len(moderate))
+        weak, strong = ([one for one in mine if one.strength == name] for name in ("weak", "strong"))
+        table.add_row(
+            rule,
+            _short(found(weak)),
+            str(found(moderate)),
+            _short(own),
+            _short(found(strong)),
+            str(right[rule]),
+            str(wrong[rule]),
+            str(alone[rule]),
+        )
+    console.print(table)
+
+
+def _short(share: Share) -> str:
+    return f"{share.hits} of {share.of}"
+
+
+def _evasions(planted: Sequence[PlantedCase], console: Console) -> None:
+    table = Table(title="Evasions, at moderate strength", title_justify="left")
+    for heading in ("rule", "evasion", "recall"):
+        table.add_column(heading)
+    names = {(one.rule, one.evasion) for one in planted if one.evasion}
+    for rule, evading in sorted(names, key=lambda name: (rule_order(name[0]), name[1])):
+        mine = [one for one in planted if (one.rule, one.evasion) == (rule, evading)]
+        table.add_row(rule, evading, _short(found(mine)))
+    console.print(table)
+
+
+def _fairness(ordinary: Sequence[MeasuredWorld], console: Console) -> None:
+    """Print each honest group's share of people named; a group is far above if its lower bound is twice the others'."""
+    table = Table(title="Honest people named, by group", title_justify="left")
+    for heading in ("dimension", "group", "named", "others", ""):
+        table.add_column(heading)
+    people = [person for world in ordinary for person in world.honest]
+    total = Share(sum(bool(person.named_by) for person in people), len(people))
+    groups = defaultdict[tuple[str, str], list[bool]](list)
+    for person in people:
+        for pair in person.groups.items():
+            groups[pair].append(bool(person.named_by))
+    far_teams = 0
+    for (dimension, group), named in sorted(groups.items()):
+        mine = Share(sum(named), len(named))
+        rest = Share(total.hits - mine.hits, total.of - mine.of)
+        far = bool(rest.of) and wilson_interval(*mine)[0] > 2 * rest.hits / rest.of
+        if dimension == "team":
+            far_teams += far
+        else:
+            table.add_row(dimension, group, str(mine), _short(rest), "far above" if far else "")
+    teams = sum(dimension == "team" for dimension, _ in groups)
+    table.add_row("team", f"{teams} teams", "", "", f"{far_teams} far above")
+    console.print(table)

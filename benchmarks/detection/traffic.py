@@ -1,0 +1,308 @@
+"""Honest days: shifts, contacts, gifts by custom, escalations, thanks, mistakes put right, late and missing facts."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarks.detection.organisation import Surge
+from benchmarks.detection.world import BEGIN, Contact, World, midnight
+from domain.abuse.history import DAY, HOUR
+from domain.events import decisions, facts
+from domain.money import Money
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from benchmarks.detection.organisation import Custom, Organisation, Person
+    from domain.events.facts import Kind
+
+_KINDS: tuple[Kind, ...] = ("refund", "refund", "refund", "credit")
+_ROTA = {"day": (8.5,), "early and late": (6.0, 14.0), "around the clock": (6.0, 14.0, 22.0)}
+
+
+class _Day(NamedTuple):
+    number: int
+    weight: float
+    surges: dict[str, list[Surge]]
+
+
+class HonestTraffic:
+    """Adds the honest days of an organisation to a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._organisation: Organisation = world.organisation
+        self._random: Random = world.random
+        self._loyal = max(20, self._organisation.customers // 40)
+        self._vips: dict[str, list[str]] = {}
+        self._preferred: dict[str, list[str]] = {}
+        self._mixes = {
+            team.team_id: ([one for one, _ in team.reasons], list(accumulate(weight for _, weight in team.reasons)))
+            for team in self._organisation.teams
+        }
+
+    def add(self) -> None:
+        """Add everything from the staff list to the last day."""
+        self._start()
+        organisation = self._organisation
+        for day in range(organisation.days):
+            surges: dict[str, list[Surge]] = {}
+            for surge in organisation.surges:
+                if surge.first_day <= day < surge.first_day + surge.days:
+                    for team_id in surge.teams:
+                        surges.setdefault(team_id, []).append(surge)
+            today = _Day(day, organisation.weight(day), surges)
+            for person in organisation.people:
+                if person.here(day):
+                    self._person(person, today)
+
+    def _start(self) -> None:
+        world, random, organisation = self._world, self._random, self._organisation
+        main = organisation.teams[0]
+        limits = {
+            role: Money(round(minor * main.level / 100) * 100, main.currency).text
+            for role, minor in organisation.limits.items()
+        }
+        policy = {
+            "currency": main.currency,
+            "time_zone": "UTC",
+            "period": "month",
+            "effective_from": "2020-01-01T00:00:00Z",
+            "default_role": "agent",
+            "roles": {
+                role: {"budget": "9999.00", "limits": {"refund": limit, "credit": limit}}
+                for role, limit in limits.items()
+            },
+        }
+        cause: dict[str, Any] = {"source": "office", "request_id": "r", "seen_position": 0}
+        world.add(
+            -5 * DAY, decisions.PolicyPublished(**cause, policy=policy, version=1, published_by="owner", sha256="0")
+        )
+        for person in organisation.people:
+            world.duty[person.employee_id], world.contacts[person.employee_id] = {}, []
+            manager = person.team.members[0].employee_id
+            joined = facts.EmployeeJoined(
+                employee_id=person.employee_id,
+                role=person.role,
+                team_ids=(person.team.team_id,),
+                manager_id=manager if person.role != "manager" else None,
+            )
+            at = person.joined_day * DAY
+            world.add(at, joined, delay=0.0 if at > -4 * DAY else -at - 4 * DAY)
+            if person.left_day is not None and person.left_day < organisation.days:
+                world.add(person.left_day * DAY + DAY, facts.EmployeeLeft(employee_id=person.employee_id))
+            if person.team.desk == "vip":
+                self._vips[person.employee_id] = [world.new("C") for _ in range(12)]
+            if random.random() < 0.1:
+                related = self._customer()
+                declared = facts.RelationshipDeclared(
+                    employee_id=person.employee_id, customer_id=related, nature="family"
+                )
+                world.add(1.0, declared)
+        for _ in range(organisation.customers // 12):
+            a, b = self._customer(), self._customer()
+            if a != b:
+                world.add(2.0, facts.CustomerLinked(a=a, b=b, relation="household"))
+        for _ in range(len(organisation.people) // 2):
+            person = random.choice(organisation.people)
+            self._preferred.setdefault(person.employee_id, []).append(self._loyal_customer())
+
+    # ------------------------------------------------------------------ a person's day
+
+    def _person(self, person: Person, today: _Day) -> None:
+        shift = self._shift(person, today.number)
+        if shift is None:
+            return
+        start, end = shift
+        self._world.duty[person.employee_id][today.number] = shift
+        surges = today.surges.get(person.team.team_id, [])
+        times = math.prod(surge.times_contacts for surge in surges)
+        hours = min((end - start) / HOUR / 8, 1.0)
+        for _ in range(_poisson(self._random, person.pace * hours * today.weight * times)):
+            self._contact(person, start + self._random.random() * (end - start), surges)
+        self._around(person, start)
+
+    def _shift(self, person: Person, day: int) -> tuple[float, float] | None:
+        """Return the actual shift of a day, and add its facts as the team records them."""
+        team, random = person.team, self._random
+        if person.kind == "ai":
+            return midnight(day, 0), midnight(day + 1, 0) - 1
+        if (day % 7 >= 5 and not team.weekends) or (day in self._organisation.holidays and random.random() < 0.7):
+            return None
+        if random.random() > person.days_a_week / (7 if team.weekends else 5) * 0.93:
+            return None
+        starts = _ROTA[team.rota]
+        turn = (int(person.employee_id[2:]) + day // 7) % len(starts)
+        planned = midnight(day, team.offset_hours) + starts[turn] * HOUR
+        start, end = planned + random.uniform(-600, 600), planned + person.hours * HOUR + random.uniform(-300, 900)
+        overtime = random.random() < 0.07
+        if overtime:
+            end += random.uniform(0.3, 1.2) * HOUR
+        if team.shifts != "none" and random.random() > 0.006:  # some shifts are never recorded
+            told = (planned, planned + person.hours * HOUR) if team.shifts == "roster" else (start, end)
+            delay = team.shift_delay_hours * HOUR
+            self._world.add(told[0], facts.ShiftStarted(employee_id=person.employee_id), delay=delay)
+            self._world.add(told[1], facts.ShiftEnded(employee_id=person.employee_id), delay=delay)
+        return start, end
+
+    def _contact(self, person: Person, at: float, surges: list[Surge]) -> None:
+        world, random, team = self._world, self._random, person.team
+        customer, surge = self._caller(person), random.choice(surges) if surges else None
+        if surge is not None and random.random() < 0.6:
+            reason, custom = surge.name, None
+        else:
+            names, weights = self._mixes[team.team_id]
+            reason, surge = random.choices(names, cum_weights=weights)[0], None
+            custom = team.customs[reason]
+        chance = surge.chance if surge else custom.chance * team.generosity * person.generosity if custom else 0.0
+        limit = self._organisation.limit(person)
+        gives = random.random() < min(chance, 0.85)
+        order = None
+        if random.random() < (0.65 if gives else 0.15):
+            paid = round(limit * (1.1 + random.lognormvariate(0.5, 0.7)))
+            order = world.purchase(at - random.expovariate(1 / 3) * DAY - HOUR, person, customer, paid)
+        contact = world.contact(at, person, customer, reason, order)
+        if not gives:
+            world.contacts[person.employee_id].append(contact)
+            return
+        minor = self._amount(limit, custom, surge)
+        if minor > limit:
+            if random.random() < 0.5:
+                minor = limit
+            else:
+                self._ask(contact, minor)
+                return
+        self._give(contact, minor)
+
+    def _give(self, contact: Contact, minor: int) -> None:
+        world, random, person = self._world, self._random, contact.person
+        kind = random.choice(_KINDS)
+        if person.team.desk == "doorstep" and random.random() < 0.003:
+            minor = round(self._organisation.limit(person) * random.uniform(1.02, 1.3))
+        at = contact.at + random.uniform(60, 900)
+        offline = person.team.desk == "doorstep" or random.random() < 0.01
+        note = self._note(person, contact.reason)
+        number, action_id = world.give(contact, minor, at=at, kind=kind, note=note, reported=offline)
+        if random.random() < 0.008 and not offline:
+            world.reverse(at + 600, person, action_id, minor)
+            world.give(contact, max(minor // 2, 100), at=at + 700, kind=kind)
+        elif random.random() < 0.02:  # a second thing was wrong
+            world.give(contact, max(minor // 3, 100), at=at + random.expovariate(1 / 4) * HOUR, kind=kind)
+        if person.team.desk == "doorstep" and random.random() < 0.001:
+            charged = decisions.ActionCharged(
+                source="resolution-ledger",
+                request_id="r",
+                seen_position=0,
+                action_id=action_id,
+                holder=f"agent:{person.employee_id}",
+                period="2026-01",
+                amount=Money(minor, person.team.currency),
+                agent_id=person.employee_id,
+                overdrawn=Money(max(minor // 4, 1), person.team.currency),
+                relates_to=number,
+            )
+            world.add(at + 10 * HOUR, charged)
+
+    def _ask(self, contact: Contact, minor: int) -> None:
+        world, random, person = self._world, self._random, contact.person
+        fell_short = decisions.AuthorityFellShort(
+            source=person.team.source,
+            request_id="r",
+            seen_position=0,
+            agent_id=person.employee_id,
+            kind="refund",
+            basis="goodwill",
+            amount=Money(minor, person.team.currency),
+            reason=contact.reason,
+            outcome="escalate",
+            reasons=(),
+            preview=False,
+            interaction_id=contact.interaction,
+            order_id=contact.order,
+            customer_id=contact.customer,
+        )
+        at = contact.at + 200
+        world.add(at, fell_short)
+        if random.random() < 0.25:
+            self._give(contact, self._organisation.limit(person))
+            return
+        if random.random() < 0.2:
+            return
+        own = person.team.members[0]
+        approver = own if own is not person else random.choice(self._organisation.managers)
+        if approver is person:
+            return
+        approved = random.random() < 0.86
+        world.escalate(contact, minor, approver.employee_id, at=at + 60, approved=approved)
+        if approved:
+            world.give(contact, minor, at=at + 700, decided_by=approver.employee_id)
+        elif random.random() < 0.04:
+            other = random.choice(self._organisation.managers)
+            if other is not person:
+                again = random.random() < 0.7
+                world.escalate(contact, minor, other.employee_id, at=at + 5 * HOUR, approved=again)
+
+    def _around(self, person: Person, start: float) -> None:
+        """Add thanks to colleagues and a manager's grants."""
+        random, world = self._random, self._world
+        if person.kind == "human" and random.random() < 0.09 and person.friend is not None:
+            receiver = person.friend if random.random() < 0.3 else random.choice(person.team.members)
+            if random.random() < 0.15:
+                receiver = random.choice(self._organisation.people)
+            if receiver is not person:
+                world.thank(start + HOUR, person, receiver)
+        if person.role == "manager" and random.random() < 0.02:
+            member = random.choice(person.team.members)
+            if member is not person:
+                world.grant(start + 2 * HOUR, person.employee_id, member, 5_000)
+
+    # ------------------------------------------------------------------ customers, amounts, notes
+
+    def _customer(self) -> str:
+        return f"C-{self._random.randrange(self._organisation.customers)}"
+
+    def _loyal_customer(self) -> str:
+        """Return one of the customers that call often; some of them call far more often than others."""
+        return f"C-{int(self._loyal * self._random.random() ** 2)}"
+
+    def _caller(self, person: Person) -> str:
+        random = self._random
+        own = self._vips.get(person.employee_id)
+        if own is not None and random.random() < 0.7:
+            return random.choice(own)
+        preferred = self._preferred.get(person.employee_id)
+        if preferred is not None and random.random() < 0.03:
+            return random.choice(preferred)
+        return self._loyal_customer() if random.random() < self._organisation.loyal_share else self._customer()
+
+    def _amount(self, limit: int, custom: Custom | None, surge: Surge | None) -> int:
+        random = self._random
+        if surge is not None:
+            return round(limit * surge.point)
+        assert custom is not None
+        if random.random() < custom.points_share:
+            return int(limit * random.choice(custom.points))
+        minor = limit * custom.middle * random.lognormvariate(0, custom.spread)
+        return max(50, round(minor / 50) * 50)
+
+    def _note(self, person: Person, reason: str) -> str | None:
+        random, team = self._random, person.team
+        if random.random() < 0.25:
+            return None
+        if random.random() < person.phrase:
+            return f"phrase of {person.employee_id}"
+        macro = team.macros.get(reason)
+        if macro is not None and random.random() < person.pastes:
+            return macro
+        if reason in {"promotion", "recall", "storm"} and random.random() < 0.5:
+            return f"macro {reason} {BEGIN}"
+        return self._world.new("note")
+
+
+def _poisson(random: Random, mean: float) -> int:
+    limit, count, product = math.exp(-mean), 0, random.random()
+    while product > limit:
+        count, product = count + 1, product * random.random()
+    return count
