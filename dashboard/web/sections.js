@@ -133,7 +133,7 @@ async function overview(place, page) {
     const { actions: given, interactions } = whole.total;
     place.append(cards([
       ["Actions", number.format(given.given), each(given.by_currency, "net")], ["Spent in current budgets", each(budgets, "spent") || "none"], ["Remaining", each(budgets, "remaining") || "none"],
-      ["Resolved on first contact", interactions.first_contact.share == null ? "unknown" : percent.format(interactions.first_contact.share), share(interactions.first_contact)]]));
+      ["Resolved on first contact", interactions.first_contact.share == null ? "unknown" : percent.format(interactions.first_contact.share), `${share(interactions.first_contact)}, evidence level 1`]]));
   } else { // the summary has no past state, so all pages of that state are read
     const [done, open] = await Promise.all([all("actions", {}, Infinity), all("balances", { closed: false }, Infinity)]);
     place.append(cards([
@@ -142,9 +142,9 @@ async function overview(place, page) {
   }
   if (gap) {
     const overall = gap.overall;
-    place.append(node("p", `${number.format(overall.asked)} escalations, ${number.format(overall.approved_anyway.k)} approved as requested; customers waited ${hours(overall.waiting.hours) || "0 h"}.`, { class: "summary", id: "escalated" }));
+    place.append(node("p", `${number.format(overall.asked)} escalations; approved as requested: ${share(overall.approved_anyway)} (evidence level 1); customers waited ${hours(overall.waiting.hours) || "0 h"}.`, { class: "summary", id: "escalated" }));
     const suggested = gap.recommended_limits.find((one) => one.limit);
-    if (suggested) place.append(note(`Suggested limit: ${suggested.kind} up to ${money(suggested.limit)} for ${suggested.role}; an escalation costs ${money(suggested.cost_of_asking)}.`));
+    if (suggested) place.append(note(`Suggested limit: ${suggested.kind} up to ${money(suggested.limit)} for ${suggested.role}; an escalation costs ${money(suggested.cost_of_asking)}; approved up to there: ${share(suggested.approved)}. A hypothesis: it holds if people ask the same.`));
     if (gap.cannot_do.length) place.append(table("Remedies beyond authority", ["", "#times"], gap.cannot_do.slice(0, 8).map((one) => [one.text, number.format(one.asked + one.silent)])));
   }
   place.append(table("Latest actions", ["time", "agent", "kind", "reason", "#amount", "state"], actions.items.map((one) =>
@@ -285,7 +285,7 @@ async function recognition(place, { ask }) {
   if (found.training.length) place.append(table("Training", ["course", "#people", "opens", "#used in 90 days before", "#after"], found.training.map((one) => [one.course, one.people, one.opens.join(", "), one.used_before, one.used_after])));
   if (found.careers.length) place.append(table("Careers", ["from", "to", "#people", "#gave in 90 days before", "#after"], found.careers.map((one) => [one.from, one.to, one.people ?? "fewer than 5", one.used_before, one.used_after])));
   if (found.voices.length) place.append(table("Ideas and obstacles", ["", "#reported", "#answered", "#median days to the answer"], found.voices.map((one) => [one.what, one.said, one.answered, one.median_days_to_answer == null ? "" : number.format(one.median_days_to_answer)])));
-  if (found.morale.length) place.append(table("Morale", ["period", "team", "answered", "#score, of best"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or next to such a team" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score)])));
+  if (found.morale.length) place.append(table("Morale", ["period", "team", "answered", "#score, of best", "#of the whole team"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or next to such a team" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score), one.interval ? one.interval.map((edge) => percent.format(edge)).join(" to ") : ""])));
   if (found.staying.length) place.append(table("Retention", ["role", "people", "still employed after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
   place.append(note(found.caveats.join("; ") + "."));
 }

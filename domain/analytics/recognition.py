@@ -51,14 +51,19 @@ class Voice(NamedTuple):
 
 
 class TeamMorale(TypedDict):
-    """The morale of a team in a period."""
+    """The morale of a team in a period, a description (evidence level 1).
+
+    ``interval`` is the range of the whole team's score: from all silent members at the worst to all at the best.
+    """
 
     period: str
     team: str
+    rung: int
     suppressed: bool
     invited: int | None
     respondents: int | None
     score: float | None
+    interval: list[float] | None
 
 
 class VoiceFigures(TypedDict):
@@ -136,13 +141,22 @@ def morale(surveys: Iterable[Survey]) -> list[TeamMorale]:
                 {
                     "period": period,
                     "team": one.team,
+                    "rung": 1,
                     "suppressed": not shown,
                     "invited": one.invited if shown else None,
                     "respondents": one.respondents if shown else None,
                     "score": one.score if shown else None,
+                    "interval": _of_all(one) if shown else None,
                 }
             )
     return found
+
+
+def _of_all(one: Survey) -> list[float]:
+    """Return the lowest and highest score that the whole team may have, whatever its silent members think."""
+    silent = max(0, one.invited - one.respondents)
+    said, people = one.score * one.respondents, silent + one.respondents
+    return [said / people, (said + silent) / people]
 
 
 def answers(voices: Iterable[Voice]) -> list[VoiceFigures]:

@@ -16,19 +16,9 @@ from domain.policy.parsing import PolicyProblem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from domain.policy.model import Limits, Policy, Role
+    from domain.policy.model import AskingMinutes, Limits, Policy, Role
     from domain.policy.parsing import Path
     from domain.serialization import JsonObject
-
-
-class AskingMinutes(NamedTuple):
-    """The working minutes of a request: the agent explains, the approver reads and decides."""
-
-    agent: float = 14
-    approver: float = 8
-
-
-ASKING = AskingMinutes()
 
 
 def contradictions(policy: Policy) -> list[PolicyProblem]:
@@ -135,15 +125,15 @@ def _cost_of_asking(policy: Policy, limits: Limits, path: Path) -> Iterator[Poli
             )
 
 
-def cost_of_asking(policy: Policy, minutes: AskingMinutes = ASKING) -> Money | None:
-    """Return the cost of one request by the policy's hourly rates, or ``None`` where it names none."""
+def cost_of_asking(policy: Policy) -> Money | None:
+    """Return the cost of one request by the policy's minutes and hourly rates, or ``None`` where it names none."""
     agent, manager = policy.costs.get("agent_hour"), policy.costs.get("manager_hour")
     if agent is None or manager is None:
         return None
-    return Money(asking_minor(agent.minor, manager.minor, minutes), policy.currency)
+    return Money(asking_minor(agent.minor, manager.minor, policy.asking), policy.currency)
 
 
-def asking_minor(agent_hour: int, manager_hour: int, minutes: AskingMinutes = ASKING) -> int:
+def asking_minor(agent_hour: int, manager_hour: int, minutes: AskingMinutes) -> int:
     """Return the cost of a request in minor units, rounded up, from the costs of an hour."""
     return ceil((agent_hour * minutes.agent + manager_hour * minutes.approver) / 60)
 

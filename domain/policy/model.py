@@ -74,6 +74,13 @@ class EscalationRules(msgspec.Struct, frozen=True, kw_only=True):
     then: Literal["next_level", "expire"] = "next_level"
 
 
+class AskingMinutes(msgspec.Struct, frozen=True):
+    """The working minutes of a request: the agent explains, the approver reads and decides."""
+
+    agent: float = 14
+    approver: float = 8
+
+
 class Privacy(msgspec.Struct, frozen=True):
     """The protection of employees."""
 
@@ -98,6 +105,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     escalation: EscalationRules
     sources: dict[str, tuple[str, ...]] | None
     costs: dict[str, Money]
+    asking: AskingMinutes
     privacy: Privacy
     document: dict[str, Any]
     ai_roles: frozenset[str] = frozenset()

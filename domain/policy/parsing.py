@@ -15,7 +15,18 @@ from domain.events.facts import AgentKind
 from domain.money import Money, MoneyError, shown
 from domain.periods import PeriodKind
 from domain.policy.document import DocumentError, check_document
-from domain.policy.model import KINDS, EscalationRules, Limits, PerCustomer, Policy, Privacy, Role, Team, Trial
+from domain.policy.model import (
+    KINDS,
+    AskingMinutes,
+    EscalationRules,
+    Limits,
+    PerCustomer,
+    Policy,
+    Privacy,
+    Role,
+    Team,
+    Trial,
+)
 from domain.suggestions import nearest
 
 if TYPE_CHECKING:
@@ -87,6 +98,7 @@ def _policy(document: object, *, stored: bool) -> Policy:
         escalation=reader.escalation(document.get("escalation")),
         sources=reader.sources(document.get("sources"), roles),
         costs=reader.costs(document.get("costs", {})),
+        asking=reader.asking(document.get("asking", {})),
         privacy=reader.privacy(document.get("privacy", {})),
         document=document,
         ai_roles=frozenset(name for name, role in roles.items() if role.kind == "ai"),
@@ -108,7 +120,18 @@ def read_policy(document: object) -> Policy:
 
 
 _REQUIRED = ("currency", "time_zone", "period", "effective_from", "roles")
-_OPTIONAL = ("mode", "default_role", "guidelines", "teams", "trial", "escalation", "sources", "costs", "privacy")
+_OPTIONAL = (
+    "mode",
+    "default_role",
+    "guidelines",
+    "teams",
+    "trial",
+    "escalation",
+    "sources",
+    "costs",
+    "asking",
+    "privacy",
+)
 _COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
 
 
@@ -318,6 +341,18 @@ class _Reader:
         self.known(costs, ("costs",), (), _COSTS)
         return {str(name): self.money(amount, ("costs", str(name))) for name, amount in costs.items()}
 
+    def asking(self, value: object) -> AskingMinutes:
+        given = self.mapping(value, ("asking",))
+        names = ("agent_minutes", "approver_minutes")
+        self.known(given, ("asking",), (), names)
+        usual = AskingMinutes()
+        found: list[float] = []
+        for name, minutes in zip(names, (usual.agent, usual.approver), strict=True):
+            one = given.get(name, minutes)
+            self.number(one, ("asking", name), lambda n: 0 <= n <= _MOST_MINUTES, f"minutes up to {_MOST_MINUTES:,}")
+            found.append(one if _is_number(one) and 0 <= one <= _MOST_MINUTES else minutes)
+        return AskingMinutes(*found)
+
     def escalation(self, value: object) -> EscalationRules:
         if value is None:
             return EscalationRules()
@@ -355,6 +390,7 @@ class _Reader:
 
 
 _MOST_HOURS = 24 * 366
+_MOST_MINUTES = 24 * 60
 _MOST_DAYS = 700_000
 """A longer window would begin before the first day of the calendar (0001-01-01)."""
 

@@ -30,7 +30,8 @@ from domain.analytics.unused_authority import CONTACTS, BudgetUse, UnusedAuthori
 from domain.currencies import digits_of
 from domain.money import Money, MoneyError, money_from_wire
 from domain.policy.history import PolicyHistory
-from domain.policy.linting import ASKING, asking_minor
+from domain.policy.linting import asking_minor
+from domain.policy.model import AskingMinutes
 from domain.policy.parsing import read_policy
 from ledger.store.cloudevents import parse_time
 from projections.engine.row_cache import plain_rows
@@ -56,10 +57,7 @@ NOT_SAID = "not said"
 DAY_SECONDS, MONTH_DAYS, EXTRAPOLATED_DAYS = 86_400, 365.25 / 12, 28
 CAVEATS = (
     "approval does not prove that a request was right",
-    (
-        f"asking costs {ASKING.agent:g} minutes of the agent and {ASKING.approver:g} of the approver; waiting is the "
-        "customer's, and not part of it"
-    ),
+    "asking costs working minutes of the agent and of the approver; waiting is the customer's, and not part of it",
     "a recommended limit is a hypothesis: it holds if people ask the same as before",
     (
         "a matter counts as blocked and not escalated if no escalation of it was filed within seven days; matters "
@@ -106,6 +104,13 @@ class CustomersWaited(TypedDict):
     worth: dict[str, str] | None
 
 
+class RequestMinutes(TypedDict):
+    """The working minutes that a request is assumed to take: those of the policy in force, else 14 and 8."""
+
+    agent: float
+    approver: float
+
+
 class SilentKind(TypedDict):
     """The share of matters of one kind that were not escalated."""
 
@@ -139,9 +144,14 @@ class GapReport(TypedDict):
     procedure: list[ProcedureCost]
     obstacles: list[Row]
     cannot_do: list[BlockedRemedy]
+    asking_minutes: RequestMinutes
     incomplete: int
     """Outcomes in other systems without their request; no other figure counts them."""
     caveats: Sequence[str]
+    rung: int
+    """The evidence level of all figures: 1, a description."""
+    by_time: str
+    """`recorded`: events count from their recorded time on."""
     position: int
 
 
@@ -168,6 +178,7 @@ async def gap_report(
     recorded = await recorded_until(read, answer.progress, at)
     rules = PolicyHistory.of(published).in_force(parse_time(recorded) if at and recorded else datetime.now(UTC))
     policy = None if rules is None else rules.policy
+    minutes = AskingMinutes() if policy is None else policy.asking
     voices = (await read("people", lambda c: read_voices(c, at))).result
     balances = (await read("budget_balances", lambda c: read_balances(c, position=at))).result
     contacts = (await read("audit_trail", lambda c: read_contacts(c, at))).result
@@ -202,8 +213,11 @@ async def gap_report(
         "procedure": procedure(at_once, policy),
         "obstacles": [one for one in voices if one["what"] == "obstacle" and scope.shows(one["employee_id"])],
         "cannot_do": empowerment_gap.cannot_do(asked, silent),
+        "asking_minutes": {"agent": minutes.agent, "approver": minutes.approver},
         "incomplete": incomplete,
         "caveats": CAVEATS,
+        "rung": 1,
+        "by_time": "recorded",
         "position": position,
     }
 
@@ -258,7 +272,7 @@ def _cost_of_asking(policy: Policy | None, currency: str, hours: Mapping[str, st
         else:
             return None
     agent_hour, manager_hour = found
-    return asking_minor(agent_hour, manager_hour)
+    return asking_minor(agent_hour, manager_hour, AskingMinutes() if policy is None else policy.asking)
 
 
 def _limits(

@@ -74,6 +74,8 @@ class LoyaltyReport(TypedDict):
     """The document of `report loyalty`."""
 
     currencies: list[UnknownValue | KnownValue]
+    by_time: str
+    """`recorded`, or `happened` where events count up to an event time, also if recorded later."""
     position: int
     drawn_customers: int | None
     main_window_days: int
@@ -154,6 +156,7 @@ async def loyalty_report(
     ]
     return {
         "currencies": by_currency,
+        "by_time": "recorded" if until is None else "happened",
         "position": position,
         "drawn_customers": None if drawn is None else len(drawn),
         "main_window_days": MAIN_DAYS,

@@ -71,6 +71,10 @@ class RecognitionReport(TypedDict):
     morale: list[TeamMorale]
     staying: list[Retention]
     caveats: Sequence[str]
+    rung: int
+    """The evidence level of all figures: 1, a description."""
+    by_time: str
+    """`recorded`: events count from their recorded time on."""
     position: int
 
 
@@ -114,6 +118,8 @@ async def recognition_report(
         "morale": recognition.morale(_survey(one) for one in surveys if one["team_id"]),
         "staying": recognition.staying(_times_in_role(people, moves), _moment(recorded) if recorded else 0.0),
         "caveats": CAVEATS,
+        "rung": 1,
+        "by_time": "recorded",
         "position": position,
     }
 

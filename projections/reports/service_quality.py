@@ -8,6 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from domain.analytics import service_quality
+from domain.analytics.consistency import Consistency, HandledMatter, consistency
 from domain.analytics.satisfaction import FeedbackScore, Satisfaction, satisfaction
 from domain.analytics.service_quality import (
     NOT_SAID,
@@ -22,12 +23,12 @@ from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
 from projections.views.audit_trail import read_trail, recorded_until
-from projections.views.casework import read_first_actions
+from projections.views.casework import read_first_actions, read_given
 from projections.views.journeys import journeys as table
 from projections.views.journeys import read_feedback, read_incomplete, read_journey, read_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from domain.analytics.service_quality import Floats, Ints, ShareName
@@ -43,6 +44,10 @@ CAVEATS = (
     ),
     "a long interaction is not bad by itself: look at its outcome",
     "satisfaction covers only customers that answered, and does not measure loyalty",
+    (
+        "consistency describes (evidence level 1): groups outside their limits may have other customers; limits are "
+        "adjusted for overdispersion"
+    ),
 )
 
 
@@ -55,11 +60,16 @@ class QualityReport(TypedDict):
     by_line: list[QualityFigures]
     by_reason: list[QualityFigures]
     evenness: list[Evenness]
+    consistency: list[Consistency]
     satisfaction: list[Satisfaction]
     incomplete: int
     """Interactions whose opening was not reported; no other figure counts them."""
     window_days: int
     caveats: Sequence[str]
+    rung: int
+    """The evidence level of all figures: 1, a description."""
+    by_time: str
+    """`recorded`: events count from their recorded time on."""
     position: int
 
 
@@ -88,14 +98,15 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
 
     It is as of position ``at``; a ``scope`` limits it to interactions that began in one of its teams.
     """
-    acted = (await read("casework", lambda c: read_first_actions(c, at))).result
+    acted, given = (await read("casework", lambda c: (read_first_actions(c, at), read_given(c, at)))).result
     answer = await read("journeys", lambda c: (_columns(c, at, acted), read_feedback(c, at), read_incomplete(c, at)))
     (ids, journeys), said, incomplete = answer.result
     where = dict(zip(ids, journeys.team, strict=True)) if said else {}
     recorded = await recorded_until(read, answer.progress, at)
     some = service_quality.judged(journeys, parse_time(recorded).timestamp() if recorded else 0.0)
     if scope.people is not None:  # filtered after judging, because a return to another team counts, too
-        some = some.some(np.array([team in scope.teams for team in journeys.team], bool))
+        mine = np.array([team in scope.teams for team in journeys.team], bool)
+        some, ids = some.some(mine), [one for one, shown in zip(ids, mine, strict=True) if shown]
     groups = service_quality.groups(some)
     answers = [
         FeedbackScore(
@@ -117,12 +128,23 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
         "by_line": [{"line": label, **figures} for label, figures in groups["line"]],
         "by_reason": [{"reason": label, **figures} for label, figures in groups["reason"]],
         "evenness": [one for one in even if one is not None],
+        "consistency": consistency(_matters(ids, some.journeys, given)),
         "satisfaction": satisfaction(answers, some.back.size),
         "incomplete": incomplete,
         "window_days": service_quality.REPEAT_DAYS,
         "caveats": CAVEATS,
+        "rung": 1,
+        "by_time": "recorded",
         "position": position,
     }
+
+
+def _matters(
+    ids: Sequence[str], of: InteractionColumns, given: Mapping[str, Mapping[tuple[str, str], int]]
+) -> Iterator[HandledMatter]:
+    nothing: dict[tuple[str, str], int] = {}
+    for one, channel, team, reason in zip(ids, of.channel, of.team, of.reason, strict=True):
+        yield HandledMatter(channel, team, reason, given.get(one, nothing))
 
 
 async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> InteractionStory | None:

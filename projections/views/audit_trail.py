@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
@@ -197,6 +197,21 @@ def read_recorded(connection: sa.Connection, position: int) -> str | None:
     """Return the recorded time of the last event up to a position, or ``None`` before the first one."""
     query = sa.select(trail.c.recorded).where(trail.c.position <= position).order_by(trail.c.position.desc()).limit(1)
     return connection.execute(query).scalar_one_or_none()
+
+
+class Between(NamedTuple):
+    """The events that were recorded between two positions, and those of them that had happened before the first."""
+
+    events: int
+    late: int
+
+
+def read_between(connection: sa.Connection, first: int, last: int) -> Between:
+    """Return the number of events behind ``first`` and up to ``last``, and how many of them came late."""
+    recorded = read_recorded(connection, first) or ""
+    query = sa.select(sa.func.count(), sa.func.count(sa.case((trail.c.time <= recorded, 1))))
+    row = connection.execute(query.where(trail.c.position > first, trail.c.position <= last)).one()
+    return Between(*row)
 
 
 async def recorded_until(read: Reader, progress: Progress, position: int | None) -> str | None:

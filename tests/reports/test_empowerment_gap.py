@@ -14,6 +14,7 @@ from app.runtime.views import read_view
 from domain.analytics import empowerment_gap
 from domain.analytics.empowerment_gap import AuthorityRequest, Shortfall
 from domain.analytics.procedure_cost import long_way, procedure
+from domain.money import Money
 from domain.policy.parsing import parse_policy
 from projections.policy_history import published_policies
 from projections.reports.empowerment_gap import gap_report
@@ -181,6 +182,10 @@ def test_an_escalation_costs_the_minutes_of_two_people_and_the_return_of_goods()
     assert (kept["kind"], kept["n"], kept["given"]) == ("keep_item", 2, gbp("29.00"))
     assert (kept["long_way_each"], kept["long_way"], kept["cheaper_than_asking"]) == (gbp("16.60"), gbp("33.20"), 1)
     assert refunds["long_way_each"] == gbp("11.60")
+    slower = parse_policy(document | {"asking": {"agent_minutes": 20, "approver_minutes": 12}})
+    assert long_way("refund", slower) == Money.parse("17.00", "GBP")
+    half = parse_policy(document | {"asking": {"agent_minutes": 5}})
+    assert long_way("refund", half) == Money.parse("8.00", "GBP")
     assert long_way("refund", parse_policy(FULL_POLICY)) is None
     (other,) = procedure([("refund", "EUR", 500)], policy)
     assert other["long_way"] is None

@@ -118,7 +118,24 @@ def quality_differences(ledger: HistoryLedger, found: Document | None = None) ->
     for one in oracle["satisfaction"]:
         one["interval"] = _interval(one["mean"], one.pop("standard_error"), one["n"])
     lines += differences(found["satisfaction"], oracle["satisfaction"], "satisfaction")
+    lines += _consistency(found["consistency"], oracle["consistency"])
     return lines + differences(found["evenness"], list(_evenness(groups)), "evenness")
+
+
+def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:
+    shown = [
+        {
+            **{name: one[name] for name in ("what", "label", "by", "dispersion")},
+            **{name: one["given"][name] for name in ("k", "n")},
+            **{name: group[name] for name in ("score", "given", "limits", "wide_limits")},
+            **{f"part_{name}": group["given"][name] for name in ("k", "n")},
+            "part": group["group"],
+            "medians": [{"minor": minor(one), "currency": one["currency"]} for one in group["medians"]] or None,
+        }
+        for one in found
+        for group in one["groups"]
+    ]
+    return differences(shown, oracle, "consistency")
 
 
 def _interval(mean: float | None, error: float | None, n: int) -> list[float] | None:
@@ -160,7 +177,15 @@ def recognition_differences(ledger: HistoryLedger, found: Document | None = None
         one["fates"] = {name: number for name, number in fates.items() if number}
     for one in oracle["morale"]:
         worst, best = one.pop("worst"), one.pop("best")
-        one["score"] = None if one["suppressed"] else (one["score"] - worst) / (best - worst)
+        one["rung"], one["score"], one["interval"] = (
+            1,
+            None if one["suppressed"] else (one["score"] - worst) / (best - worst),
+            None,
+        )
+        if not one["suppressed"]:
+            silent = one["invited"] - one["respondents"]
+            lowest = one["score"] * one["respondents"] / one["invited"]
+            one["interval"] = [lowest, lowest + silent / one["invited"]]
     courses = [{name: value for name, value in one.items() if name != "opens"} for one in found["training"]]
     for role in oracle["staying"]:
         role["curve"] = [_point(**point) for point in role["curve"]]

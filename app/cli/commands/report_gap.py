@@ -10,6 +10,7 @@ import click
 
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
+from app.cli.comparison import compare_option, print_comparison
 from app.cli.figures import hours_text, share_text
 from app.cli.main import command
 from app.output import console, print_json, print_table
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from domain.analytics.empowerment_gap import Figures
     from domain.analytics.procedure_cost import ProcedureCost
-    from projections.reports.empowerment_gap import GapReport, RecommendedLimit
+    from projections.reports.empowerment_gap import GapReport, RecommendedLimit, RequestMinutes
 
 type _Group = Literal["kind", "band", "role", "team", "reason"]
 _ROWS = 15
@@ -35,25 +36,44 @@ _ROWS = 15
 @click.option("--agent-hour", help="Cost of an agent's hour, if the policy has none, e.g. 24.00.")
 @click.option("--manager-hour", help="Cost of an approver's hour, if the policy has none, e.g. 45.00.")
 @as_of_option
+@compare_option
 @command(report)
 async def gap(
-    settings: Settings, as_of: str | None, agent_hour: str | None, manager_hour: str | None, *, as_json: bool
+    settings: Settings,
+    as_of: str | None,
+    compare: str | None,
+    agent_hour: str | None,
+    manager_hour: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Escalations and their approvals, the cost of asking, and limits that would cost less."""
     from projections.reports.empowerment_gap import gap_report
 
     async with Session(settings, reads_only=True) as session:
         hours = {"agent_hour": agent_hour, "manager_hour": manager_hour}
-        at = await at_of(session, as_of)
-        published = await published_policies(session.log, at)
-        try:
-            encrypted = await gap_report(partial(read_view, session), published, hours, at)
-        except ValueError as error:
-            raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
-        found: GapReport = json.loads(await (await Keyring.open(session.client)).decrypt_fields(encode(encrypted)))
+        keys = await Keyring.open(session.client)
+
+        async def make(at: int | None) -> GapReport:
+            published = await published_policies(session.log, at)
+            try:
+                encrypted = await gap_report(partial(read_view, session), published, hours, at)
+            except ValueError as error:
+                raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
+            found: GapReport = json.loads(await keys.decrypt_fields(encode(encrypted)))
+            return found
+
+        if compare is not None:
+            await print_comparison(session, make, as_of, compare, as_json=as_json)
+            return
+        found = await make(await at_of(session, as_of))
     if as_json:
         print_json(found)
         return
+    _print(found)
+
+
+def _print(found: GapReport) -> None:
     position, overall = found["position"], found["overall"]
     if not overall["asked"] and not found["silent_gap"]["fell_short"]:
         console.print(f"No escalation is recorded yet (position {position}).")
@@ -77,7 +97,7 @@ async def gap(
     _print_groups("team", found["by_team"], position)
     _print_groups("reason", found["by_reason"], position)
     for limit in found["recommended_limits"]:
-        _print_limit(limit)
+        _print_limit(limit, found["asking_minutes"])
     short = found["silent_gap"]
     console.print(
         f"Blocked, not escalated: {share_text(short['never_asked'])} of the matters beyond an agent's authority; no "
@@ -139,7 +159,7 @@ def _print_groups(name: _Group, lines: Sequence[Figures], position: int) -> None
     print_table(f"By {name}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))
 
 
-def _print_limit(one: RecommendedLimit) -> None:
+def _print_limit(one: RecommendedLimit, asking: RequestMinutes) -> None:
     what = f"{one['kind']} for {one['role']}"
     if one["limit"] is None:
         console.print(f"Recommended limit, {what}: none; {one['why']}.")
@@ -147,7 +167,8 @@ def _print_limit(one: RecommendedLimit) -> None:
     today = f", today {money_text(one['today'])}" if one["today"] else ""
     console.print(
         f"Recommended limit, {what}: {money_text(one['limit'])}{today}. Asking costs "
-        f"{money_text(one['cost_of_asking'])} (time of agent and approver); {one['why']}. "
+        f"{money_text(one['cost_of_asking'])} ({asking['agent']:g} min of the agent, {asking['approver']:g} of the "
+        f"approver); {one['why']}. "
         f"Approved anyway up to there: {share_text(one['approved'])}. A hypothesis: it holds if people ask the same."
     )
     rows = [

@@ -9,6 +9,7 @@ import click
 
 from app.cli.as_of import as_of_option, happened_option, moment_of
 from app.cli.commands.report_views import at_of, report
+from app.cli.comparison import compare_option, print_comparison
 from app.cli.figures import share_text
 from app.cli.main import command
 from app.output import console, print_list, print_table
@@ -38,8 +39,11 @@ _COHORTS = 13
 )
 @as_of_option
 @happened_option
+@compare_option
 @command(report, lists=True)
-async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened: bool, output: OutputFormat) -> None:
+async def loyalty(
+    settings: Settings, as_of: str | None, compare: str | None, limit: int, *, happened: bool, output: OutputFormat
+) -> None:
     """Customer value of actions: before and after, matched, quasi-experiment, trials; each by evidence level."""
     from projections.reports.loyalty import loyalty_report
 
@@ -47,6 +51,12 @@ async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
         read = partial(read_view, session)
+        if compare is not None:
+            if happened or output == "csv":
+                raise click.UsageError("--compare excludes --happened and --csv")
+            make = partial(loyalty_report, read, await published_policies(session.log))
+            await print_comparison(session, make, as_of, compare, as_json=output == "json")
+            return
         found = await loyalty_report(read, await published_policies(session.log), at, moment)
         if output != "table":
             listed = await read("loyalty_effects", lambda c: read_effects(c, PageRequest(limit, at=at), until=moment))

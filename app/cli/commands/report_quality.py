@@ -9,16 +9,19 @@ import click
 
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
+from app.cli.comparison import compare_option, print_comparison
 from app.cli.figures import hours_text, share_text
 from app.cli.main import command
 from app.output import console, fail, print_json, print_table
 from app.runtime.session import Session
 from app.runtime.views import read_view
+from domain.money import money_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from config.settings import Settings
+    from domain.analytics.consistency import Consistency, GivenGroup
     from domain.analytics.satisfaction import Satisfaction
     from domain.analytics.service_quality import QualityFigures, ShareName
     from projections.reports.service_quality import InteractionStory
@@ -26,8 +29,11 @@ if TYPE_CHECKING:
 
 @click.option("--interaction", help="Instead: the story of one interaction.")
 @as_of_option
+@compare_option
 @command(report)
-async def quality(settings: Settings, as_of: str | None, interaction: str | None, *, as_json: bool) -> None:
+async def quality(
+    settings: Settings, as_of: str | None, compare: str | None, interaction: str | None, *, as_json: bool
+) -> None:
     """Service quality: first-contact resolution, transfers, repeated stories, waiting, satisfaction, evenness."""
     from projections.reports.service_quality import interaction_story, quality_report
 
@@ -36,6 +42,10 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
             read = partial(read_view, session)
             story = await interaction_story(read, interaction, await at_of(session, as_of))
             _print_story(story, as_json=as_json)
+            return
+        if compare is not None:
+            make = partial(quality_report, partial(read_view, session))
+            await print_comparison(session, make, as_of, compare, as_json=as_json)
             return
         found = await quality_report(partial(read_view, session), await at_of(session, as_of))
     if as_json:
@@ -68,7 +78,39 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
             f"{_QUALITY[test['what']]} by {test['by']}: from {low[1]['share']:.1%} ({low[0]}) "
             f"to {high[1]['share']:.1%} ({high[0]}); probability of such a difference by chance: p = {test['p']:.2g}."
         )
+    _print_consistency(found["consistency"])
     console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
+
+
+def _print_consistency(lines: Sequence[Consistency]) -> None:
+    """Print the groups outside the limits of 95 % that an equal group keeps."""
+    rows = [
+        (
+            one["what"] if one["what"] == "any" else f"{one['what']} {one['label']}",
+            f"{one['by']} {group['group']}",
+            share_text(group["given"]),
+            f"{group['limits'][0]:.1%} to {group['limits'][1]:.1%}",
+            ", ".join(money_text(median) for median in group["medians"]),
+            "99.8 %" if group["given"]["share"] != _within(group, "wide_limits") else "95 %",
+        )
+        for one in lines
+        for group in one["groups"]
+        if group["given"]["share"] != _within(group, "limits")
+    ]
+    columns = ("given", "group", "share of its matters", "limits of 95 %", "median", "outside")
+    if rows:
+        print_table("Consistency (level 1): groups outside the limits of equal groups", columns, rows[:_ROWS])
+    elif lines:
+        console.print("Consistency (level 1): no channel or team gives more or less often than its limits allow.")
+
+
+def _within(group: GivenGroup, limits: Literal["limits", "wide_limits"]) -> float:
+    """Return a group's share, moved to the nearer limit if it is outside of the limits."""
+    low, high = group[limits]
+    return min(max(group["given"]["share"] or 0.0, low), high)
+
+
+_ROWS = 15
 
 
 def _satisfaction_text(one: Satisfaction) -> str:

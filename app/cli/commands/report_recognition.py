@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
+from app.cli.comparison import compare_option, print_comparison
 from app.cli.main import command
 from app.output import console, print_json, print_table
 from app.runtime.session import Session
@@ -20,14 +21,21 @@ if TYPE_CHECKING:
 
 
 @as_of_option
+@compare_option
 @command(report)
-async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -> None:
+async def recognition(settings: Settings, as_of: str | None, compare: str | None, *, as_json: bool) -> None:
     """Thanks, use of training, ideas and obstacles, morale by team, and retention. No ranking of people."""
     from projections.reports.recognition import recognition_report
 
     async with Session(settings, reads_only=True) as session:
-        at = await at_of(session, as_of)
-        found = await recognition_report(partial(read_view, session), await policy_in_force(session.log, at), at)
+
+        async def make(at: int | None) -> RecognitionReport:
+            return await recognition_report(partial(read_view, session), await policy_in_force(session.log, at), at)
+
+        if compare is not None:
+            await print_comparison(session, make, as_of, compare, as_json=as_json)
+            return
+        found = await make(await at_of(session, as_of))
     if as_json:
         print_json(found)
         return
@@ -84,13 +92,14 @@ def _tables(found: RecognitionReport) -> tuple[Table, ...]:
         ),
         (
             "Morale",
-            ("period", "team", "answered", "score, of best"),
+            ("period", "team", "answered", "score, of best", "of the whole team"),
             [
                 (
                     one["period"],
                     one["team"],
                     _SUPPRESSED if one["suppressed"] else f"{one['respondents']} of {one['invited']}",
                     "" if one["suppressed"] else f"{one['score']:.0%}",
+                    "" if one["interval"] is None else "{:.0%} to {:.0%}".format(*one["interval"]),
                 )
                 for one in found["morale"]
             ],
@@ -104,4 +113,8 @@ def _tables(found: RecognitionReport) -> tuple[Table, ...]:
 
 
 def _curve(points: list[RetentionPoint]) -> str:
-    return ", ".join(f"{at['months']} months {at['staying']:.0%}" for at in points)
+    return ", ".join(
+        f"{at['months']} months {at['staying']:.0%}"
+        + ("" if at["interval"] is None else " ({:.0%} to {:.0%})".format(*at["interval"]))
+        for at in points
+    )

@@ -96,3 +96,76 @@ SELECT instrument, worst, best, n, mean, standard_error,
                            100 * (p - q + 1.959963984540054 * sqrt((p + q - (p - q) ** 2) / (n + 3)))] END AS points_interval,
        share(answered, (SELECT count(*) FROM interactions)) AS response
 FROM rated JOIN answered USING (instrument) ORDER BY instrument, worst, best;
+
+-- figure: matters
+-- Interactions with the goodwill that was given in them, by kind and currency.
+CREATE OR REPLACE TABLE given AS
+WITH done AS (
+    SELECT text(d, 'action_id') AS name, text(d, 'interaction_id') AS interaction, text(d, 'kind') AS kind,
+           currency(d, 'amount') AS currency, minor(d, 'amount') AS amount, type FROM events
+    WHERE (type = 'action.taken' OR (type = 'action.held' AND text(d, 'escalation_id') IS NULL)) AND text(d, 'basis') = 'goodwill'
+), ended AS (
+    SELECT text(d, 'action_id') AS name, type, minor(d, 'amount') AS amount FROM events WHERE type IN ('action.settled', 'action.voided')
+)
+SELECT interaction, kind, done.currency, CAST(sum(coalesce(ended.amount, done.amount)) AS BIGINT) AS amount
+FROM done LEFT JOIN ended USING (name)
+WHERE coalesce(ended.type, done.type) IN ('action.taken', 'action.settled') AND coalesce(ended.amount, done.amount) > 0 GROUP BY ALL;
+
+-- figure: labelled
+CREATE OR REPLACE TABLE labelled AS
+WITH totals AS (
+    SELECT interaction, currency, CAST(sum(amount) AS BIGINT) AS amount FROM given GROUP BY ALL
+), bands AS (
+    SELECT totals.*, (SELECT max(edge) FROM (VALUES (0), (10), (20), (50), (100), (200), (500), (1000), (2000), (5000), (10000)) AS e(edge)
+                      WHERE edge * pow(10, digits(currency)) <= amount) AS low FROM totals
+)
+SELECT interaction, 'any' AS what, '' AS label, currency, amount FROM totals
+UNION ALL SELECT totals.interaction, 'reason', coalesce(reason, 'not said'), currency, amount FROM totals
+          JOIN interactions ON interactions.name = totals.interaction
+UNION ALL SELECT interaction, 'kind', kind, currency, amount FROM given
+UNION ALL SELECT interaction, 'band', CASE WHEN low = 10000 THEN '10000+' ELSE low || '-' ||
+    (SELECT min(edge) FROM (VALUES (10), (20), (50), (100), (200), (500), (1000), (2000), (5000), (10000)) AS e(edge) WHERE edge > low) END
+    || ' ' || currency, currency, amount FROM bands;
+
+-- figure: consistency
+-- Funnel limits around the common share, adjusted for overdispersion with a tenth of the scores winsorised on each side.
+WITH divided AS (
+    SELECT name, coalesce(reason, 'not said') AS reason, 'channel' AS of, channel AS part FROM interactions WHERE channel IS NOT NULL
+    UNION ALL SELECT name, coalesce(reason, 'not said'), 'team', team FROM interactions WHERE team IS NOT NULL
+), compared AS (
+    SELECT DISTINCT what, label FROM labelled JOIN interactions ON interactions.name = interaction
+), sizes AS (
+    SELECT what, label, of, part, count(*) AS n FROM compared JOIN divided ON what != 'reason' OR label = reason
+    GROUP BY ALL HAVING count(*) >= 30
+), counts AS (
+    SELECT sizes.*, (SELECT count(DISTINCT interaction) FROM labelled JOIN divided ON divided.name = interaction
+                     WHERE labelled.what = sizes.what AND labelled.label = sizes.label AND divided.of = sizes.of
+                       AND divided.part = sizes.part) AS k
+    FROM sizes
+), scored AS (
+    SELECT *, sum(k) OVER every AS hits, sum(n) OVER every AS total, count(*) OVER every AS parts,
+           (k / n - sum(k) OVER every / sum(n) OVER every)
+               / sqrt(sum(k) OVER every / sum(n) OVER every * (1 - sum(k) OVER every / sum(n) OVER every) / n) AS z
+    FROM counts WINDOW every AS (PARTITION BY what, label, of)
+    QUALIFY count(*) OVER every >= 2 AND sum(k) OVER every BETWEEN 1 AND sum(n) OVER every - 1
+), ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY what, label, of ORDER BY z, part) AS place FROM scored
+), bounded AS (
+    SELECT *, max(z) FILTER (place = floor(parts / 10) + 1) OVER every AS low, max(z) FILTER (place = parts - floor(parts / 10)) OVER every AS high
+    FROM ranked WINDOW every AS (PARTITION BY what, label, of)
+), spread AS (
+    SELECT *, greatest(1, avg(least(greatest(z, low), high) ** 2) OVER (PARTITION BY what, label, of)) AS dispersion, hits / total AS common
+    FROM bounded
+), medians AS (
+    SELECT what, label, of, part, labelled.currency, quantile_disc(amount, 0.5) AS median
+    FROM labelled JOIN divided ON divided.name = interaction GROUP BY ALL
+)
+SELECT what, label, of AS by, CAST(hits AS BIGINT) AS k, CAST(total AS BIGINT) AS n, dispersion, part, k AS part_k, spread.n AS part_n,
+       z / sqrt(dispersion) AS score, share(k, spread.n) AS given,
+       [greatest(0, common - 1.959963984540054 * sqrt(dispersion * common * (1 - common) / spread.n)),
+        least(1, common + 1.959963984540054 * sqrt(dispersion * common * (1 - common) / spread.n))] AS limits,
+       [greatest(0, common - 3.090232306167813 * sqrt(dispersion * common * (1 - common) / spread.n)),
+        least(1, common + 3.090232306167813 * sqrt(dispersion * common * (1 - common) / spread.n))] AS wide_limits,
+       (SELECT list({'minor': median, 'currency': currency} ORDER BY currency) FROM medians
+        WHERE medians.what = spread.what AND medians.label = spread.label AND medians.of = spread.of AND medians.part = spread.part) AS medians
+FROM spread ORDER BY list_position(['any', 'reason', 'kind', 'band'], what), label, of, part;
