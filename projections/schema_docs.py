@@ -140,7 +140,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
         "Suspected misuse for human review; a flag is not a verdict.",
         {
             "flag_id": "id of the flag",
-            "rule": "R1 to R15",
+            "rule": "R1 to R18",
             "rule_version": "version of the rule",
             "about": "agents and customers concerned, a JSON list",
             "explanation": "one sentence",

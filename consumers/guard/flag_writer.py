@@ -11,6 +11,7 @@ from domain.abuse.guard import FlagDraft, Guard
 from domain.abuse.history import GuardEvent
 from domain.commands import action_id_of
 from domain.events import decisions, facts
+from domain.events.administration import AccessRecorded
 from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
 from domain.events.flags import FlagRaised, FlagReviewed, FlagUpdated
 from domain.serialization import encode
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
 _TYPES = types_of(
     decisions.ActionTaken,
     decisions.ActionHeld,
+    decisions.ActionSettled,
+    decisions.ActionVoided,
     decisions.ActionReversed,
     decisions.ActionCharged,
     decisions.AuthorityFellShort,
     decisions.PolicyPublished,
     decisions.BudgetGranted,
     decisions.BudgetTransferred,
+    decisions.BudgetDrawn,
     decisions.EscalationRequested,
     decisions.EscalationApproved,
     decisions.EscalationDenied,
@@ -53,6 +57,12 @@ _TYPES = types_of(
     facts.ShiftStarted,
     facts.ShiftEnded,
     facts.PurchaseCompleted,
+    facts.PurchaseReturned,
+    facts.FeedbackReceived,
+    facts.CustomerReferred,
+    facts.DelegationDeclared,
+    facts.FactCorrected,
+    AccessRecorded,
     FlagReviewed,
 )
 
@@ -106,7 +116,8 @@ class FlagWriter:
         action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
         at = event.time.timestamp()
         recorded_at = at if self._event_times else event.recorded.timestamp()
-        return self.guard.take(GuardEvent(recorded.position, at, recorded_at, body, action_id))
+        name = f"{stored.source}\0{stored.id}"
+        return self.guard.take(GuardEvent(recorded.position, at, recorded_at, body, action_id, name, stored.corrects))
 
 
 _IGNORED = (

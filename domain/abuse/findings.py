@@ -34,6 +34,14 @@ class Parameters(TypedDict, total=False):
     sigma: float
     z: float
     p: float
+    customers: int
+    holds: int
+    approvals: int
+    people: int
+    wide_hours: int
+    reach: float
+    ratio: float
+    unsettled: float
     kinds: Sequence[str]
 
 
@@ -77,7 +85,7 @@ class Rule:
 
 
 def rule_order(rule_id: str) -> tuple[bool, int, str]:
-    """Return a sort key of rule ids: R1 to R15 by number, then those of other packages by name."""
+    """Return a sort key of rule ids: R1 to R18 by number, then those of other packages by name."""
     return "." in rule_id, len(rule_id), rule_id
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, benjamini_hochberg, rule_order
@@ -28,12 +29,17 @@ from domain.abuse.rules import (
     r13_copied_note,
     r14_overdrawn,
     r15_churn,
+    r16_owed_without_proof,
+    r17_links_around_gift,
+    r18_circles_of_authority,
 )
+from domain.abuse.settled import SETTLED, SettledHistory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from domain.abuse.rule_interface import AbsenceRule, CountingRule
+    from domain.abuse.settled import WaitingRule
 
 type StatisticalRule = Callable[[GuardHistory, float, Parameters], tuple[list[RuleFinding], int]]
 """A test over the window that ends at a moment: its findings, and the number of tests made."""
@@ -59,9 +65,24 @@ ABSENCE: dict[str, tuple[Rule, Callable[[Parameters], AbsenceRule]]] = {
     rule.id: (rule, make)
     for rule, make in ((r06_off_duty.RULE, r06_off_duty.OffDuty), (r07_no_purchase.RULE, r07_no_purchase.NoPurchase))
 }
+WAITING: dict[str, tuple[Rule, Callable[[Parameters], WaitingRule]]] = {
+    rule.id: (rule, make)
+    for rule, make in (
+        (r02_split.RULE, r02_split.WideSplit),
+        (r04_self_dealing.RULE, r04_self_dealing.LinkedAround),
+        (r05_collusion.RULE, r05_collusion.SecondAccount),
+        (r12_self_raise.RULE, r12_self_raise.BorrowedPool),
+        (r14_overdrawn.RULE, r14_overdrawn.ReportedAsOwed),
+        (r16_owed_without_proof.RULE, r16_owed_without_proof.OwedWithoutProof),
+        (r17_links_around_gift.RULE, r17_links_around_gift.LinksAroundGift),
+        (r18_circles_of_authority.RULE, r18_circles_of_authority.Circles),
+    )
+}
 RULES: dict[str, Rule] = {
     name: rule
-    for name, (rule, _) in sorted((COUNTING | STATISTICAL | ABSENCE).items(), key=lambda one: rule_order(one[0]))
+    for name, (rule, _) in sorted(
+        (COUNTING | STATISTICAL | ABSENCE | WAITING).items(), key=lambda one: rule_order(one[0])
+    )
 }
 Q = 0.05
 """The share of false alarms among the findings of one run of the statistical rules (Benjamini-Hochberg)."""
@@ -107,6 +128,11 @@ class Guard:
         counting = [make(self._parameters[name]) for name, (_, make) in COUNTING.items()]
         self._rules: list[CountingRule] = [*counting, *self._absence, *plugins]
         self._waiting: deque[tuple[float, ObservedAction]] = deque()
+        self.settled = SettledHistory(self.history)
+        waiting = [make(self._parameters[name]) for name, (_, make) in WAITING.items()]
+        classes = {*SETTLED, *(taken for rule in waiting for taken in rule.takes)}
+        self._patient = {taken: [rule for rule in waiting if taken in rule.takes] for taken in classes}
+        self._arriving: list[tuple[float, str, int, GuardEvent, ObservedAction | None]] = []
         self._cases: dict[tuple[str, ...], _Case] = {}
         self._of_flag: dict[str, _Case] = {}
         self._next_run: float | None = None
@@ -131,12 +157,27 @@ class Guard:
             _, waited = self._waiting.popleft()
             for absence in self._absence:
                 yield from absence.due(self.history, waited)
+        yield from self._settled_by(event.recorded)
         action = self.history.learn(event)
+        if type(event.body) in self._patient:
+            # An event that comes more than the waiting time late is taken at once; one from the future counts from now.
+            moment = min(max(event.at, event.recorded - LATE_SECONDS), event.recorded)
+            heappush(self._arriving, (moment, event.name, event.position, event, action))
         for rule in self._rules:
             yield from rule.on(self.history, event, action)
         if action is not None:
             self._anything_new = True
             self._waiting.append((event.recorded, action))
+
+    def _settled_by(self, recorded: float) -> Iterator[RuleFinding]:
+        """Yield findings of the rules that take events in the order of event time, for those that have waited."""
+        while self._arriving and self._arriving[0][0] + LATE_SECONDS <= recorded:
+            _, _, _, event, action = heappop(self._arriving)
+            self.settled.learn(event, action)
+            for rule in self._patient[type(event.body)]:
+                yield from rule.on(self.settled, event, action)
+            if action is not None:
+                self.settled.settle(action)
 
     def _on_the_hour(self, event: GuardEvent) -> Iterator[RuleFinding]:
         """Yield findings of statistical rules for each day that has ended; a day without actions needs no run."""

@@ -28,6 +28,10 @@ class GuardEvent(NamedTuple):
     recorded: float
     body: msgspec.Struct
     action_id: str = ""
+    name: str = ""
+    """Its source and id, which order events of one moment."""
+    corrects: int | None = None
+    """The position of the fact that it corrects."""
 
 
 type Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
@@ -39,7 +43,10 @@ class ObservedAction:
     __slots__ = (
         "action_id",
         "agent",
+        "approved",
         "at",
+        "basis",
+        "bounded",
         "currency",
         "customer",
         "goodwill",
@@ -65,7 +72,11 @@ class ObservedAction:
         self.customer = body.customer_id
         self.group = history.group(body.customer_id) if body.customer_id else None
         self.kind = body.kind
+        self.basis = body.basis
         self.goodwill = body.basis == "goodwill"
+        limits = getattr(body, "limits", ())
+        self.bounded = self.goodwill or any(limit.name == "per_action" for limit in limits)
+        self.approved = getattr(body, "decided_by", None) is not None
         self.minor = body.amount.minor
         self.currency = body.amount.currency
         self.interaction = body.interaction_id

@@ -17,8 +17,8 @@ from tests.support.guard_story import Story
 CAUSE: Document = {"source": "crm", "request_id": "r", "seen_position": 0}
 
 
-def test_there_are_fifteen_rules() -> None:
-    assert list(RULES) == [f"R{number}" for number in range(1, 16)]
+def test_there_are_eighteen_rules() -> None:
+    assert list(RULES) == [f"R{number}" for number in range(1, 19)]
 
 
 def test_honest_days_raise_nothing() -> None:

@@ -36,6 +36,7 @@ PURE = {
     "eventsourcing",
     "functools",
     "hashlib",
+    "heapq",
     "itertools",
     "json",
     "math",

@@ -215,8 +215,9 @@ def test_every_setting_of_the_persistence_module_is_documented() -> None:
 def test_the_table_of_the_guards_rules_is_current() -> None:
     page = (ROOT / "docs" / "understand" / "guard.md").read_text()
     clocks = {"counting": {*guard.COUNTING}, "statistical": {*guard.STATISTICAL}, "absence": {*guard.ABSENCE}}
+    clocks["waiting"] = {*guard.WAITING}
     for name, rule in guard.RULES.items():
-        (clock,) = [word for word, rules in clocks.items() if name in rules]
+        clock = ", ".join(word for word, rules in clocks.items() if name in rules)
         values = {key: "/".join(one) if isinstance(one, tuple) else one for key, one in rule.parameters.items()}
         parameters = ", ".join(f"`{key}` {value}" for key, value in values.items()) or "none"
         row = rf"^\| {name} \| {rule.pattern} \| {clock} \| .+ \| {re.escape(parameters)} \|$"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from domain.abuse.guard import FlagDraft, Guard
 from domain.abuse.history import HOUR, GuardEvent
 from domain.events import decisions, facts
+from domain.events.facts import Basis
 from domain.money import Money
 from tests.support.documents import Document
 
@@ -37,11 +38,13 @@ class Story:
             decisions.PolicyPublished(**_CAUSE, policy=GUARDED_POLICY, version=1, published_by="owner", sha256="0")
         )
 
-    def tell(self, body: Any, hour: float | None = None, action_id: str = "") -> int:
+    def tell(self, body: Any, hour: float | None = None, action_id: str = "", corrects: int | None = None) -> int:
         """Feed an event of this hour, which is never earlier than the last one; return its position."""
         self.hour = max(self.hour, self.hour if hour is None else hour)
         moment = BEGIN + (self.hour if hour is None else hour) * HOUR
-        seen = GuardEvent(len(self.seen) + 1, moment, BEGIN + self.hour * HOUR, body, action_id)
+        seen = GuardEvent(
+            len(self.seen) + 1, moment, BEGIN + self.hour * HOUR, body, action_id, f"crm\0{len(self.seen)}", corrects
+        )
         self.seen.append(seen)
         self.raised += self.guard.take(seen)
         return seen.position
@@ -59,6 +62,7 @@ class Story:
         reason: str = "late",
         limit: float | None = 20.0,
         reported: bool = False,
+        basis: Basis = "goodwill",
         **extra: Any,
     ) -> str:
         """Let an agent take an action; return the action's id."""
@@ -72,6 +76,7 @@ class Story:
             "customer_id": customer or f"C-{number}",
             "interaction_id": interaction or f"I-{number}",
             "order_id": order,
+            "basis": basis,
         }
         if reported:
             self.tell(facts.ActionReported(**common), hour, action_id)
@@ -87,7 +92,6 @@ class Story:
                 **common,
                 action_id=action_id,
                 role="agent",
-                basis="goodwill",
                 holder=f"agent:{agent}",
                 period="2026-01",
                 policy_version=1,
@@ -141,6 +145,11 @@ class Story:
         """Let time pass until this hour."""
         self.hour = max(self.hour, hour)
         self.tell(facts.ShiftStarted(employee_id="nobody"))
+
+    def waits(self) -> list[str]:
+        """Let the time for late facts pass; return the rules that raised a new flag."""
+        self.later(self.hour + 0.5)
+        return self.rules()
 
     def night(self) -> None:
         """Run the statistical rules, as each night."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from projections.engine.storage import Row
 
 
-@click.option("--rule", help="R1 to R15.")
+@click.option("--rule", help="R1 to R18.")
 @click.option("--about", metavar="KIND:ID", help="agent:<id> or customer:<id>")
 @click.option("--status", type=click.Choice(["open", "confirmed", "coached", "dismissed"]))
 @click.option("--all", "everything", is_flag=True, help="Also those dismissed more than a year ago.")

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
-from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
+from domain.abuse.history import DAY, HOUR, GuardEvent, GuardHistory, ObservedAction
+from domain.abuse.settled import ACTIONS, Tally
 from domain.events import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R2", 1, "split", {"hours": 24, "times": 3, "days": 30})
+    from domain.abuse.settled import SettledHistory
+
+RULE = Rule(
+    "R2",
+    2,
+    "split",
+    {"hours": 24, "times": 3, "days": 30, "wide_hours": 72, "reach": 0.8, "ratio": 3.0},
+)
 
 
 class Split:
@@ -30,7 +38,7 @@ class Split:
             for asked_for in _matters(body.order_id, body.interaction_id):
                 self._asked[body.agent_id, asked_for, body.kind] = event
         matter = action.order_or_interaction if action is not None else None
-        if action is None or matter is None or not action.goodwill or not action.limit or action.minor > action.limit:
+        if action is None or matter is None or not action.bounded or not action.limit or action.minor > action.limit:
             return
         since = event.at - self._parameters["hours"] * 3600
         parts = [
@@ -39,7 +47,7 @@ class Split:
             if one.at > since
             and one.kind == action.kind
             and one.order_or_interaction == matter
-            and one.goodwill
+            and one.bounded
             and one.currency == action.currency
             and one.minor <= (one.limit or 0)
         ]
@@ -75,3 +83,92 @@ def _matters(order: str | None, interaction: str | None) -> list[str]:
         for name in (f"order {order}" if order else "", f"interaction {interaction}" if interaction else "")
         if name
     ]
+
+
+class WideSplit:
+    """A counter of parts of several kinds, or over several days, for one customer, order or interaction.
+
+    Parts are an agent's actions within ``wide_hours`` for one matter, each within its limit, together above the highest
+    of their limits. They prove a split after the answer `escalate`, if they reach ``reach`` of the amount that was
+    asked. Without such an answer, ``times`` matters in ``days`` days do, if their share among the agent's matters is at
+    least ``ratio`` times the others' share: a refund with a credit may be the custom.
+    """
+
+    takes: ClassVar[tuple[type, ...]] = (*ACTIONS, decisions.AuthorityFellShort)
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._given: dict[str, deque[ObservedAction]] = defaultdict(deque)
+        self._asked: dict[str, deque[tuple[GuardEvent, frozenset[str]]]] = defaultdict(deque)
+        self._matters = Tally(parameters["days"])
+
+    def on(self, _settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
+        """Yield a finding for the part that completes a split."""
+        body, since = event.body, event.at - self._parameters["wide_hours"] * HOUR
+        if isinstance(body, decisions.AuthorityFellShort) and body.outcome == "escalate" and not body.preview:
+            matters = _places(body.order_id, body.interaction_id, body.customer_id)
+            self._asked[body.agent_id].append((event, matters))
+        if action is None or not action.bounded or not action.limit or not 0 < action.minor <= action.limit:
+            return
+        given, mine = self._given[action.agent], _places(action.order, action.interaction, action.customer)
+        while given and given[0].at <= since:
+            given.popleft()
+        given.append(action)
+        parts = [one for one in given if one.currency == action.currency and mine & _places_of(one)]
+        matter = f"customer {action.customer}" if action.customer else action.order_or_interaction or ""
+        split = len(parts) > 1 and sum(one.minor for one in parts) > max(one.limit or 0 for one in parts)
+        known = self._is_quick(parts)
+        proof = tuple(one.position for one in parts) if split and not known else ()
+        self._matters.note(event.at, action.agent, matter, proof)
+        if proof:
+            yield from self._after_asking(action, parts, matter, since)
+            yield from self._often(action)
+
+    def _is_quick(self, parts: list[ObservedAction]) -> bool:
+        """Return whether the parts are of one kind and within ``hours``: the other half of this rule counts those."""
+        quick = parts[-1].at - parts[0].at < self._parameters["hours"] * HOUR
+        return quick and len({(one.kind, one.order_or_interaction) for one in parts}) == 1
+
+    def _after_asking(
+        self, action: ObservedAction, parts: list[ObservedAction], matter: str, since: float
+    ) -> Iterator[RuleFinding]:
+        asked = self._asked[action.agent]
+        while asked and asked[0][0].at <= since:
+            asked.popleft()
+        for request, matters in asked:
+            body = request.body
+            assert isinstance(body, decisions.AuthorityFellShort)
+            later = [one for one in parts if one.at >= request.at and matters & _places_of(one)]
+            total = sum(one.minor for one in later)
+            if len(later) < 2 or body.amount.currency != action.currency:  # noqa: PLR2004 - one is no split
+                continue
+            if total >= self._parameters["reach"] * body.amount.minor:
+                kinds = " and ".join(sorted({one.kind for one in later}))
+                text = (
+                    f"{action.agent} gave {money(total, action.currency)} for {matter} in {len(later)} parts "
+                    f"({kinds}), after the answer to {money(body.amount.minor, action.currency)} was to ask (position "
+                    f"{request.position})"
+                )
+                evidence = [*(one.position for one in later), request.position]
+                yield RULE.finding((f"agent:{action.agent}",), f"parts {matter}", text, evidence)
+
+    def _often(self, action: ObservedAction) -> Iterator[RuleFinding]:
+        agent, days = action.agent, self._parameters["days"]
+        found = self._matters.marked(agent)
+        if len(found) >= self._parameters["times"] and self._matters.stands_out(agent, self._parameters["ratio"]):
+            others, of_others = self._matters.others(agent)
+            text = (
+                f"{agent} gave more than the limit in parts of other kinds or on other days in {len(found)} of "
+                f"{self._matters.of(agent)} matters in {days} days; of the others' {of_others} it is {others}"
+            )
+            evidence = [position for proof in found.values() for position in proof]
+            yield RULE.finding((f"agent:{agent}",), "parts often", text, evidence)
+
+
+def _places(order: str | None, interaction: str | None, customer: str | None) -> frozenset[str]:
+    customers = (f"customer {customer}",) if customer else ()
+    return frozenset((*_matters(order, interaction), *customers))
+
+
+def _places_of(action: ObservedAction) -> frozenset[str]:
+    return _places(action.order, action.interaction, action.customer)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
+from domain.abuse.history import DAY
+from domain.abuse.settled import ACTIONS, LINKS
 from domain.events import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
+    from domain.abuse.settled import SettledHistory
 
-RULE = Rule("R4", 1, "self-dealing", {})
+RULE = Rule("R4", 2, "self-dealing", {"days": 30})
 
 
 class SelfDealing:
@@ -49,3 +52,39 @@ def _relation(history: GuardHistory, agent: str, customer: str) -> str:
         if history.group(related) == group:
             return f"a declared relation ({nature})"
     return ""
+
+
+class LinkedAround:
+    """A check of gifts and the agent's own accounts within ``days`` days: linked after, or unlinked before the gift."""
+
+    takes: ClassVar[tuple[type, ...]] = (*ACTIONS, *LINKS)
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._seconds = parameters["days"] * DAY
+
+    def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
+        """Yield a finding for a link that follows a gift, and for a gift that follows the end of a link."""
+        for change in settled.changes:
+            gifts = list(settled.given_by(change.employee, [change.customer], event.at - self._seconds))
+            if gifts:
+                total = sum(gift.minor for gift in gifts if gift.currency == gifts[-1].currency)
+                text = (
+                    f"{change.employee} gave {money(total, gifts[-1].currency)} to {change.customer}, who was "
+                    f"{change.how} as the agent's own afterwards (position {change.position})"
+                )
+                evidence = [*(gift.position for gift in gifts), change.position]
+                yield RULE.finding(_about(change.employee, change.customer), "linked after", text, evidence)
+        if action is None or action.customer is None or not action.minor:
+            return
+        lost = settled.own_cut(action.agent, action.customer, event.at - self._seconds)
+        if lost is not None and lost.how == "unlinked":
+            text = (
+                f"{action.agent} gave {money(action.minor, action.currency)} to {action.customer}, who was unlinked "
+                f"from the agent's own accounts before (position {lost.position})"
+            )
+            evidence = [lost.position, action.position]
+            yield RULE.finding(_about(action.agent, action.customer), "unlinked before", text, evidence)
+
+
+def _about(agent: str, customer: str) -> tuple[str, str]:
+    return f"agent:{agent}", f"customer:{customer}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
+from domain.abuse.settled import LINKS
 from domain.events import decisions
 from domain.statistics import fisher_greater
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R5", 1, "collusion", {"each_way": 5, "pair": 10, "p": 0.001, "denied_then": 3, "days": 90})
+    from domain.abuse.settled import SettledHistory
+
+RULE = Rule("R5", 2, "collusion", {"each_way": 5, "pair": 10, "p": 0.001, "denied_then": 3, "days": 90})
 
 
 class Collusion:
@@ -104,3 +107,50 @@ class Collusion:
                 text = f"{request.agent_id} was denied by one and then approved by another {len(recent)} times"
                 evidence = [position for _, *positions in recent for position in positions]
                 yield RULE.finding((f"agent:{request.agent_id}",), "denied then approved", text, evidence)
+
+
+class SecondAccount:
+    """A check of approvals between two employees of one household, or with one customer as their own.
+
+    Links count however they were told: before the approval, or in the ``days`` days after it.
+    """
+
+    takes: ClassVar[tuple[type, ...]] = (decisions.EscalationApproved, *LINKS)
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._seconds = parameters["days"] * DAY
+        self._approved: dict[frozenset[str], deque[tuple[float, str, str, int]]] = defaultdict(deque)
+        self._partners: dict[str, set[str]] = defaultdict(set)
+
+    def on(self, settled: SettledHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
+        """Yield a finding for an approval between connected people, and for a link between such people."""
+        body = event.body
+        if isinstance(body, decisions.EscalationApproved) and body.decided_by is not None:
+            pair = frozenset((body.agent_id, body.decided_by))
+            approved = self._approved[pair]
+            while approved and approved[0][0] <= event.at - self._seconds:
+                approved.popleft()
+            approved.append((event.at, body.agent_id, body.decided_by, event.position))
+            for who in pair:
+                self._partners[who] |= pair
+            yield from self._found(settled, pair, event, ())
+        for who in sorted({change.employee for change in settled.changes}):
+            for partner in sorted(self._partners.get(who, ())):
+                yield from self._found(settled, frozenset((who, partner)), event, (event.position,))
+
+    def _found(
+        self, settled: SettledHistory, pair: frozenset[str], event: GuardEvent, proof: tuple[int, ...]
+    ) -> Iterator[RuleFinding]:
+        approved = [one for one in self._approved.get(pair, ()) if one[0] > event.at - self._seconds]
+        if len(pair) == 1 or not approved:
+            return
+        one, other = pair
+        common = settled.accounts(one) & settled.accounts(other)
+        if common:
+            _, asker, decider, _ = approved[-1]
+            text = (
+                f"{decider} approved {len(approved)} requests of {asker}; both have the account {min(common)}, so they "
+                "may be one person or household"
+            )
+            about = tuple(f"agent:{name}" for name in sorted(pair))
+            yield RULE.finding(about, "one household", text, [*(position for *_, position in approved), *proof])

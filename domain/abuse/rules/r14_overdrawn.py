@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
-from domain.events import decisions
+from domain.events import decisions, facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R14", 1, "overdrawn", {"days": 7})
+    from domain.abuse.settled import SettledHistory
+
+RULE = Rule("R14", 2, "overdrawn", {"days": 7})
 
 
 class Overdrawn:
@@ -64,3 +66,27 @@ class Overdrawn:
     @staticmethod
     def _found(agent: str, key: str, text: str, evidence: list[int]) -> RuleFinding:
         return RULE.finding((f"agent:{agent}",), key, text, evidence)
+
+
+class ReportedAsOwed:
+    """A check of reported entitlements and corrections: beyond the limit, and beyond the amount that is owed.
+
+    The amount that is owed is what was paid for the order, less what was given back for it before; 0 without an order.
+    """
+
+    takes: ClassVar[tuple[type, ...]] = (facts.ActionReported,)
+
+    def __init__(self, parameters: Parameters) -> None:
+        del parameters
+
+    def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
+        """Yield a finding for a reported action on another basis than goodwill."""
+        if action is None or not action.reported or action.goodwill or action.limit is None:
+            return
+        owed = settled.owed(action.order, action.currency) or 0
+        if action.minor > action.limit and action.minor > owed:
+            text = (
+                f"{action.agent} reported {action.basis} of {money(action.minor, action.currency)}, beyond the limit "
+                f"of {money(action.limit, action.currency)} and the {money(owed, action.currency)} shown as owed"
+            )
+            yield RULE.finding((f"agent:{action.agent}",), f"limit {action.action_id}", text, [event.position])

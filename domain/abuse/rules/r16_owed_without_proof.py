@@ -1,0 +1,98 @@
+"""R16, owed without proof: entitlement or correction that no payment shows as owed, or for one customer repeatedly."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, ClassVar
+
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
+from domain.abuse.history import DAY, GuardEvent, ObservedAction
+from domain.abuse.settled import ACTIONS, SettledHistory, Tally
+from domain.events import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULE = Rule("R16", 1, "owed without proof", {"days": 60, "times": 3, "ratio": 3.0, "claims": 4, "share": 0.75})
+
+
+class OwedWithoutProof:
+    """A counter of actions on another basis than goodwill, by agent, and by agent and customer's group.
+
+    An amount is shown as owed up to the payments for its order, less what was given back for it before. Three findings:
+
+    - one action above the limit for goodwill and above the amount shown as owed, with nobody's approval;
+    - ``times`` unproven actions in ``days`` days, if their share among the agent's actions is at least ``ratio`` times
+      the others' share, where purchases are recorded at all: without an order, for an unknown order, or above it;
+    - ``claims`` actions by one agent for one customer's group in ``days`` days, if these are at least ``share`` of the
+      group's actions of this sort, and ``share`` of the agent's contacts with the group.
+    """
+
+    takes: ClassVar[tuple[type, ...]] = ACTIONS
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._seconds = parameters["days"] * DAY
+        self._unproven = Tally(parameters["days"])
+        self._of_group: dict[str, deque[ObservedAction]] = defaultdict(deque)
+
+    def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
+        """Yield the findings of an action."""
+        if action is None or not action.minor:
+            return
+        owed = settled.owed(action.order, action.currency)
+        unproven = not action.goodwill and action.minor > (owed or 0)
+        covered = settled.first_purchase is not None and settled.first_purchase <= event.at
+        proof = (action.position,) if unproven and covered else ()
+        self._unproven.note(event.at, action.agent, str(action.position), proof)
+        if action.goodwill:
+            return
+        if unproven:
+            yield from self._beyond(event, action, owed)
+        if proof:
+            yield from self._often(action)
+        if action.customer is not None:
+            yield from self._friend(settled, event, action, action.customer)
+
+    def _beyond(self, event: GuardEvent, action: ObservedAction, owed: int | None) -> Iterator[RuleFinding]:
+        taken = isinstance(event.body, (decisions.ActionTaken, decisions.ActionHeld)) and not action.approved
+        if taken and action.limit is not None and action.minor > action.limit:
+            shown = "nothing" if owed is None else money(owed, action.currency)
+            text = (
+                f"{action.agent} gave {action.basis} of {money(action.minor, action.currency)}, above the limit for "
+                f"goodwill of {money(action.limit, action.currency)}; shown as owed: {shown}"
+            )
+            key = f"beyond {action.order or action.action_id}"
+            yield RULE.finding((f"agent:{action.agent}",), key, text, [action.position])
+
+    def _often(self, action: ObservedAction) -> Iterator[RuleFinding]:
+        agent, found = action.agent, self._unproven.marked(action.agent)
+        if len(found) >= self._parameters["times"] and self._unproven.stands_out(agent, self._parameters["ratio"]):
+            others, of_others = self._unproven.others(agent)
+            text = (
+                f"{len(found)} of {self._unproven.of(agent)} actions by {agent} in {self._parameters['days']} days are "
+                f"entitlements or corrections that no payment shows as owed; of the others' {of_others} it is {others}"
+            )
+            evidence = [position for proof in found.values() for position in proof]
+            yield RULE.finding((f"agent:{agent}",), "unproven", text, evidence)
+
+    def _friend(
+        self, settled: SettledHistory, event: GuardEvent, action: ObservedAction, customer: str
+    ) -> Iterator[RuleFinding]:
+        since, group = event.at - self._seconds, settled.links.name_of(customer)
+        given = self._of_group[group]
+        given.append(action)
+        while given[0].at <= since:
+            given.popleft()
+        mine = [one for one in given if one.agent == action.agent]
+        if len(mine) < self._parameters["claims"] or len(mine) < self._parameters["share"] * len(given):
+            return
+        met = settled.contacts(action.agent, customer, since, event.at)
+        if len(mine) >= self._parameters["share"] * met:
+            total = sum(one.minor for one in mine if one.currency == action.currency)
+            text = (
+                f"{action.agent} gave {group} {len(mine)} entitlements or corrections in {self._parameters['days']} "
+                f"days, {money(total, action.currency)}, in {met} contacts; others gave {len(given) - len(mine)}"
+            )
+            about = (f"agent:{action.agent}", f"customer:{group}")
+            yield RULE.finding(about, "one customer", text, [one.position for one in mine])

@@ -1,0 +1,70 @@
+"""Look-alike ids: texts that people confuse, by the skeletons of Unicode Technical Standard 39.
+
+Ids are never merged by likeness. The guard compares skeletons, because a second account of one friend may look like the
+first.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+
+_PROTOTYPES = (
+    " -=02D7,06D4,2010,2012,2013,2043,2212,2796,2CBA,2CBB 2=01A7,03E8,14BF,A644,A6EF,A75A,1CCF2 3=01B7,021C,0417,04E0"
+    ",0969,0AE9,2C9C,2CC4,2CCC,A76A,A7AB,118CA,16F3B,1CCF3,1D206 4=13CE,118AF,1CCF4 5=01BC,118BB,1CCF5 6=03EC,0431"
+    ",13EE,2CD2,2CD3,2CDC,118D5,1CCF6 7=104D2,118C6,1CCF7,1D212 8=0222,0223,09EA,0A6A,0B03,1031A,1CCF8,1E8CB 9=09ED"
+    ",0A67,0B68,0D6D,2CCA,2CCB,A76E,118AC,118CC,118D6,1CCF9 A=0391,0410,13AA,15C5,A4EE,102A0,16F40,1CCD6 AA=A732"
+    " B=0392,0412,13F4,15F7,2C82,A4D0,A7B4,10282,102A1,10301,1CCD7 C=0421,13DF,2CA4,A4DA,102A2,10302,10415,1051C"
+    ",118E9,118F2,1CCD8,1F74C D=13A0,15DE,15EA,A4D3,1CCD9 E=0395,0415,13AC,22FF,2D39,A4F0,10286,118A6,118AE,1CCDA"
+    " F=03DC,15B4,A4DD,A798,10287,102A5,10525,118A2,118C2,1CCDB,1D213 G=050C,13C0,13F3,A4D6,1CCDC H=0397,041D,13BB"
+    ",157C,2C8E,A4E7,102CF,1CCDD J=037F,0408,13AB,148D,A4D9,A7B2,1CCDF K=039A,041A,13E6,16D5,2C94,A4D7,10518,1CCE0"
+    " L=13DE,14AA,2CD0,A4E1,1041B,10526,118A3,118B2,16F16,1CCE1,1D22A M=039C,03FA,041C,13B7,15F0,16D6,2C98,A4DF,102B0"
+    ",10311,1CCE2 N=039D,2C9A,A4E0,10513,1CCE3 O=0030,039F,041E,0555,07C0,0B20,0CE6,12D0,2C9E,2D54,3007,A4F3,10292"
+    ",102AB,10404,104C2,10516,118B5,118E0,11DE0,1CCE4,1CCF0 OO=A698,A74E P=03A1,0420,13E2,146D,2CA2,2CCE,A4D1,10295"
+    ",1CCE5 Q=2D55,1CCE6 R=01A6,13A1,13D2,1587,A4E3,104B4,16F35,1CCE7,1D216 S=0405,054F,13D5,13DA,A4E2,10296,10420"
+    ",16F3A,1CCE8 T=03A4,0422,13A2,22A4,27D9,2CA6,A4D4,10297,102B1,10315,118BC,16F0A,1CCE9,1F768 U=054D,1200,144C"
+    ",222A,22C3,A4F4,104CE,118B8,16F42,1CCEA V=0474,0667,06F7,13D9,142F,2D38,A4E6,A6DF,1051D,118A0,16F08,1CCEB,1D20D"
+    " W=051C,13B3,13D4,A4EA,118E6,118EF,1CCEC X=03A7,0425,166D,16B7,2573,2CAC,2D5D,A4EB,A7B3,10290,102B4,10317,10322"
+    ",10527,118EC,1CCED Y=03A5,0423,04AE,13A9,13BD,2CA8,A4EC,102B2,118A4,16F43,1CCEE Z=0396,13C3,A4DC,102F5,118A9"
+    ",118E5,1CCEF a=0251,03B1,0430,237A aa=A733 b=0184,042C,13CF,1472,15AF,16EB6 c=0441,1004,105A,1D04,2CA5,ABAF"
+    ",1043D d=0501,13E7,146F,A4D2 e=0435,04BD,212E,AB32 f=0192,0584,1E9D,A799,AB35 g=018D,0261,0581,1D83 h=04BB,0570"
+    ",13C2 i=0131,0269,026A,03B9,0456,0582,13A5,2373,2C93,A647,AB75,118C3 j=03F3,0458 l=0031,0049,007C,0196,01C0,0399"
+    ",0406,04C0,04CF,05C0,05D5,05DF,0627,0661,06F1,07CA,16C1,2223,23FD,2C92,2D4F,A4F2,1028A,10309,10320,11DDA,11DE1"
+    ",16EAA,16F28,1CCDE,1CCF1,1E8C7 ll=01C1,05F0,2016,2225 n=0578,057C o=03BF,03C3,03ED,043E,0585,05E1,0647,0665,06BE"
+    ",06C1,06D5,06F5,0966,09E6,0A66,0AE6,0B66,0BE6,0C02,0C66,0C82,0D02,0D20,0D66,0D82,0E50,0ED0,101D,1040,10FF,17E0"
+    ",1D0F,1D11,2C9F,AB3D,1042C,104EA,114D0,118C8,118D7 oo=221E,A699,A74F p=00FE,01BF,03C1,03F8,0440,2374,2CA3,2CCF"
+    " q=051B,0563,0566 r=0433,1D26,2C85,AB47,AB48,AB81 rn=006D,11700,118E3 s=01BD,0455,0D1F,A731,ABAA,10448,118C1"
+    " u=028B,03C5,057D,1D1C,A79F,AB4E,AB52,104F6,118D8 v=03BD,0475,05D8,1D20,2228,22C1,ABA9,11706,118C0 w=026F,0448"
+    ",0461,051D,0561,1D21,2CBD,AB83,1170A,1170E,1170F x=00D7,0445,1541,157D,166E,292B,292C,2A2F y=0263,028F,03B3,0443"
+    ",04AF,10E7,1D8C,1EFF,2CA9,AB5A,118DC z=1D22,AB93,118C4"
+)
+"""Prototype = characters that are confused with it (Unicode 17.0, confusables.txt), by code point.
+
+The table has the prototypes that occur in ids: ASCII letters, digits, the hyphen and some pairs. Characters whose
+compatibility decomposition (NFKD) is the prototype are left out, because the skeleton decomposes first.
+"""
+_CONFUSABLE = {
+    int(code, 16): prototype
+    for prototype, _, codes in (group.partition("=") for group in _PROTOTYPES.split())
+    for code in codes.split(",")
+}
+
+
+def skeleton(text: str) -> str:
+    """Return the skeleton of a text: decomposed, with each character replaced by its prototype, without white space.
+
+    Two texts with one skeleton look alike: ``C-10`` and ``C-IO`` give ``C-lO``. Source: UTS 39, section 4, with NFKD in
+    the place of NFD.
+    """
+    plain = text if text.isascii() else unicodedata.normalize("NFKD", text)
+    mapped = plain.translate(_CONFUSABLE)
+    return "".join((mapped if mapped.isascii() else unicodedata.normalize("NFKD", mapped)).split())
+
+
+@lru_cache(maxsize=4096)
+def likeness(text: str) -> tuple[str, str]:
+    """Return two keys of a text: its skeleton, and the skeleton without regard to case.
+
+    Two texts look alike if one of the keys is the same.
+    """
+    return skeleton(text), "=" + skeleton(text.casefold())
