@@ -37,9 +37,9 @@ OPERATION_SUBJECTS = {
 }
 """Operation of a profile -> the last token of the subject of its requests."""
 _OWN_SOURCES = ("cli", "dashboard", "ledger", "resolution-ledger")
-_LISTENS = ("_INBOX.>", "resolution.views.*", "resolution.notify.>")
+_LISTENS = ("_INBOX.>", "resolution.views.*")
+_NOTICES = f"{topology.ESCALATION_SUBJECT}.*"
 _SERVICES = ("resolution.inbox", "resolution.decide", "resolution.read")
-_STREAMS = ("resolution.views.*", "resolution.notify.>")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -57,13 +57,18 @@ class SourceUser(NamedTuple):
         """The user's name, unique on the server: `source-` and the token, or its hash where it has other letters."""
         return user_name(self.token)
 
+    @property
+    def notices(self) -> str:
+        """The subject of the notifications that it hears: its own, or those of all sources for one that decides."""
+        return _NOTICES if "approve" in self.operations else f"{topology.ESCALATION_SUBJECT}.{self.token}"
+
     def subjects(self) -> list[str]:
         """Return the subjects that it may publish to, operation by operation."""
         token = self.token
         names = dict.fromkeys(OPERATION_SUBJECTS[one] for one in OPERATION_SUBJECTS if one in self.operations)
         found = [f"{topology.INBOX_SUBJECT}.{token}"] if self.sends_facts else []
         found += [f"{topology.DECIDE_SUBJECT}.{token}.{name}" for name in names]
-        found += [f"{topology.READ_SUBJECT}.{token}.{name}" for name in ("receipt", "check")]
+        found += [f"{topology.READ_SUBJECT}.{token}.{name}" for name in ("receipt", "check", "notifications")]
         if "brief" in self.operations:
             found.append(f"{topology.READ_SUBJECT}.{token}.brief")
         return found
@@ -82,15 +87,18 @@ def accounts_text(users: Iterable[SourceUser], registered: Iterable[str]) -> str
         for token in (*_OWN_SOURCES, *sorted(registered))
         for subject in (f"resolution.*.{token}", f"resolution.*.{token}.*")
     ]
+    unheard = [f"{topology.ESCALATION_SUBJECT}.{token}" for token in (*_OWN_SOURCES, *sorted(registered))]
     shared = _account(
         "UPSTREAM",
         "upstream",
         "$RESOLUTION_LEDGER_UPSTREAM_PASSWORD",
         {"allow": ["resolution.inbox.*", "resolution.decide.*.*", "resolution.read.*.*"], "deny": denied},
         (f"{_SERVICES[0]}.*", f"{_SERVICES[1]}.*.*", f"{_SERVICES[2]}.*.*"),
+        _NOTICES,
+        unheard,
     )
     own = [
-        _account(one.name, one.name, one.password, {"allow": one.subjects()}, one.subjects())
+        _account(one.name, one.name, one.password, {"allow": one.subjects()}, one.subjects(), one.notices)
         for one in sorted(users, key=lambda one: one.name)
     ]
     return "\n".join((_HEAD, shared, *own))
@@ -99,11 +107,22 @@ def accounts_text(users: Iterable[SourceUser], registered: Iterable[str]) -> str
 _HEAD = "# Accounts of sources, written by the ledger: `resolution-ledger admin sources nats-config` prints them."
 
 
-def _account(name: str, user: str, password: str, publish: dict[str, list[str]], services: Iterable[str]) -> str:
-    permissions = json.dumps({"publish": publish, "subscribe": list(_LISTENS)}, indent=2).replace("\n", "\n    ")
+def _account(
+    name: str,
+    user: str,
+    password: str,
+    publish: dict[str, list[str]],
+    services: Iterable[str],
+    notices: str,
+    unheard: Iterable[str] = (),
+) -> str:
+    listens: dict[str, list[str]] = {"allow": [*_LISTENS, notices]}
+    if unheard:
+        listens["deny"] = list(unheard)
+    permissions = json.dumps({"publish": publish, "subscribe": listens}, indent=2).replace("\n", "\n    ")
     imports = [
         *(f"{{ service: {{ account: LEDGER, subject: {json.dumps(one)} }} }}" for one in services),
-        *(f"{{ stream: {{ account: LEDGER, subject: {json.dumps(one)} }} }}" for one in _STREAMS),
+        *(f"{{ stream: {{ account: LEDGER, subject: {json.dumps(one)} }} }}" for one in (_LISTENS[1], notices)),
     ]
     return (
         f"{json.dumps(name)}: {{\n"

@@ -19,6 +19,7 @@ OPERATE_SUBJECT = "resolution.operate"
 READ_SUBJECT = "resolution.read"
 VIEWS_SUBJECT = "resolution.views"
 ESCALATION_SUBJECT = "resolution.notify.escalation"
+"""One subject below it for each source: the steps of the escalations that the source filed."""
 DECIDERS_SUBJECT = "resolution.deciders"
 INTAKES_SUBJECT = "resolution.intakes"
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
@@ -43,6 +44,7 @@ IMPORT = "IMPORT"
 """The inbox of this program's own commands, which publish in atomic batches."""
 LEDGER = "LEDGER"
 REJECTED = "REJECTED"
+NOTIFY = "NOTIFY"
 ALARM = "ALARM"
 KEYS = "KV_ledger-keys"
 SEAL = "SEAL"
@@ -59,6 +61,8 @@ SHARED_MESSAGES_A_SOURCE = 10_000
 TOKENS_SINCE = "resolution-ledger-tokens-since"
 """Metadata of ``INBOX``: up to this position of the log, requests were named by tokens that sources may share."""
 REJECTED_DAYS = 30
+NOTIFY_DAYS = 7
+_NOTIFICATIONS_A_SUBJECT = 100_000
 _SECOND_NS = 1_000_000_000
 _DAY_NS = 24 * 3600 * _SECOND_NS
 SHORTEST_WINDOW_NS = 100_000_000
@@ -172,6 +176,18 @@ def earlier_inbox_fields(replicas: int = 1) -> DeclaredStream:
     }
 
 
+def _notify(replicas: int) -> DeclaredStream:
+    """Return the stream of notifications. A flood on one subject shortens the time of that subject alone."""
+    return _common(replicas) | {
+        "name": NOTIFY,
+        "subjects": ["resolution.notify.>"],
+        "max_age": NOTIFY_DAYS * _DAY_NS,
+        "max_msgs_per_subject": _NOTIFICATIONS_A_SUBJECT,
+        "max_msg_size": 64 * 1024,
+        "discard": "old",
+    }
+
+
 def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
     """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds."""
     common = _common(replicas)
@@ -202,6 +218,7 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
             "max_age": REJECTED_DAYS * _DAY_NS,
             "max_msg_size": 128 * 1024,
         },
+        _notify(replicas),
         # Keys of persons in their own bucket: deletable, so that a key can be destroyed.
         common
         | {

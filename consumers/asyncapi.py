@@ -19,7 +19,8 @@ from consumers.intake.receipts import ReceiptRequest
 from consumers.intake.service import declare_intake
 from consumers.projections.service import declare_briefs, declare_views
 from domain.command_fields import known_fields
-from domain.commands import BriefRequest
+from domain.commands import BriefRequest, NotificationsRequest
+from domain.decisions.notices import EscalationNotice
 from domain.events.decisions import Reason
 from domain.events.facts import FACTS
 from domain.ids import ID_SCHEMA
@@ -68,15 +69,20 @@ class Answer(msgspec.Struct):
     error: ErrorDetail | None = None
 
 
-class EscalationNotice(msgspec.Struct):
-    """An escalation that waits for a decision."""
+class KeptNotice(EscalationNotice, frozen=True, kw_only=True):
+    """A kept notification, with the sequence by which a listener goes on."""
 
-    escalation_id: str
-    team_id: str | None
-    requested_by: str
-    to: tuple[str, ...]
-    amount: Money
-    due: str
+    seq: int
+
+
+class NotificationList(msgspec.Struct):
+    """Kept notifications: ``next`` is ``after`` of the next request; ``complete``: there are no more now."""
+
+    outcome: Literal["done", "error"]
+    items: tuple[KeptNotice, ...] = ()
+    next: int | None = None
+    complete: bool | None = None
+    error: ErrorDetail | None = None
 
 
 class Brief(msgspec.Struct):
@@ -144,7 +150,9 @@ def asyncapi_document() -> AsyncApiDocument:
     declare_views(broker)
     declare_briefs(broker, None)
     broker.publisher(
-        topology.ESCALATION_SUBJECT, title="escalation_notice", description="An escalation that waits for a decision."
+        f"{topology.ESCALATION_SUBJECT}.*",
+        title="escalation_notice",
+        description="A step of an escalation, to the source that filed it. Kept for seven days.",
     )
     document = cast(
         "AsyncApiDocument",
@@ -158,10 +166,10 @@ def asyncapi_document() -> AsyncApiDocument:
         .to_jsonable(),
     )
     requests = dict.fromkeys(cls for name in COMMANDS for cls in _classes_of(name))
-    answers = (Answer, Receipt, Brief, Checked, ViewMoved, EscalationNotice)
-    classes = [*FACTS.values(), *requests, ReceiptRequest, BriefRequest, *answers]
+    answers = (Answer, Receipt, Brief, Checked, ViewMoved, EscalationNotice, NotificationList)
+    classes = [*FACTS.values(), *requests, *_QUERIES, *answers]
     _, schemas = msgspec.json.schema_components(classes, schema_hook=_schema_of, ref_template=_REF)
-    asked: list[type[msgspec.Struct]] = [*requests, ReceiptRequest, BriefRequest]
+    asked: list[type[msgspec.Struct]] = [*requests, *_QUERIES]
     for cls in asked:
         schemas[cls.__name__] = _closed(schemas[cls.__name__], known_fields(cls))
     named = {"Id": _ID, "Money": _MONEY, "RequestMoney": _REQUEST_MONEY}
@@ -207,8 +215,14 @@ def _classes_of(name: str) -> list[type[msgspec.Struct]]:
     return [wanted] if isinstance(wanted, type) else list(dict.fromkeys(wanted.values()))
 
 
-_OTHERS = {"receipt": "ReceiptRequest", "brief": "BriefRequest", "escalation_notice": "EscalationNotice"}
-_REPLIES = {"receipt": "Receipt", "brief": "Brief", "check": "Checked"}
+_QUERIES = (ReceiptRequest, BriefRequest, NotificationsRequest)
+_OTHERS = {
+    "receipt": "ReceiptRequest",
+    "brief": "BriefRequest",
+    "notifications": "NotificationsRequest",
+    "escalation_notice": "EscalationNotice",
+}
+_REPLIES = {"receipt": "Receipt", "brief": "Brief", "check": "Checked", "notifications": "NotificationList"}
 _CLOUDEVENTS = "application/cloudevents+json"
 
 

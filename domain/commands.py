@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -141,6 +141,14 @@ class BriefRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     agent_id: Id
     customer_id: Id | None = None
     interaction_id: Id | None = None
+    request_id: Id | None = None
+
+
+class NotificationsRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request for the kept notifications after a sequence; ``next`` of an answer is ``after`` of the next request."""
+
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
     request_id: Id | None = None
 
 

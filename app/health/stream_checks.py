@@ -34,6 +34,7 @@ _HOLDS = {
     "new ledger (`admin restore`)",
     topology.KEYS: "the keys of personal fields: run `admin init`, then bring them back with `admin keys restore`",
     topology.SEAL: "the trace of the seal: find out who deleted it, then run `admin init`",
+    topology.NOTIFY: "notifications of the last week, which are in the log, too: run `admin init`",
     topology.REJECTED: "rejected events: find out who deleted it, then run `admin init`",
 }
 

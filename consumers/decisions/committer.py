@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from domain.commands import PolicyRequest, Preview
-from domain.events.decisions import EscalationForwarded, EscalationRequested
 from ledger.errors import ConflictError, LedgerError, UnavailableError
 from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.event_id_index import EventIdEntry
@@ -46,7 +45,6 @@ class BatchCommitter:
         finish: Callable[[PendingRequest, JsonObject], None],
         give_up: Callable[[Sequence[PendingRequest], str, str], None],
         on_end: Callable[[list[PendingRequest] | None], None],
-        notify: Callable[[EscalationRequested | EscalationForwarded], None],
     ) -> None:
         """``on_end`` gets ``None`` after a batch was stored, otherwise its requests that must be decided again."""
         self._log = log
@@ -56,7 +54,6 @@ class BatchCommitter:
         self._give_up = give_up
         self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
-        self._notify = notify
 
     def begin(self, ready: list[PendingRequest]) -> list[PendingRequest]:
         """Start to store a batch of these requests, and return the requests after it.
@@ -200,16 +197,11 @@ class BatchCommitter:
                 if decision is not None and record is decision.answering:
                     decision.answer["position"] = position
                     entries.append(EventIdEntry(request.key, position, request.content))
-                if type(record) in _NOTIFIED:
-                    self._notify(cast("EscalationRequested | EscalationForwarded", record))
                 position += 1
         self._state.remember(entries, actions)
         for request in batch:
             assert request.decision is not None
             self._finish(request, request.decision.answer)
-
-
-_NOTIFIED = frozenset((EscalationRequested, EscalationForwarded))
 
 
 def _next_batch(ready: list[PendingRequest]) -> tuple[int, list[Draft]]:

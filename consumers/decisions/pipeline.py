@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from domain.budgets.postings import RequestContext
     from domain.decisions.decide import InternalCommand, Outcome
     from domain.decisions.streams import LoadableStream
-    from domain.events.decisions import EscalationForwarded, EscalationRequested
     from domain.policy.model import Rules
     from domain.serialization import JsonObject
     from ledger.store.event_id_index import EventIdEntry
@@ -68,9 +67,7 @@ class DecisionPipeline:
         *,
         history: bool = False,
         clock: Callable[[], datetime] = _NOW,
-        notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None,
     ) -> None:
-        """``notify`` is called with each escalation that is filed or forwarded."""
         self._log = log
         self._state = state
         self._budgets = BudgetRepository(log)
@@ -89,9 +86,7 @@ class DecisionPipeline:
         self._unanswered: dict[PendingRequest, None] = {}  # in the order of their arrival
         self._check: asyncio.TimerHandle | None = None
         self._handling_since = self._storing_since = math.inf
-        self._committer = BatchCommitter(
-            log, state, self._budgets, self._finish, self._give_up, self._on_batch_end, notify
-        )
+        self._committer = BatchCommitter(log, state, self._budgets, self._finish, self._give_up, self._on_batch_end)
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.pulse = Heartbeat(
             "decisions", lambda: bool(self._queue or self._ready or self._need_idle or self._storing)

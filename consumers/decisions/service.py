@@ -17,6 +17,7 @@ import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
+from consumers.decisions.notifications import Notifications
 from consumers.decisions.pending_request import holder_in
 from consumers.decisions.pipeline import DecisionPipeline
 from consumers.decisions.state.follower import DecisionState
@@ -26,7 +27,6 @@ from consumers.runtime.broker import answered, error_answer, make_broker
 from consumers.runtime.membership import Membership
 from consumers.runtime.request_form import lost_by_encryption
 from consumers.runtime.source_tokens import refuse_foreign
-from domain.serialization import encode, plain
 from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.nats.client import frame, is_answerable, text_of
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from consumers.decisions.pending_request import PendingRequest
-    from domain.events.decisions import EscalationForwarded, EscalationRequested
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
     from ledger.store.log import Log
@@ -100,11 +99,12 @@ class DecisionService(RoleService):
         self._reading = Heartbeat("the log")
         index = EventIdIndex.open_exclusive(indexes, "decisions")
         self.state = DecisionState(index, admits_unregistered=admits_unregistered)
-        self.pipeline = DecisionPipeline(log, self.state, history=history, notify=self._notify)
+        self.pipeline = DecisionPipeline(log, self.state, history=history)
         self.pipeline.on_answers = self._send_all
         self._members = Membership(client, self._on_members)
         owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
         self._timers = Timers(self.pipeline, self.state, log, owns, history=history)
+        self._notifications = Notifications(self.state, log)
         self._outgoing: list[bytes] = []
         self._requests: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
@@ -115,6 +115,7 @@ class DecisionService(RoleService):
         """Read the log to its end, then start to decide."""
         self._keys = await Keyring.open(self._client)
         await self._keys.watch()
+        await self._notifications.open(self._client)
         await self.state.follow(self._reader, self._log, until=await self._log.last_position())
         inbox = await stream_config(self._client, topology.INBOX) or {}
         self.pipeline.old_keys_until = int(inbox.get("metadata", {}).get(topology.TOKENS_SINCE, 0))
@@ -122,6 +123,7 @@ class DecisionService(RoleService):
         self.spawn(restarting("the decider", self.pipeline.run))
         self.spawn(self._timers.run())
         self.spawn(self.state.keep_writing())
+        self.spawn(self._notifications.run())
         from_others = f"{topology.DECIDERS_SUBJECT}.{self._members.name}.*.*"
         self._subscriptions.append(await self._client.subscribe_raw(from_others, self._on_forwarded))
         await self._members.start()
@@ -158,7 +160,7 @@ class DecisionService(RoleService):
             readings=(reading,),
             absent=absent,
             lacks=lacks,
-            loops=(self.pipeline.pulse.loop(), self._timers.pulse.loop()),
+            loops=(self.pipeline.pulse.loop(), self._timers.pulse.loop(), self._notifications.pulse.loop()),
         )
 
     async def ask(self, operation: str, source: str, body: bytes) -> bytes:
@@ -280,16 +282,9 @@ class DecisionService(RoleService):
         else:
             request.finish_encoded(answer)
 
-    def _notify(self, record: EscalationRequested | EscalationForwarded) -> None:
-        notice = {
-            "escalation_id": record.escalation_id,
-            "team_id": getattr(record, "team_id", None),
-            "requested_by": record.agent_id,
-            "to": list(record.to),
-            "amount": record.amount.wire(),
-            "due": plain(record.due),
-        }
-        self._send(frame(topology.ESCALATION_SUBJECT.encode(), encode(notice)))
+    async def notifications(self, token: str, body: bytes) -> bytes:
+        """Return the kept notifications of a source."""
+        return await self._notifications.answer(token, body)
 
     def _reply(self, subject: bytes, answer: bytes) -> None:
         """Queue an answer, to be sent together with the other messages of its group."""
@@ -328,6 +323,16 @@ def declare_decisions(broker: NatsBroker, service: DecisionService | None, *, fa
     for operation, description in DESCRIPTIONS.items():
         if fast or operation not in FAST_OPERATIONS:
             _declare(broker, service, operation, description)
+
+    @broker.subscriber(
+        f"{topology.READ_SUBJECT}.*.notifications",
+        queue=_QUEUE,
+        title="notifications",
+        description="The kept notifications about escalations of this source, after a sequence.",
+    )
+    async def notifications(message: NatsMessage) -> bytes:
+        assert service is not None
+        return await answered(message, service.notifications, checks_token=True)
 
 
 def _declare(broker: NatsBroker, service: DecisionService | None, operation: str, description: str) -> None:

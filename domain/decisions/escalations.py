@@ -203,7 +203,7 @@ def _open_escalation(escalation_id: str, decision: Decision, rules: Rules) -> tu
     decision.need(Retry.AFTER_CATCH_UP)
     verdict = decision.state.pending.verdict_on(escalation_id)
     if verdict is None and escalation is None:
-        message = f"there is no escalation {escalation_id!r}; see resolution.notify.escalation"
+        message = f"there is no escalation {escalation_id!r}; see resolution.notify.escalation.<source>"
         raise RequestError("unknown_escalation", message, "escalation_id")
     message = f"this escalation is {verdict or 'decided'} already; a new case needs a new request"
     raise RequestError("already_decided", message, "escalation_id")

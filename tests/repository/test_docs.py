@@ -136,7 +136,7 @@ def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
         "resolution.decide.*.hold",
         "resolution.decide.*.reversal",
         "resolution.decide.*.escalation",
-        "resolution.notify.escalation",
+        "resolution.notify.escalation.*",
         "resolution.views.casework",
     }
     assert document["channels"]["inbox"]["messages"].keys() == FACTS.keys()

@@ -11,7 +11,7 @@ a part with a dot   a file: the block is written under this name
 ``json OPERATION``  sent to ``resolution.decide.crm.OPERATION``, or ``resolution.read.crm.OPERATION``. Where no answer
                     follows it, its form must be right
 ``json answer``     the answer to the block before, or what it printed; instants and months are not compared
-``json notice``     the newest message on ``resolution.notify.escalation``
+``json notice``     the newest message on ``resolution.notify.escalation.crm``
 ``json``            any JSON
 ==================  ===================================================================================
 
@@ -231,7 +231,7 @@ class PageRun:
         if client is None:
             client = self._clients[file] = await nats.connect(json.loads(file.read_text())["nats_url"])
             if len(self._clients) == 1:
-                await client.subscribe("resolution.notify.escalation", cb=self._noticed)
+                await client.subscribe("resolution.notify.escalation.crm", cb=self._noticed)
                 await client.flush()
         return json.loads((await client.request(subject, body.encode(), timeout=20)).data)
 

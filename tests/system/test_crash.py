@@ -16,15 +16,17 @@ from pathlib import Path
 import pytest
 
 from app.runtime.session import Session
+from config import topology
 from config.settings import load_settings
 from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient, connect
+from ledger.store.log import Log
 from projections.views.balances import read_balances
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.organisations import BASIC_POLICY
-from tests.support.waiting import wait_for_intake
+from tests.support.waiting import eventually, wait_for_intake
 
 pytestmark = pytest.mark.integration
 
@@ -72,13 +74,7 @@ class Load:
         client = await self._client()
         while not self.stopping:
             number = next(self._numbers)
-            request = {
-                "request_id": f"r-{number}",
-                "agent_id": f"A-{number % AGENTS}",
-                "kind": "refund",
-                "amount": gbp("1.00"),
-                "reason": "late",
-            }
+            request = request_of(number)
             while not self.stopping:
                 reply = await self._request(client, "resolution.decide.crm.action", request)
                 if reply is not None and reply["outcome"] != "error":
@@ -106,6 +102,18 @@ class Load:
         if client:
             await client.close()
         return await self._client()
+
+
+def request_of(number: int) -> Document:
+    """Return the request of a number; every tenth is beyond the limit and files an escalation."""
+    return {
+        "request_id": f"r-{number}",
+        "agent_id": f"A-{number % AGENTS}",
+        "kind": "refund",
+        "amount": gbp("51.00" if number % 10 == 0 else "1.00"),
+        "reason": "late",
+        "escalate": True,
+    }
 
 
 def start(role: str, data_dir: Path) -> subprocess.Popen[bytes]:
@@ -153,7 +161,9 @@ async def test_sigkill_at_random_moments_loses_nothing_and_doubles_nothing(tmp_p
 
 
 async def publish_policy(load: Load) -> None:
-    request = {"request_id": "policy", "policy": BASIC_POLICY | {"default_role": "agent"}, "published_by": "owner"}
+    manager = BASIC_POLICY["roles"]["manager"] | {"approves": {"refund": "500.00"}}
+    policy = BASIC_POLICY | {"default_role": "agent", "roles": BASIC_POLICY["roles"] | {"manager": manager}}
+    request = {"request_id": "policy", "policy": policy, "published_by": "owner"}
     for _ in range(100):
         client = await load._client("ledger")
         reply = await load._request(client, "resolution.operate.crm.policy", request)
@@ -186,15 +196,10 @@ async def check(load: Load, data_dir: Path) -> None:
             upstream = await session.upstream("again")
             for name in list(load.answers)[:: max(1, len(load.answers) // 50)]:  # the first answer, for ever
                 number = int(name[2:])
-                request = {
-                    "request_id": name,
-                    "agent_id": f"A-{number % AGENTS}",
-                    "kind": "refund",
-                    "amount": gbp("1.00"),
-                    "reason": "late",
-                }
+                request = request_of(number)
                 reply = await upstream.request("resolution.decide.crm.action", json.dumps(request).encode(), timeout=10)
                 assert json.loads(reply.data) == load.answers[name]
+            await until_told(session)
         events = [json.loads(item.data) async for batch in session.log.subject_batches(">") for item in batch]
         names = [(item["source"], item["id"]) for item in events]
         assert len(names) == len(set(names))
@@ -206,6 +211,20 @@ async def check(load: Load, data_dir: Path) -> None:
         balances = (await read_view(session, "budget_balances", read_balances)).result
         assert sum(float(item["spent"]["amount"]) for item in balances) == spent
         assert all(float(item["remaining"]["amount"]) >= 0 for item in balances)
+
+
+async def until_told(session: Session) -> None:
+    """Wait until each step of an escalation in the log has its notification."""
+    events = [json.loads(item.data) async for batch in session.log.subject_batches(">") for item in batch]
+    steps = {one["id"] for one in events if one["type"].startswith("resolution.escalation.")}
+    assert len(steps) > ROUNDS
+    notifications = await Log.unstamped(session.client, topology.NOTIFY)
+
+    async def missing() -> set[str]:
+        told = {json.loads(one.data)["id"] for one in await notifications.read_subject("resolution.notify.>")}
+        return steps - told
+
+    assert not await eventually(missing, lambda found: not found)
 
 
 ANSWERS = ("resolution.action.taken.v1", "resolution.authority.fell_short.v1")

@@ -9,6 +9,7 @@ from typing import Any
 import nats.errors
 import pytest
 import pytest_asyncio
+from nats.aio.msg import Msg
 
 from app.runtime.session import Session
 from config.settings import load_settings
@@ -19,6 +20,7 @@ from tests.support.environment import ROOT
 from tests.support.organisations import FULL_POLICY
 from tests.support.registered_sources import Company, RegisteredSource, company_of
 from tests.support.upstreams import Upstream
+from tests.support.waiting import eventually, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -337,3 +339,122 @@ async def test_the_threat_model_lists_each_of_these_tests() -> None:
         "test_a_source_with_the_profile_governance_grants_and_publishes",
     }
     assert set(re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE)) == here - fine
+
+
+# ---------------------------------------------------------------------- escalations
+
+
+async def heard_by(client: LedgerClient, subject: str) -> list[Document]:
+    """Return the list to which each message on a subject is added from now on."""
+    heard: list[Document] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(json.loads(message.data))
+
+    await client.subscribe(subject, cb=hear)
+    await client.flush()
+    return heard
+
+
+async def filed_by(source: RegisteredSource, request_id: str, agent_id: str = "A-1") -> str:
+    """File an escalation as a desk; return its id."""
+    fields = {"agent_id": agent_id, "kind": "refund", "amount": gbp("90.00"), "reason": "late"}
+    answer = await source.ask("escalation", request_id=request_id, operation="request", **fields)
+    assert answer["outcome"] == "done", answer
+    escalation_id: str = answer["escalation_id"]
+    return escalation_id
+
+
+async def kept_by(source: RegisteredSource) -> list[Document]:
+    """Return the notifications that are kept for a source."""
+    reply = await source.client.request(f"resolution.read.{source.source}.notifications", b"{}", timeout=10)
+    items: list[Document] = json.loads(reply.data)["items"]
+    return items
+
+
+async def test_a_source_hears_and_reads_the_outcomes_of_its_own_escalations_alone(company: Company) -> None:
+    desk, other, approver = company["desk"], company["other-desk"], company["approver"]
+    own = await heard_by(desk.client, "resolution.notify.escalation.desk")
+    foreign = await heard_by(other.client, "resolution.notify.>")
+    shared = await heard_by(company.operator.client, "resolution.notify.escalation.*")
+    deciding = await heard_by(approver.client, "resolution.notify.escalation.*")
+    escalation_id = await filed_by(desk, "outcome-1")
+    decision = {"operation": "deny", "escalation_id": escalation_id, "decided_by": "M-1"}
+    assert (await approver.ask("escalation", request_id="outcome-2", **decision))["outcome"] == "done"
+
+    await wait_until(lambda: len(own) == len(deciding) == 2)
+    assert [(one["escalation_id"], one["status"]) for one in own] == [
+        (escalation_id, "requested"),
+        (escalation_id, "denied"),
+    ]
+    assert (foreign, shared) == ([], [])
+    assert [one["escalation_id"] for one in await kept_by(desk)][-2:] == [escalation_id] * 2
+    assert escalation_id not in [one["escalation_id"] for one in await kept_by(other)]
+    assert [one["escalation_id"] for one in await kept_by(approver)][-2:] == [escalation_id] * 2
+
+
+@pytest.mark.parametrize("name", ["shared", "other-desk", "approver"])
+async def test_a_source_does_not_read_the_notifications_of_another(company: Company, name: str) -> None:
+    client = company.operator.client if name == "shared" else company[name].client
+    assert await is_silent(client, "resolution.read.desk.notifications", {})
+
+
+async def test_nobody_decides_for_a_leaver_and_no_leaver_decides(company: Company) -> None:
+    desk, approver, hr = company["desk"], company["approver"], company["hr"]
+    for name, role, manager in (("L-1", "agent", "M-1"), ("L-2", "agent", "M-1"), ("L-3", "manager", "X-1")):
+        joined: Document = {"employee_id": name, "role": role, "team_ids": ["phone"], "manager_id": manager}
+        await hr.record(event(f"join-{name}", "employee.joined", "hr", **joined))
+    await company.operator.wait_for_decider()
+    of_leaver, of_other = await filed_by(desk, "leaver-1", "L-1"), await filed_by(desk, "leaver-2", "L-2")
+    for name in ("L-1", "L-3"):
+        await hr.record(event(f"left-{name}", "employee.left", "hr", employee_id=name))
+    await company.operator.wait_for_decider()
+
+    decision = {"operation": "approve", "escalation_id": of_leaver, "decided_by": "M-1"}
+    answer = await approver.ask("escalation", request_id="leaver-3", **decision)
+    assert answer["outcome"] in ("refused", "error")  # the timer may have ended it already
+    decision = {"operation": "approve", "escalation_id": of_other, "decided_by": "L-3"}
+    answer = await approver.ask("escalation", request_id="leaver-4", **decision)
+    assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("refused", "left")
+
+    async def steps() -> list[str]:
+        return [one["status"] for one in await kept_by(desk) if one["escalation_id"] == of_leaver]
+
+    assert await eventually(steps, lambda found: len(found) == 2) == ["requested", "expired"]
+
+
+async def test_a_delegation_forged_by_a_desk_gives_no_authority(company: Company) -> None:
+    desk, approver = company["desk"], company["approver"]
+    times: Document = {"from_time": "2020-01-01T00:00:00Z", "until_time": "2090-01-01T00:00:00Z"}
+    forged = event("forged", "delegation.declared", "desk", from_employee_id="M-1", to_employee_id="A-2", **times)
+    await desk.publish(forged)
+    assert (await desk.receipt("forged"))["error"]["code"] == "source_not_allowed"
+    decision = {"operation": "approve", "escalation_id": await filed_by(desk, "forged-1"), "decided_by": "A-2"}
+    answer = await approver.ask("escalation", request_id="forged-2", **decision)
+    assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("refused", "approves")
+
+
+async def test_an_ai_agent_approves_nothing_and_needs_a_person_who_answers_for_it(company: Company) -> None:
+    desk, approver, hr = company["desk"], company["approver"], company["hr"]
+    machine: Document = {"role": "manager", "team_ids": ["phone"], "kind": "ai", "accountable_id": "M-1"}
+    await hr.record(event("join-ai", "employee.joined", "hr", employee_id="AI-1", **machine))
+    await company.operator.wait_for_decider()
+    decision = {"operation": "approve", "escalation_id": await filed_by(desk, "ai-1"), "decided_by": "AI-1"}
+    answer = await approver.ask("escalation", request_id="ai-2", **decision)
+    assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("refused", "agent_kind")
+    machine |= {"accountable_id": "AI-1"}
+    await hr.record(event("change-ai", "employee.changed", "hr", employee_id="AI-1", **machine))
+    await company.operator.wait_for_decider()
+    action = {"agent_id": "AI-1", "kind": "refund", "amount": gbp("1.00"), "reason": "late"}
+    answer = await desk.ask("action", request_id="ai-3", **action)
+    assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("refused", "accountable")
+
+
+async def test_a_default_role_approves_nothing(company: Company) -> None:
+    policy = FULL_POLICY | {"default_role": "manager"}
+    answer = await company.operator.ask("policy", request_id="defaults", policy=policy, published_by="owner")
+    assert answer["outcome"] == "done"
+    escalation_id = await filed_by(company["desk"], "default-1")
+    decision = {"operation": "approve", "escalation_id": escalation_id, "decided_by": "invented"}
+    answer = await company["approver"].ask("escalation", request_id="default-2", **decision)
+    assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("refused", "not_announced")

@@ -90,6 +90,12 @@ class DecisionState:
         """The position up to which the log was read."""
         self.on_read: Callable[[Sequence[Recorded]], None] = lambda _batch: None
         """Called with the events that were applied."""
+        self.on_escalation: Callable[[Event, decisions.EscalationRequested | None], None] = lambda _event, _asked: None
+        """Called with each step of an escalation, and with its first step as far as that is known."""
+        self.notified: Callable[[], int] | None = None
+        """Returns the position up to which all steps were told; it is written with the state."""
+        self.notified_to: int | None = None
+        """That position as it was read from the index; ``None``: the index has none."""
         self._last: Recorded | None = None
         self._writing: _Transaction | None = None
         self._thread = ThreadPoolExecutor(1, "directory")  # one thread: a cancelled write still ends before the next
@@ -104,6 +110,8 @@ class DecisionState:
                 self.staff.restore(name, value)
             elif kind == "source":
                 self.sources.restore(value)
+            elif kind == "notified":
+                self.notified_to = int(value)
             elif kind == "spent":
                 self.sources.restore_spent(name, *msgspec.json.decode(value, type=tuple[date, int]))
             else:
@@ -189,6 +197,8 @@ class DecisionState:
             cursor = ReadCursor(self._last.position, digest_of(self._last.data))
             changes = [*self.actions.take_changes(), *self.pending.take_changes()]
             notes = [(key, *note) for key, note in self._notes.items()]
+            if self.notified is not None:
+                notes.append(("notified", cursor.position, b"%d" % self.notified()))
             self._writing = _Transaction(self._entries, cursor, notes, changes)
             self._entries, self._notes, self._last = [], {}, None
         entries, cursor, notes, changes = self._writing
@@ -270,9 +280,12 @@ class DecisionState:
                 self._change_action(body)
             case decisions.EscalationRequested():
                 self.pending.add_escalation(body, event.time)
+                self.on_escalation(event, body)
                 self._end_of_leaver(body.agent_id, event.time)
             case decisions.EscalationStep():
+                waiting = self.pending.open.get(body.escalation_id)
                 self.pending.apply_step(body)
+                self.on_escalation(event, None if waiting is None else waiting.asked)
             case facts.ActionReported():
                 self._add_reported(event, body)
             case facts.RefundSettled():
