@@ -331,7 +331,7 @@ async def test_history_mode_refuses_registered_sources(tmp_path: Path) -> None:
 
 async def test_the_threat_model_lists_each_of_these_tests() -> None:
     """SECURITY.md names every test of this module, and no other."""
-    table = (ROOT / "SECURITY.md").read_text().partition("## Threat model")[2]
+    table = (ROOT / "SECURITY.md").read_text().partition("## Threat model")[2].partition("### Flagged")[0]
     here = {name for name in globals() if name.startswith("test_")}
     fine = {
         "test_the_threat_model_lists_each_of_these_tests",
