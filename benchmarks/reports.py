@@ -180,7 +180,8 @@ class _Organisation:
             )
             if at % 8:
                 yield from self._decides(at, moment + timedelta(minutes=5), agent, customer)
-            for more, buyer in enumerate((other, customer)):
+            yield from self._around(at, moment, agent, customer)
+            for more, buyer in enumerate((other, customer)[at % 5 == 0 :]):
                 total = {"amount": f"{self._rng.integers(5, 90)}.00", "currency": "GBP"}
                 yield self._fact(
                     f"b-{at}-{more}",
@@ -193,8 +194,47 @@ class _Organisation:
                 )
             yield self._fact(f"r-{at}", "interaction.resolved", moment + timedelta(minutes=9), **matter)
 
-    def _fact(self, name: str, kind: str, moment: datetime, **data: Any) -> Draft:
-        stored = encode_event("bench", name, f"resolution.{kind}.v1", moment, encode(data))
+    def _around(self, at: int, moment: datetime, agent: Agent, customer: str) -> Iterator[Draft]:
+        """Yield an answer to a survey for a fifth of the interactions, transfers and escalations for some."""
+        matter = {"interaction_id": f"I-{at:07d}"}
+        if at % 5 == 0:
+            yield self._fact(
+                f"s-{at}",
+                "feedback.received",
+                moment + timedelta(hours=1),
+                customer_id=customer,
+                instrument="csat",
+                score=1 + at % 7 % 5,
+                best=5,
+                worst=1,
+                **matter,
+            )
+        if at % 9 == 0:
+            to = self._agents[(at // 9) % AGENTS]
+            names = {"to_agent_id": to.agent_id, "to_team_id": to.team_ids[0]}
+            later = moment + timedelta(minutes=4)
+            yield self._fact(f"t-{at}", "interaction.transferred", later, **names, **matter)
+        if at % 16 == 0:
+            named = {"escalation_id": f"E-{at:07d}"}
+            amount = {"amount": f"{30 + at % 40}.00", "currency": "GBP"}
+            yield self._fact(
+                f"e-{at}",
+                "escalation.reported",
+                moment + timedelta(minutes=5),
+                kind=_KINDS[at % 3],
+                amount=amount,
+                requested_by=agent.agent_id,
+                reason=_REASONS[at // 3 % 3],
+                **named,
+                **matter,
+            )
+            verdict = ("approved", "denied")[at // 16 % 2]
+            by = {"verdict": verdict, "decided_by": self._agents[0].agent_id}
+            later = moment + timedelta(hours=2)
+            yield self._fact(f"f-{at}", "escalation.outcome_reported", later, **named, **by)
+
+    def _fact(self, name: str, fact: str, moment: datetime, /, **data: Any) -> Draft:
+        stored = encode_event("bench", name, f"resolution.{fact}.v1", moment, encode(data))
         return Draft(f"{topology.FACT_SUBJECT}.bench", stored)
 
     def _decides(self, at: int, moment: datetime, agent: Agent, customer: str) -> Iterator[Draft]:

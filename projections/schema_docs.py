@@ -15,6 +15,8 @@ from projections.registry import MODELS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+INTERNAL = ("_past", "_facts", "_days")
+"""The ends of names of tables that only the view itself reads, apart from earlier versions, which have its columns."""
 _EVERYWHERE = {
     "position": "position in the log of the event that created the row",
     "last_fact": "position of the last fact in the order of the entity's facts, in `<table>_facts`",
@@ -91,6 +93,8 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
         "Current state of interactions.",
         {
             "status": "open or resolved",
+            "first_agent": "the first agent",
+            "first_team": "the first team",
             "stories_repeated": "times that the customer had to repeat the story",
             "resolution": "the resolution",
             "agent_id": "the agent in charge",
@@ -325,7 +329,7 @@ def columns() -> Iterator[Column]:
     """
     for view, make in MODELS.items():
         for table in make().metadata.sorted_tables:
-            if table.name.endswith(("_past", "_facts")):
+            if table.name.endswith(INTERNAL):
                 continue
             _, meanings = _description_of(view, table)
             for one in table.columns:
@@ -385,6 +389,6 @@ it.
 The schema below is stable. Names, types and meanings of a view stay the same within a version; columns may be added.
 `progress` in each file holds the position up to which the log was read. `<table>_past` keeps earlier versions of rows,
 with the same columns. A version was valid from its `since` to that of the next one. `<table>_facts` keeps the facts
-that rows are folded from, for the view itself. Amounts are whole minor units (pence, yen) of the row's `currency`.
-Times are RFC 3339 in UTC with six digits after the second, so they sort as text. Personal text is encrypted
-(`sealed:...`); only the commands and the HTTP API can read it."""
+that rows are folded from, and `<table>_days` arrays of a day's values, both for the view itself. Amounts are whole
+minor units (pence, yen) of the row's `currency`. Times are RFC 3339 in UTC with six digits after the second, so they
+sort as text. Personal text is encrypted (`sealed:...`); only the commands and the HTTP API can read it."""

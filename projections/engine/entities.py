@@ -29,6 +29,7 @@ from projections.engine.temporal_tables import HAPPENED, SINCE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from projections.engine.day_blocks import DayBlocks
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Row
 
@@ -148,8 +149,10 @@ class EntityRows(RowCache):
         *,
         openings: int = 0,
         key_of: Callable[[Event], str] | None = None,
+        blocks: DayBlocks | None = None,
+        watched: Sequence[str] = (),
     ) -> None:
-        super().__init__(table)
+        super().__init__(table, blocks, watched)
         self._step = step
         self._key_of = key_of or attrgetter(f"body.{self._key.name}")
         self._kinds = {

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import msgspec
     import sqlalchemy as sa
 
+    from projections.engine.day_blocks import DayBlocks
     from projections.engine.events import Event
 
 
@@ -45,3 +46,12 @@ class Projection(Protocol):
 
     def forget(self) -> None:
         """Drop caches, because the transaction of the last fold was rolled back."""
+
+
+@runtime_checkable
+class HasDayBlocks(Protocol):
+    """A projection whose tables have day blocks, from which totals are read."""
+
+    @property
+    def day_blocks(self) -> DayBlocks:
+        """The blocks."""

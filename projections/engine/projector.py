@@ -24,6 +24,7 @@ from ledger.transparency.sealer import GAP_SUBJECT
 from projections.engine import storage
 from projections.engine.corrections import correction_of, corrections, originals_of, read_known
 from projections.engine.events import TYPES, Event, UnknownEventError, read_event, type_in
+from projections.engine.projection import HasDayBlocks
 from projections.engine.storage import FAILURES, Progress, Stop
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ _TOGETHER_SECONDS = 0.1
 """Events within this time after a commit are committed together, because each commit has a fixed cost."""
 _MANY = 1000
 _NICE = 5
+_SETTLED_ROWS, _SETTLED_ROWS_LIVE = 50_000, 10_000
+"""Rows that day blocks are made of in one transaction: after the view has caught up, and while it follows the log."""
 
 
 def _step_back() -> None:
@@ -76,6 +79,8 @@ class Projector:
         self._skipped: frozenset[int] = frozenset()
         self._types = {**TYPES, **model.types}
         self._passed = frozenset(name.encode() for name in TYPES.keys() - model.types.keys())
+        self._blocks = model.day_blocks if isinstance(model, HasDayBlocks) else None
+        self._lock = asyncio.Lock()
         with engine.connect() as connection:
             self.progress = storage.read_progress(connection)
 
@@ -101,7 +106,8 @@ class Projector:
             originals = await originals_of(log, batch)
             fold = partial(self.take, batch, originals)
             threads = _ONE_THREAD if until is None and len(batch) < _MANY else None
-            await asyncio.get_running_loop().run_in_executor(threads, fold)
+            async with self._lock:
+                await asyncio.get_running_loop().run_in_executor(threads, fold)
             if committed:
                 await committed(self.progress)
             if threads is _ONE_THREAD:
@@ -119,8 +125,28 @@ class Projector:
                 continue
             async for batch in Follower(client, log, self.model.name, self.progress.anchor).batches(until=begins):
                 yield batch
+            while not await self.settle_days(_SETTLED_ROWS):
+                pass
             if tail is None:
                 return
+
+    async def settle_days(self, rows: int = _SETTLED_ROWS_LIVE) -> bool:
+        """Make day blocks of about so many rows; return whether all quiet days have one."""
+        if self._blocks is None:
+            return True
+        async with self._lock:
+            return await asyncio.get_running_loop().run_in_executor(_ONE_THREAD, self.settle, rows)
+
+    def settle(self, rows: int) -> bool:
+        """Make day blocks of about so many rows in one transaction; return whether all quiet days have one."""
+        if self._blocks is None:
+            return True
+        try:
+            with self._engine.begin() as connection:
+                return self._blocks.settle(connection, rows)
+        except BaseException:
+            self.model.forget()
+            raise
 
     def take(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
         """Fold a batch and commit it with its position; if it fails, commit up to the failing event.
@@ -272,6 +298,7 @@ async def _follow_live(
             if done:
                 following.result()
                 return
+            await projector.settle_days()
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

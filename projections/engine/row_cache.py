@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
@@ -15,14 +16,21 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
+    from projections.engine.day_blocks import DayBlocks
+
 _CACHED_ROWS = 100_000
 
 
 class RowCache:
-    """The rows of one table by key, a single column."""
+    """The rows of one table by key, a single column.
 
-    def __init__(self, table: sa.Table) -> None:
+    ``blocks`` is told the values of the columns ``watched`` in each row that changes, before and after.
+    """
+
+    def __init__(self, table: sa.Table, blocks: DayBlocks | None = None, watched: Sequence[str] = ()) -> None:
         self._table = table
+        self._blocks = blocks
+        self._watched = tuple(watched)
         (self._key,) = table.primary_key.columns
         self._empty = {column.name: None for column in table.columns}
         columns = ", ".join(self._empty)
@@ -74,10 +82,12 @@ class RowCache:
 
     def write(self, connection: sa.Connection) -> None:
         """Write the changed rows, and their versions before the change."""
+        changed = [row for key in self._changed if (row := self._cached[key])]
+        if self._blocks is not None and changed and self._blocks.watches(connection):
+            values = itemgetter(*self._watched)
+            self._blocks.touch(self._table.name, {*map(values, changed), *self._replaced.values(self._watched)})
         self._replaced.write(connection)
-        self._upsert.write(
-            connection, [self._upsert.values(row) for key in self._changed if (row := self._cached[key])]
-        )
+        self._upsert.write(connection, [*map(self._upsert.values, changed)])
         self._changed.clear()
         if len(self._cached) > _CACHED_ROWS:
             self.forget()

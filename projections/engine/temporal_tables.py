@@ -122,6 +122,7 @@ class Replaced:
         past = table.metadata.tables[f"{table.name}_past"]
         insert = past.insert().prefix_with("OR REPLACE")
         self._insert = storage.prepare_insert(insert, tuple(column.name for column in past.columns))
+        self._names = [column.name for column in past.columns]
         self._rows: list[tuple[object, ...]] = []
 
     def keep(self, row: Row, position: int) -> None:
@@ -129,6 +130,11 @@ class Replaced:
         if row[SINCE] != position:
             self._rows.append(self._insert.values(row))
             row[SINCE] = position
+
+    def values(self, names: Sequence[str]) -> set[tuple[object, ...]]:
+        """Return the values of these columns in the replaced versions."""
+        places = [self._names.index(name) for name in names]
+        return {tuple(row[at] for at in places) for row in self._rows}
 
     def write(self, connection: sa.Connection) -> None:
         """Write the replaced versions."""

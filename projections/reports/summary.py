@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from asyncio import gather
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from statistics import fmean, median
 from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
 
 from domain.analytics.empowerment_gap import Share, share
 from domain.money import wire_of
 from ledger.store.cloudevents import parse_time
 from projections.reading import EVERYBODY
+from projections.views.casework import GIVEN
 from projections.views.totals import (
-    GIVEN,
     NO_INTERACTIONS,
     NO_SCORES,
     PERIODS,
@@ -21,6 +25,7 @@ from projections.views.totals import (
     BudgetTotals,
     EscalationTotals,
     Group,
+    HelpTotals,
     InteractionTotals,
     ScoreTotals,
     action_totals,
@@ -28,7 +33,8 @@ from projections.views.totals import (
     budget_totals,
     channels_of,
     escalation_totals,
-    helped_interactions,
+    escalation_totals_by_channel,
+    help_totals,
     interaction_totals,
     score_totals,
 )
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from projections.date_ranges import DateRange
+    from projections.engine.day_blocks import Array
     from projections.reading import AccessScope, Reader
     from projections.views.totals import By
 
@@ -183,10 +190,12 @@ class _Read:
         actions: Mapping[str, ActionTotals],
         escalations: Mapping[str, EscalationTotals],
         handled: tuple[Mapping[str, InteractionTotals], Mapping[tuple[str, str], ScoreTotals]],
+        helped: Mapping[str, HelpTotals],
         budgets: Mapping[tuple[str, str], BudgetTotals],
     ) -> None:
-        self.actions, self.escalations, self.budgets = actions, escalations, budgets
+        self.actions, self.escalations, self.budgets, self.helped = actions, escalations, budgets, helped
         self.interactions, self.scores = handled
+        self.budgets_of, self.scores_of = _by_label(budgets), _by_label(self.scores)
 
     def labels(self) -> set[str]:
         """Return all groups."""
@@ -205,7 +214,16 @@ class _Read:
             handled = handled.plus(some)
         for (_, instrument), answers in self.scores.items():
             scores["", instrument] = scores.get(("", instrument), NO_SCORES).plus(answers)
-        return _Read({"": actions}, {"": escalations}, ({"": handled}, scores), budgets)
+        helped = HelpTotals(*(sum(one[at] for one in self.helped.values()) for at in range(2)))
+        return _Read({"": actions}, {"": escalations}, ({"": handled}, scores), {"": helped}, budgets)
+
+
+def _by_label[T](totals: Mapping[tuple[str, str], T]) -> Mapping[str, list[tuple[str, T]]]:
+    """Return totals by label: each with its currency or instrument, in their order."""
+    found: defaultdict[str, list[tuple[str, T]]] = defaultdict(list)
+    for (label, name), total in sorted(totals.items(), key=itemgetter(0)):
+        found[label].append((name, total))
+    return found
 
 
 class _Totals:
@@ -224,33 +242,24 @@ class _Totals:
     async def of(self, times: DateRange) -> tuple[_Read, _Read]:
         """Return the totals of a range by group, and as a whole; views are read at the same time."""
         group, whole = Group(times, self._by, self._scope), Group(times, None, self._scope)
-        read, (done, handled), asked = await gather(
-            self.query("budget_balances", lambda c: (budget_totals(c, group), budget_totals(c, whole))),
-            self._handled(group),
-            self._asked(group),
-        )
-        parts = _Read(done, asked, handled, read[0])
-        return parts, parts.whole(read[1])
-
-    async def _handled(
-        self, group: Group
-    ) -> tuple[dict[str, ActionTotals], tuple[dict[str, InteractionTotals], dict[tuple[str, str], ScoreTotals]]]:
-        """Return the totals of actions, and those of interactions and of their customers' answers."""
-        helped = await self.query("casework", helped_interactions)
         recorded = (await self._read("journeys", lambda _connection: None)).progress.recorded
         now = parse_time(recorded) if recorded else datetime.now(UTC)
-        return await gather(
-            self.query("casework", lambda c: action_totals(c, group)),
-            self.query("journeys", lambda c: (interaction_totals(c, group, helped, now), score_totals(c, group))),
+        budgets, (done, helped), handled, asked = await gather(
+            self.query("budget_balances", lambda c: (budget_totals(c, group), budget_totals(c, whole))),
+            self.query("casework", lambda c: (action_totals(c, group), help_totals(c, group))),
+            self.query("journeys", lambda c: (interaction_totals(c, group, now), score_totals(c, group))),
+            self._asked(group),
         )
+        parts = _Read(done, asked, handled, helped, budgets[0])
+        return parts, parts.whole(budgets[1])
 
     async def _asked(self, group: Group) -> dict[str, EscalationTotals]:
         """Return the totals of escalations."""
-        channels: Mapping[str, str | None] = {}
-        if self._by == "channel":
-            ids = await self.query("authority", lambda c: asked_interactions(c, group))
-            channels = await self.query("casework", lambda c: channels_of(c, ids))
-        return await self.query("authority", lambda c: escalation_totals(c, group, channels))
+        if self._by != "channel":
+            return await self.query("authority", lambda c: escalation_totals(c, group))
+        ids = await self.query("authority", lambda c: asked_interactions(c, group))
+        channels = await self.query("casework", lambda c: channels_of(c, ids))
+        return await self.query("authority", lambda c: escalation_totals_by_channel(c, group, channels))
 
 
 async def summary(read: Reader, times: DateRange, by: By | None = None, scope: AccessScope = EVERYBODY) -> Summary:
@@ -289,16 +298,14 @@ async def summary(read: Reader, times: DateRange, by: By | None = None, scope: A
 def _figures(of: _Read, label: str, by: By | None) -> Figures:
     """Return the figures of a group."""
     lacks = _NOT_DIVIDED.get(by or "", ())
-    handled = of.interactions.get(label, NO_INTERACTIONS)
-    scores = [(name, totals) for (group, name), totals in sorted(of.scores.items()) if group == label]
-    budgets = [(currency, totals) for (group, currency), totals in sorted(of.budgets.items()) if group == label]
+    handled, helped = of.interactions.get(label, NO_INTERACTIONS), of.helped.get(label, HelpTotals(0, 0))
     return {
         "actions": _of_actions(of.actions.get(label, ActionTotals())),
-        "budgets": None if "budgets" in lacks else [_of_budget(*one) for one in budgets],
+        "budgets": None if "budgets" in lacks else [_of_budget(*one) for one in of.budgets_of[label]],
         "escalations": _of_escalations(of.escalations.get(label, EscalationTotals())),
         "interactions": None if "interactions" in lacks else _of_interactions(handled),
-        "satisfaction": None if "satisfaction" in lacks else [_of_scores(*one) for one in scores],
-        "consistency": None if "consistency" in lacks else share(handled.helped, handled.opened),
+        "satisfaction": None if "satisfaction" in lacks else [_of_scores(*one) for one in of.scores_of[label]],
+        "consistency": None if "consistency" in lacks else share(helped.helped, helped.opened),
     }
 
 
@@ -319,14 +326,13 @@ def _of_actions(totals: ActionTotals) -> ActionFigures:
     return {"given": sum(totals.states[state] for state in GIVEN), "states": states, "by_currency": found}
 
 
-def _median(amounts: Mapping[int, int], currency: str) -> Amount | None:
-    """Return the lower median of amounts in minor units, each with its number."""
-    left = (sum(amounts.values()) + 1) // 2
-    for minor, number in sorted(amounts.items()):
-        left -= number
-        if left <= 0:
-            return wire_of(minor, currency)
-    return None
+def _median(amounts: Sequence[Array], currency: str) -> Amount | None:
+    """Return the lower median of amounts in minor units."""
+    values = np.concatenate(amounts) if amounts else np.empty(0, np.int64)
+    if not len(values):
+        return None
+    middle = (len(values) - 1) // 2
+    return wire_of(int(np.partition(values, middle)[middle]), currency)
 
 
 def _of_budget(currency: str, totals: BudgetTotals) -> BudgetFigures:

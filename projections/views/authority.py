@@ -10,6 +10,7 @@ from domain.events import decisions, facts
 from domain.matters import matter_of
 from domain.serialization import encode
 from ledger.store.cloudevents import parse_time
+from projections.engine.day_blocks import DayBlocks, DayTable
 from projections.engine.entities import EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
@@ -34,7 +35,8 @@ asked = sa.Table(
     sa.Column("asking", sa.Text, primary_key=True),  # the system that handles it, and the id there
     sa.Column("position", sa.BigInteger, index=True),
     sa.Column("reported", sa.Boolean),
-    *texts("requested", "agent_id", "role", "team_id", "kind", "basis", "reason", "currency"),
+    sa.Column("requested", sa.Text, index=True),
+    *texts("agent_id", "role", "team_id", "kind", "basis", "reason", "currency"),
     *texts("interaction_id", "matter", "rules"),  # rules: the limits that it met, as JSON
     sa.Column("asked_minor", sa.BigInteger),
     sa.Column("outcome", sa.Text),  # approved, denied, withdrawn, expired; null while it is open
@@ -60,11 +62,35 @@ shortfalls = sa.Table(
 past_of(shortfalls)
 
 
+def _asked_days() -> DayTable:
+    """Return the blocks of requests for authority."""
+    one = asked.c
+    query = sa.select(
+        one.requested,
+        one.agent_id.label("agent"),
+        one.team_id.label("team"),
+        one.role,
+        one.kind,
+        one.reason,
+        one.currency,
+        sa.func.coalesce(one.outcome, "open").label("outcome"),
+        one.asked_minor,
+        sa.func.coalesce(one.approved_minor, 0).label("approved_minor"),
+        one.waited_seconds,
+    )
+    query = query.where(one.asked_minor.is_not(None))
+    forms = {"asked_minor": "number", "approved_minor": "number", "waited_seconds": "real"}
+    return DayTable(asked, query, forms)
+
+
+ASKED_DAYS = _asked_days()
+
+
 class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 5
+    version = 6
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -77,6 +103,7 @@ class Authority:
     )
 
     def __init__(self) -> None:
+        self.day_blocks = DayBlocks(ASKED_DAYS)
         self._asked = EntityRows(
             asked,
             {
@@ -93,6 +120,8 @@ class Authority:
             _told,
             openings=1,
             key_of=_reported_asking,
+            blocks=self.day_blocks,
+            watched=("requested", "asking"),
         )
         self._short = RowCache(shortfalls)
 
@@ -116,9 +145,11 @@ class Authority:
                     continue
         for rows in (self._asked, self._short):
             rows.write(connection)
+        self.day_blocks.drop(connection)
 
     def forget(self) -> None:
         """Drop cached rows."""
+        self.day_blocks.forget()
         for rows in (self._asked, self._short):
             rows.forget()
 

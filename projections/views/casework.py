@@ -15,6 +15,7 @@ from domain.commands import action_id_of
 from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
 from domain.money import Money, wire_of
+from projections.engine.day_blocks import DayBlocks, DayTable
 from projections.engine.entities import EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, page_rows
@@ -37,7 +38,9 @@ interactions = sa.Table(
     metadata,
     sa.Column("interaction_id", sa.Text, primary_key=True),
     sa.Column("customer_id", sa.Text, index=True),
-    *texts("status", "opened", "channel", "reason", "agent_id", "team_id"),
+    sa.Column("status", sa.Text),
+    sa.Column("opened", sa.Text, index=True),
+    *texts("channel", "reason", "first_agent", "first_team", "agent_id", "team_id"),
     sa.Column("line", sa.Integer),
     sa.Column("order_id", sa.Text),
     sa.Column("transfers", sa.Integer),
@@ -52,7 +55,7 @@ actions = sa.Table(
     "actions",
     metadata,
     sa.Column("action_id", sa.Text, primary_key=True),
-    sa.Column("position", sa.BigInteger, index=True),
+    sa.Column("position", sa.BigInteger),
     *texts("time", "state", "agent_id", "team_id"),
     sa.Column("customer_id", sa.Text, index=True),
     sa.Column("interaction_id", sa.Text, index=True),
@@ -64,6 +67,8 @@ actions = sa.Table(
     *texts("reason", "holder", "period", "escalation_id", "decided_by"),
     sa.Column("happened", sa.Text),  # event time of the last event
     sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("actions_by_position", "position", "time"),
+    sa.Index("actions_by_time", "time", "position"),
     sa.Index("actions_by_agent", "agent_id", "position"),
 )
 past_of(actions)
@@ -99,9 +104,55 @@ households = sa.Table(
 )
 past_of(households)
 facts_of(households)
-
-
 NEVER_HAPPENED = "never happened"
+_SECOND = "(SELECT json_extract(value, '$[1]') FROM json_each(:touched))"
+"""The second watched column of the rows that a batch has changed."""
+GIVEN = ("taken", "settled", "charged", "reversed")
+"""The states of an action that was given to the customer."""
+
+
+def _action_days() -> DayTable:
+    """Return the blocks of actions, with the channels of their interactions."""
+    done, at = actions.c, interactions.c
+    query = sa.select(
+        done.time,
+        done.agent_id.label("agent"),
+        done.team_id.label("team"),
+        done.role,
+        done.kind,
+        done.reason,
+        at.channel,
+        done.currency,
+        done.state,
+        sa.case((done.basis == "goodwill", 1), else_=0).label("goodwill"),
+        sa.func.coalesce(done.amount_minor, 0).label("minor"),
+        sa.func.coalesce(done.reversed_minor, 0).label("reversed_minor"),
+    )
+    query = query.outerjoin(interactions, at.interaction_id == done.interaction_id)
+    query = query.where(done.position.is_not(None), done.state != NEVER_HAPPENED)
+    stale = "SELECT DISTINCT substr(time, 1, 10) FROM actions WHERE interaction_id IN "
+    numbers = dict.fromkeys(("goodwill", "minor", "reversed_minor"), "number")
+    return DayTable(actions, query, numbers, {"interactions": stale + _SECOND})
+
+
+def _interaction_days() -> DayTable:
+    """Return the blocks of interactions: whether goodwill was given in them."""
+    one, done = interactions.c, actions.c
+    given = (done.basis == "goodwill", sa.or_(*(done.state == one for one in GIVEN)), done.amount_minor > 0)
+    helped = sa.select(1).where(done.interaction_id == one.interaction_id, *given).exists()
+    query = sa.select(
+        one.opened,
+        one.first_agent.label("agent"),
+        one.first_team.label("team"),
+        one.reason,
+        one.channel,
+        helped.label("helped"),
+    )
+    stale = "SELECT DISTINCT substr(opened, 1, 10) FROM interactions WHERE interaction_id IN "
+    return DayTable(interactions, query, {"helped": "number"}, {"actions": stale + _SECOND})
+
+
+ACTION_DAYS, INTERACTION_DAYS = _action_days(), _interaction_days()
 _OF_ACTIONS = tuple(name for name in ACTION_FIELDS if name in actions.c)
 _OF_DECISIONS = ("role", "holder", "period", "escalation_id", "decided_by")
 _OF_ESCALATIONS = ("action_id", *(name for name in ACTION_FIELDS if name in escalations.c))
@@ -113,7 +164,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 7
+    version = 8
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -134,6 +185,7 @@ class Casework:
     )
 
     def __init__(self) -> None:
+        self.day_blocks = DayBlocks(ACTION_DAYS, INTERACTION_DAYS)
         self._interactions = EntityRows(
             interactions,
             {
@@ -144,6 +196,8 @@ class Casework:
             },
             _handled,
             openings=1,
+            blocks=self.day_blocks,
+            watched=("opened", "interaction_id"),
         )
         self._households = EntityRows(
             households,
@@ -151,7 +205,7 @@ class Casework:
             _linked,
             key_of=_pair,
         )
-        self._actions = RowCache(actions)
+        self._actions = RowCache(actions, self.day_blocks, ("time", "interaction_id"))
         self._escalations = RowCache(escalations)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
@@ -176,9 +230,11 @@ class Casework:
                     self._interactions.add(connection, event)
         for rows in self._tables:
             rows.write(connection)
+        self.day_blocks.drop(connection)
 
     def forget(self) -> None:
         """Drop cached rows."""
+        self.day_blocks.forget()
         for rows in self._tables:
             rows.forget()
 
@@ -281,6 +337,7 @@ def _handled(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
     match body:
         case facts.InteractionOpened():
             values: Row = {name: row[name] or getattr(body, name) for name in _OPENED}
+            values |= {"first_agent": values["agent_id"], "first_team": values["team_id"]}
             if row["opened"] is None:
                 values |= {"status": "open", "opened": fact.time, "transfers": 0, "stories_repeated": 0}
             return values
@@ -438,7 +495,7 @@ def read_escalations(
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
 
 
-HIDDEN = ("currency", "since", "happened", "last_fact")
+HIDDEN = ("currency", "since", "happened", "last_fact", "first_agent", "first_team")
 
 
 def _with_money(row: Row, names: Sequence[str]) -> Row:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import sqlalchemy as sa
 
+from domain.analytics.service_quality import REPEAT_DAYS
 from domain.events import facts
 from domain.serialization import encode
+from projections.engine.day_blocks import DayBlocks, DayTable
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, read_fact_positions
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
@@ -53,21 +55,93 @@ feedback = sa.Table(
     "feedback",
     metadata,
     sa.Column("told", sa.Text, primary_key=True),
-    *texts("customer_id", "interaction_id", "instrument"),
+    sa.Column("customer_id", sa.Text),
+    sa.Column("interaction_id", sa.Text, index=True),
+    sa.Column("instrument", sa.Text),
     sa.Column("score", sa.Float),
     sa.Column("best", sa.Float),
     sa.Column("worst", sa.Float),
-    sa.Column("time", sa.Text),
+    sa.Column("time", sa.Text, index=True),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(feedback)
+
+
+def followed(source: sa.FromClause, over: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return a condition: the customer opened another interaction in the same matter later, and by ``over``.
+
+    It names the same order, or the same reason if one of them names no order.
+    """
+    one, other = source.c, journeys.alias("other").c
+    no_order = sa.or_(one.order_id.is_(None), other.order_id.is_(None))
+    same = sa.or_(other.order_id == one.order_id, sa.and_(no_order, other.reason == one.reason))
+    later = (other.customer_id == one.customer_id, other.opened > one.opened, other.opened <= over)
+    return sa.select(1).where(*later, same).exists()
+
+
+def _journey_days() -> DayTable:
+    """Return the blocks of interactions.
+
+    ``judged`` is the first resolution of an interaction with a customer; ``alone``: no other contact was needed within
+    ``REPEAT_DAYS`` days after it.
+    """
+    one = journeys.c
+    over = sa.func.strftime("%Y-%m-%dT%H:%M:%fZ", one.first_resolved, f"+{REPEAT_DAYS} days")
+    judged = sa.case((one.customer_id.is_not(None), one.first_resolved))
+    alone = sa.and_(judged.is_not(None), one.transfers == 0, one.reopened == 0, sa.not_(followed(journeys, over)))
+    numbers = {
+        "resolved": one.resolved.is_not(None),
+        "transferred": one.transfers > 0,
+        "transfers": sa.func.coalesce(one.transfers, 0),
+        "reopened": sa.func.coalesce(one.reopened, 0) > 0,
+        "told": one.repeated_stories.is_not(None),
+        "repeated": sa.func.coalesce(one.repeated_stories, 0) > 0,
+        "alone": sa.func.coalesce(alone, 0),
+    }
+    query = sa.select(
+        one.opened,
+        one.first_agent.label("agent"),
+        one.first_team.label("team"),
+        one.reason,
+        one.channel,
+        judged.label("judged"),
+        *(value.label(name) for name, value in numbers.items()),
+    )
+    earlier = f"""SELECT DISTINCT substr(one.opened, 1, 10) FROM json_each(:touched) AS changed JOIN journeys AS one
+        ON one.customer_id = json_extract(changed.value, '$[2]') AND one.opened < json_extract(changed.value, '$[0]')
+        AND one.first_resolved >= date(json_extract(changed.value, '$[0]'), '-{REPEAT_DAYS + 1} days')"""  # noqa: S608 - a number of ours
+    return DayTable(journeys, query, {"judged": "time", **dict.fromkeys(numbers, "number")}, {"journeys": earlier})
+
+
+def _feedback_days() -> DayTable:
+    """Return the blocks of feedback; ``top``: from three quarters of the way from the worst to the best score on."""
+    one, of = feedback.c, journeys.c
+    bar = one.worst + 0.75 * (one.best - one.worst)
+    top = sa.case((one.best > one.worst, one.score >= bar), else_=one.score <= bar)
+    query = sa.select(
+        one.time,
+        of.first_agent.label("agent"),
+        of.first_team.label("team"),
+        of.reason,
+        of.channel,
+        one.instrument,
+        one.score,
+        top.label("top"),
+    )
+    query = query.outerjoin(journeys, of.interaction_id == one.interaction_id).where(one.score.is_not(None))
+    stale = """SELECT DISTINCT substr(time, 1, 10) FROM feedback
+        WHERE interaction_id IN (SELECT json_extract(value, '$[1]') FROM json_each(:touched))"""
+    return DayTable(feedback, query, {"score": "real", "top": "number"}, {"journeys": stale})
+
+
+JOURNEY_DAYS, FEEDBACK_DAYS = _journey_days(), _feedback_days()
 
 
 class Journeys:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
-    version = 6
+    version = 7
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(
@@ -80,6 +154,7 @@ class Journeys:
     )
 
     def __init__(self) -> None:
+        self.day_blocks = DayBlocks(JOURNEY_DAYS, FEEDBACK_DAYS)
         self._journeys = EntityRows(
             journeys,
             {
@@ -90,8 +165,10 @@ class Journeys:
             },
             _step,
             openings=1,
+            blocks=self.day_blocks,
+            watched=("opened", "interaction_id", "customer_id"),
         )
-        self._feedback = RowCache(feedback)
+        self._feedback = RowCache(feedback, self.day_blocks, ("time", "told"))
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
@@ -107,9 +184,11 @@ class Journeys:
                     self._journeys.add(connection, event)
         for rows in (self._journeys, self._feedback):
             rows.write(connection)
+        self.day_blocks.drop(connection)
 
     def forget(self) -> None:
         """Drop cached rows."""
+        self.day_blocks.forget()
         for rows in (self._journeys, self._feedback):
             rows.forget()
 

@@ -1,35 +1,44 @@
-"""Totals of views over a range of event times, by group: sums that SQL makes, so that history may have any length."""
+"""Totals of views over a range of event times, by group, from day blocks, so that history may have any length."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 import sqlalchemy as sa
 
 from domain.analytics.service_quality import NOT_SAID, REPEAT_DAYS
-from domain.periods import PeriodKind, kind_of, period_of
+from domain.periods import PeriodKind, bounds_of, kind_of, period_of
 from domain.serialization import encode
-from ledger.store.cloudevents import time_text
 from projections.date_ranges import DateRange
+from projections.engine.day_blocks import Array, DayColumns
 from projections.engine.row_cache import plain_rows
 from projections.reading import AccessScope
-from projections.views.authority import asked
+from projections.views.authority import ASKED_DAYS, asked
 from projections.views.balances import balances
-from projections.views.casework import actions, interactions
-from projections.views.journeys import feedback, journeys
+from projections.views.casework import ACTION_DAYS, GIVEN, INTERACTION_DAYS, interactions
+from projections.views.journeys import FEEDBACK_DAYS, JOURNEY_DAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator
+    from zoneinfo import ZoneInfo
 
+    from numpy.typing import NDArray
+
+    from projections.engine.day_blocks import DayTable
 
 type By = Literal["day", "week", "month", "team", "agent", "role", "kind", "reason", "channel"]
 PERIODS: tuple[By, ...] = ("day", "week", "month")
-GIVEN = ("taken", "settled", "charged", "reversed")
-"""The states of an action that was given to the customer."""
-_HOUR_DIGITS, _HOUR = len("2026-11-21T10"), 3600
-_MINUTE_DIGITS = len("2026-11-21T10:15")
+_HOUR = 3600
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 class Group(NamedTuple):
@@ -39,52 +48,74 @@ class Group(NamedTuple):
     by: By | None
     scope: AccessScope
 
-    def label(self, key: str | None) -> str:
-        """Return the group of a key that a query returned."""
-        if self.by not in PERIODS:
-            return "" if self.by is None else key or NOT_SAID
-        assert key is not None
-        whole = key if len(key) > _HOUR_DIGITS else f"{key}:00"
-        return period_of(datetime.fromisoformat(f"{whole}:00+00:00"), _period_kind(self.by), self.times.zone)
-
-    def labels(self, keys: Iterable[str | None]) -> Mapping[str | None, str]:
-        """Return the group of each key."""
-        return {key: self.label(key) for key in set(keys)}
-
-    def within(self, column: sa.ColumnElement[str | None]) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions that a time lies in the range."""
-        begin, end = self.times.texts
-        return [*([] if begin is None else [column >= begin]), *([] if end is None else [column < end])]
-
-    def key(self, time: sa.ColumnElement[str | None], **columns: sa.ColumnElement[str | None]) -> _Key:
-        """Return the expression to group by; rows without such a property are one group."""
-        if self.by is None:
-            return sa.literal("")
-        if self.by in PERIODS:
-            return sa.func.substr(time, 1, _MINUTE_DIGITS if _has_odd_offset(self.times) else _HOUR_DIGITS)
-        return columns.get(self.by, sa.literal(""))
-
-    def seen(self, agent: sa.ColumnElement[str | None], team: sa.ColumnElement[str | None]) -> _Conditions:
-        """Return the conditions that the reader may see a row of this agent and team."""
-        if self.scope.people is None:
-            return []
-        return [agent.in_(self.scope.people) | team.in_(self.scope.teams)]
+    def chunks(self, connection: sa.Connection, table: DayTable, names: Sequence[str]) -> Iterator[_Chunk]:
+        """Yield the rows of a table that belong to the range and that the reader may see."""
+        divided = self.by if self.by in table.columns else None
+        limited = ("agent", "team") if self.scope.people is not None else ()
+        columns = DayColumns.of(connection, table, (*names, *limited, *((divided,) if divided else ())))
+        for values in columns.read(connection, *self.times.texts):
+            found = values
+            if self.scope.people is not None:
+                agents = np.array([word in self.scope.people for word in columns.words.of("agent")])
+                teams = np.array([word in self.scope.teams for word in columns.words.of("team")])
+                seen = agents[found["agent"]] | teams[found["team"]]
+                found = {name: column[seen] for name, column in found.items()}
+            moments = found["moment"]
+            if not len(moments):
+                continue
+            if self.by in PERIODS:
+                keys, labels = _by_period(moments, _period_kind(self.by), self.times.zone)
+            elif divided:
+                keys, labels = found[divided], [word or NOT_SAID for word in columns.words.of(divided)]
+            else:
+                keys, labels = np.zeros(len(moments), np.int64), [""]
+            yield _Chunk(keys, labels, found, {name: columns.words.of(name) for name in names if name in _WORDS})
 
 
-type _Key = sa.ColumnElement[str] | sa.ColumnElement[str | None]
-type _Conditions = list[sa.ColumnElement[bool]]
+_WORDS = frozenset(("currency", "state", "outcome", "instrument"))
+
+
+class _Chunk(NamedTuple):
+    """Some rows of a group: the number of each row's label, the labels, the columns, and the words of columns."""
+
+    keys: Array
+    labels: Sequence[str]
+    columns: Mapping[str, Array]
+    words: Mapping[str, Sequence[str | None]]
+
+    def sums(self, divided: Sequence[str | Array], summed: Sequence[str | Array]) -> Iterator[tuple[str, list[int]]]:
+        """Yield each label with the numbers of ``divided``, the number of rows, and the sums of ``summed``."""
+        parts = [self.keys, *(self.columns[one] if isinstance(one, str) else one for one in divided)]
+        shape = tuple(int(part.max()) + 1 for part in parts)
+        places = np.ravel_multi_index([part.astype(np.int64) for part in parts], shape)
+        counts = np.bincount(places)
+        used = np.flatnonzero(counts)
+        totals = [counts[used]]
+        for one in summed:
+            total = np.zeros(len(counts), np.int64)
+            np.add.at(total, places, self.columns[one] if isinstance(one, str) else one)
+            totals.append(total[used])
+        for key, *numbers in zip(*np.unravel_index(used, shape), *totals, strict=True):
+            yield self.labels[int(key)], [int(number) for number in numbers]
+
+
+def _by_period(moments: Array, kind: PeriodKind, zone: ZoneInfo) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the number of each time's period, and the periods."""
+    first, last = int(moments.min()), int(moments.max())
+    begins, labels = [first], [period_of(_EPOCH + timedelta(microseconds=first), kind, zone)]
+    while (after := _end_of(labels[-1], zone)) <= last:
+        begins.append(after)
+        labels.append(period_of(_EPOCH + timedelta(microseconds=after), kind, zone))
+    return np.searchsorted(begins, moments, side="right") - 1, labels
+
+
+@lru_cache(maxsize=1 << 14)
+def _end_of(period: str, zone: ZoneInfo) -> int:
+    return _microseconds(bounds_of(period, zone)[1])
 
 
 def _period_kind(by: By | None) -> PeriodKind:
     return "week" if by == "week" else "month" if by == "month" else "day"
-
-
-def _has_odd_offset(times: DateRange) -> bool:
-    """Return whether a day of the zone may begin within an hour of UTC."""
-    begin, end = times.begin or datetime(2000, 1, 1, tzinfo=UTC), times.end or datetime(2100, 1, 1, tzinfo=UTC)
-    months = range(0, max(1, (end - begin).days + 1), 28)
-    offsets = (times.zone.utcoffset(begin.astimezone(times.zone) + timedelta(days=day)) for day in months)
-    return any(offset is not None and offset.total_seconds() % _HOUR for offset in offsets)
 
 
 class ActionTotals:
@@ -96,7 +127,7 @@ class ActionTotals:
         self.minor = Counter[str]()
         self.goodwill_minor = Counter[str]()
         self.reversed_minor = Counter[str]()
-        self.goodwill_amounts = defaultdict[str, Counter[int]](Counter)
+        self.goodwill_amounts = defaultdict[str, list[Array]](list)
 
     def add(self, other: ActionTotals) -> None:
         """Add the totals of another group."""
@@ -109,63 +140,87 @@ class ActionTotals:
         ):
             mine.update(more)
         for currency, amounts in other.goodwill_amounts.items():
-            self.goodwill_amounts[currency].update(amounts)
+            self.goodwill_amounts[currency] += amounts
 
 
 def action_totals(connection: sa.Connection, group: Group) -> dict[str, ActionTotals]:
     """Return the totals of actions by group; an action belongs to its event time."""
-    done, columns = actions.c, actions.c
-    key = group.key(
-        done.time,
-        team=columns.team_id,
-        agent=columns.agent_id,
-        role=columns.role,
-        kind=columns.kind,
-        reason=columns.reason,
-        channel=interactions.c.channel,
-    )
-    goodwill = sa.case((done.basis == "goodwill", done.amount_minor))
-    query = sa.select(
-        sa.type_coerce(key, sa.Text).label("key"),
-        done.currency,
-        done.state,
-        goodwill.label("goodwill"),
-        sa.func.count(),
-        sa.func.sum(done.amount_minor),
-        sa.func.sum(done.reversed_minor),
-    )
-    if group.by == "channel":
-        query = query.outerjoin(interactions, interactions.c.interaction_id == done.interaction_id)
-    query = query.where(done.position.is_not(None), done.state != "never happened")
-    query = query.where(*group.within(done.time), *group.seen(done.agent_id, done.team_id))
     found = defaultdict[str, ActionTotals](ActionTotals)
-    rows = plain_rows(connection, query.group_by("key", done.currency, done.state, "goodwill"))
-    labels = group.labels(row[0] for row in rows)
-    for one, currency, state, amount, number, minor, reversed_minor in rows:
-        totals = found[labels[one]]
-        totals.states[state] += number
-        if state in GIVEN:
-            totals.number[currency] += number
-            totals.minor[currency] += minor
-            totals.reversed_minor[currency] += reversed_minor
-            if amount is not None:
-                totals.goodwill_minor[currency] += amount * number
-                totals.goodwill_amounts[currency][amount] += number
+    amounts = _Amounts()
+    names = ("currency", "state", "goodwill", "minor", "reversed_minor")
+    for chunk in group.chunks(connection, ACTION_DAYS, names):
+        currencies, states = chunk.words["currency"], chunk.words["state"]
+        sums = chunk.sums(("currency", "state", "goodwill"), ("minor", "reversed_minor"))
+        for label, (currency_at, state_at, goodwill, number, minor, reversed_minor) in sums:
+            currency, state = str(currencies[currency_at]), str(states[state_at])
+            totals = found[label]
+            totals.states[state] += number
+            if state in GIVEN:
+                totals.number[currency] += number
+                totals.minor[currency] += minor
+                totals.reversed_minor[currency] += reversed_minor
+                totals.goodwill_minor[currency] += minor if goodwill else 0
+        given = np.array([state in GIVEN for state in states])[chunk.columns["state"]]
+        amounts.add(chunk, given & (chunk.columns["goodwill"] == 1), "minor")
+    for label, currency, values in amounts.groups():
+        found[label].goodwill_amounts[currency].append(values)
     return found
 
 
-def helped_interactions(connection: sa.Connection) -> list[str]:
-    """Return the interactions in which goodwill was given."""
-    done = actions.c
-    query = sa.select(done.interaction_id).distinct()
-    where = (done.interaction_id.is_not(None), done.basis == "goodwill", done.state.in_(GIVEN), done.amount_minor > 0)
-    return list(connection.execute(query.where(*where)).scalars())
+class _Amounts:
+    """Values of rows, to be divided by label and currency."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._keys: list[NDArray[np.int64]] = []
+        self._values: list[Array] = []
+
+    def add(self, chunk: _Chunk, where: NDArray[np.bool_], name: str) -> None:
+        """Add the values of a column in some rows."""
+        currencies = chunk.words["currency"]
+        pairs = chunk.keys.astype(np.int64)[where] * len(currencies) + chunk.columns["currency"][where]
+        known, inverse = np.unique(pairs, return_inverse=True)
+        numbers = np.empty(len(known), np.int64)
+        for at, pair in enumerate(known.tolist()):
+            place = chunk.labels[pair // len(currencies)], str(currencies[pair % len(currencies)])
+            numbers[at] = self._numbers.setdefault(place, len(self._numbers))
+        self._keys.append(numbers[inverse])
+        self._values.append(chunk.columns[name][where])
+
+    def groups(self) -> Iterator[tuple[str, str, Array]]:
+        """Yield label, currency and values of each group that has any."""
+        if not self._numbers:
+            return
+        keys, values = np.concatenate(self._keys), np.concatenate(self._values)
+        order = np.argsort(keys.astype(np.min_scalar_type(len(self._numbers))), kind="stable")
+        limits = np.searchsorted(keys[order], np.arange(len(self._numbers) + 1))
+        ordered = values[order]
+        for (label, currency), at in self._numbers.items():
+            yield label, currency, ordered[limits[at] : limits[at + 1]]
+
+
+class HelpTotals(NamedTuple):
+    """Interactions of a group, and the number of those in which goodwill was given."""
+
+    opened: int
+    helped: int
+
+
+def help_totals(connection: sa.Connection, group: Group) -> dict[str, HelpTotals]:
+    """Return by group in how many interactions goodwill was given; they belong to their opening and first agent."""
+    found: dict[str, HelpTotals] = {}
+    for chunk in group.chunks(connection, INTERACTION_DAYS, ("helped",)):
+        for label, (opened, helped) in chunk.sums((), ("helped",)):
+            known = found.get(label, HelpTotals(0, 0))
+            found[label] = HelpTotals(known.opened + opened, known.helped + helped)
+    return found
 
 
 def asked_interactions(connection: sa.Connection, group: Group) -> list[str]:
     """Return the interactions of a group's escalations."""
     one = asked.c
-    query = sa.select(one.interaction_id).where(one.interaction_id.is_not(None), *group.within(one.requested))
+    within = _within(one.requested, group.times)
+    query = sa.select(one.interaction_id).where(one.interaction_id.is_not(None), *within)
     return list(connection.execute(query.distinct()).scalars())
 
 
@@ -193,35 +248,46 @@ class EscalationTotals:
         self.hours += other.hours
 
 
-def escalation_totals(
+def _within(column: sa.ColumnElement[str | None], times: DateRange) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that a time lies in the range."""
+    begin, end = times.texts
+    return [*([] if begin is None else [column >= begin]), *([] if end is None else [column < end])]
+
+
+def escalation_totals(connection: sa.Connection, group: Group) -> dict[str, EscalationTotals]:
+    """Return the totals of escalations by group; an escalation belongs to the time of its request."""
+    found = defaultdict[str, EscalationTotals](EscalationTotals)
+    names = ("currency", "outcome", "asked_minor", "approved_minor", "waited_seconds")
+    for chunk in group.chunks(connection, ASKED_DAYS, names):
+        currencies, outcomes = chunk.words["currency"], chunk.words["outcome"]
+        for label, numbers in chunk.sums(("currency", "outcome"), ("asked_minor", "approved_minor")):
+            currency_at, outcome_at, number, asked_minor, approved_minor = numbers
+            totals, currency = found[label], str(currencies[currency_at])
+            totals.outcomes[str(outcomes[outcome_at])] += number
+            totals.asked_minor[currency] += asked_minor
+            totals.approved_minor[currency] += approved_minor
+        decided = np.array([one in {"approved", "denied"} for one in outcomes])[chunk.columns["outcome"]]
+        waited = chunk.columns["waited_seconds"]
+        decided &= ~np.isnan(waited)
+        for key, seconds in zip(chunk.keys[decided].tolist(), waited[decided].tolist(), strict=True):
+            found[chunk.labels[key]].hours.append(seconds / _HOUR)
+    return found
+
+
+def escalation_totals_by_channel(
     connection: sa.Connection, group: Group, channels: Mapping[str, str | None]
 ) -> dict[str, EscalationTotals]:
-    """Return the totals of escalations by group; an escalation belongs to the time of its request.
-
-    ``channels`` has the channels of interactions, for a group by channel.
-    """
+    """Return the totals of escalations by the channels of their interactions, which another view knows."""
     one = asked.c
-    key = group.key(
-        one.requested,
-        team=one.team_id,
-        agent=one.agent_id,
-        role=one.role,
-        kind=one.kind,
-        reason=one.reason,
-        channel=one.interaction_id,
-    )
     query = sa.select(
-        sa.type_coerce(key, sa.Text), one.currency, one.outcome, one.asked_minor, one.approved_minor, one.waited_seconds
+        one.interaction_id, one.currency, one.outcome, one.asked_minor, one.approved_minor, one.waited_seconds
     )
-    query = query.where(one.asked_minor.is_not(None), one.requested.is_not(None), *group.within(one.requested))
-    rows = plain_rows(connection, query.where(*group.seen(one.agent_id, one.team_id)))
+    query = query.where(one.asked_minor.is_not(None), one.requested.is_not(None), *_within(one.requested, group.times))
+    if group.scope.people is not None:
+        query = query.where(one.agent_id.in_(group.scope.people) | one.team_id.in_(group.scope.teams))
     found = defaultdict[str, EscalationTotals](EscalationTotals)
-    if group.by == "channel":
-        labels: Mapping[str | None, str] = {row[0]: channels.get(row[0] or "") or NOT_SAID for row in rows}
-    else:
-        labels = group.labels(row[0] for row in rows)
-    for at, currency, outcome, asked_minor, approved_minor, waited in rows:
-        totals = found[labels[at]]
+    for at, currency, outcome, asked_minor, approved_minor, waited in plain_rows(connection, query):
+        totals = found[channels.get(at or "") or NOT_SAID]
         totals.outcomes[outcome or "open"] += 1
         totals.asked_minor[currency] += asked_minor or 0
         totals.approved_minor[currency] += approved_minor or 0
@@ -242,68 +308,28 @@ class InteractionTotals(NamedTuple):
     repeated: int
     known: int
     first_contact: int
-    helped: int
 
     def plus(self, numbers: Sequence[int]) -> InteractionTotals:
         """Return these totals and those of another group."""
         return InteractionTotals(*(a + b for a, b in zip(self, numbers, strict=True)))
 
 
-NO_INTERACTIONS = InteractionTotals(*(0,) * 10)
+NO_INTERACTIONS = InteractionTotals(*(0,) * 9)
 
 
-def interaction_totals(
-    connection: sa.Connection, group: Group, helped: Sequence[str], now: datetime
-) -> dict[str, InteractionTotals]:
+def interaction_totals(connection: sa.Connection, group: Group, now: datetime) -> dict[str, InteractionTotals]:
     """Return the totals of interactions by group; an interaction belongs to the time of its opening.
 
-    ``helped`` are interactions in which something was given. A first contact is judged ``REPEAT_DAYS`` days after the
-    first resolution, if these days are over at ``now``.
+    A first contact is judged ``REPEAT_DAYS`` days after the first resolution, if these days are over at ``now``.
     """
-    one = journeys.c
-    key = group.key(one.opened, team=one.first_team, agent=one.first_agent, reason=one.reason, channel=one.channel)
-    listed = sa.func.json_each(encode(helped).decode()).table_valued("value")
-    over = sa.func.strftime("%Y-%m-%dT%H:%M:%fZ", one.first_resolved, f"+{REPEAT_DAYS} days")
-    known = sa.and_(
-        one.customer_id.is_not(None),
-        one.first_resolved <= time_text(now - timedelta(days=REPEAT_DAYS)),
-    )
-    alone = sa.and_(known, one.transfers == 0, one.reopened == 0, sa.not_(_followed(over)))
-    columns = (
-        one.resolved.is_not(None),
-        one.transfers > 0,
-        one.transfers,
-        one.reopened > 0,
-        one.repeated_stories.is_not(None),
-        one.repeated_stories > 0,
-        known,
-        alone,
-        one.interaction_id.in_(sa.select(listed.c.value)),
-    )
-    query = sa.select(
-        sa.type_coerce(key, sa.Text).label("key"),
-        sa.func.count(),
-        *(sa.func.coalesce(sa.func.sum(column), 0) for column in columns),
-    )
-    query = query.where(one.opened.is_not(None), *group.within(one.opened))
-    rows = plain_rows(connection, query.where(*group.seen(one.first_agent, one.first_team)).group_by("key"))
-    labels = group.labels(row[0] for row in rows)
     found: dict[str, InteractionTotals] = {}
-    for at, *numbers in rows:
-        found[labels[at]] = found.get(labels[at], NO_INTERACTIONS).plus(numbers)
+    numbers = ("resolved", "transferred", "transfers", "reopened", "told", "repeated")
+    over = _microseconds(now - timedelta(days=REPEAT_DAYS))
+    for chunk in group.chunks(connection, JOURNEY_DAYS, (*numbers, "judged", "alone")):
+        known = chunk.columns["judged"] <= over
+        for label, sums in chunk.sums((), (*numbers, known, chunk.columns["alone"] * known)):
+            found[label] = found.get(label, NO_INTERACTIONS).plus(sums)
     return found
-
-
-def _followed(over: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Return a condition: the customer opened another interaction in the same matter later, and by then.
-
-    It names the same order, or the same reason if one of them names no order.
-    """
-    one, other = journeys.c, journeys.alias("other").c
-    no_order = sa.or_(one.order_id.is_(None), other.order_id.is_(None))
-    same = sa.or_(other.order_id == one.order_id, sa.and_(no_order, other.reason == one.reason))
-    later = (other.customer_id == one.customer_id, other.opened > one.opened, other.opened <= over)
-    return sa.select(1).where(*later, same).exists()
 
 
 class ScoreTotals(NamedTuple):
@@ -335,27 +361,15 @@ def score_totals(connection: sa.Connection, group: Group) -> dict[tuple[str, str
 
     ``top`` counts scores from three quarters of the way from the worst to the best on.
     """
-    one, of = feedback.c, journeys.c
-    key = group.key(one.time, team=of.first_team, agent=of.first_agent, reason=of.reason, channel=of.channel)
-    bar = one.worst + 0.75 * (one.best - one.worst)
-    top = sa.case((one.best > one.worst, one.score >= bar), else_=one.score <= bar)
-    query = sa.select(
-        sa.type_coerce(key, sa.Text).label("key"),
-        one.instrument,
-        sa.func.count(),
-        sa.func.sum(top),
-        sa.func.sum(one.score >= 9),  # noqa: PLR2004 - the scale of the net promoter score
-        sa.func.sum(one.score <= 6),  # noqa: PLR2004
-        sa.func.sum(one.score),
-    )
-    query = query.outerjoin(journeys, of.interaction_id == one.interaction_id)
-    query = query.where(one.score.is_not(None), *group.within(one.time), *group.seen(of.first_agent, of.first_team))
-    rows = plain_rows(connection, query.group_by("key", one.instrument))
-    labels = group.labels(row[0] for row in rows)
     found: dict[tuple[str, str], ScoreTotals] = {}
-    for at, instrument, *numbers in rows:
-        place = labels[at], instrument
-        found[place] = found.get(place, NO_SCORES).plus(numbers)
+    for chunk in group.chunks(connection, FEEDBACK_DAYS, ("instrument", "score", "top")):
+        scores, places = np.unique(chunk.columns["score"], return_inverse=True)
+        instruments = chunk.words["instrument"]
+        for label, (instrument_at, at, number, top) in chunk.sums(("instrument", places), ("top",)):
+            place, score = (label, str(instruments[instrument_at])), float(scores[at])
+            promoters, detractors = number * (score >= 9), number * (score <= 6)  # noqa: PLR2004 - the scale of the NPS
+            more = (number, top, promoters, detractors, number * score)
+            found[place] = found.get(place, NO_SCORES).plus(more)
     return found
 
 

@@ -7,7 +7,7 @@ from app.runtime.views import up_to_date
 from projections.engine import storage
 from projections.engine.projector import rebuild
 from projections.registry import MODELS
-from projections.schema_docs import columns, schema_text
+from projections.schema_docs import INTERNAL, columns, schema_text
 from tests.support.environment import ROOT
 from tests.support.upstreams import Upstream
 
@@ -18,7 +18,7 @@ def test_every_column_is_described_and_the_document_is_current() -> None:
         (view, table.name)
         for view, make in MODELS.items()
         for table in make().metadata.sorted_tables
-        if not table.name.endswith(("_past", "_facts"))
+        if not table.name.endswith(INTERNAL)
     }
     assert all(one.meaning for one in found)
     assert (ROOT / "docs" / "reference" / "sql.md").read_text() == schema_text(), "run `make docs`"

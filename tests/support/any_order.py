@@ -24,7 +24,7 @@ _TYPE_OF = {cls: name for name, cls in TYPES.items()}
 _POUNDS = Money(500, "GBP")
 _BUDGET: Document = {"holder": "agent:A-1", "period": "2026-01"}
 _REQUEST: Document = {"source": "crm", "request_id": "r", "seen_position": 0}
-_ACTION: Document = {
+ACTION: Document = {
     **_REQUEST,
     **_BUDGET,
     "agent_id": "A-1",
@@ -39,8 +39,8 @@ _ACTION: Document = {
     "customer_id": "C-1",
     "interaction_id": "I-1",
 }
-_POSTED: Document = {**_REQUEST, **_BUDGET, "agent_id": "A-1", "amount": _POUNDS}
-_MATTER = {name: _ACTION[name] for name in ("agent_id", "kind", "basis", "amount", "reason", "interaction_id")}
+POSTED: Document = {**_REQUEST, **_BUDGET, "agent_id": "A-1", "amount": _POUNDS}
+_MATTER = {name: ACTION[name] for name in ("agent_id", "kind", "basis", "amount", "reason", "interaction_id")}
 _ESCALATION: Document = {"escalation_id": "E-1", "budget": "agent:A-1", "period": "2026-01"}
 REPORTED = action_id_of("crm", "report-0")
 
@@ -63,7 +63,7 @@ OPENED = decision(
     "2026-01-01T00:00:00Z",
 )
 DECISIONS = [
-    decision(decisions.ActionTaken(**_ACTION, action_id="act-1", authority="own"), "2026-01-05T10:01:30Z"),
+    decision(decisions.ActionTaken(**ACTION, action_id="act-1", authority="own"), "2026-01-05T10:01:30Z"),
     decision(
         decisions.AuthorityFellShort(**_REQUEST, **_MATTER, outcome="escalate", reasons=(), preview=False),
         "2026-01-05T10:02:00Z",
@@ -98,15 +98,15 @@ DECISIONS = [
         ),
         "2026-01-05T10:04:00Z",
     ),
-    decision(decisions.ActionHeld(**_ACTION, action_id="act-3"), "2026-01-05T10:00:30Z"),
-    decision(decisions.ActionSettled(**_POSTED, action_id="act-3", held=_POUNDS), "2026-01-05T10:05:00Z"),
+    decision(decisions.ActionHeld(**ACTION, action_id="act-3"), "2026-01-05T10:00:30Z"),
+    decision(decisions.ActionSettled(**POSTED, action_id="act-3", held=_POUNDS), "2026-01-05T10:05:00Z"),
     decision(
-        decisions.ActionCharged(**_POSTED, action_id=REPORTED, overdrawn=Money(0, "GBP"), relates_to=1),
+        decisions.ActionCharged(**POSTED, action_id=REPORTED, overdrawn=Money(0, "GBP"), relates_to=1),
         "2026-01-05T10:06:00Z",
     ),
     decision(
         decisions.ActionReversed(
-            **_POSTED, action_id=REPORTED, recovered=True, reversed_by="M-1", reason="wrong", relates_to=1
+            **POSTED, action_id=REPORTED, recovered=True, reversed_by="M-1", reason="wrong", relates_to=1
         ),
         "2026-01-05T10:07:00Z",
     ),

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ledger.store.cloudevents import time_text, with_corrects
 from ledger.store.log import Recorded
 from projections.engine import storage
+from projections.engine.projection import HasDayBlocks
 from projections.engine.projector import Projector
 from projections.reading import ReadResult
 from projections.registry import MODELS
@@ -42,18 +43,28 @@ def recorded(history: Iterable[Document | tuple[str, bytes]]) -> list[Recorded]:
 class Views:
     """Views of a history, each in a database of its own in a folder."""
 
-    def __init__(self, folder: Path, names: Sequence[str] = tuple(MODELS)) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] = tuple(MODELS), quiet_seconds: float = 0.0) -> None:
         models = {name: MODELS[name]() for name in names}
+        for model in models.values():
+            if isinstance(model, HasDayBlocks):
+                model.day_blocks.quiet_seconds = quiet_seconds
         self._engines = {name: storage.open_generation(folder, model, 1) for name, model in models.items()}
         self._projectors = {name: Projector(model, self._engines[name]) for name, model in models.items()}
 
-    def take(self, messages: Sequence[Recorded], batch: int = 1000) -> Views:
-        """Fold messages in batches, each committed by itself."""
-        originals = {one.position: one for one in messages}
+    def take(
+        self, messages: Sequence[Recorded], batch: int = 1000, originals: Sequence[Recorded] | None = None
+    ) -> Views:
+        """Fold messages in batches, each committed by itself; ``originals`` may be other messages that they correct."""
+        known = {one.position: one for one in originals or messages}
         for at in range(0, len(messages), batch):
             for projector in self._projectors.values():
-                projector.take(messages[at : at + batch], originals)
+                projector.take(messages[at : at + batch], known)
         return self
+
+    def settle(self, rows: int) -> bool:
+        """Make day blocks of about so many rows in each view; return whether all quiet days have one."""
+        settled = [projector.settle(rows) for projector in self._projectors.values()]
+        return all(settled)
 
     async def read[T](self, name: str, query: Callable[[sa.Connection], T], /) -> ReadResult[T]:
         """Return the result of a query; it is a `Reader` of reports."""
