@@ -28,8 +28,11 @@ from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.view_histories import Views, recorded
 
-TABLES = {"casework": (ACTION_DAYS, INTERACTION_DAYS), "journeys": (JOURNEY_DAYS, FEEDBACK_DAYS)}
-TABLES["authority"] = (ASKED_DAYS,)
+TABLES: dict[str, tuple[DayTable, ...]] = {
+    "casework": (ACTION_DAYS, INTERACTION_DAYS),
+    "journeys": (JOURNEY_DAYS, FEEDBACK_DAYS),
+    "authority": (ASKED_DAYS,),
+}
 ALWAYS = DateRange(None, None, ZoneInfo("Europe/London"))
 
 
@@ -97,7 +100,7 @@ def _data(random: Random, name: str) -> Document:
 def rows(connection: sa.Connection, table: DayTable) -> list[str]:
     """Return the rows that a reader of a table's blocks gets, with words instead of their numbers."""
     columns = DayColumns.of(connection, table, table.columns)
-    found = []
+    found: list[str] = []
     for chunk in columns.read(connection, None, None):
         words = {name: columns.words.of(name) for name in table.columns if name not in table.forms}
         shown = {
