@@ -171,12 +171,49 @@ class FlagRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request to publish a policy."""
+    """A request of an operator to publish a policy; ``break_glass``: past the governance of the one in force."""
 
     request_id: Id
     policy: dict[str, Any]
     published_by: Id
+    break_glass: bool = False
+    reason: str | None = None
     time: Instant | None = None
+
+
+class PolicyProposal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A proposal of a policy in the place of the newest enforced version, which ``replaces`` names."""
+
+    request_id: Id
+    operation: Literal["propose"]
+    policy: dict[str, Any]
+    replaces: int
+    proposed_by: Id
+    time: Instant | None = None
+
+
+class PolicyApproval(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An approval of the proposal whose policy has this SHA-256."""
+
+    request_id: Id
+    operation: Literal["approve"]
+    sha256: str
+    approved_by: Id
+    time: Instant | None = None
+
+
+class PolicyObjection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An objection to the proposal whose policy has this SHA-256, which stops it."""
+
+    request_id: Id
+    operation: Literal["object"]
+    sha256: str
+    objected_by: Id
+    reason: str
+    time: Instant | None = None
+
+
+type PolicyCommand = PolicyRequest | PolicyProposal | PolicyApproval | PolicyObjection
 
 
 @lru_cache(maxsize=1024)  # called several times for each request

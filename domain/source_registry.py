@@ -17,6 +17,9 @@ from domain.commands import (
     FlagRequest,
     GrantRequest,
     HoldRequest,
+    PolicyApproval,
+    PolicyObjection,
+    PolicyProposal,
     PolicyRequest,
     Preview,
     ReversalRequest,
@@ -79,7 +82,7 @@ _OPERATIONS: Mapping[type[msgspec.Struct], str] = {
     EscalationAsk: "request",
     GrantRequest: "grant",
     TransferRequest: "transfer",
-    PolicyRequest: "policy",
+    **dict.fromkeys((PolicyRequest, PolicyProposal, PolicyApproval, PolicyObjection), "policy"),
 }
 
 

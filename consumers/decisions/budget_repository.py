@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from config import topology
 from domain.budgets.budget import Budget
+from domain.decisions.known import KnownFlag
 from domain.decisions.streams import (
     BudgetKey,
     BudgetPeriod,
@@ -19,11 +20,12 @@ from domain.decisions.streams import (
     RefusalStream,
     StreamNotLoadedError,
 )
+from domain.events.flags import FlagRaised
 from ledger.store.subject_tokens import token_of_id
-from projections.engine.events import read_event
+from projections.engine.events import UnknownEventError, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ledger.store.log import Log, Recorded
 
@@ -46,6 +48,8 @@ class BudgetStream:
     """True where this process wrote the last event."""
     unstored: int = 0
     """The number of drafts that are not stored yet."""
+    flag: KnownFlag | None = None
+    """The flag of a ``FlagStream``."""
 
 
 class _Cache(dict[LoadableStream, BudgetStream]):
@@ -113,12 +117,46 @@ class BudgetRepository:
                 subject = newest.subject
             case BudgetPeriod():
                 subject = subject_of(key.holder, key.currency, key.period)
-            case CustomerStream() | FlagStream() | PolicyStream():
+            case FlagStream():
+                stored = await self._log.read_subject(subject := subject_of_stream(key))
+                last = stored[-1].position if stored else 0
+                return BudgetStream(key, subject, None, last, flag=await known_flag(self._log, stored))
+            case CustomerStream() | PolicyStream():
                 subject = subject_of_stream(key)
                 newest = await self._log.last(subject)
                 return BudgetStream(key, subject, None, newest.position if newest else 0)
         stored = await self._log.read_subject(subject)
         return BudgetStream(key, subject, budget_of(stored) if stored else None, stored[-1].position if stored else 0)
+
+
+class ReadableLog(Protocol):
+    """A log with events at positions."""
+
+    async def at(self, position: int) -> Recorded | None:
+        """Return the event at a position, or ``None``."""
+
+
+async def known_flag(log: ReadableLog, stored: Sequence[Recorded]) -> KnownFlag | None:
+    """Return a flag from the events of its subject, with the givers that its evidence names; ``None``: none."""
+    raised = [body for body in (read_event(one).body for one in stored) if isinstance(body, FlagRaised)]
+    if not raised:
+        return None
+    givers = set[str]()
+    for position in raised[-1].evidence:
+        recorded = await log.at(position)
+        if recorded is not None:
+            givers.update(_givers_in(recorded))
+    return KnownFlag(raised[-1].about, frozenset(givers))
+
+
+def _givers_in(recorded: Recorded) -> Iterator[str]:
+    try:
+        body = read_event(recorded).body
+    except UnknownEventError:
+        return
+    for field in ("decided_by", "on_behalf_of", "granted_by", "published_by"):
+        if isinstance(name := getattr(body, field, None), str):
+            yield name
 
 
 def budget_of(stored: list[Recorded]) -> Budget:

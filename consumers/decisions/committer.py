@@ -7,7 +7,8 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from domain.commands import PolicyRequest, Preview
+from domain.commands import PolicyApproval, PolicyObjection, PolicyProposal, PolicyRequest, Preview
+from domain.decisions.policies import OverdueProposal
 from ledger.errors import ConflictError, LedgerError, UnavailableError
 from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.event_id_index import EventIdEntry
@@ -62,7 +63,7 @@ class BatchCommitter:
         """
         number, drafts = _next_batch(ready)
         batch = ready if number == len(ready) else ready[:number]
-        if PolicyRequest in [type(request.command) for request in batch]:
+        if not _ABOUT_POLICIES.isdisjoint([type(request.command) for request in batch]):
             self._task = asyncio.create_task(self._store_with_retry(batch))
         else:
             self._log.append_nowait(drafts, partial(self._on_reply, batch))
@@ -175,7 +176,7 @@ class BatchCommitter:
     async def _append(self, batch: list[PendingRequest]) -> None:
         _, drafts = _next_batch(batch)
         position = await self._log.append(drafts)
-        if any(isinstance(request.command, PolicyRequest) for request in batch):
+        if any(type(request.command) in _ABOUT_POLICIES for request in batch):
             # The policy is in force for the very next request.
             await self._state.reach(position + sum(len(request.drafts) for request in batch) - 1)
         self._answer(batch, position)
@@ -202,6 +203,10 @@ class BatchCommitter:
         for request in batch:
             assert request.decision is not None
             self._finish(request, request.decision.answer)
+
+
+_ABOUT_POLICIES = frozenset((PolicyRequest, PolicyProposal, PolicyApproval, PolicyObjection, OverdueProposal))
+"""Commands after which the next request must know the policies and proposals."""
 
 
 def _next_batch(ready: list[PendingRequest]) -> tuple[int, list[Draft]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from consumers.decisions.unit_of_work import PendingDraft
-from consumers.runtime.request_form import read_form
+from consumers.runtime.request_form import NO_OPERATION, read_form
 from consumers.runtime.source_tokens import read_token, refuse_foreign, request_refusal
 from domain import commands
 from domain.budgets.postings import RequestContext
@@ -34,7 +34,12 @@ COMMANDS: Mapping[str, RequestClass[Command]] = {
     "reversal": commands.ReversalRequest,
     "escalation": {"request": commands.EscalationAsk, **_DECISIONS},
     "budget": {"grant": commands.GrantRequest, "transfer": commands.TransferRequest},
-    "policy": commands.PolicyRequest,
+    "policy": {
+        NO_OPERATION: commands.PolicyRequest,
+        "propose": commands.PolicyProposal,
+        "approve": commands.PolicyApproval,
+        "object": commands.PolicyObjection,
+    },
     "flag": commands.FlagRequest,
 }
 """Operation -> the class of its commands, or the classes by the command's field ``operation``."""

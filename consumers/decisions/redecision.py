@@ -22,6 +22,7 @@ from consumers.decisions.budget_repository import (
     BudgetStream,
     budget_of,
     currency_of,
+    known_flag,
     subject_of,
     subject_of_stream,
 )
@@ -29,13 +30,14 @@ from consumers.decisions.unit_of_work import PendingDraft, UnitOfWork, stored_fo
 from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext
 from domain.commands import RequestError, action_id_of
-from domain.decisions.decide import decide
+from domain.decisions.decide import NO_HOLDER, decide
 from domain.decisions.decision import Decision, Retry
 from domain.decisions.escalations import OverdueEscalation
 from domain.decisions.fact_postings import DuePosting, PostingCommand
 from domain.decisions.holds import OverdueHold
+from domain.decisions.policies import OverdueProposal
 from domain.decisions.recorded_commands import command_of, preview_of
-from domain.decisions.streams import BudgetKey, BudgetPeriod, StreamNotLoadedError
+from domain.decisions.streams import BudgetKey, BudgetPeriod, FlagStream, StreamNotLoadedError
 from domain.events import decisions, facts, flags
 from domain.events.causes import NO_COMMAND, RULES_VERSION, Caused
 from domain.serialization import FieldError, Json
@@ -58,7 +60,7 @@ _DECIDED = {
     if issubclass(cls, (decisions.Record, flags.FlagReviewed, flags.FlagAnswered, flags.FlagUnmasked))
 }
 _ACTIONS = (decisions.ActionTaken, decisions.ActionHeld)
-_RAISED = b"resolution.flag.raised.v1"
+_RAISED = frozenset((b"resolution.flag.raised.v1", b"resolution.flag.updated.v1"))
 _WINDOW = 100_000
 """Events that are kept for deciders whose ``seen_position`` is behind."""
 _CLOCK_TOLERANCE = timedelta(minutes=5, seconds=10)
@@ -139,19 +141,30 @@ class RecordedBudgets:
                 raise StreamNotLoadedError(key)
             return self._loaded.get(subject) or BudgetStream(key, subject, None, 0)
         subject = subject_of_stream(key)
-        return BudgetStream(key, subject, None, int(subject in self._flags))
+        if isinstance(key, FlagStream) and subject in self._flags:
+            if (stream := self._loaded.get(subject)) is None:
+                raise StreamNotLoadedError(key)
+            return stream
+        return BudgetStream(key, subject, None, 0)
 
     def forget(self, stream: BudgetStream) -> None:
         """Do nothing: a stream is read again only after a difference (``restore``)."""
 
-    async def load(self, place: BudgetPeriod, before: int) -> None:
-        """Load the closed budget of a period, as it was before a position."""
+    async def load(self, place: BudgetPeriod | FlagStream, before: int) -> None:
+        """Load a flag or the closed budget of a period, as it was before a position."""
+        if isinstance(place, FlagStream):
+            subject = subject_of_stream(place)
+            stored = [one for one in await self._log.read_subject(subject) if one.position < before]
+            flag = await known_flag(self._log, stored)
+            self._loaded[subject] = BudgetStream(place, subject, None, stored[-1].position if stored else 0, flag=flag)
+            return
         subject = subject_of(place.holder, place.currency, place.period)
         self._loaded[subject] = BudgetStream(place, subject, await self._budget(subject, before), 0)
 
     def note_flag(self, subject: str) -> None:
-        """Note that a flag was raised."""
+        """Note that a flag was raised, or that more evidence was found for it."""
         self._flags.add(subject)
+        self._loaded.pop(subject, None)
 
     def note(self, draft: PendingDraft, changed: Mapping[BudgetKey, Budget]) -> None:
         """Take over a recorded event of a decision; ``changed`` are the budgets after the decision."""
@@ -293,7 +306,7 @@ class Redecider:
             cls = _DECIDED.get(type_in(recorded.data))
             if cls is None:
                 await self._end_group()
-                if type_in(recorded.data) == _RAISED:
+                if type_in(recorded.data) in _RAISED:
                     self._budgets.note_flag(recorded.subject)
             else:
                 try:
@@ -400,7 +413,7 @@ class Redecider:
                 outcome = decide(command, decision)
             except Exception as error:  # noqa: BLE001 - the state holds what was forged, and no rule expects it
                 raise _Mismatch("state", _outcome(group.events), f"undecided: {error}") from None
-            if not isinstance(outcome, BudgetPeriod):
+            if not isinstance(outcome, BudgetPeriod | FlagStream):
                 break
             await self._budgets.load(outcome, group.recorded[0].position)
         if not isinstance(outcome, Decision):
@@ -446,6 +459,10 @@ class Redecider:
                     found = reader.state.pending.open.get(step.escalation_id)
                     due = event.time.timestamp() if found is None else found.due.timestamp()
                     return OverdueEscalation(f"agent:{step.agent_id}", step.escalation_id, due)
+                case decisions.PolicyPublished() as published:
+                    proposal = reader.state.proposals.get(published.sha256)
+                    ended = event.time if proposal is None or proposal.due is None else proposal.due
+                    return OverdueProposal(NO_HOLDER, published.sha256, ended.timestamp())
                 case decisions.ActionVoided() as voided if voided.escalation_id is None:
                     action = reader.state.actions.action(voided.action_id)
                     expires = action.expires_at if action is not None else None
@@ -575,7 +592,7 @@ def _command_of(answer: Caused) -> Command:
 def _check_time(command: Command | InternalCommand, event: Event) -> None:
     """Require the ledger's clock as the time of a decision, or the time that the request names."""
     now = event.time
-    if isinstance(command, (OverdueEscalation, OverdueHold)):
+    if isinstance(command, (OverdueEscalation, OverdueHold, OverdueProposal)):
         if now.timestamp() < command.due:
             raise _Mismatch("time", event.stored.time, "before its deadline")
         return

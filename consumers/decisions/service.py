@@ -57,6 +57,8 @@ _NO_POLICY = "no policy is in force, so every request is refused: publish one wi
 _ANY_ROLE = "any"
 _PAGE = "dashboard"
 """The source of the page's requests: they are recorded with `via: http`, those of the commands with `via: cli`."""
+_OPERATOR = b"Operator"
+"""The header of the page's requests for bearers of an operator's token: recorded with `via: http-operator`."""
 FAST_OPERATIONS = ("action", "preview")
 DESCRIPTIONS = {
     "action": "Take an action: it is decided, recorded and answered.",
@@ -65,7 +67,7 @@ DESCRIPTIONS = {
     "reversal": "Reverse an action, or a part of it.",
     "escalation": "File, approve, deny, withdraw or forward an escalation.",
     "budget": "Grant a holder more for the current period, or transfer an amount between two holders.",
-    "policy": "Publish a policy, enforced or in shadow mode.",
+    "policy": "Propose a policy, approve a proposal or object to it. Operators publish without a proposal.",
     "flag": "Review a flag, or answer one as the person concerned.",
 }
 
@@ -193,13 +195,13 @@ class DecisionService(RoleService):
     def _on_members(self, has_others: bool) -> None:
         self.pipeline.forward = self._forward if has_others else None
 
-    def _on_request(self, subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
+    def _on_request(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
         if reply and not is_answerable(reply):
             report("a request names a reply subject that is never answered", reply)
             return
         try:
             _, kind, token, operation = text_of(subject).split(".")
-            via = None if kind == "decide" else "http" if token == _PAGE else "cli"
+            via = None if kind == "decide" else _via(token, headers)
             if may_have_note(body) or operation == "flag" or (self.pipeline.forward is not None and reply):
                 self._take(token, operation, body, reply, via)
             else:
@@ -307,6 +309,13 @@ class DecisionService(RoleService):
             self._client.send(b"".join(messages))
         except nats.errors.Error as error:  # a retry gets the first answer
             _log.warning("%d messages lost: %s", len(messages), error)
+
+
+def _via(token: str, headers: bytes) -> str:
+    """Return the way of a request of the ledger's own commands or page."""
+    if token != _PAGE:
+        return "cli"
+    return "http" if header_of(headers, _OPERATOR) is None else "http-operator"
 
 
 def _owner_subject(owner: str, source: str, operation: str) -> str:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 from consumers.decisions.pipeline import command_request
 from domain.budgets.postings import RequestContext
+from domain.decisions.decide import NO_HOLDER
 from domain.decisions.escalations import OverdueEscalation
 from domain.decisions.fact_postings import PostingCommand
 from domain.decisions.holds import OverdueHold
+from domain.decisions.policies import OverdueProposal
 from domain.events.decisions import LEDGER_SOURCE
 from ledger.errors import ClockError, LedgerError
 from ledger.nats.incidents import report
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from domain.events.facts import ActionReported, RefundSettled
     from ledger.store.log import Log
 
-    type OverdueCommand = OverdueEscalation | OverdueHold
+    type OverdueCommand = OverdueEscalation | OverdueHold | OverdueProposal
 
 _log = logging.getLogger(__name__)
 _CHECK_SECONDS = 0.1
@@ -101,6 +103,11 @@ class Timers:
             hold = OverdueHold(row.holder, row.action_id, row.expires_at or 0)
             if hold not in self._submitted and self._owns(row.holder):
                 yield hold
+        for proposal in self._state.proposals.due_by(now, self._state.policies.newest_enforced):
+            assert proposal.due is not None
+            publication = OverdueProposal(NO_HOLDER, proposal.sha256, proposal.due.timestamp())
+            if publication not in self._submitted and self._owns(NO_HOLDER):
+                yield publication
 
     async def _post(self) -> None:
         todo = [

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from domain.budgets.budget import Budget
     from domain.decisions.decision import Decision
+    from domain.decisions.known import KnownFlag
     from domain.decisions.streams import LoadableStream, NewEvent
 
 
@@ -92,11 +93,17 @@ class UnitOfWork(msgspec.Struct, eq=False):
         found = self.budgets.get(stream)
         return found.own or found.last <= self.state.position
 
-    def last_position(self, stream: FlagStream | PolicyStream) -> int:
+    def last_position(self, stream: PolicyStream) -> int:
         """Return the position of the last event of a stream; it is loaded anew for each decision."""
         found = self.budgets.get(stream)
         self.read.append(found)
         return found.last
+
+    def flag(self, stream: FlagStream) -> KnownFlag | None:
+        """Return a flag; it is loaded anew for each decision."""
+        found = self.budgets.get(stream)
+        self.read.append(found)
+        return found.flag
 
     def drafts(self, decision: Decision) -> list[PendingDraft]:
         """Return the events of a decision as drafts, and let the cached streams go on from them."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _QUERY_BYTES = 1_000_000
 """The limit of a query: it may name a thousand ids, and it is not stored. The server's own limit is a megabyte."""
+NO_OPERATION = ""
+"""The operation of a class whose requests have no field ``operation``."""
 type RequestClass[T: msgspec.Struct] = type[T] | Mapping[str, type[T]]
 """The class of an operation's requests, or the classes by the request's field ``operation``."""
 
@@ -112,10 +114,12 @@ def _class_of[T: msgspec.Struct](wanted: Mapping[str, type[T]], value: JsonObjec
     operation = value.get("operation")
     if isinstance(operation, str) and operation in wanted:
         return wanted[operation]
+    if "operation" not in value and NO_OPERATION in wanted:
+        return wanted[NO_OPERATION]
     check_names(value, frozenset(name for cls in wanted.values() for name in known_fields(cls)))
     if "operation" not in value:
         raise RequestError("invalid", "`operation` is required", "operation")
-    raise RequestError("invalid", f"operation must be one of {', '.join(wanted)}", "operation")
+    raise RequestError("invalid", f"operation must be one of {', '.join(filter(None, wanted))}", "operation")
 
 
 def _repeated(parsed: Parsed, body: bytes) -> RequestError | None:

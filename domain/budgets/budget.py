@@ -55,7 +55,8 @@ class Budget(BaseAggregate[str]):
     """The amount that one holder may spend in one period.
 
     At every version, granted = spent + reserved + remaining. ``granted_minor`` includes carry-over, transfers and
-    draws. Closing takes off the amounts that lapsed or moved to the next period.
+    draws. Closing takes off the amounts that lapsed or moved to the next period. ``given_minor`` is the sum that this
+    holder granted to others, and ``received_from`` are the people who granted or transferred to it.
     """
 
     Event = BudgetEvent
@@ -154,8 +155,18 @@ class Budget(BaseAggregate[str]):
 
         @staticmethod
         def fold(budget: Budget, record: decisions.BudgetGranted) -> None:
-            """Add the amount to the grant."""
+            """Add the amount to the grant, and remember the giver."""
             budget.granted_minor += record.amount.minor
+            budget.received_from |= {record.granted_by}
+
+    @dataclass(frozen=True)
+    class Counted(BudgetEvent[decisions.GrantorCharged]):
+        """A grant to another holder was counted."""
+
+        @staticmethod
+        def fold(budget: Budget, record: decisions.GrantorCharged) -> None:
+            """Add the amount to the grants that this holder made."""
+            budget.given_minor += record.amount.minor
 
     @dataclass(frozen=True)
     class Moved(BudgetEvent[decisions.BudgetTransferred | decisions.BudgetDrawn]):
@@ -163,8 +174,10 @@ class Budget(BaseAggregate[str]):
 
         @staticmethod
         def fold(budget: Budget, record: decisions.BudgetTransferred | decisions.BudgetDrawn) -> None:
-            """Add the amount to the grant, or take it off."""
+            """Add the amount to the grant, or take it off; remember the giver of a transfer."""
             budget.granted_minor += record.amount.minor if record.direction == "in" else -record.amount.minor
+            if isinstance(record, decisions.BudgetTransferred) and record.direction == "in":
+                budget.received_from |= {record.granted_by}
 
     @dataclass(frozen=True)
     class Asked(BudgetEvent[decisions.EscalationRequested]):
@@ -224,6 +237,8 @@ class Budget(BaseAggregate[str]):
         self.granted_minor = self.base_minor
         self.spent_minor = 0
         self.reserved_minor = 0
+        self.given_minor = 0
+        self.received_from: frozenset[str] = frozenset()
         self.by_interaction: dict[str, int] = {}
         self.holds: dict[str, Hold] = {}
         self.escalations: set[str] = set(record.escalations)
@@ -316,6 +331,7 @@ _EVENT_OF: dict[type[msgspec.Struct], type[BudgetEvent[Any]]] = {
     decisions.ActionReversed: Budget.Reversed,
     decisions.AuthorityFellShort: Budget.FellShort,
     decisions.BudgetGranted: Budget.Granted,
+    decisions.GrantorCharged: Budget.Counted,
     decisions.BudgetTransferred: Budget.Moved,
     decisions.BudgetDrawn: Budget.Moved,
     decisions.BudgetClosed: Budget.Closed,

@@ -18,6 +18,7 @@ from domain.events.decisions import (
     BudgetGranted,
     BudgetOpened,
     BudgetTransferred,
+    GrantorCharged,
     OpenHold,
 )
 from domain.money import Money
@@ -138,7 +139,7 @@ def period_to_book(rules: Rules, before: Budget | None, policies: PolicyHistory,
     if before is None:
         return rules.period_at(now, None)
     opened_by = policies.get(before.policy_version) or rules  # another process may have published it a moment ago
-    zone, granted = opened_by.policy.time_zone, before.opening_grant_minor > 0
+    zone, granted = opened_by.policy.time_zone, before.opening_grant_minor > 0 or before.given_minor > 0
     return rules.period_at(now, OpenedPeriod(before.period, zone, granted))
 
 
@@ -218,6 +219,31 @@ def granted(request: GrantRequest, budget: Budget, cause: RequestContext) -> Bud
         granted_by=request.granted_by,
         reason=request.reason,
         **cause.answer(),
+    )
+
+
+def grantor_charged(request: GrantRequest, per_period: Money, budget: Budget, cause: RequestContext) -> GrantorCharged:
+    """Return the record that counts a grant on its grantor's budget.
+
+    Raises:
+        RequestError: the grantor has granted too much in this period already.
+
+    """
+    left = per_period.minor - budget.given_minor
+    if request.amount.minor > left:
+        message = (
+            f"{request.granted_by} may grant {per_period.text} a period, of which "
+            f"{budget.money(max(0, left)).text} is left"
+        )
+        raise RequestError("insufficient", message, "amount.amount")
+    return GrantorCharged(
+        holder=budget.holder,
+        period=budget.period,
+        amount=request.amount,
+        granted_to=request.holder,
+        limit=per_period,
+        used=budget.money(budget.given_minor),
+        **cause.fields(),
     )
 
 

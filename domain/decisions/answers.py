@@ -61,6 +61,8 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
         case flags.FlagReviewed() | flags.FlagAnswered() | flags.FlagUnmasked():
             verdict = {"verdict": record.verdict} if isinstance(record, flags.FlagReviewed) else {}
             return {"outcome": "done", "position": position, "flag_id": record.flag_id, **verdict}
+        case decisions.PolicyProposed() | decisions.PolicyApproved() | decisions.PolicyObjected():
+            return _proposal_answer(record, position)
         case decisions.PolicyPublished():
             policy = read_policy(record.policy)
             trial = {"trial_teams": list(record.trial_teams)} if policy.trial else {}
@@ -105,6 +107,19 @@ def _escalation_answer(
 def agent_kind_of(kind: AgentKind) -> JsonObject:
     """Return the field that tells an AI agent apart; the answer to a person has none."""
     return {} if kind == "human" else {"agent_kind": kind}
+
+
+def _proposal_answer(record: decisions.ProposalEvent, position: int | None) -> JsonObject:
+    answer: JsonObject = {"outcome": "done", "position": position, "sha256": record.sha256}
+    match record:
+        case decisions.PolicyProposed():
+            due = {} if record.due is None else {"due": plain(record.due)}
+            return answer | {"status": "proposed", "replaces": record.replaces, "missing": record.missing, **due}
+        case decisions.PolicyApproved() if record.version is not None:
+            return answer | {"status": "published", "missing": 0, "policy_version": record.version}
+        case decisions.PolicyApproved():
+            return answer | {"status": "approved", "missing": record.missing}
+    return answer | {"status": "objected"}
 
 
 def preview_answer(

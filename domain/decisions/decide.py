@@ -24,10 +24,15 @@ type Command = (
     | commands.GrantRequest
     | commands.TransferRequest
     | commands.PolicyRequest
+    | commands.PolicyProposal
+    | commands.PolicyApproval
+    | commands.PolicyObjection
     | commands.FlagRequest
 )
 """A command of a client. An ``ActionRequest`` is a ``Preview``, and an ``EscalationAsk`` is an ``ActionRequest``."""
-type InternalCommand = escalations.OverdueEscalation | holds.OverdueHold | fact_postings.PostingCommand
+type InternalCommand = (
+    escalations.OverdueEscalation | holds.OverdueHold | policies.OverdueProposal | fact_postings.PostingCommand
+)
 """A command of the timers."""
 COMMAND_HANDLERS: dict[type, Callable[[Any, Decision], Decision]] = {
     commands.ActionRequest: actions.take_action,
@@ -40,13 +45,17 @@ COMMAND_HANDLERS: dict[type, Callable[[Any, Decision], Decision]] = {
     commands.TransferRequest: grants.transfer,
     commands.FlagRequest: flags.review_flag,
     commands.PolicyRequest: policies.publish_policy,
+    commands.PolicyProposal: policies.propose_policy,
+    commands.PolicyApproval: policies.approve_policy,
+    commands.PolicyObjection: policies.object_to_policy,
+    policies.OverdueProposal: policies.publish_overdue,
     escalations.OverdueEscalation: escalations.expire_escalation,
     holds.OverdueHold: holds.void_overdue,
     fact_postings.PostingCommand: fact_postings.post_fact,
 }
 """Class of command -> the function that decides it."""
 
-_NO_HOLDER = "ledger.policy"
+NO_HOLDER = "ledger.policy"
 """The holder used for policies and flags, so that one decider gets all of them."""
 
 type Outcome = Decision | RequestError | Retry | LoadableStream
@@ -83,4 +92,4 @@ def holder_of(command: Command | InternalCommand, state: KnownState) -> str | No
         case commands.EscalationDecision():
             escalation = state.pending.open.get(command.escalation_id)
             return f"agent:{escalation.asked.agent_id}" if escalation else None
-    return _NO_HOLDER
+    return NO_HOLDER

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from domain.commands import RequestError
+from domain.decisions.governance import CODE, is_operator, refuse_own_benefit, require_named
 from domain.decisions.streams import FlagStream
 from domain.events.flags import FlagAnswered, FlagReviewed, FlagUnmasked
 
@@ -12,16 +13,39 @@ if TYPE_CHECKING:
     from domain.budgets.postings import RequestContext
     from domain.commands import FlagRequest
     from domain.decisions.decision import Decision
+    from domain.decisions.known import KnownFlag
 
 
 def review_flag(command: FlagRequest, decision: Decision) -> Decision:
     """Record the review of a flag, the answer of the person concerned, or that a reviewer looked up the names."""
     record = _record_of(command, decision.cause)
     stream = FlagStream(command.flag_id)
-    if not decision.streams.last_position(stream):
+    flag = decision.streams.flag(stream)
+    if flag is None:
         raise RequestError("unknown_flag", f"no flag {command.flag_id} was raised", "flag_id")
+    if not isinstance(record, FlagAnswered):
+        _check_reviewer(record, flag, decision)
     decision.write_to(stream, record)
     return decision.answer_with(record)
+
+
+def _check_reviewer(record: FlagReviewed | FlagUnmasked, flag: KnownFlag, decision: Decision) -> None:
+    """Refuse a reviewer who is concerned, or whom the governance in force does not name.
+
+    Raises:
+        RequestError: the person may not review this flag.
+
+    """
+    field, person_id = (
+        ("reviewed_by", record.reviewed_by) if isinstance(record, FlagReviewed) else ("unmasked_by", record.unmasked_by)
+    )
+    people = [name for kind, _, name in (subject.partition(":") for subject in flag.about)]
+    refuse_own_benefit(decision, person_id, people, field, "review a flag about")
+    if person_id in flag.givers:
+        raise RequestError(CODE, "nobody reviews a flag about an approval or a grant that they gave", field)
+    rules = decision.state.policies.in_force(decision.now)
+    if rules is not None and rules.policy.governance is not None and not is_operator(decision.cause):
+        require_named(decision, person_id, rules.policy.governance.reviews, field, "review flags")
 
 
 def _record_of(command: FlagRequest, cause: RequestContext) -> FlagReviewed | FlagAnswered | FlagUnmasked:

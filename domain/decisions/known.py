@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from domain.budgets.postings import ActionLike
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from domain.decisions.streams import BudgetKey, BudgetPeriod, CustomerStream, FlagStream, PolicyStream
     from domain.money import Money
     from domain.policy.history import PolicyHistory
+    from domain.policy.proposals import Proposals
     from domain.staff import Staff
 
 
@@ -96,6 +97,15 @@ class KnownWork(Protocol):
         """Return the last step of a closed escalation, or ``None``."""
 
 
+class KnownFlag(NamedTuple):
+    """The parts of a flag that its review depends on."""
+
+    about: tuple[str, ...]
+    """The people concerned, as ``agent:<id>`` and ``customer:<id>``."""
+    givers: frozenset[str]
+    """The people who approved, granted or published what the flag's evidence shows."""
+
+
 class KnownState(Protocol):
     """All state but the budgets. It may be some milliseconds old, unless ``Decision.state_is_current``."""
 
@@ -106,6 +116,10 @@ class KnownState(Protocol):
     @property
     def policies(self) -> PolicyHistory:
         """All published policies."""
+
+    @property
+    def proposals(self) -> Proposals:
+        """The proposals of policies."""
 
     @property
     def staff(self) -> Staff:
@@ -141,5 +155,8 @@ class LoadedStreams(Protocol):
     def is_known(self, stream: BudgetKey | CustomerStream) -> bool:
         """Return whether the known state contains all that other deciders wrote to a stream."""
 
-    def last_position(self, stream: FlagStream | PolicyStream) -> int:
+    def last_position(self, stream: PolicyStream) -> int:
         """Return the position of the last event of a stream that has no budget; 0 where it is empty."""
+
+    def flag(self, stream: FlagStream) -> KnownFlag | None:
+        """Return a flag; ``None`` where it was not raised."""

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from domain.decisions.decide import Command
     from domain.events.causes import Caused
 
-_REPEATED = frozenset((commands.ActionRequest, commands.GrantRequest, commands.TransferRequest, commands.PolicyRequest))
+_REPEATED = frozenset(
+    (
+        *(commands.ActionRequest, commands.GrantRequest, commands.TransferRequest),
+        *(commands.PolicyRequest, commands.PolicyProposal, commands.PolicyApproval, commands.PolicyObjection),
+    )
+)
 """The commands whose answering records have all of their fields, apart from ``time``."""
 _BY_OPERATION: dict[str, type[Command]] = {
     "request": commands.EscalationAsk,
@@ -23,6 +28,11 @@ _BY_OPERATION: dict[str, type[Command]] = {
     "transfer": commands.TransferRequest,
     **dict.fromkeys(("settle", "void"), commands.HoldRequest),
     **dict.fromkeys(("approve", "deny", "withdraw", "forward"), commands.EscalationDecision),
+}
+_OF_PROPOSALS: dict[str, type[Command]] = {
+    "propose": commands.PolicyProposal,
+    "approve": commands.PolicyApproval,
+    "object": commands.PolicyObjection,
 }
 _BY_FIELD: dict[str, type[Command]] = {
     "policy": commands.PolicyRequest,
@@ -55,11 +65,14 @@ def command_of(answer: Caused) -> tuple[Command, bytes]:
         return command, encode_sorted(command)
     fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     if "operation" in fields:
-        cls = _BY_OPERATION[msgspec.json.decode(fields["operation"], type=str)]
+        operation = msgspec.json.decode(fields["operation"], type=str)
+        cls = (_OF_PROPOSALS if fields.keys() & {"sha256", "policy"} else _BY_OPERATION)[operation]
     else:
         cls = next((cls for name, cls in _BY_FIELD.items() if name in fields), commands.ActionRequest)
     command = decode(cls, text)
-    if isinstance(command, commands.PolicyRequest) and isinstance(answer, decisions.PolicyPublished):
+    if isinstance(command, commands.PolicyRequest | commands.PolicyProposal) and isinstance(
+        answer, decisions.PolicyPublished | decisions.PolicyProposed
+    ):
         if command.policy != answer.policy:
             raise ValueError("the policy is not the one that was asked for")
         command = msgspec.structs.replace(command, policy=answer.policy)  # in the order in which it was written
@@ -111,7 +124,37 @@ def _repeated(answer: Caused) -> Command:
             )
         case decisions.PolicyPublished():
             return commands.PolicyRequest(
-                request_id=answer.request_id, policy=answer.policy, published_by=answer.published_by
+                request_id=answer.request_id,
+                policy=answer.policy,
+                published_by=answer.published_by,
+                break_glass=answer.break_glass,
+                reason=answer.reason,
             )
+        case decisions.PolicyProposed() | decisions.PolicyApproved() | decisions.PolicyObjected():
+            return _repeated_of_proposal(answer)
     message = f"a {type(answer).__name__} does not say all of its request"
     raise ValueError(message)
+
+
+def _repeated_of_proposal(answer: decisions.ProposalEvent) -> Command:
+    match answer:
+        case decisions.PolicyProposed():
+            return commands.PolicyProposal(
+                request_id=answer.request_id,
+                operation="propose",
+                policy=answer.policy,
+                replaces=answer.replaces,
+                proposed_by=answer.proposed_by,
+            )
+        case decisions.PolicyApproved():
+            return commands.PolicyApproval(
+                request_id=answer.request_id, operation="approve", sha256=answer.sha256, approved_by=answer.approved_by
+            )
+        case decisions.PolicyObjected():
+            return commands.PolicyObjection(
+                request_id=answer.request_id,
+                operation="object",
+                sha256=answer.sha256,
+                objected_by=answer.objected_by,
+                reason=answer.reason,
+            )

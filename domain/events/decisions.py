@@ -68,6 +68,49 @@ class PolicyPublished(Record, frozen=True, kw_only=True):
     sha256: str
     trial_teams: tuple[str, ...] = ()
     """The teams that the policy's trial has drawn."""
+    approved_by: tuple[Id, ...] = ()
+    """The people who approved its proposal."""
+    break_glass: bool = False
+    """An operator published it past the governance of the policy in force."""
+    reason: str | None = None
+
+
+class PolicyProposed(Record, frozen=True, kw_only=True):
+    """A policy was proposed in the place of a version; others approve it or object to it."""
+
+    policy: dict[str, Any]
+    sha256: str
+    replaces: int
+    """The newest enforced version at that time; once another one is published, the proposal has lapsed."""
+    proposed_by: Id
+    missing: int
+    """The approvals that it needs."""
+    signed_in: bool = False
+    """The proposer signed in themselves, so they count as one person beside those who approve."""
+    due: Instant | None = None
+    """The end of the time for objections, where the governance has one."""
+
+
+class PolicyApproved(Record, frozen=True, kw_only=True):
+    """A proposal was approved; the last approval is in one batch with the publication."""
+
+    sha256: str
+    approved_by: Id
+    missing: int
+    """The approvals that it still needs."""
+    version: int | None = None
+    """The version under which it was published; ``None``: it waits for other approvals or for its time."""
+
+
+class PolicyObjected(Record, frozen=True, kw_only=True):
+    """A proposal was stopped by an objection."""
+
+    sha256: str
+    objected_by: Id
+    reason: str
+
+
+type ProposalEvent = PolicyProposed | PolicyApproved | PolicyObjected
 
 
 class OpenHold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,6 +146,19 @@ class BudgetGranted(Record, frozen=True, kw_only=True):
     amount: Money
     granted_by: Id
     reason: str
+
+
+class GrantorCharged(Record, frozen=True, kw_only=True):
+    """A grant was counted towards its grantor's amount for the period; recorded on the grantor's own budget."""
+
+    holder: str
+    """The budget of the person who granted, ``agent:<id>``."""
+    period: str
+    amount: Money
+    granted_to: str
+    limit: Money
+    used: Money
+    """The amount that this person had granted in the period before."""
 
 
 class BudgetTransferred(Record, frozen=True, kw_only=True):
@@ -396,8 +452,12 @@ class EscalationExpired(EscalationStep, frozen=True, kw_only=True):
 
 _NAMES: dict[str, type[msgspec.Struct]] = {
     "policy.published": PolicyPublished,
+    "policy.proposed": PolicyProposed,
+    "policy.approved": PolicyApproved,
+    "policy.objected": PolicyObjected,
     "budget.opened": BudgetOpened,
     "budget.granted": BudgetGranted,
+    "grantor.charged": GrantorCharged,
     "budget.transferred": BudgetTransferred,
     "budget.drawn": BudgetDrawn,
     "budget.closed": BudgetClosed,

@@ -60,6 +60,11 @@ class PolicyHistory:
         """The highest published version, or 0."""
         return max(self._versions, default=0)
 
+    @property
+    def newest_enforced(self) -> int:
+        """The highest published version that is not in shadow mode, or 0; a proposal names it as replaced."""
+        return max((one.version for one in self._versions.values() if one.policy.mode == "enforced"), default=0)
+
     def in_force(self, moment: datetime) -> Rules | None:
         """Return the policy in force: the newest enforced version that has begun by this moment."""
         return self.at(moment).enforced

@@ -12,6 +12,7 @@ from domain.events.causes import RULES_VERSION
 from domain.events.facts import AgentKind, Kind
 from domain.money import Money
 from domain.periods import PeriodKind, bounds_of, days_of, kind_of, period_of, zone_of
+from domain.policy.governance import Governance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,6 +108,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     costs: dict[str, Money]
     asking: AskingMinutes
     privacy: Privacy
+    governance: Governance | None
     document: dict[str, Any]
     ai_roles: frozenset[str] = frozenset()
     """The roles that AI agents may hold."""

@@ -15,6 +15,7 @@ from domain.events.facts import AgentKind
 from domain.money import Money, MoneyError, shown
 from domain.periods import PeriodKind
 from domain.policy.document import DocumentError, check_document
+from domain.policy.governance import Governance, GrantRight, PolicyChanges, Reach
 from domain.policy.model import (
     KINDS,
     AskingMinutes,
@@ -100,6 +101,7 @@ def _policy(document: object, *, stored: bool) -> Policy:
         costs=reader.costs(document.get("costs", {})),
         asking=reader.asking(document.get("asking", {})),
         privacy=reader.privacy(document.get("privacy", {})),
+        governance=reader.governance(document.get("governance")),
         document=document,
         ai_roles=frozenset(name for name, role in roles.items() if role.kind == "ai"),
     )
@@ -131,6 +133,7 @@ _OPTIONAL = (
     "costs",
     "asking",
     "privacy",
+    "governance",
 )
 _COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
 
@@ -329,6 +332,58 @@ class _Reader:
                 return Privacy()
         return Privacy(*(fields.get(name) is True for name in Privacy.__struct_fields__))
 
+    def governance(self, value: object) -> Governance | None:
+        if value is None:
+            return None
+        path: Path = ("governance",)
+        given = self.mapping(value, path)
+        self.known(given, path, (), Governance.__struct_fields__)
+        grants = self.mapping(given.get("grants", {}), (*path, "grants"))
+        transfers = self.mapping(given.get("transfers", {}), (*path, "transfers"))
+        return Governance(
+            policies=self.policy_changes(given.get("policies"), (*path, "policies")),
+            grants={str(role): self.grant_right(right, (*path, "grants", role)) for role, right in grants.items()},
+            transfers={
+                str(role): self.one_of(reach, get_args(Reach), (*path, "transfers", role))
+                for role, reach in transfers.items()
+            },
+            reviews=self.people(given.get("reviews", []), (*path, "reviews")),
+        )
+
+    def policy_changes(self, value: object, path: Path) -> PolicyChanges | None:
+        if value is None:
+            return None
+        given = self.mapping(value, path)
+        self.known(given, path, ("propose",), ("approvals", "after_hours"))
+        hours = given.get("after_hours")
+        approvals = given.get("approvals", 1 if hours is None else 0)
+        self.number(approvals, (*path, "approvals"), lambda n: n == int(n) and 0 <= n <= _MOST_APPROVALS, "0 to 20")
+        if hours is not None:
+            self.number(hours, (*path, "after_hours"), lambda n: 0 < n <= _MOST_HOURS, "hours above 0")
+        elif approvals == 0:
+            self.add((*path, "after_hours"), "is required where no approval is: the time in which others may object")
+        return PolicyChanges(
+            propose=self.people(given.get("propose", []), (*path, "propose")),
+            approvals=approvals if isinstance(approvals, int) else 1,
+            after=timedelta(hours=hours) if _is_number(hours) and 0 < hours <= _MOST_HOURS else None,
+        )
+
+    def grant_right(self, value: object, path: Path) -> GrantRight:
+        given = self.mapping(value, path)
+        self.known(given, path, ("per_period", "to"), ())
+        return GrantRight(
+            per_period=self.money(given.get("per_period", "0"), (*path, "per_period")),
+            to=self.one_of(given.get("to", "own_teams"), get_args(Reach), (*path, "to")),
+        )
+
+    def people(self, value: object, path: Path) -> tuple[str, ...]:
+        names = self.names(value, path)
+        for number, name in enumerate(names):
+            kind, _, rest = name.partition(":")
+            if kind not in ("role", "agent") or not rest:
+                self.add((*path, number), f'must be "role:<name>" or "agent:<id>", not {shown(name)}')
+        return names
+
     def guidelines(self, value: object) -> None:
         if not isinstance(value, list):
             self.add(("guidelines",), "must be a list of {id, text}")
@@ -391,6 +446,7 @@ class _Reader:
 
 _MOST_HOURS = 24 * 366
 _MOST_MINUTES = 24 * 60
+_MOST_APPROVALS = 20
 _MOST_DAYS = 700_000
 """A longer window would begin before the first day of the calendar (0001-01-01)."""
 

@@ -95,6 +95,24 @@ def publish(policy: Document, **fields: Any) -> commands.PolicyRequest:
     return commands.PolicyRequest(policy=policy, **given)
 
 
+def propose(policy: Document, **fields: Any) -> commands.PolicyProposal:
+    """Return a proposal of a policy in the place of version 1."""
+    given: Document = {"request_id": "pp-1", "proposed_by": "H-1", "replaces": 1} | fields
+    return commands.PolicyProposal(operation="propose", policy=policy, **given)
+
+
+def approve_policy(sha256: str, **fields: Any) -> commands.PolicyApproval:
+    """Return an approval of a proposal."""
+    given: Document = {"request_id": "pa-1", "approved_by": "H-2"} | fields
+    return commands.PolicyApproval(operation="approve", sha256=sha256, **given)
+
+
+def object_to_policy(sha256: str, **fields: Any) -> commands.PolicyObjection:
+    """Return an objection to a proposal."""
+    given: Document = {"request_id": "po-1", "objected_by": "U-1", "reason": "too wide"} | fields
+    return commands.PolicyObjection(operation="object", sha256=sha256, **given)
+
+
 def review(flag_id: str = "flag-1", **fields: Any) -> commands.FlagRequest:
     """Return a request about a flag; ``fields`` say which: a verdict, an answer, or a look at the names."""
     return commands.FlagRequest(flag_id=flag_id, **({"request_id": "f-1"} | fields))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -45,6 +47,12 @@ class Described(NamedTuple):
     event_id: str | None = None
     corrects: int | None = None
     """The position of the fact that a `fact.corrected` replaces."""
+
+
+def sha256_of(document: Document) -> str:
+    """Return the hash of a document: JSON with sorted names and without white space."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def money(text: str) -> Money:
@@ -282,9 +290,34 @@ def published(policy: Document, version: int = 1, **fields: Any) -> Described:
     return described(decisions.PolicyPublished, policy=policy, version=version, **given)
 
 
-def flag_raised(flag_id: str = "flag-1", about: tuple[str, ...] = ("agent:A-7",)) -> Described:
+def policy_proposed(policy: Document, **fields: Any) -> Described:
+    """Return a proposal of a policy in the place of version 1, by H-1."""
+    given: Document = {"proposed_by": "H-1", "replaces": 1, "sha256": sha256_of(policy)} | fields
+    return described(decisions.PolicyProposed, policy=policy, **given)
+
+
+def policy_approved(sha256: str, **fields: Any) -> Described:
+    """Return an approval of a proposal, by H-2."""
+    return described(decisions.PolicyApproved, sha256=sha256, **({"approved_by": "H-2"} | fields))
+
+
+def policy_objected(sha256: str, **fields: Any) -> Described:
+    """Return an objection to a proposal, by U-1."""
+    given: Document = {"objected_by": "U-1", "reason": "too wide"} | fields
+    return described(decisions.PolicyObjected, sha256=sha256, **given)
+
+
+def grantor_charged(person: str, amount: str, granted_to: str, **fields: Any) -> Described:
+    """Return the count of a grant on its grantor's budget."""
+    names: Document = {"holder": f"agent:{person}", "amount": amount, "granted_to": granted_to}
+    return described(decisions.GrantorCharged, **(names | fields))
+
+
+def flag_raised(
+    flag_id: str = "flag-1", about: tuple[str, ...] = ("agent:A-7",), evidence: tuple[int, ...] = (1, 2)
+) -> Described:
     """Return a flag of the guard."""
-    fields: Document = {"rule": "R2", "rule_version": 1, "explanation": "two parts", "evidence": (1, 2)}
+    fields: Document = {"rule": "R2", "rule_version": 1, "explanation": "two parts", "evidence": evidence}
     return described(flags.FlagRaised, flag_id=flag_id, about=about, **fields)
 
 

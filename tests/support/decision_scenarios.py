@@ -33,17 +33,19 @@ from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext
 from domain.commands import RequestError, action_id_of, escalation_id_of
 from domain.decisions import streams
-from domain.decisions.decide import decide
+from domain.decisions.decide import NO_HOLDER, decide
 from domain.decisions.decision import Decision, Retry
 from domain.decisions.escalations import OverdueEscalation
 from domain.decisions.fact_postings import PostingCommand
 from domain.decisions.holds import OverdueHold
+from domain.decisions.known import KnownFlag
+from domain.decisions.policies import OverdueProposal
 from domain.decisions.recorded_commands import is_repeated
 from domain.decisions.streams import StreamNotLoadedError
 from domain.events import decisions, facts
 from domain.events.causes import NO_COMMAND, RULES_VERSION
 from domain.events.decisions import LEDGER_SOURCE, Record
-from domain.events.flags import FlagEvent
+from domain.events.flags import FlagEvent, FlagRaised
 from domain.money import Money
 from domain.serialization import encode, encode_sorted, plain
 from ledger.store.cloudevents import encode_event, time_text, with_corrects
@@ -179,6 +181,7 @@ class Scenario:
         request_id: str | None = None,
         current: bool | None = None,
         history: bool = False,
+        via: str | None = None,
     ) -> Outcome:
         """Decide a command of a source.
 
@@ -198,6 +201,7 @@ class Scenario:
             action_id="" if is_preview else action_id_of(source, named),
             decider_id=_DECIDER,
             command=NO_COMMAND if is_repeated(command, body) else msgspec.Raw(body),
+            via=via,
         )
         now = instant(at) if isinstance(at, str) else at
         is_current = not self._unread if current is None else current
@@ -207,19 +211,22 @@ class Scenario:
         """Decide the command that is due by a moment: for an escalation without an answer, or a hold."""
         now = instant(until)
         seconds = now.timestamp()
-        due: list[OverdueEscalation | OverdueHold] = [
+        due: list[OverdueEscalation | OverdueHold | OverdueProposal] = [
             OverdueEscalation(f"agent:{one.asked.agent_id}", one.asked.escalation_id, one.due.timestamp())
             for one in self.state.pending.due_by(seconds)
         ]
         for row in self.state.actions.held_until(seconds):
             assert row.expires_at is not None
             due.append(OverdueHold(row.holder, row.action_id, row.expires_at))
+        for proposal in self.state.proposals.due_by(now, self.state.policies.newest_enforced):
+            assert proposal.due is not None
+            due.append(OverdueProposal(NO_HOLDER, proposal.sha256, proposal.due.timestamp()))
         if not due:
             return Outcome(self, None, None, now, None)
         (command,) = due
         return self.when_due(command, now)
 
-    def when_due(self, command: OverdueEscalation | OverdueHold, now: datetime) -> Outcome:
+    def when_due(self, command: OverdueEscalation | OverdueHold | OverdueProposal, now: datetime) -> Outcome:
         """Decide a command of the timers at a moment."""
         return self._decided(command, self._cause(LEDGER_SOURCE, f"{command.id}@{command.due:.0f}"), now)
 
@@ -652,10 +659,21 @@ class _Streams:
         self._need(stream)
         return self._last_on(stream) <= self._read_position
 
-    def last_position(self, stream: streams.FlagStream | streams.PolicyStream) -> int:
+    def last_position(self, stream: streams.PolicyStream) -> int:
         """Return the position of the last event of a stream."""
         self._need(stream)
         return self._last_on(stream)
+
+    def flag(self, stream: streams.FlagStream) -> KnownFlag | None:
+        """Return a flag, with the people who gave what its evidence shows."""
+        self._need(stream)
+        raised = [one.body for one in self._stored if one.stream == stream and isinstance(one.body, FlagRaised)]
+        if not raised:
+            return None
+        evidence = [one.body for one in self._stored if one.recorded.position in raised[-1].evidence]
+        names = ("decided_by", "on_behalf_of", "granted_by", "published_by")
+        givers = [getattr(body, name, None) for body in evidence for name in names]
+        return KnownFlag(raised[-1].about, frozenset(name for name in givers if name is not None))
 
     def check_unchanged(self, written: set[BudgetKey]) -> None:
         """Check that budgets without a new event are as they were loaded."""
@@ -717,7 +735,12 @@ def _flat(events: Iterable[Described | Iterable[Described]]) -> Iterator[Describ
 def _stream_of(record: Any) -> Stream:
     """Return the stream that a record's own fields name."""
     match record:
-        case decisions.PolicyPublished():
+        case (
+            decisions.PolicyPublished()
+            | decisions.PolicyProposed()
+            | decisions.PolicyApproved()
+            | decisions.PolicyObjected()
+        ):
             return streams.PolicyStream()
         case FlagEvent():
             return streams.FlagStream(record.flag_id)

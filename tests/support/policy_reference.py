@@ -15,6 +15,7 @@ from domain import commands
 from domain.decisions.escalations import OverdueEscalation
 from domain.decisions.fact_postings import PostingCommand
 from domain.decisions.holds import OverdueHold
+from domain.decisions.policies import OverdueProposal
 from domain.events import decisions, facts, flags
 from domain.events.decisions import PolicyPublished
 from domain.policy.linting import difference
@@ -50,6 +51,7 @@ _FAMILIES = {
     "policies": "Versions of the policy",
     "facts": "Reported actions and corrected facts",
     "flags": "Flags",
+    "governance": "Governance",
 }
 """Module of scenarios -> the heading of its rules."""
 
@@ -167,8 +169,9 @@ def _words_of_policy(fields: Document) -> str:
 
 def _changes(document: Document) -> str:
     """Return the fields of a policy that differ from those of the examples."""
-    found = difference(policy(), document)
-    return ", ".join(f"`{path}: {value}`" if value is not None else f"no `{path}`" for path, _, value in found)
+    found = [one for one in difference(policy(), document) if not one[0].startswith("governance.")]
+    words = [f"`{path}: {value}`" if value is not None else f"no `{path}`" for path, _, value in found]
+    return ", ".join(["a section `governance`", *words] if "governance" in document else words)
 
 
 def _words_of_opening(fields: Document) -> str:
@@ -235,6 +238,10 @@ _EVENTS: dict[type, Callable[[Document], str]] = {
     decisions.AuthorityFellShort: _fact("a request for {amount} fell short"),
     decisions.EscalationRequested: _gift("asked for"),
     decisions.EscalationDenied: _fact("it was denied"),
+    decisions.PolicyProposed: _fact("{proposed_by} proposed a policy"),
+    decisions.PolicyApproved: _fact("{approved_by} approved it"),
+    decisions.PolicyObjected: _fact("{objected_by} objected to it"),
+    decisions.GrantorCharged: _fact("{holder} had granted {amount} to {granted_to}"),
     flags.FlagRaised: _fact("the guard raised a flag"),
 }
 """Class of an event -> its words, from the fields that a scenario names."""
@@ -284,6 +291,10 @@ _COMMANDS: dict[type, Callable[[Any], str]] = {
     commands.GrantRequest: lambda one: f"{one.granted_by} grants {one.amount.text} to {one.holder}",
     commands.TransferRequest: lambda one: f"transfer {one.amount.text} from {one.holder} to {one.to_holder}",
     commands.PolicyRequest: _words_of_publication,
+    commands.PolicyProposal: lambda one: f"{one.proposed_by} proposes a policy",
+    commands.PolicyApproval: lambda one: f"{one.approved_by} approves the proposal",
+    commands.PolicyObjection: lambda one: f"{one.objected_by} objects to the proposal",
+    OverdueProposal: lambda _: "its time has passed",
     commands.FlagRequest: _words_of_review,
     OverdueEscalation: lambda _: "its time has passed",
     OverdueHold: lambda _: "its time has passed",

@@ -28,6 +28,7 @@ from domain.events import administration, decisions, facts
 from domain.policy.history import PolicyHistory, rules_of
 from domain.policy.model import Rules
 from domain.policy.parsing import read_policy
+from domain.policy.proposals import Proposals
 from domain.serialization import JsonObject
 from domain.source_registry import SourceRegistry
 from domain.staff import Staff
@@ -84,6 +85,7 @@ class DecisionState:
         self.pending = PendingWork(index)
         self.staff = Staff()
         self.policies = PolicyHistory()
+        self.proposals = Proposals()
         self.sources = SourceRegistry(admits_others=admits_unregistered)
         self._written_to = index.head(_WHOLE_LOG)
         self.position = self._written_to.position
@@ -112,6 +114,8 @@ class DecisionState:
                 self.sources.restore(value)
             elif kind == "notified":
                 self.notified_to = int(value)
+            elif kind == "proposal":
+                self.proposals.restore(value)
             elif kind == "spent":
                 self.sources.restore_spent(name, *msgspec.json.decode(value, type=tuple[date, int]))
             else:
@@ -268,10 +272,13 @@ class DecisionState:
     def _apply_event(self, event: Event) -> None:  # noqa: C901 - a case for each kind of event
         position, body = event.position, event.body
         match body:
-            case decisions.PolicyPublished():
-                self.policies.add(rules_of(body))
-                note = msgspec.json.encode(_PolicyNote(position, body.policy, body.trial_teams, body.rules_version))
-                self._notes[f"policy {body.version}"] = position, note
+            case (
+                decisions.PolicyPublished()
+                | decisions.PolicyProposed()
+                | decisions.PolicyApproved()
+                | decisions.PolicyObjected()
+            ):
+                self._apply_policy(event, body)
             case TakenFields():
                 if row := row_of(body, event.time, position, currency_of(event.subject)):
                     self.actions.add(row)
@@ -300,6 +307,14 @@ class DecisionState:
             case facts.Fact() if employee_id := self.staff.learn(body):
                 self._notes[f"employee {employee_id}"] = position, self.staff.note(employee_id)
                 self._end_of_leaver(employee_id, event.time)
+
+    def _apply_policy(self, event: Event, body: decisions.ProposalEvent | decisions.PolicyPublished) -> None:
+        if isinstance(body, decisions.PolicyPublished):
+            self.policies.add(rules_of(body))
+            note = _PolicyNote(event.position, body.policy, body.trial_teams, body.rules_version)
+            self._notes[f"policy {body.version}"] = event.position, msgspec.json.encode(note)
+        if (sha256 := self.proposals.apply(body, event.time)) is not None:
+            self._notes[f"proposal {sha256}"] = event.position, self.proposals.note(sha256)
 
     def _correct(self, correction: Correction) -> None:
         """Apply a correction to the state; decisions that were made in the meantime stay valid."""
@@ -365,6 +380,9 @@ _SHORT_FORMS: dict[str, type[msgspec.Struct]] = {
 }
 _TYPES = {f"resolution.{name}.v1": cls for name, cls in _SHORT_FORMS.items()} | types_of(
     decisions.PolicyPublished,
+    decisions.PolicyProposed,
+    decisions.PolicyApproved,
+    decisions.PolicyObjected,
     decisions.ActionSettled,
     decisions.ActionVoided,
     decisions.ActionCharged,

@@ -1,7 +1,6 @@
 """Policies: published as versions; the newest that has begun is in force; shadow mode and trials."""
 
 import hashlib
-import json
 
 import pytest
 
@@ -16,6 +15,7 @@ from tests.support.decision_events import (
     joined,
     opened,
     published,
+    sha256_of,
     taken,
     why,
 )
@@ -31,12 +31,6 @@ SIMPLE: Document = {
     "effective_from": "2026-06-01T00:00:00Z",
     "roles": {"agent": {"budget": "300.00", "limits": {"fix": "unlimited"}}},
 }
-
-
-def sha256_of(document: Document) -> str:
-    """Return the hash of a document: JSON with sorted names and without white space."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def lots(seed: int, *teams: str) -> list[str]:
