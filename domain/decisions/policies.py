@@ -100,10 +100,10 @@ def propose_policy(command: PolicyProposal, decision: Decision) -> Decision:
 def approve_policy(command: PolicyApproval, decision: Decision) -> Decision:
     """Approve a proposal; the last approval publishes it, after the time for objections."""
     changes = _required_changes(decision)
-    proposal = _open_proposal(command.sha256, decision)
     if decision.cause.via != SIGNED_IN:
         message = "people count as two only where each signed in: approve on the page or over HTTP with your own token"
         raise RequestError(CODE, message, "approved_by")
+    proposal = _open_proposal(command.sha256, decision)
     require_named(decision, command.approved_by, changes.propose, "approved_by", "approve a policy")
     if command.approved_by in proposal.approved_by:
         raise RequestError("already_decided", f"{command.approved_by!r} has approved it already", "approved_by")

@@ -30,6 +30,17 @@ PROFILES = {
 """Source -> its profile; each profile has one source, the desks are two."""
 
 
+GOVERNED_POLICY: Document = FULL_POLICY | {
+    "governance": {
+        "policies": {"propose": ["role:director"], "approvals": 1},
+        "grants": {"manager": {"per_period": "500.00", "to": "own_teams"}},
+        "transfers": {"manager": "own_teams"},
+        "reviews": ["role:director"],
+    }
+}
+"""The full organisation's policy, in which directors propose policies and managers grant."""
+
+
 class RegisteredSource(Upstream):
     """A source that sends everything by its own user, also what its profile does not allow."""
 
@@ -84,12 +95,14 @@ async def connect_as(session: Session, name: str) -> LedgerClient:
 
 
 @asynccontextmanager
-async def company_of(session: Session, *roles: str, history: bool = False) -> AsyncIterator[Company]:
+async def company_of(
+    session: Session, *roles: str, history: bool = False, policy: Document = GOVERNED_POLICY
+) -> AsyncIterator[Company]:
     """Run intake and decisions, register a source of each profile, publish a policy and announce the staff."""
     async with upstream_of(session, *roles, history=history) as operator:
         operator.source = "owner"
         company = Company(operator)
-        answer = await operator.ask("policy", request_id="p", policy=FULL_POLICY, published_by="owner")
+        answer = await operator.ask("policy", request_id="p", policy=policy, published_by="owner")
         assert answer["outcome"] == "done", answer
         for name, profile in PROFILES.items():
             await company.register(name, profile)
