@@ -65,14 +65,16 @@ def governor(decision: Decision, person_id: str, field: str) -> Agent:
     """Return an announced person who may govern at all; a default role is no announcement.
 
     Raises:
-        RequestError: the person is unknown, or has left.
+        RequestError: the person is unknown, has left, or is an AI agent.
 
     """
     person = decision.state.staff.agent(person_id, None)
-    if person is not None and not person.left:
+    if person is not None and not person.left and person.kind == "human":
         return person
     decision.need(Retry.AFTER_CATCH_UP)
-    fault = "has left" if person is not None else "was not announced by resolution.employee.joined.v1"
+    fault = "was not announced by resolution.employee.joined.v1"
+    if person is not None:
+        fault = "has left" if person.left else "is an AI agent"
     raise RequestError(CODE, f"{person_id!r} {fault}, and may not govern", field)
 
 

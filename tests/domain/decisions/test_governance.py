@@ -67,6 +67,13 @@ def test_a_head_who_has_left_does_not_propose() -> None:
     given(governed(), left("H-1")).when(propose(NEW), via="http").refused_with("not_governor", "proposed_by")
 
 
+def test_an_ai_agent_does_not_propose() -> None:
+    machine = joined("H-9", "head", kind="ai", accountable_id="H-1")
+    given(governed(), machine).when(propose(NEW, proposed_by="H-9"), via="http").refused_with(
+        "not_governor", "proposed_by"
+    )
+
+
 def test_a_person_with_only_the_default_role_does_not_propose() -> None:
     described = company(governance=GOVERNANCE | {"policies": {"propose": ["role:agent"]}}, default_role="agent")
     given(described).when(propose(NEW, proposed_by="A-99"), via="http").refused_with("not_governor", "proposed_by")
