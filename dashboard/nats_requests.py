@@ -31,7 +31,17 @@ class ReplyFields(TypedDict, total=False):
     message: str
 
 
-async def ask(client: LedgerClient, subject: str, body: Mapping[str, Json], role: str) -> ReplyFields:
+OPERATOR: Mapping[str, str] = {"Operator": "yes"}
+"""The headers of a request in the name of an operator's token."""
+
+
+async def ask(
+    client: LedgerClient,
+    subject: str,
+    body: Mapping[str, Json],
+    role: str,
+    headers: Mapping[str, str] | None = None,
+) -> ReplyFields:
     """Return the answer to a NATS request.
 
     Raises:
@@ -39,7 +49,7 @@ async def ask(client: LedgerClient, subject: str, body: Mapping[str, Json], role
 
     """
     try:
-        reply = await client.request(subject, msgspec.json.encode(body), timeout=_TIMEOUT_SECONDS)
+        reply = await client.request(subject, msgspec.json.encode(body), timeout=_TIMEOUT_SECONDS, headers=headers)
     except (nats.errors.Error, TimeoutError) as error:
         raise UnavailableError(f"no answer: is `resolution-ledger run {role}` running?") from error
     answer: ReplyFields = msgspec.json.decode(reply.data)

@@ -11,12 +11,13 @@ from fastapi import Body, Depends, HTTPException, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from config import topology
-from dashboard.nats_requests import SOURCE, ask
+from dashboard.nats_requests import OPERATOR, SOURCE, ask
 from dashboard.problem_details import ParameterError
 from dashboard.schemas import CommandAnswer, JsonResponse, checked_by
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
-from projections.policy_history import policy_in_force
+from domain.policy.history import PolicyHistory
+from projections.policy_history import published_policies
 from projections.views.casework import escalations, read_escalations
 from projections.views.flags import read_flags
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ledger.store.log import Log
 
 _TRIAL_DAYS = 28
+_TIME_TO_APPROVE = timedelta(days=7)
+"""A limit that is proposed begins so long after the proposal."""
 _STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
     ("invalid", "unknown_field", "duplicate_field", "id_not_canonical", "too_large"), 422
 )
@@ -103,14 +106,55 @@ class LimitTrial(_CommandBody, title="Try"):
     request_id: Id | None = None
 
 
+class Proposal(_CommandBody):
+    """A policy in the place of the newest enforced version."""
+
+    operation: Literal["propose"]
+    policy: dict[str, Any]
+    replaces: int = Field(ge=0, le=2**31, description="The newest enforced version.")
+    request_id: Id | None = None
+
+
+class Approval(_CommandBody):
+    """An approval of a proposal."""
+
+    operation: Literal["approve"]
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The SHA-256 of the proposed policy.")
+    request_id: Id | None = None
+
+
+class Objection(_CommandBody):
+    """An objection, which stops a proposal."""
+
+    operation: Literal["object"]
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The SHA-256 of the proposed policy.")
+    reason: Words
+    request_id: Id | None = None
+
+
+PolicyBody = LimitTrial | Proposal | Approval | Objection
+
+
+class BudgetChange(_CommandBody, title="Budget"):
+    """A grant, or with ``to_holder`` a transfer."""
+
+    __qualname__ = "Budget"  # the schema's name in the OpenAPI document
+    operation: Literal["grant", "transfer"]
+    holder: Words = Field(description="`agent:<id>` or `team:<id>`")
+    to_holder: Words | None = None
+    amount: Amount
+    reason: Words
+    request_id: Id | None = None
+
+
 class CommandClient:
     """Sends commands as NATS requests."""
 
     def __init__(self, client: LedgerClient, views: ViewReader) -> None:
         self._client, self._views = client, views
 
-    async def ask(self, operation: str, request: Mapping[str, Json]) -> Response:
-        """Return the answer to a command.
+    async def ask(self, operation: str, request: Mapping[str, Json], viewer: Principal) -> Response:
+        """Return the answer to a command of a principal.
 
         Raises:
             ParameterError: the answer is an error; the status depends on its code.
@@ -121,7 +165,8 @@ class CommandClient:
         if operation != "preview":
             body["request_id"] = body.get("request_id") or str(uuid.uuid4())
         subject = f"{topology.OPERATE_SUBJECT}.{SOURCE}.{operation}"
-        answer = await ask(self._client, subject, body, "decisions")
+        headers = OPERATOR if viewer.role == "operator" else None
+        answer = await ask(self._client, subject, body, "decisions", headers)
         if (error := answer.get("error")) is not None:
             status = _STATUS.get(error["code"], 409)
             raise ParameterError(
@@ -150,7 +195,7 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         scope = await authorizer.scope(viewer)
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} may ask only for people it sees")
-        return await commands.ask("preview", command.model_dump(exclude_none=True) | {"agent_id": agent})
+        return await commands.ask("preview", command.model_dump(exclude_none=True) | {"agent_id": agent}, viewer)
 
     @api.post(
         "/api/v1/escalations/{escalation_id}",
@@ -170,7 +215,8 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         if not found or not (found[0]["agent_id"] in (scope.people or ()) or found[0]["team_id"] in scope.teams):
             raise HTTPException(404, "no escalation with this id is visible to this token")
         body = command.model_dump(exclude_none=True)
-        return await commands.ask("escalation", body | {"escalation_id": escalation_id, "decided_by": viewer.person_id})
+        body |= {"escalation_id": escalation_id, "decided_by": viewer.person_id}
+        return await commands.ask("escalation", body, viewer)
 
     @api.post(
         "/api/v1/flags/{flag_id}",
@@ -185,7 +231,17 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
             raise HTTPException(404, "no flag with this id is visible to this token")
         reviewer_field = "unmasked_by" if command.verdict is None else "reviewed_by"
         body = command.model_dump(exclude_none=True) | {"flag_id": flag_id, reviewer_field: _reviewer(viewer)}
-        return await commands.ask("flag", body)
+        return await commands.ask("flag", body, viewer)
+
+    @api.post(
+        "/api/v1/budgets",
+        response_model=CommandAnswer,
+        summary="Grant a holder more for the present period, or transfer to another holder",
+        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
+    )
+    async def budget(command: BudgetChange, viewer: Principal = caller) -> Response:
+        body = command.model_dump(exclude_none=True) | {"granted_by": _reviewer(viewer)}
+        return await commands.ask("budget", body, viewer)
 
     _add_policy(api, context.log, authorizer, commands)
 
@@ -196,15 +252,32 @@ def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: Comman
     @api.post(
         "/api/v1/policies",
         response_model=CommandAnswer,
-        summary="Try another limit: in shadow mode, or on randomly chosen teams",
+        summary="Propose a policy, approve a proposal, object to it, or try another limit",
         dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
     )
-    async def policy(command: Annotated[LimitTrial, Body()], viewer: Principal = caller) -> Response:
-        if command.mode == "trial" and viewer.role != "operator":
-            raise HTTPException(403, "a trial changes what agents may give: only the role operator may start one")
-        document = _with_limit(await policy_in_force(log), command, datetime.now(UTC))
-        request = {"policy": document, "published_by": _reviewer(viewer), "request_id": command.request_id}
-        return await commands.ask("policy", request)
+    async def policy(command: Annotated[PolicyBody, Body()], viewer: Principal = caller) -> Response:
+        if isinstance(command, LimitTrial):
+            request = await _trial_request(log, command, viewer)
+        else:
+            field = {"propose": "proposed_by", "approve": "approved_by", "object": "objected_by"}[command.operation]
+            request = command.model_dump(exclude_none=True) | {field: _reviewer(viewer)}
+        return await commands.ask("policy", request, viewer)
+
+
+async def _trial_request(log: Log, command: LimitTrial, viewer: Principal) -> JsonObject:
+    """Return the request that tries another limit: a proposal where policies are governed, else a publication."""
+    history, now = PolicyHistory.of(await published_policies(log)), datetime.now(UTC)
+    rules = history.in_force(now)
+    governance = rules.policy.governance if rules is not None else None
+    changes = governance.policies if governance is not None else None
+    if changes is None and command.mode == "trial" and viewer.role != "operator":
+        raise HTTPException(403, "a trial changes what agents may give: only the role operator may start one")
+    begins = now if changes is None else now + (changes.after or timedelta()) + _TIME_TO_APPROVE
+    document = _with_limit(rules.policy if rules is not None else None, command, begins)
+    request: JsonObject = {"policy": document, "request_id": command.request_id}
+    if changes is None:
+        return request | {"published_by": _reviewer(viewer)}
+    return request | {"operation": "propose", "replaces": history.newest_enforced, "proposed_by": _reviewer(viewer)}
 
 
 def _reviewer(viewer: Principal) -> str:

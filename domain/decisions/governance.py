@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from domain.policy.governance import Reach
 
 CODE = "not_governor"
-OPERATOR_WAYS = frozenset(("cli", "http-operator"))
+_OPERATOR_WAYS = frozenset(("cli", "http-operator"))
 """Values of ``via`` in requests of operators."""
 SIGNED_IN = "http"
 """The value of ``via`` in requests of a signed-in person, whom the server names."""
@@ -41,18 +41,28 @@ SIGNED_IN = "http"
 
 def is_operator(cause: RequestContext) -> bool:
     """Return whether an operator sent a request."""
-    return cause.via in OPERATOR_WAYS
+    return is_operator_way(cause.via)
 
 
-def ungoverned_refusal(command: Command | InternalCommand, now: datetime, state: KnownState) -> RequestError | None:
+def is_operator_way(via: str | None) -> bool:
+    """Return whether requests with this ``via`` are those of operators."""
+    return via in _OPERATOR_WAYS
+
+
+def ungoverned_refusal(
+    command: Command | InternalCommand, via: str | None, now: datetime, state: KnownState
+) -> RequestError | None:
     """Return the error for a command that only an operator may send while the policy in force has no governance.
 
-    It is a condition beside the decision: decisions of earlier versions, which had no governance, are made again.
+    A policy in shadow mode, which decides nothing, may come from a signed-in person. It is a condition beside the
+    decision: decisions of earlier versions, which had no governance, are made again.
     """
-    if type(command) not in _GOVERNING:
+    if type(command) not in _GOVERNING or is_operator_way(via):
         return None
     rules = state.policies.in_force(now)
     if rules is not None and rules.policy.governance is not None:
+        return None
+    if via == SIGNED_IN and isinstance(command, PolicyRequest) and command.policy.get("mode") == "shadow":
         return None
     message = "the policy in force has no section governance, so only an operator may do this, on the command line"
     return RequestError(CODE, message, "operation" if hasattr(command, "operation") else None)

@@ -48,10 +48,12 @@ PERSON_OF_ROLE = {"agent": "A-1", "manager": "M-1"}
 
 
 @asynccontextmanager
-async def served_with_tokens(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
+async def served_with_tokens(
+    session: Session, policy: Document = FULL_POLICY
+) -> AsyncIterator[tuple[str, dict[str, str]]]:
     """Serve the API over actions of four people; yield its address and a token of each role."""
     async with upstream_of(session) as upstream:
-        await set_up_organisation(upstream, FULL_POLICY)
+        await set_up_organisation(upstream, policy)
         for agent in ("A-1", "A-2", "D-1", "M-2"):
             assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
             assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
