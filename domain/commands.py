@@ -193,7 +193,7 @@ class PolicyProposal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class PolicyApproval(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An approval of the proposal whose policy has this SHA-256."""
+    """An approval of the proposal of the policy with this SHA-256."""
 
     request_id: Id
     operation: Literal["approve"]
@@ -203,7 +203,7 @@ class PolicyApproval(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class PolicyObjection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An objection to the proposal whose policy has this SHA-256, which stops it."""
+    """An objection to the proposal of the policy with this SHA-256, which stops it."""
 
     request_id: Id
     operation: Literal["object"]

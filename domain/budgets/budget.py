@@ -56,7 +56,7 @@ class Budget(BaseAggregate[str]):
 
     At every version, granted = spent + reserved + remaining. ``granted_minor`` includes carry-over, transfers and
     draws. Closing takes off the amounts that lapsed or moved to the next period. ``given_minor`` is the sum that this
-    holder granted to others, and ``received_from`` are the people who granted or transferred to it.
+    holder granted to others, and ``received_from`` are the givers of grants and transfers to it.
     """
 
     Event = BudgetEvent

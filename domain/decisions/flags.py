@@ -30,7 +30,7 @@ def review_flag(command: FlagRequest, decision: Decision) -> Decision:
 
 
 def _check_reviewer(record: FlagReviewed | FlagUnmasked, flag: KnownFlag, decision: Decision) -> None:
-    """Refuse a reviewer who is concerned, or whom the governance in force does not name.
+    """Refuse a reviewer with an interest in the flag, or without the right by the governance in force.
 
     Raises:
         RequestError: the person may not review this flag.

@@ -1,4 +1,4 @@
-"""The authority of the people who govern: the right to change a policy, to grant, to transfer and to review.
+"""The authority of governing people: the right to change a policy, to grant, to transfer and to review.
 
 The governance of the policy in force decides. Operators come by the command line or with an operator's token; they are
 above it. A person counts as signed in where the page or the HTTP server names them; a source only asserts a name.
@@ -72,7 +72,7 @@ _GOVERNING = frozenset((GrantRequest, TransferRequest, PolicyRequest, PolicyProp
 
 
 def governor(decision: Decision, person_id: str, field: str) -> Agent:
-    """Return an announced person who may govern at all; a default role is no announcement.
+    """Return an announced person, as one that governs must be; a default role is no announcement.
 
     Raises:
         RequestError: the person is unknown, has left, or is an AI agent.
@@ -89,7 +89,7 @@ def governor(decision: Decision, person_id: str, field: str) -> Agent:
 
 
 def require_named(decision: Decision, person_id: str, names: tuple[str, ...], field: str, right: str) -> Agent:
-    """Return a person whom the governance names for a right.
+    """Return a person with a right that the governance gives.
 
     Raises:
         RequestError: it does not.
@@ -105,7 +105,7 @@ def require_named(decision: Decision, person_id: str, names: tuple[str, ...], fi
 
 
 def refuse_own_benefit(decision: Decision, person_id: str, others: Iterable[str], field: str, deed: str) -> None:
-    """Refuse a deed of a person for themselves or for their household; ``others`` are the people who benefit.
+    """Refuse a deed of a person for themselves or for their household; ``others`` benefit from it.
 
     Raises:
         RequestError: it is such a deed.

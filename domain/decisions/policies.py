@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class OverdueProposal(NamedTuple):
-    """The command of the timer for a proposal whose time for objections ended at ``due`` (seconds since 1970)."""
+    """The command of the timer for a proposal with a time for objections that ended at ``due`` (seconds since 1970)."""
 
     holder: str
     id: str

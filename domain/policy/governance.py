@@ -1,4 +1,4 @@
-"""The section `governance` of a policy: the people who may change policies, grant, transfer and review flags."""
+"""The section `governance` of a policy: the rights to change policies, to grant, to transfer and to review flags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Reach = Literal["own_teams", "all"]
 
 
 class PolicyChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """The way of a new policy: the people who may propose and approve it, and the time for objections."""
+    """The way of a new policy: its proposers and approvers, and the time for objections."""
 
     propose: tuple[str, ...]
     """People as ``role:<name>`` or ``agent:<id>``."""
@@ -33,13 +33,13 @@ class GrantRight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Governance(msgspec.Struct, frozen=True, kw_only=True):
-    """The people who govern; a part that is missing belongs to operators alone."""
+    """The rights of governing people; a part that is missing belongs to operators alone."""
 
     policies: PolicyChanges | None = None
     grants: dict[str, GrantRight] = {}
     transfers: dict[str, Reach] = {}
     reviews: tuple[str, ...] = ()
-    """The people who review flags, as ``role:<name>`` or ``agent:<id>``."""
+    """The reviewers of flags, as ``role:<name>`` or ``agent:<id>``."""
 
 
 def is_named(person_id: str, role: str, names: tuple[str, ...]) -> bool:

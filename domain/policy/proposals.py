@@ -68,7 +68,7 @@ class Proposals:
         return event.sha256
 
     def due_by(self, moment: datetime, replaces: int) -> list[Proposal]:
-        """Return the open proposals to replace this version whose time for objections and approvals are complete."""
+        """Return the open proposals to replace this version with all approvals, after their time for objections."""
         return [
             one
             for one in self._by_sha256.values()
