@@ -75,7 +75,7 @@ async def test_a_pool_that_another_decider_has_filled_is_drawn_on(session: Sessi
         one, other = [await decider_beside(session, stack, tmp_path / name) for name in ("one", "other")]
         for _ in range(4):  # all of the agent's own budget
             assert (await ask_here(one, agent_id="D-1", amount=gbp("50.00")))["outcome"] == "taken"
-        emptied = {"operation": "transfer", "holder": "team:doorstep", "to_holder": "agent:M-1"}
+        emptied = {"operation": "transfer", "holder": "team:doorstep", "to_holder": "agent:A-2"}
         by = {"granted_by": "M-1", "reason": "fair"}
         await ask_here(one, "budget", **emptied, **by, amount=gbp("1000.00"))
         assert (await ask_here(one, agent_id="D-1", amount=gbp("5.00")))["outcome"] == "escalate"

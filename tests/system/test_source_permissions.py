@@ -1,8 +1,10 @@
 """The matrix of tricks by sources, each tried with the users of a running server (SECURITY.md lists these tests)."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -501,9 +503,12 @@ async def test_an_ai_agent_approves_nothing_and_needs_a_person_who_answers_for_i
 
 
 async def test_a_default_role_approves_nothing(company: Company) -> None:
-    policy = FULL_POLICY | {"default_role": "manager"}
-    answer = await company.operator.ask("policy", request_id="defaults", policy=policy, published_by="owner")
+    begins = datetime.now(UTC) + timedelta(seconds=1)
+    policy = GOVERNED_POLICY | {"default_role": "manager", "effective_from": begins.isoformat()}
+    fields: Document = {"policy": policy, "published_by": "owner", "break_glass": True, "reason": "a new default role"}
+    answer = await company.operator.ask("policy", request_id="defaults", **fields)
     assert answer["outcome"] == "done"
+    await asyncio.sleep((begins - datetime.now(UTC)).total_seconds())
     escalation_id = await filed_by(company["desk"], "default-1")
     decision = {"operation": "approve", "escalation_id": escalation_id, "decided_by": "invented"}
     answer = await company["approver"].ask("escalation", request_id="default-2", **decision)
