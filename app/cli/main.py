@@ -142,6 +142,7 @@ _COMMANDS = {
         "admin",
         "admin_seal",
         "admin_privacy",
+        "admin_policy",
         "admin_tokens",
         "admin_inbox",
         "admin_sources",

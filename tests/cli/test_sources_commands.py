@@ -1,6 +1,7 @@
 """`admin sources`: what an operator registers, and what the commands themselves skip."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders import event, purchase
+from tests.support.documents import Document
 from tests.support.up_process import UpProcess
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
@@ -154,3 +156,31 @@ def test_tokens_are_recorded(command: CommandLine, what: str) -> None:
     events = [json.loads(line) for line in command("audit", "replay").stdout.splitlines()]
     access = [one["data"] for one in events if one["type"] == "resolution.access.recorded.v1"]
     assert {"who": "operator", "what": what, "via": "cli"} in access
+
+
+def test_an_operator_proposes_objects_and_breaks_the_glass(command: CommandLine, tmp_path: Path) -> None:
+    policy = command("policy", "example", "contact-centre", data_dir=None).stdout
+    first, later = tmp_path / "first.yaml", tmp_path / "later.yaml"
+    first.write_text(policy + "governance:\n  policies: {propose: ['role:head']}\n")
+    later.write_text(re.sub("effective_from: .*", "effective_from: 2036-01-01T00:00:00Z", policy))
+
+    def decide(*words: str, status: int = 0) -> Document:
+        answer: Document = printed(command("decide", "policy", *words, "--json"), status)
+        return answer
+
+    decide(str(first), "--published-by", "dana")
+    assert decide(str(later), "--published-by", "dana", status=1)["error"]["code"] == "not_governor"
+    proposed = decide(str(later), "--propose", "--proposed-by", "dana")
+    assert (proposed["status"], proposed["replaces"], proposed["missing"]) == ("proposed", 1, 2)
+    approval = decide("--approve", proposed["sha256"], "--approved-by", "dana", status=1)
+    assert approval["error"]["code"] == "not_governor"
+    objected = decide("--object", proposed["sha256"], "--objected-by", "dana", "--reason", "too early")
+    assert objected["status"] == "objected"
+    glass = ("--break-glass", "--reason", "the head office is on fire", "--by", "dana")
+    published = printed(command("admin", "policy", "publish", str(later), *glass, "--json"))
+    assert published["policy_version"] == 2
+    events = [json.loads(line) for line in command("audit", "replay").stdout.splitlines()]
+    kinds = [(one["type"].removeprefix("resolution.").removesuffix(".v1"), one["data"]) for one in events]
+    assert [kind for kind, _ in kinds][-2:] == ["policy.published", "access.recorded"]
+    assert kinds[-2][1]["break_glass"] is True
+    assert kinds[-1][1]["what"] == "break-glass: the head office is on fire"

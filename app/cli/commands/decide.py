@@ -15,6 +15,7 @@ import nats.errors
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, fail, print_json, print_list, print_table
 from app.policy_file import check_policy_file, shipped_policies
+from app.runtime.access_records import note_access
 from app.runtime.roles import ensure_roles
 from app.runtime.session import Session
 from config import topology
@@ -89,26 +90,70 @@ def _action_options[F: Callable[..., object]](function: F, *, required: bool = T
 @command(decide)
 async def action(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Take an action for a customer, if the agent's authority allows it."""
-    await _send(settings, "action", source, fields, as_json=as_json)
+    await send(settings, "action", source, fields, as_json=as_json)
 
 
 @_action_options
 @command(decide)
 async def preview(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Check an action without taking it; without an amount, show the amount that is available to the agent."""
-    await _send(settings, "preview", source, fields, as_json=as_json)
+    await send(settings, "preview", source, fields, as_json=as_json)
 
 
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--published-by", required=True, help="The employee responsible for it.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@click.option("--propose", is_flag=True, help="Propose FILE in the place of the newest version.")
+@click.option("--replaces", type=int, help="The version that a proposal replaces. [default: the newest enforced one]")
+@click.option("--approve", metavar="SHA256", help="Approve a proposal; it counts only from a signed-in person.")
+@click.option("--object", "objected", metavar="SHA256", help="Stop a proposal; with --reason.")
+@click.option("--reason", help="The reason of an objection.")
+@click.option(
+    *("--published-by", "--proposed-by", "--approved-by", "--objected-by", "by"),
+    required=True,
+    help="The employee responsible for it.",
+)
 @click.option("--request-id")
 @click.option("--time", help="Event time (RFC 3339), used in history mode.")
 @_source_option
 @command(decide, "policy")
-async def decide_policy(settings: Settings, file: Path, source: str, *, as_json: bool, **fields: Json) -> None:
-    """Publish the policy in FILE."""
-    policy = _valid_policy(file, as_json=as_json)
-    await _send(settings, "policy", source, fields | {"policy": policy.document}, as_json=as_json)
+async def decide_policy(
+    settings: Settings,
+    file: Path | None,
+    source: str,
+    propose: bool,
+    replaces: int | None,
+    approve: str | None,
+    objected: str | None,
+    reason: str | None,
+    by: str,
+    *,
+    as_json: bool,
+    **fields: Json,
+) -> None:
+    """Publish the policy in FILE, propose it, approve a proposal, or object to one."""
+    if sum((file is not None, approve is not None, objected is not None)) != 1 or (propose and file is None):
+        raise click.UsageError(
+            "name a FILE to publish or --propose, or the SHA256 of a proposal to --approve or --object"
+        )
+    if approve is not None:
+        fields |= {"operation": "approve", "sha256": approve, "approved_by": by}
+    elif objected is not None:
+        if not reason:
+            raise click.UsageError("--object needs --reason")
+        fields |= {"operation": "object", "sha256": objected, "objected_by": by, "reason": reason}
+    else:
+        assert file is not None
+        fields |= {"policy": valid_policy(file, as_json=as_json).document}
+        if propose:
+            newest = await _newest_enforced(settings) if replaces is None else replaces
+            fields |= {"operation": "propose", "proposed_by": by, "replaces": newest}
+        else:
+            fields["published_by"] = by
+    await send(settings, "policy", source, fields, as_json=as_json)
+
+
+async def _newest_enforced(settings: Settings) -> int:
+    async with Session(settings) as session:
+        return PolicyHistory.of(await published_policies(session.log)).newest_enforced
 
 
 @click.option("--holder", required=True, help="agent:<id> or team:<id>")
@@ -125,7 +170,7 @@ async def decide_policy(settings: Settings, file: Path, source: str, *, as_json:
 async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Grant a holder more for the present period, or transfer its remaining amount to another holder."""
     fields["operation"] = fields["operation"] or ("transfer" if fields["to_holder"] else "grant")
-    await _send(settings, "budget", source, fields, as_json=as_json)
+    await send(settings, "budget", source, fields, as_json=as_json)
 
 
 @click.option("--action-id", "--action", "action_id", required=True)
@@ -137,7 +182,7 @@ async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Js
 @command(decide)
 async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Settle or void the amount that an action reserved."""
-    await _send(settings, "hold", source, fields, as_json=as_json)
+    await send(settings, "hold", source, fields, as_json=as_json)
 
 
 @click.option("--flag-id", "--flag", "flag_id", required=True)
@@ -154,7 +199,7 @@ async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Json
 
     With --unmasked-by alone, start a review: this is recorded, and the flag shows names from then on.
     """
-    await _send(settings, "flag", source, fields, as_json=as_json)
+    await send(settings, "flag", source, fields, as_json=as_json)
 
 
 @click.option("--action-id", "--action", "action_id", required=True)
@@ -167,7 +212,7 @@ async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Json
 @command(decide)
 async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Reverse an action, fully or in part; a recovered amount can be spent again."""
-    await _send(settings, "reversal", source, fields, as_json=as_json)
+    await send(settings, "reversal", source, fields, as_json=as_json)
 
 
 @partial(_action_options, required=False)
@@ -178,7 +223,7 @@ async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: 
 @command(decide)
 async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """File an escalation (`request`, with the options of an action), or decide one."""
-    await _send(settings, "escalation", source, fields, as_json=as_json)
+    await send(settings, "escalation", source, fields, as_json=as_json)
 
 
 @click.argument("name", type=click.Choice(sorted(path.stem for path in shipped_policies())))
@@ -215,7 +260,7 @@ def check(file: Path, *, as_json: bool) -> None:
 @policy.command()
 def show(file: Path, *, as_json: bool) -> None:
     """Show the policy in FILE: the limits and approvals of each role."""
-    shown = _valid_policy(file, as_json=as_json)
+    shown = valid_policy(file, as_json=as_json)
     if as_json:
         print_json(shown.document)
         return
@@ -247,10 +292,10 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, output: Ou
 
     Exit status 1 if the ledger would refuse it, since it takes effect before the policy in force.
     """
-    policy = _valid_policy(file, as_json=output == "json")
+    policy = valid_policy(file, as_json=output == "json")
     refusal = None
     if other is not None:
-        before, name = _valid_policy(other, as_json=output == "json").document, str(other)
+        before, name = valid_policy(other, as_json=output == "json").document, str(other)
     else:
         async with Session(settings, reads_only=True) as session:
             history = PolicyHistory.of(await published_policies(session.log))
@@ -281,7 +326,8 @@ def _cell_text(value: Json) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _valid_policy(file: Path, *, as_json: bool) -> Policy:
+def valid_policy(file: Path, *, as_json: bool) -> Policy:
+    """Return the policy in a file; end the command with its worst fault where it is not valid."""
     checked = check_policy_file(file)
     if checked.policy is None:
         worst = next(finding for finding in checked.findings if finding.serious)
@@ -303,8 +349,19 @@ async def _with_money(session: Session, fields: JsonObject, *, as_json: bool) ->
     return fields | {"amount": {"amount": amount, "currency": currency}}
 
 
-async def _send(settings: Settings, operation: str, source: str, fields: JsonObject, *, as_json: bool) -> None:
-    """Send a request as the operator, in the name of any source but the ledger's own."""
+async def send(
+    settings: Settings,
+    operation: str,
+    source: str,
+    fields: JsonObject,
+    *,
+    as_json: bool,
+    access: str | None = None,
+) -> None:
+    """Send a request as the operator, in the name of any source but the ledger's own.
+
+    ``access`` names a deed to record as an operator's access (``access.recorded``) where the request was accepted.
+    """
     if fault := request_source_fault(source):
         fail(f"--source: {fault.message}", code=fault.code, status=2, as_json=as_json, field="source")
     subject = f"{topology.OPERATE_SUBJECT}.{token_of_source(source)}.{operation}"
@@ -318,7 +375,9 @@ async def _send(settings: Settings, operation: str, source: str, fields: JsonObj
         except (nats.errors.Error, TimeoutError) as error:
             message = f"no answer: {error or 'time-out'}; ask again with --request-id {body['request_id']}"
             raise UnavailableError(message) from error
-    answer = json.loads(reply.data)
+        answer = json.loads(reply.data)
+        if access is not None and answer["outcome"] != "error":
+            await note_access(session, access)
     if as_json:
         print_json({"error": answer["error"]} if answer["outcome"] == "error" else answer)
     else:
@@ -327,7 +386,18 @@ async def _send(settings: Settings, operation: str, source: str, fields: JsonObj
         raise CommandFinding
 
 
-_SHOWN = ("action_id", "escalation_id", "status", "position", "policy_version", "expires_at", "due", "paid_by")
+_SHOWN = (
+    "action_id",
+    "escalation_id",
+    "status",
+    "sha256",
+    "missing",
+    "position",
+    "policy_version",
+    "expires_at",
+    "due",
+    "paid_by",
+)
 
 
 def _print_answer(answer: dict[str, Any]) -> None:
