@@ -22,6 +22,7 @@ from dashboard.routes.reports import add_report_routes, add_summary_route
 from dashboard.routes.sources import add_source_routes
 from dashboard.routes.system import add_system_routes
 from dashboard.routes.updates import add_update_routes
+from dashboard.routes.upstreams import add_upstream_routes
 from dashboard.routes.web_page import add_page_routes
 from dashboard.schemas import PROBLEMS
 
@@ -55,6 +56,7 @@ def make_api(context: ApiContext) -> FastAPI:
         add_proof_routes,
         add_command_routes,
         add_source_routes,
+        add_upstream_routes,
         add_page_routes,
     ):
         add_routes(api, context)

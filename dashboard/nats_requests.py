@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SOURCE = "dashboard"
 """The source of the dashboard's own requests."""
-_TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
 class ReplyFields(TypedDict, total=False):
@@ -42,15 +42,21 @@ async def ask(
     role: str,
     headers: Mapping[str, str] | None = None,
 ) -> ReplyFields:
-    """Return the answer to a NATS request.
+    """Return the answer to a NATS request; raises like ``ask_raw``."""
+    answer: ReplyFields = msgspec.json.decode(await ask_raw(client, subject, msgspec.json.encode(body), role, headers))
+    return answer
+
+
+async def ask_raw(
+    client: LedgerClient, subject: str, body: bytes, role: str, headers: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the answer to a NATS request as it came.
 
     Raises:
         UnavailableError: the role that answers such requests gives no answer.
 
     """
     try:
-        reply = await client.request(subject, msgspec.json.encode(body), timeout=_TIMEOUT_SECONDS, headers=headers)
+        return (await client.request(subject, body, timeout=TIMEOUT_SECONDS, headers=headers)).data
     except (nats.errors.Error, TimeoutError) as error:
         raise UnavailableError(f"no answer: is `resolution-ledger run {role}` running?") from error
-    answer: ReplyFields = msgspec.json.decode(reply.data)
-    return answer

@@ -68,6 +68,22 @@ class CommandAnswer(BaseModel, title="Said"):
     model_config = ConfigDict(extra="allow")
 
 
+class EventReceipt(BaseModel, title="Receipt"):
+    """The receipt of a published event; `GET /api/v1/receipts/{id}` has its outcome."""
+
+    __qualname__ = "Receipt"  # the schema's name in the OpenAPI document
+    id: str = Field(description="The event's id; empty where it cannot be read.")
+    status: str = Field(description="`pending`: durable in the inbox, and not yet recorded or rejected.")
+    stream: str = Field(description="The inbox's stream.")
+    seq: int = Field(ge=1, description="The sequence of its message in this stream.")
+
+
+class Receipts(BaseModel):
+    """The receipts of published events, in the order of the request."""
+
+    receipts: list[EventReceipt]
+
+
 class Caller(BaseModel, title="Me"):
     """The caller, and the people that they may see; without ``people``, all."""
 

@@ -85,16 +85,21 @@ class Gate:
 
 
 class Authenticated(Gate):
-    """The caller has a valid token, or a session of one."""
+    """The caller has a valid token, or a session of one; on the routes for sources, that of a source."""
 
     rank = 0
 
-    def __init__(self, authorizer: Authorizer) -> None:
+    def __init__(self, authorizer: Authorizer, *, sources: bool = False) -> None:
         self._doors = authorizer
+        self._sources = sources
 
     async def admit(self, request: Request) -> None:
-        """Authenticate the caller; refuse an unknown one with 401."""
+        """Authenticate the caller; refuse an unknown one with 401, and the wrong kind of token with 403."""
         request.state.credential, request.state.viewer = self._doors.authenticate(request)
+        if (request.state.viewer.source is not None) is not self._sources:
+            hint = "make one with `resolution-ledger admin tokens make NAME --source SOURCE`"
+            rule = f"only a token of a source may do this: {hint}" if self._sources else "not allowed for a source"
+            raise HTTPException(403, rule)
 
     async def viewer(self, request: Request, _shown: _BearerHeader) -> Principal:
         """Return the caller (a dependency of endpoints)."""
@@ -166,6 +171,8 @@ class Authorizer:
         """A dependency of endpoints: the caller."""
         self.require_same_origin = SameOrigin().passed
         self.command_gates = [Depends(self.require_same_origin), Depends(RateLimited(self._known).passed)]
+        self.source = Authenticated(self, sources=True).viewer
+        """A dependency of the endpoints for sources: the caller, with its source."""
 
     def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
         """Return a dependency that admits only callers with one of these roles."""
@@ -233,6 +240,8 @@ class Authorizer:
         if viewer is None:
             self._count_failure(request, LOGIN_FAILURES)
             raise HTTPException(401, "this token is unknown or has expired")
+        if viewer.source is not None:
+            raise HTTPException(403, "this token belongs to a source, which has no page")
         now = time.monotonic()
         while self._sessions and next(iter(self._sessions.values()))[1] <= now:
             self._sessions.popitem(last=False)

@@ -15,17 +15,21 @@ from ledger.files import write_private
 if TYPE_CHECKING:
     from pathlib import Path
 
-type Role = Literal["agent", "manager", "auditor", "operator"]
+type Role = Literal["agent", "manager", "auditor", "operator", "source"]
 ROLES: tuple[Role, ...] = ("agent", "manager", "auditor", "operator")
-"""Agents see their own data, managers that of their people and teams, auditors and operators all data."""
+"""Agents see their own data, managers that of their people and teams, auditors and operators all data.
+
+A token with the role `source` sees none of it: its bearer is a system, which publishes events and asks for decisions.
+"""
 
 
 class Principal(NamedTuple):
-    """The bearer of a token: its name, its role and, for agents and managers, the employee."""
+    """The bearer of a token: its name, its role, and the employee (agents, managers) or the system (sources)."""
 
     name: str
     role: Role
     person_id: str | None = None
+    source: str | None = None
 
     @property
     def sees_everybody(self) -> bool:
@@ -41,6 +45,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sha256: str
     made: datetime
     person_id: str | None = None
+    source: str | None = None
     expires: datetime | None = None
 
 
@@ -82,11 +87,13 @@ class Tokens:
             self._file_state = changed
         return self._tokens
 
-    def make(self, name: str, role: Role, person_id: str | None, expires: datetime | None) -> str:
-        """Return the text of a new token; the text is not stored.
+    def make(
+        self, name: str, role: Role, person_id: str | None, expires: datetime | None, source: str | None = None
+    ) -> str:
+        """Return the text of a new token; the text is not stored. ``source``: the system, for the role `source`.
 
         Raises:
-            TokenError: the name is taken, or the person does not fit the role.
+            TokenError: the name is taken, or the person or the source does not fit the role.
 
         """
         if any(one.name == name for one in self.all()):
@@ -94,9 +101,17 @@ class Tokens:
         if (role in ("agent", "manager")) != (person_id is not None):
             fault = "takes no person" if person_id else "needs an employee's id"
             raise TokenError(f"person: the role {role} {fault}")
+        if (role == "source") != (source is not None):
+            raise TokenError(f"source: the role {role} {'takes no source' if source else 'needs a source'}")
         text = f"rl-{role}-{secrets.token_urlsafe(32)}"
         token = Token(
-            name=name, role=role, sha256=digest_of(text), made=datetime.now(UTC), person_id=person_id, expires=expires
+            name=name,
+            role=role,
+            sha256=digest_of(text),
+            made=datetime.now(UTC),
+            person_id=person_id,
+            source=source,
+            expires=expires,
         )
         self._write([*self.all(), token])
         return text
@@ -126,7 +141,7 @@ class Tokens:
         found, now = self._by_digest().get(digest), datetime.now(UTC)
         if found is None or (found.expires is not None and now >= found.expires):
             return None
-        return Principal(found.name, found.role, found.person_id)
+        return Principal(found.name, found.role, found.person_id, found.source)
 
     def _write(self, tokens: list[Token]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_BYTES, BODY_SECONDS = 65_536, 20.0
-"""Size limit (an event has at most 48 KiB) and time limit of a body."""
-_BODY_BYTES_OF = {"/api/v1/session": 4_096}
+"""Size limit (an event has at most 48 KiB, a batch of them 8 MiB) and time limit of a body."""
+_BODY_BYTES_OF = {"/api/v1/session": 4_096, "/api/v1/events": 8 * 1024 * 1024}
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 """Methods whose body has no meaning (RFC 9110, 9.3.1): no route reads it."""
 _CLOSE = (b"connection", b"close")

@@ -12,6 +12,8 @@ from app.cli.commands.admin import admin
 from app.cli.main import command
 from app.output import console, print_json, print_list, print_result
 from app.runtime.access_records import note_access_from_outside
+from app.runtime.session import Session
+from app.runtime.source_registration import read_registry
 from dashboard.auth.tokens import ROLES, TokenError, Tokens
 
 if TYPE_CHECKING:
@@ -27,35 +29,64 @@ def tokens_group() -> None:
 
 @click.option("--days", type=click.IntRange(1), help="Validity in days. [default: until revoked]")
 @click.option("--person", help="The employee's id, for the roles agent and manager.")
-@click.option("--role", type=click.Choice(ROLES), required=True, help="The role of its bearer.")
+@click.option("--source", help="The registered source that publishes and asks over HTTP with it, instead of a role.")
+@click.option("--role", type=click.Choice(ROLES), help="The role of its bearer.")
 @click.argument("name")
 @command(tokens_group)
 async def make(
-    settings: Settings, name: str, role: Role, person: str | None, days: int | None, *, as_json: bool
+    settings: Settings,
+    name: str,
+    role: Role | None,
+    source: str | None,
+    person: str | None,
+    days: int | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Make a token with a NAME; its text is shown only now."""
+    """Make a token with a NAME, for a person's --role or for a --source; its text is shown only now."""
+    if (role is None) == (source is None):
+        raise click.UsageError("name either --role or --source")
+    role = role or "source"
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    if source is not None:
+        await _require_registered(settings, source)
     try:
-        text = Tokens(Path(settings.data_dir)).make(name, role, person, expires)
+        text = Tokens(Path(settings.data_dir)).make(name, role, person, expires, source)
     except TokenError as error:
         raise click.UsageError(str(error)) from None
     await note_access_from_outside(settings, f"token made: {name} ({role})")
     if as_json:
-        print_json({"name": name, "role": role, "person_id": person, "expires": expires, "token": text})
+        fields = {"name": name, "role": role, "person_id": person, "source": source, "expires": expires}
+        print_json(fields | {"token": text})
         return
     console.print(text, soft_wrap=True)
+
+
+async def _require_registered(settings: Settings, source: str) -> None:
+    async with Session(settings, reads_only=True) as session:
+        registry, _ = await read_registry(session.log)
+    found = registry.source(source)
+    if found is None or found.state != "active":
+        raise click.UsageError(f"{source} is no registered source: see `admin sources list` and `admin sources add`")
 
 
 @command(tokens_group, "list", lists=True)
 async def list_tokens(settings: Settings, *, output: OutputFormat) -> None:
     """List the tokens, without their texts."""
     found = [
-        {"name": one.name, "role": one.role, "person_id": one.person_id, "made": one.made, "expires": one.expires}
+        {
+            "name": one.name,
+            "role": one.role,
+            "person_id": one.person_id,
+            "source": one.source,
+            "made": one.made,
+            "expires": one.expires,
+        }
         for one in Tokens(Path(settings.data_dir)).all()
     ]
     rows = [tuple("" if value is None else str(value)[:19] for value in one.values()) for one in found]
-    columns = ("name", "role", "person", "made", "expires")
-    print_list(output, found, "Tokens", columns, rows, "name role person_id made expires")
+    columns = ("name", "role", "person", "source", "made", "expires")
+    print_list(output, found, "Tokens", columns, rows, "name role person_id source made expires")
 
 
 @click.argument("name")
