@@ -113,6 +113,9 @@ async def test_a_body_is_asked_for_only_once_its_sender_may(session: Session) ->
             body = b"" if "Content" in headers[0] else b"10000\r\n" + b" " * 0x10000 + b"\r\n1\r\n \r\n"
             answer = await http.send(http.head("POST /api/v1/check", "Content-Type: application/json", *headers) + body)
             assert (answer.status, answer.closed, answer.problem()["code"]) == (413, True, "too_large")
+        till = http.tokens.make("till", "source", None, None, "till")
+        batch = http.head("POST /api/v1/events", "Content-Length: 8388609", token=till)
+        assert (await http.send(batch)).problem()["code"] == "too_large"
         answer = await http.send(
             http.head("POST /api/v1/session", "Content-Type: application/json", "Content-Length: 4097", token=None)
         )
