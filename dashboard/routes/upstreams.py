@@ -90,11 +90,13 @@ def add_upstream_routes(api: FastAPI, context: ApiContext) -> None:
         return tell(JsonResponse({"receipts": receipts}, 202), allowed)
 
     @api.get(
-        "/api/v1/receipts/{event_id:path}",
+        "/api/v1/receipts/{id:path}",
         response_model=CommandAnswer,
         summary="The outcome of a published event: recorded, rejected with a reason, pending or unknown",
     )
-    async def receipt(event_id: Annotated[str, Path(max_length=128)], viewer: Principal = caller) -> Response:
+    async def receipt(
+        event_id: Annotated[str, Path(alias="id", max_length=128)], viewer: Principal = caller
+    ) -> Response:
         return await asked(viewer, f"{topology.READ_SUBJECT}.{{}}.receipt", encode({"id": event_id}), "intake")
 
     @api.post(

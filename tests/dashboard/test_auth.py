@@ -43,7 +43,7 @@ MAY = {
 }
 MAY = {role: doors | {"/api/v1/explain/{action_id}"} for role, doors in MAY.items()}
 OF_SOURCES = {
-    "get": {"/api/v1/receipts/{event_id}", "/api/v1/brief"},
+    "get": {"/api/v1/receipts/{id}", "/api/v1/brief"},
     "post": {"/api/v1/events", "/api/v1/decisions/{operation}"},
 }
 """Paths for tokens of sources alone."""

@@ -307,7 +307,7 @@ async def test_a_persons_token_is_no_token_of_a_source(door: Door, person: str) 
 async def test_a_sources_token_opens_nothing_else(door: Door) -> None:
     async with door("operator") as operator:
         paths = (await operator.get("/openapi.json")).json()["paths"]
-    ours = {"/api/v1/events", "/api/v1/receipts/{event_id}", "/api/v1/decisions/{operation}", "/api/v1/brief"}
+    ours = {"/api/v1/events", "/api/v1/receipts/{id}", "/api/v1/decisions/{operation}", "/api/v1/brief"}
     assert ours <= paths.keys()
     free = {"/healthz", "/readyz", "/api/v1/session"}
     async with door("desk") as desk:
