@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test test-fast test-long wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-failover bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test test-fast test-long wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-failover bench-reference wheels size docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -76,6 +76,9 @@ bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was
 
 bench-detection: setup  ## precision, recall and honest people named, on organisations with habits; REPORT=--report: the reporting worlds
 	@$(BIN)/python -m benchmarks.detection $(REPORT)
+
+bench-http: setup  ## events and decisions over HTTP beside NATS
+	@$(BIN)/python -m benchmarks.http_upstreams
 
 bench-failover: setup  ## three servers, SIGKILL of the leader 20 times under load: seconds without answers; minutes
 	@$(BIN)/python -m benchmarks.failover

@@ -1,0 +1,182 @@
+"""Events and decisions over HTTP beside NATS, with `up` as a process of its own; both by turns.
+
+python -m benchmarks.http_upstreams [--events N] [--decisions N] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks.ledgers import POLICY, fact
+from benchmarks.processes import Ledger
+from benchmarks.versions import present
+from ledger.nats.client import connect
+from ledger.nats.connection_options import ConnectionOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ledger.nats.client import LedgerClient
+
+_SOURCE = "bench"
+_BATCH, _SENDERS, _ASKERS = 500, 4, 32
+_NEEDED_EVENTS, _NEEDED_DECISIONS = 5_000, 500
+
+
+class HttpConnection:
+    """A connection that is kept alive; it sends one request at a time, so that the load costs little CPU."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._host, _, port = address.removeprefix("http://").partition(":")
+        self._port = int(port)
+        self._token = token
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, path: str, body: bytes, content_type: str, key: str = "") -> tuple[int, bytes]:
+        """Return the status and body of the answer."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._host, self._port)
+        reader, writer = self._streams
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: Bearer {self._token}\r\n"
+            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        )
+        writer.write((head + (f"Idempotency-Key: {key}\r\n" if key else "") + "\r\n").encode() + body)
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = int(answer.partition("content-length: ")[2].partition("\r\n")[0])
+        return int(answer.split(" ", 2)[1]), await reader.readexactly(length)
+
+
+class Load(NamedTuple):
+    """The rate of a run (a second), and its latencies in milliseconds."""
+
+    rate: float
+    median: float
+    p99: float
+
+
+async def _load(number: int, width: int, once: Callable[[int, int], Awaitable[None]]) -> Load:
+    """Run ``once(worker, number)`` for each number, by so many workers."""
+    numbers, latencies = iter(range(number)), list[float]()
+
+    async def work(worker: int) -> None:
+        for one in numbers:
+            begun = time.perf_counter()
+            await once(worker, one)
+            latencies.append((time.perf_counter() - begun) * 1000)
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(work(worker) for worker in range(width)))
+    seconds = time.perf_counter() - begun
+    cuts = statistics.quantiles(latencies, n=100)
+    return Load(number / seconds, statistics.median(latencies), cuts[98])
+
+
+def _events(label: str, first: int) -> list[bytes]:
+    event = json.loads(fact(0))
+    return [
+        json.dumps(event | {"source": _SOURCE, "id": f"{label}-{number}"}).encode()
+        for number in range(first, first + _BATCH)
+    ]
+
+
+def _request(agent: int, request_id: str | None = None) -> bytes:
+    named = {} if request_id is None else {"request_id": request_id}
+    amount = {"amount": "0.01", "currency": "GBP"}
+    return json.dumps(named | {"agent_id": f"A-{agent}", "kind": "refund", "amount": amount, "reason": "late"}).encode()
+
+
+async def _over_http(address: str, token: str, events: int, decisions: int, label: str) -> dict[str, Load]:
+    connections = [HttpConnection(address, token) for _ in range(_ASKERS)]
+
+    async def publish(worker: int, number: int) -> None:
+        body = b"[%b]" % b",".join(_events(label, number * _BATCH))
+        status, answer = await connections[worker].post("/api/v1/events", body, "application/cloudevents-batch+json")
+        assert status == 202, answer
+
+    async def decide(worker: int, number: int) -> None:
+        path = "/api/v1/decisions/action"
+        body, key = _request(number % 100), f"{label}-{number}"
+        status, answer = await connections[worker].post(path, body, "application/json", key)
+        assert status == 200, answer
+
+    found = await _load(events // _BATCH, _SENDERS, publish)
+    return {
+        "events": found._replace(rate=found.rate * _BATCH),
+        "decisions": await _load(decisions, _ASKERS, decide),
+    }
+
+
+async def _over_nats(client: LedgerClient, events: int, decisions: int, label: str) -> dict[str, Load]:
+    async def publish(_worker: int, number: int) -> None:
+        bodies = _events(label, number * _BATCH)
+        subject = f"resolution.inbox.{_SOURCE}"
+        acks = await asyncio.gather(*(client.request(subject, body, timeout=20) for body in bodies))
+        assert all(b'"error"' not in ack.data for ack in acks)
+
+    async def decide(_worker: int, number: int) -> None:
+        body = _request(number % 100, f"{label}-{number}")
+        answer = json.loads((await client.request(f"resolution.decide.{_SOURCE}.action", body, timeout=20)).data)
+        assert answer["outcome"] == "taken", answer
+
+    found = await _load(events // _BATCH, _SENDERS, publish)
+    return {
+        "events": found._replace(rate=found.rate * _BATCH),
+        "decisions": await _load(decisions, _ASKERS, decide),
+    }
+
+
+async def _rounds(ledger: Ledger, token: str, counts: tuple[int, int], rounds: int) -> None:
+    told = json.loads((ledger.data_dir / "connection.json").read_text())
+    source = json.loads((ledger.data_dir / "sources" / f"{_SOURCE}.json").read_text())
+    client = await connect(ConnectionOptions.of(source["nats_url"]), "benchmark")
+    print(f"{'':>14} {'events/s':>9} {'median ms':>9} {'p99':>7}   {'decisions/s':>11} {'median ms':>9} {'p99':>7}")
+    try:
+        for number in range(rounds):
+            for way in ("NATS", "HTTP"):
+                label = f"{way}-{number}"
+                if way == "NATS":
+                    found = await _over_nats(client, *counts, label)
+                else:
+                    found = await _over_http(told["http_url"], token, *counts, label)
+                (rate, median, p99), (asked, ask_median, ask_p99) = found["events"], found["decisions"]
+                print(
+                    f"{way:>14} {rate:9,.0f} {median:9.1f} {p99:7.1f}   {asked:11,.0f} {ask_median:9.1f} {ask_p99:7.1f}"
+                )
+    finally:
+        await client.close()
+    print(f"{'needed of HTTP':>14} {_NEEDED_EVENTS:9,} {'':>17}   {_NEEDED_DECISIONS:11,}")
+    print(
+        f"latencies of batches of {_BATCH} events, {_SENDERS} at once; of decisions, {_ASKERS} at once ({folder.name})"
+    )
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=50_000)
+    parser.add_argument("--decisions", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ledger = Ledger(present(), folder / "ledger")
+        policy = folder / "policy.json"
+        policy.write_text(json.dumps(POLICY | {"default_role": "agent"}))
+        with ledger.up():
+            ledger.run("decide", "policy", str(policy), "--published-by", "owner")
+            ledger.run("admin", "sources", "add", _SOURCE, "--profile", "desk+facts+people")
+            token = ledger.document("admin", "tokens", "make", _SOURCE, "--source", _SOURCE)["token"]
+            counts = (options.events, options.decisions)
+            asyncio.run(_rounds(ledger, token, counts, options.rounds))
+
+
+if __name__ == "__main__":
+    main()
