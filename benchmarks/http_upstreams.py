@@ -153,9 +153,7 @@ async def _rounds(ledger: Ledger, token: str, counts: tuple[int, int], rounds: i
     finally:
         await client.close()
     print(f"{'needed of HTTP':>14} {_NEEDED_EVENTS:9,} {'':>17}   {_NEEDED_DECISIONS:11,}")
-    print(
-        f"latencies of batches of {_BATCH} events, {_SENDERS} at once; of decisions, {_ASKERS} at once ({folder.name})"
-    )
+    print(f"latencies of batches of {_BATCH} events, {_SENDERS} at once; of decisions, {_ASKERS} at once")
 
 
 def main() -> None:
