@@ -154,12 +154,16 @@ def opening(
     *,
     back: bool = False,
     again: Budget | None = None,
+    granted_in: str | None = None,
 ) -> tuple[BudgetOpened, BudgetClosed | None]:
     """Return the records that open a holder's period and close the period before it.
 
     Carry-over comes only from the period directly before. Reservations and open escalations move to the new period. A
     budget in another currency than the policy's is granted nothing. A budget for a shorter period than the policy's
     (``Policy.next_period``) is granted at most as much as the budget before it.
+
+    ``granted_in`` is the currency of another budget of this holder with a grant for the same time: this one is granted
+    nothing.
 
     Two arguments undo the effects of a clock that ran ahead. ``back`` says that the new period lies before the open
     one, so nothing is carried over. ``again`` is the budget of the same period, closed before its end. The amount that
@@ -168,6 +172,8 @@ def opening(
     granted, carry_limit = grant_of(rules.policy, holder, role_name, currency)
     if before is not None and kind_of(period) != rules.policy.period:
         granted = Money(min(granted.minor, before.opening_grant_minor), currency)
+    if granted_in is not None:
+        granted = Money(0, currency)
     if again is not None:
         granted, carry_limit = Money(again.lapsed_minor, currency), 0
     carried, closing = Money(0, currency), None
@@ -199,6 +205,7 @@ def opening(
         ),
         escalations=tuple(sorted(before.escalations)) if closing and before else (),
         reopened=again is not None,
+        granted_in=granted_in,
         **cause.fields(),
     )
     return opened, closing

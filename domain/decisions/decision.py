@@ -17,10 +17,12 @@ from domain.decisions.known import KnownState, LoadedStreams
 from domain.decisions.streams import BudgetKey, BudgetPeriod, NewEvent
 from domain.events.decisions import Record
 from domain.events.flags import FlagEvent
-from domain.periods import days_of
+from domain.periods import bounds_of, days_of, zone_of
 from domain.serialization import JsonObject
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from domain.decisions.streams import Stream
     from domain.policy.model import Rules
 
@@ -163,6 +165,7 @@ class Decision(msgspec.Struct, eq=False):
             key.currency,
             back=back,
             again=again,
+            granted_in=self._currency_granted(key, rules),
         )
         if again is None:
             budget = Budget.open(opened, self.now)
@@ -173,6 +176,24 @@ class Decision(msgspec.Struct, eq=False):
         if closed is not None and before is not None:
             events.insert(0, NewEvent(BudgetPeriod(key.holder, key.currency, before.period), closed))
         return _OpenedBudget(key, place, budget, events)
+
+    def running_elsewhere(self, key: BudgetKey, rules: Rules) -> Iterator[Budget]:
+        """Yield the holder's budgets in currencies of earlier policies whose periods have not ended."""
+        policies = self.state.policies
+        for currency in sorted(policies.currencies - {key.currency}):
+            budget = self.streams.newest(BudgetKey(key.holder, currency))
+            if budget is None:
+                continue
+            opened_by = policies.get(budget.policy_version) or rules
+            if self.now < bounds_of(budget.period, zone_of(opened_by.policy.time_zone))[1]:
+                yield budget
+
+    def _currency_granted(self, key: BudgetKey, rules: Rules) -> str | None:
+        """Return the currency in which the holder has a grant for this time, where the policy has changed it."""
+        if not rules.is_strict or key.currency != rules.policy.currency:
+            return None
+        running = self.running_elsewhere(key, rules)
+        return next((budget.currency for budget in running if budget.opening_grant_minor > 0), None)
 
     def _role_of(self, holder: str, rules: Rules) -> str | None:
         kind, _, name = holder.partition(":")

@@ -9,6 +9,7 @@ from domain.commands import RequestError
 from domain.decisions.context import check_currencies, known_agent, required_rules
 from domain.decisions.decision import Retry
 from domain.decisions.governance import CODE, governor, is_operator, refuse_own_benefit, require_reach
+from domain.decisions.streams import BudgetKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +41,7 @@ def grant(command: GrantRequest, decision: Decision) -> Decision:
     if right is not None:
         giver = decision.budget(f"agent:{command.granted_by}", rules)
         _refuse_return(giver, command.holder)
+        _refuse_second_currency(giver, decision, rules)
         charged = postings.grantor_charged(command, right.per_period, giver, decision.cause)
     decision.write(budget, record)
     if charged is not None:
@@ -110,6 +112,15 @@ def _no_right(decision: Decision, person: Agent, right: str, roles: Iterable[str
     named = ", ".join(roles) or "operators alone"
     message = f"{person.agent_id!r} ({person.role}) has no {right}: the policy in force names {named}"
     return RequestError(CODE, message, "granted_by")
+
+
+def _refuse_second_currency(giver: Budget, decision: Decision, rules: Rules) -> None:
+    """Refuse a grant beside grants in another currency for the same time: the amount a period counts once."""
+    key = BudgetKey(giver.holder, giver.currency)
+    other = next((one for one in decision.running_elsewhere(key, rules) if one.given_minor), None)
+    if other is not None:
+        message = f"{giver.holder} has granted in {other.currency} in {other.period}, which has not ended"
+        raise RequestError("insufficient", message, "amount.currency")
 
 
 def _refuse_return(budget: Budget, holder: str) -> None:

@@ -136,6 +136,8 @@ class BudgetOpened(Record, frozen=True, kw_only=True):
     """Escalations of this agent that were open by then."""
     reopened: bool = False
     """A clock that ran ahead had closed this period before its end. The amount that lapsed is granted again."""
+    granted_in: str | None = None
+    """The currency of a budget with a grant for the same time; this one is granted nothing until the next period."""
 
 
 class BudgetGranted(Record, frozen=True, kw_only=True):

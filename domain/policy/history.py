@@ -118,6 +118,8 @@ class PolicyHistory:
                 found.pop()
             found.append(PolicyTerm(_begins(rules), enforced, shadow))
         self._reigns = found
+        self.currencies = frozenset(one.policy.currency for one in self._versions.values())
+        """The currencies of all versions."""
         self._begins = [reign.begins for reign in found]
 
 

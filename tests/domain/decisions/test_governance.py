@@ -334,6 +334,14 @@ def test_the_amount_a_period_begins_anew() -> None:
     assert found.answer["outcome"] == "done"
 
 
+def test_another_currency_opens_no_second_amount_a_period() -> None:
+    before = grantor_charged("M-1", "100.00", "agent:A-7", limit="100.00", used="0.00")
+    euros = published(policy(currency="EUR", governance=GOVERNANCE), 2)
+    given(governed(), before, euros).when(grant("agent:A-7", "1.00 EUR"), via="http").refused_with(
+        "insufficient", "amount.currency"
+    )
+
+
 def test_an_operator_grants_without_bounds() -> None:
     found = given(governed()).when(grant("agent:A-7", "5000.00", granted_by="dana"), via="cli")
     assert [type(event).__name__ for event in found.events] == ["BudgetOpened", "BudgetGranted"]

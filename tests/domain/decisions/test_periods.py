@@ -2,6 +2,7 @@
 
 import pytest
 
+from domain.events.decisions import BudgetOpened
 from tests.support.decision_commands import action, grant, settle
 from tests.support.decision_company import company, policy
 from tests.support.decision_events import (
@@ -287,11 +288,67 @@ def test_after_a_change_of_currency_the_old_one_is_an_error() -> None:
     given(company(), taken("5.00"), EUROS).when(action("5.00")).refused_with("currency", "amount.currency")
 
 
-def test_after_a_change_of_currency_the_new_budget_does_not_count_the_old_one() -> None:
+BUDGET_USED_UP = why("budget", limit="0.00 EUR", used="0.00 EUR", asked="5.00 EUR")
+NOTHING_YET = opened(
+    "agent:A-7",
+    "0.00 EUR",
+    carried_over="0.00 EUR",
+    currency="EUR",
+    policy_version=2,
+    granted_in="GBP",
+)
+
+
+@rule("a policy in another currency opens no second budget for the same time; it is granted from the next period on")
+def test_after_a_change_of_currency_a_period_has_no_second_grant() -> None:
     given(company(), taken("5.00"), EUROS).when(action("5.00 EUR")).then(
+        NOTHING_YET,
+        fell_short("5.00 EUR", "escalate", BUDGET_USED_UP, policy_version=2),
+        answer={"outcome": "escalate"},
+    )
+
+
+def test_an_agent_without_a_budget_yet_is_granted_in_the_new_currency() -> None:
+    given(company(), EUROS).when(action("5.00 EUR")).then(
         opened("agent:A-7", "200.00 EUR", carried_over="0.00 EUR", currency="EUR", policy_version=2),
         taken("5.00 EUR", policy_version=2, limits=ANY, authority="own"),
     )
+
+
+def test_the_next_period_is_granted_in_the_new_currency() -> None:
+    earlier = taken("5.00", at=FEBRUARY)
+    given(company(), earlier, EUROS).when(action("5.00 EUR")).then(
+        opened("agent:A-7", "200.00 EUR", carried_over="0.00 EUR", currency="EUR", policy_version=2),
+        taken("5.00 EUR", policy_version=2, limits=ANY, authority="own"),
+    )
+
+
+def test_after_a_change_back_the_first_budget_goes_on() -> None:
+    back = published(policy(), 3)
+    given(company(), taken("5.00"), EUROS, NOTHING_YET, back).when(action("50.00")).then(
+        taken("50.00", policy_version=3, limits=ANY, authority="own"),
+        answer={"budget": balance("agent:A-7", "200.00", spent="55.00")},
+    )
+
+
+def test_shorter_periods_in_another_currency_wait_for_the_end_of_the_long_one() -> None:
+    days = published(policy(currency="EUR", period="day"), 2)
+    scenario = given(company(), taken("5.00"), days)
+    for at, granted_minor in (
+        ("2026-03-11T09:00:00Z", 0),
+        ("2026-03-31T09:00:00Z", 0),
+        ("2026-04-01T09:00:00Z", 20000),
+    ):
+        first = scenario.when(action("1.00 EUR", agent_id="A-7"), at=at).events[0]
+        assert isinstance(first, BudgetOpened)
+        assert first.granted.minor == granted_minor, at
+
+
+def test_a_team_has_no_second_pool() -> None:
+    pooled = opened("team:doorstep", "40.00")
+    found = given(company(), pooled, EUROS).when(grant("team:doorstep", "1.00 EUR"))
+    assert isinstance(found.events[0], BudgetOpened)
+    assert found.events[0].granted.minor == 0
 
 
 def test_after_a_change_of_currency_goodwill_in_the_old_one_does_not_count_for_the_customer() -> None:
@@ -342,6 +399,6 @@ def test_no_grant_is_made_in_a_currency_that_has_ended() -> None:
 
 def test_a_grant_in_the_currency_of_the_policy_opens_its_budget() -> None:
     given(company(), taken("5.00"), EUROS).when(grant("agent:A-7", "50.00 EUR")).then(
-        opened("agent:A-7", "200.00 EUR", carried_over="0.00 EUR", currency="EUR", policy_version=2),
+        NOTHING_YET,
         granted("agent:A-7", "50.00 EUR"),
     )
