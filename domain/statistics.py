@@ -33,7 +33,7 @@ def binomial_tail(count: int, trials: int, chance: float) -> float:
     return _tail(count, 0, mode, lambda x: (trials - x) / (x + 1) * odds)
 
 
-def negative_binomial_tail(count: int, successes: int, chance: float) -> float:
+def negative_binomial_tail(count: int, successes: float, chance: float) -> float:
     """Return P(X >= count), where X is the number of failures before ``successes`` successes of this ``chance``."""
     mode = int((successes - 1) * (1 - chance) / chance)
     return _tail(count, 0, mode, lambda x: (x + successes) / (x + 1) * (1 - chance))

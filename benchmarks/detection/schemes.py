@@ -275,12 +275,9 @@ def _burst(plot: Plot) -> None:
 
 def _outlier(plot: Plot) -> None:
     person, days = plot.person, 30
-    open_contacts = [
-        one
-        for one in plot.world.contacts[person.employee_id]
-        if plot.first_day * DAY <= one.at < (plot.first_day + days) * DAY
-    ]
-    number = round(len(open_contacts) * plot.times(20, 40, 65) / 100 / (2 if plot.evasion else 1))
+    end = (plot.first_day + days) * DAY
+    honest = sum(plot.first_day * DAY <= at < end for at in plot.world.gifts[person.employee_id])
+    number = round(honest * plot.times(1, 2, 4) / (2 if plot.evasion else 1))  # twice, three or five times as often
     for contact in plot.real(number, days):
         plot.gift(contact, round(plot.amount() * 1.3))
 

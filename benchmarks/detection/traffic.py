@@ -35,7 +35,7 @@ class HonestTraffic:
         self._world = world
         self._organisation: Organisation = world.organisation
         self._random: Random = world.random
-        self._loyal = max(20, self._organisation.customers // 40)
+        self._loyal = max(50, self._organisation.customers // 8)
         self._vips: dict[str, list[str]] = {}
         self._preferred: dict[str, list[str]] = {}
         self._mixes = {
@@ -82,6 +82,7 @@ class HonestTraffic:
         )
         for person in organisation.people:
             world.duty[person.employee_id], world.contacts[person.employee_id] = {}, []
+            world.gifts[person.employee_id] = []
             manager = person.team.members[0].employee_id
             joined = facts.EmployeeJoined(
                 employee_id=person.employee_id,
@@ -167,7 +168,7 @@ class HonestTraffic:
         if not gives:
             world.contacts[person.employee_id].append(contact)
             return
-        minor = self._amount(limit, custom, surge)
+        minor = self._amount(person, custom, surge)
         if minor > limit:
             if random.random() < 0.5:
                 minor = limit
@@ -185,6 +186,7 @@ class HonestTraffic:
         offline = person.team.desk == "doorstep" or random.random() < 0.01
         note = self._note(person, contact.reason)
         number, action_id = world.give(contact, minor, at=at, kind=kind, note=note, reported=offline)
+        world.gifts[person.employee_id].append(at)
         if random.random() < 0.008 and not offline:
             world.reverse(at + 600, person, action_id, minor)
             world.give(contact, max(minor // 2, 100), at=at + 700, kind=kind)
@@ -265,7 +267,7 @@ class HonestTraffic:
 
     def _loyal_customer(self) -> str:
         """Return one of the customers that call often; some of them call far more often than others."""
-        return f"C-{int(self._loyal * self._random.random() ** 2)}"
+        return f"C-{int(self._loyal * self._random.random() ** 1.3)}"
 
     def _caller(self, person: Person) -> str:
         random = self._random
@@ -277,14 +279,17 @@ class HonestTraffic:
             return random.choice(preferred)
         return self._loyal_customer() if random.random() < self._organisation.loyal_share else self._customer()
 
-    def _amount(self, limit: int, custom: Custom | None, surge: Surge | None) -> int:
-        random = self._random
+    def _amount(self, person: Person, custom: Custom | None, surge: Surge | None) -> int:
+        """Return an amount. Prices are the same for all roles; a senior or a manager gets matters of more worth."""
+        random, team = self._random, person.team
+        limit = round(self._organisation.limits["agent"] * team.level / 100) * 100
         if surge is not None:
             return round(limit * surge.point)
         assert custom is not None
         if random.random() < custom.points_share:
             return int(limit * random.choice(custom.points))
-        minor = limit * custom.middle * random.lognormvariate(0, custom.spread)
+        worth = {"agent": 1.0, "senior": 1.5, "manager": 3.0}[person.role]
+        minor = limit * custom.middle * worth * random.lognormvariate(0, custom.spread)
         return max(50, round(minor / 50) * 50)
 
     def _note(self, person: Person, reason: str) -> str | None:

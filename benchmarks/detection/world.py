@@ -62,6 +62,8 @@ class World:
         self.truth: list[Misuse] = []
         self.contacts: dict[str, list[Contact]] = {}
         """The contacts of each agent in which nothing was given."""
+        self.gifts: dict[str, list[float]] = {}
+        """The times of each agent's honest gifts."""
         self.duty: dict[str, dict[int, tuple[float, float]]] = {}
         """Each agent's shifts by day, as actual times."""
         self._events: list[tuple[float, int, float, msgspec.Struct, str]] = []

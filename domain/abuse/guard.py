@@ -50,7 +50,6 @@ COUNTING: dict[str, tuple[Rule, Callable[[Parameters], CountingRule]]] = {
         (r02_split.RULE, r02_split.Split),
         (r04_self_dealing.RULE, r04_self_dealing.SelfDealing),
         (r05_collusion.RULE, r05_collusion.Collusion),
-        (r10_serial_claimant.RULE, r10_serial_claimant.SerialClaimant),
         (r11_recognition_ring.RULE, r11_recognition_ring.RecognitionRing),
         (r12_self_raise.RULE, r12_self_raise.SelfRaise),
         (r14_overdrawn.RULE, r14_overdrawn.Overdrawn),
@@ -59,7 +58,14 @@ COUNTING: dict[str, tuple[Rule, Callable[[Parameters], CountingRule]]] = {
 }
 STATISTICAL: dict[str, tuple[Rule, StatisticalRule]] = {
     module.RULE.id: (module.RULE, module.over)
-    for module in (r01_just_under_limit, r03_favourite, r08_burst, r09_outlier, r13_copied_note)
+    for module in (
+        r01_just_under_limit,
+        r03_favourite,
+        r08_burst,
+        r09_outlier,
+        r10_serial_claimant,
+        r13_copied_note,
+    )
 }
 ABSENCE: dict[str, tuple[Rule, Callable[[Parameters], AbsenceRule]]] = {
     rule.id: (rule, make)
@@ -193,14 +199,18 @@ class Guard:
                 self._next_run = _next_hour(event.recorded)
 
     def _run(self, end: float) -> list[RuleFinding]:
-        family: list[RuleFinding] = []
-        apart: list[RuleFinding] = []
+        every: list[RuleFinding] = []
         tests = 0
         for name, (_, over) in STATISTICAL.items():
             found, made = over(self.history, end, self._parameters[name])
             tests += made
-            family += [finding for finding in found if finding.p is not None]
-            apart += [finding for finding in found if finding.p is None]
+            every += found
+        for absence in self._absence:
+            found, made = absence.over(self.history, end)
+            tests += made
+            every += found
+        family = [finding for finding in every if finding.p is not None]
+        apart = [finding for finding in every if finding.p is None]
         standing = benjamini_hochberg(family, tests, Q) + apart
         return sorted(standing, key=lambda finding: finding.case)
 

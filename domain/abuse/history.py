@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from domain.abuse.peers import PeerRates, Regulars, WorkDays
 from domain.actions import is_reservation
 from domain.customers import CustomerLinks
 from domain.decisions.authority import Agent
@@ -102,6 +103,7 @@ class Contact(NamedTuple):
     agent: str
     group: str | None
     interaction: str
+    unit: str
 
 
 class _Matter:
@@ -133,6 +135,9 @@ class GuardHistory:
         self.teams: dict[str, tuple[str, ...]] = {}
         self.left: dict[str, float] = {}
         self.policies = PolicyHistory()
+        self.work = WorkDays()
+        self.regulars = Regulars()
+        self._rates: tuple[float, PeerRates] | None = None
         self._customers = CustomerLinks()
         self.group = self._customers.name_of
 
@@ -193,6 +198,10 @@ class GuardHistory:
         self.actions.append(action)
         self.by_agent[action.agent].append(action)
         self.by_action[action.action_id] = action
+        if action.goodwill:
+            work = self.work.of(self.unit(action.agent), action.agent, event.at)
+            work.gifts += 1
+            work.loose += action.interaction is None
         if action.group is not None:
             self.by_group.setdefault(action.group, []).append(action)
         if action.interaction is not None:
@@ -206,11 +215,14 @@ class GuardHistory:
         if agent is None or agent in matter.agents:
             return
         matter.agents = (*matter.agents, agent)
+        unit = self.unit(agent)
         self.contacts[agent].append(at)
+        self.work.of(unit, agent, at).contacts += 1
         group = self.group(matter.customer) if matter.customer is not None else None
-        contact = Contact(at, agent, group, interaction)
+        contact = Contact(at, agent, group, interaction, unit)
         if group is not None:
             self.group_contacts.setdefault(group, []).append(contact)
+            self.regulars.count(unit, agent, group, 1)
         self._contacts.append(contact)
 
     def _matter(self, interaction: str, at: float) -> _Matter:
@@ -222,6 +234,7 @@ class GuardHistory:
 
     def forget_before(self, moment: float) -> None:
         """Drop history that no window reaches any more."""
+        self.work.forget_before(moment)
         while self.actions and self.actions[0].at < moment:
             action = self.actions.popleft()
             self.by_action.pop(action.action_id, None)
@@ -233,19 +246,28 @@ class GuardHistory:
             if self.contacts[contact.agent]:
                 self.contacts[contact.agent].popleft()
             _drop_first(self.group_contacts, contact.group)
+            if contact.group is not None:
+                self.regulars.count(contact.unit, contact.agent, contact.group, -1)
         while self._opened and self._opened[0][0] < moment:
             self._matters.pop(self._opened.popleft()[1], None)
 
     # ------------------------------------------------------------------ queries
 
+    def unit(self, agent: str) -> str:
+        """Return the agent's unit of peers: the first team, else the role."""
+        teams = self.teams.get(agent, ())
+        return teams[0] if teams else self.roles.get(agent, "")
+
+    def peer_rates(self, end: float) -> PeerRates:
+        """Return peers' rates over the remembered days before a moment; the rules of one run share them."""
+        if self._rates is None or self._rates[0] != end:
+            self._rates = end, PeerRates(self, end - REMEMBERED_SECONDS, end)
+        return self._rates[1]
+
     def contacts_between(self, agent: str, start: float, end: float) -> int:
         """Return how many contacts of an agent began in [start, end)."""
         times = self.contacts.get(agent, deque())
         return bisect_left(times, end) - bisect_left(times, start)
-
-    def between(self, agent: str, group: str) -> int:
-        """Return how many contacts the agent had with the customer's group."""
-        return sum(contact.agent == agent for contact in self.group_contacts.get(group, ()))
 
     def begun(self, interaction: str | None) -> float | None:
         """Return when an interaction was opened, or ``None`` where that is unknown."""

@@ -31,6 +31,9 @@ class AbsenceRule(CountingRule, Protocol):
     def due(self, history: GuardHistory, action: ObservedAction, /) -> Iterable[RuleFinding]:
         """Return the findings of an action that has waited."""
 
+    def over(self, history: GuardHistory, end: float, /) -> tuple[list[RuleFinding], int]:
+        """Return the findings of a nightly run, and the number of tests made."""
+
 
 @runtime_checkable
 class GuardRule(CountingRule, Protocol):

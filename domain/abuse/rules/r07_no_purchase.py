@@ -1,4 +1,4 @@
-"""R7, refund without purchase: more refunded on an order than was paid, or on an order that is not recorded."""
+"""R7, refund without purchase: more refunded on an order than was paid, or orders without one where peers' have one."""
 
 from __future__ import annotations
 
@@ -6,47 +6,113 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
+from domain.abuse.history import DAY, ObservedAction
 from domain.events import facts
+from domain.statistics import binomial_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
+    from domain.abuse.history import GuardEvent, GuardHistory
 
-RULE = Rule("R7", 1, "refund without purchase", {"minutes": 15, "kinds": ("refund", "credit")})
+RULE = Rule(
+    "R7",
+    2,
+    "refund without purchase",
+    {"kinds": ("refund", "credit"), "days": 35, "actions": 2, "share": 0.9, "p": 1e-5},
+)
+_LATE_SECONDS = 3 * DAY
+"""Purchases may come from another system days later; an order without one is judged after so long."""
+_OLD_ORDERS_SECONDS = 21 * DAY
+"""In the first weeks of a history many orders are older than it."""
+_ENOUGH = 10
 
 
 class NoPurchase:
-    """Payments by order, and refunds that wait for late facts before they are judged."""
+    """Payments by order, and refunds compared with them."""
 
     def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
         self._kinds = set(parameters["kinds"])
-        self._paid: dict[str, dict[str, int]] = defaultdict(dict)
+        self._paid: dict[tuple[str, str], int] = {}
         self._first: float | None = None
         self._refunds: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
 
     def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Learn payments; findings come later, from ``due``."""
+        """Learn payments; findings come later, from ``due`` and ``over``."""
         body = event.body
         if isinstance(body, facts.PurchaseCompleted):
-            paid = self._paid[body.total.currency]
-            paid[body.order_id] = paid.get(body.order_id, 0) + body.total.minor
+            key = body.order_id, body.total.currency
             self._first = event.at if self._first is None else min(self._first, event.at)
+            self._paid[key] = self._paid.get(key, 0) + body.total.minor
         yield from ()
 
     def due(self, _history: GuardHistory, action: ObservedAction) -> Iterator[RuleFinding]:
-        """Yield a finding only for an order that history covers, i.e. after the first recorded purchase."""
-        if action.order is None or action.kind not in self._kinds or self._first is None or action.at < self._first:
+        """Yield a finding where more was given back for an order than was paid for it."""
+        if action.order is None or action.kind not in self._kinds:
             return
         refunds = self._refunds[action.order, action.currency]
         refunds.append((action.minor, action.position))
-        total, evidence = sum(minor for minor, _ in refunds), [position for _, position in refunds]
-        about = (f"agent:{action.agent}",)
-        if not any(action.order in paid for paid in self._paid.values()):
-            given = money(action.minor, action.currency)
-            text = f"{action.agent} gave {given} back for order {action.order}, which is not recorded"
-            yield RULE.finding(about, f"unknown {action.order}", text, [action.position])
-        elif total > (paid := self._paid[action.currency].get(action.order, 0)):
+        total, paid = sum(minor for minor, _ in refunds), self._paid.get((action.order, action.currency))
+        if paid is not None and total > paid:
             given, was = money(total, action.currency), money(paid, action.currency)
             text = f"{given} were given back for order {action.order}, for which {was} were paid"
-            yield RULE.finding(about, f"above {action.order}", text, evidence)
+            evidence = [position for _, position in refunds]
+            yield RULE.finding((f"agent:{action.agent}",), f"above {action.order}", text, evidence)
+
+    def over(self, history: GuardHistory, end: float) -> tuple[list[RuleFinding], int]:
+        """Return findings by a binomial tail: so many of the agent's orders without a purchase, at peers' rate.
+
+        Purchases cover a unit's orders where at least ``share`` of the others' orders have one; a unit whose source
+        records none, or whose orders are older than the history, is not judged. The rate is that of the other members,
+        drawn towards all covered units.
+        """
+        if self._first is None:
+            return [], 0
+        start, until = end - self._parameters["days"] * DAY, end - _LATE_SECONDS
+        start = max(start, self._first + _OLD_ORDERS_SECONDS)
+        orders = defaultdict[str, dict[str, list[ObservedAction]]](lambda: defaultdict(list))
+        for action in history.actions:
+            if action.order is not None and action.kind in self._kinds and start <= action.at < until:
+                orders[action.agent][action.order].append(action)
+        known = {
+            agent: sum((order, some[0].currency) in self._paid for order, some in named.items())
+            for agent, named in orders.items()
+        }
+        members = defaultdict[str, list[str]](list)
+        for agent in orders:
+            members[history.unit(agent)].append(agent)
+        sums = {
+            unit: (sum(known[agent] for agent in agents), sum(len(orders[agent]) for agent in agents))
+            for unit, agents in members.items()
+        }
+        covered = [one for one in sums.values() if one[1] >= _ENOUGH and one[0] >= self._parameters["share"] * one[1]]
+        missing, total = sum(of - hits for hits, of in covered), sum(of for _, of in covered)
+        found: list[RuleFinding] = []
+        tests = 0
+        for agent, named in orders.items():
+            unknown = len(named) - known[agent]
+            hits, of = (
+                both - mine for both, mine in zip(sums[history.unit(agent)], (known[agent], len(named)), strict=True)
+            )
+            if unknown < self._parameters["actions"] or of < _ENOUGH or hits < self._parameters["share"] * of:
+                continue
+            tests += 1
+            usual = (missing - unknown + 1) / (max(total - len(named), 0) + 200) if total else 0.02
+            share = min((of - hits + 20 * max(usual, 0.002)) / (of + 20), 0.5)
+            p = binomial_tail(unknown, len(named), share)
+            if p < self._parameters["p"]:
+                evidence = [
+                    action
+                    for order, some in named.items()
+                    if (order, some[0].currency) not in self._paid
+                    for action in some
+                ]
+                given = money(sum(one.minor for one in evidence), evidence[0].currency)
+                text = (
+                    f"{agent} gave {given} back for {unknown} of {len(named)} orders without a recorded purchase in "
+                    f"{self._parameters['days']} days; for peers it is {of - hits} of {of} (chance {p:.1g})"
+                )
+                positions = [one.position for one in evidence]
+                found.append(RULE.finding((f"agent:{agent}",), "unknown", text, positions, p))
+        return found, tests

@@ -1,50 +1,53 @@
-"""R8, burst: far more goodwill in an hour or a day than the agent's own weeks explain, at as many contacts."""
+"""R8, burst: far more goodwill on a day than peers' same day and the agent's own weeks explain, at as many contacts."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from domain.abuse.findings import Parameters, Rule, RuleFinding
-from domain.abuse.history import DAY, HOUR, GuardHistory
+from domain.abuse.history import DAY, GuardHistory
 from domain.statistics import negative_binomial_tail
 
-RULE = Rule("R8", 2, "burst", {"days": 28, "actions": 5, "p": 1e-4})
+if TYPE_CHECKING:
+    from domain.abuse.peers import PeerRates
+
+RULE = Rule("R8", 3, "burst", {"days": 28, "actions": 10, "times": 2.2, "p": 1e-3})
+_STEADY = 30.0
+"""The most gifts that an agent's own ratio is taken to be known from: days differ by a fifth without any misuse."""
 
 
 def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
-    """Return findings by a Poisson tail against the 28 days before, scaled by contacts.
+    """Return findings on the last two whole days; the second look is for facts that came late.
 
-    Scaling keeps a busy day from counting as a burst. The agent's rate is estimated from as many contacts as there
-    were. So the tail is that of a Poisson with a gamma rate, the negative binomial (Gelman et al., Bayesian Data
-    Analysis, 2.6). It is wider for an agent with a short history.
+    The expectation of the day is that of peers on the same day for as many contacts (``domain.abuse.peers``), times the
+    agent's own ratio to peers in the days before. The ratio is known from so many gifts as there were, at most thirty.
+    So the count has a Poisson distribution with a gamma rate: the negative binomial (Gelman et al., Bayesian Data
+    Analysis, 2.6). Candidates are agents with ``actions`` gifts on the day; only they are tested.
     """
     found: list[RuleFinding] = []
     tests = 0
+    rates, last = history.peer_rates(end), int(end // DAY) - 1
     for agent in list(history.by_agent):
-        last_day = history.actions_of(agent, end - DAY, end)
-        if not last_day:
-            continue
-        start = end - (parameters["days"] + 1) * DAY
-        before = len(history.actions_of(agent, start, end - DAY))
-        contacts_before = history.contacts_between(agent, start, end - DAY)
-        if contacts_before == 0:
-            continue
-        exposure = contacts_before + 1
-        rate = (before + 1) / exposure
-        windows = [(end - DAY, DAY, "day"), *((end - DAY + hour * HOUR, HOUR, "hour") for hour in range(24))]
-        for begin, length, word in windows:
-            actions = [action for action in last_day if begin <= action.at < begin + length]
-            if not actions:
+        for day in (last - 1, last):
+            today = rates.of(agent, day, day + 1)
+            if today.gifts < parameters["actions"]:
                 continue
             tests += 1
-            if len(actions) < parameters["actions"]:
-                continue
-            contacts = max(history.contacts_between(agent, begin, begin + length), 1)
-            p = negative_binomial_tail(len(actions), before + 1, exposure / (exposure + contacts))
-            if p < parameters["p"]:
+            p, usual = _chance(rates, agent, day, parameters["days"])
+            if p < parameters["p"] and today.gifts >= parameters["times"] * usual:
+                actions = history.actions_of(agent, day * DAY, (day + 1) * DAY)
                 text = (
-                    f"{agent} gave goodwill {len(actions)} times in one {word}, in {contacts} contacts; at the agent's "
-                    f"own {rate:.2f} a contact it would be {rate * contacts:.1f} (chance {p:.1g})"
+                    f"{agent} gave goodwill {today.gifts} times in one day, in {today.contacts:.0f} contacts; at peers' "
+                    f"rate of that day and the agent's own weeks it would be {usual:.1f} (chance {p:.1g})"
                 )
-                key = f"{word} {int(begin)}"
-                found.append(RULE.finding((f"agent:{agent}",), key, text, [action.position for action in actions], p))
-                break  # one finding a day is enough: the day's, or that of the first hour
+                evidence = [action.position for action in actions]
+                found.append(RULE.finding((f"agent:{agent}",), f"day {day}", text, evidence, p))
     return found, tests
+
+
+def _chance(rates: PeerRates, agent: str, day: int, days: int) -> tuple[float, float]:
+    """Return the chance of as much goodwill on a day, and the expected number."""
+    today, before = rates.of(agent, day, day + 1), rates.of(agent, day - days, day)
+    usual = max(today.expected, 0.2) * before.ratio()
+    known = min(before.gifts + 4.0, _STEADY)
+    return negative_binomial_tail(today.gifts, known, known / (known + usual)), usual

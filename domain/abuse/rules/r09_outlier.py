@@ -1,21 +1,24 @@
-"""R9, outlier among peers: goodwill a contact far above peers'. It is shown beside outcomes, since it may be right."""
+"""R9, outlier among peers: goodwill far above peers' for the same work. It is shown beside outcomes: it may be right."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from math import fsum
-from typing import TYPE_CHECKING
+from math import fsum, log
+from typing import TYPE_CHECKING, NamedTuple
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
-from domain.abuse.history import DAY, GuardHistory
+from domain.abuse.history import DAY, REMEMBERED_SECONDS, GuardHistory
+from domain.statistics import binomial_tail, normal_p
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-RULE = Rule(
-    "R9", 1, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 3.5, "times": 1.5, "sigma": 3.0}
-)
+RULE = Rule("R9", 2, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 5e-4})
+_LEAST_GIFTS = 3.0
+_PRIOR = 10.0
+_GROWN, _ALWAYS = 0.01, 1e-11
+"""An agent that was no different before, or whose earlier days are unknown, needs a far smaller chance."""
 
 
 class Others:
@@ -51,57 +54,96 @@ def _median_without(ordered: list[float], value: float) -> float:
     return (ordered[low + (low >= at)] + ordered[high + (high >= at)]) / 2
 
 
-def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
-    """Return outliers among the agents of one role and currency, or of one team where it alone has enough.
+class _Month(NamedTuple):
+    """An agent's work in a window: money and gifts given, and expected of peers for the same contacts and days."""
 
-    A comparison within the team keeps a generous team's members from being outliers.
+    given: int
+    expected: float
+    gifts: int
+    expected_gifts: float
+    contacts: float
+    evidence: list[int]
+
+    @property
+    def level(self) -> float:
+        """The logarithm of given to expected money, drawn towards 0 by a tenth of the expectation."""
+        return log((self.given + 0.1 * self.expected) / (1.1 * self.expected))
+
+
+def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
+    """Return outliers of each role and currency by two chances, combined: far above peers, and above the agent's own past.
+
+    The expectation is peers' rate for the same contacts on the same days (``domain.abuse.peers``) times the mean amount
+    of the team's same role. So a generous team, a recall week or a desk for hard cases explains itself. The first chance is
+    the normal tail of the modified z-score of log(given / expected). The second is a binomial tail: so much of the
+    agent's goodwill within the window, given that of the days before and both expectations (the conditional test of two
+    Poisson rates; Przyborowski and Wilenski 1940). Honest agents may be generous for ever, so an agent that was no
+    different before needs a far smaller chance. Fisher's method combines both, as in R3.
     """
-    start = end - parameters["days"] * DAY
-    spent = defaultdict[tuple[str, str], dict[str, int]](lambda: defaultdict(int))
-    squares = defaultdict[tuple[str, str], int](int)
-    evidence = defaultdict[str, list[int]](list)
+    days = parameters["days"]
+    now = _months(history, end - days * DAY, end, end, parameters["contacts"])
+    before = _months(history, end - REMEMBERED_SECONDS, end - days * DAY, end, 0)
+    groups = defaultdict[tuple[str, str], dict[str, _Month]](dict)
+    for (agent, currency), month in now.items():
+        groups[history.role(agent, end), currency][agent] = month
+    found: list[RuleFinding] = []
+    tests = 0
+    for (_, currency), months in groups.items():
+        everybody = Others(month.level for month in months.values())
+        peers = len(everybody) - 1
+        if peers < parameters["peers"]:
+            continue
+        for agent, month in months.items():
+            if month.given < parameters["times"] * month.expected:
+                continue
+            tests += 1
+            _, z = everybody.without(month.level)
+            earlier = before.get((agent, currency))
+            grown = 1.0
+            if earlier is not None:
+                share = month.expected_gifts / (month.expected_gifts + earlier.expected_gifts)
+                grown = binomial_tail(month.gifts, month.gifts + earlier.gifts, share)
+            x = max(normal_p(z) / 2 if z > 0 else 1.0, 1e-300) * max(grown, 1e-300)
+            p = x * (1 - log(x))
+            if z > parameters["z"] and p < (parameters["p"] if grown < _GROWN else _ALWAYS):
+                text = (
+                    f"{agent} gave {money(month.given, currency)} in {days} days ({month.contacts:.0f} contacts), where "
+                    f"{peers} peers would give {money(round(month.expected), currency)} for the same work (modified z "
+                    f"{z:.1f}, chance of the growth {grown:.1g}, of both {p:.1g})"
+                )
+                found.append(RULE.finding((f"agent:{agent}",), currency, text, month.evidence, p))
+    return found, tests
+
+
+def _months(
+    history: GuardHistory, start: float, end: float, asof: float, contacts: float
+) -> dict[tuple[str, str], _Month]:
+    """Return each agent's work in [start, end) where the contacts are enough."""
+    rates = history.peer_rates(asof)
+    spent = defaultdict[tuple[str, str], list[int]](list)
+    evidence = defaultdict[tuple[str, str], list[int]](list)
+    sums = defaultdict[tuple[str, ...], list[int]](lambda: [0, 0])
     for action in history.actions:
         if start <= action.at < end and action.goodwill:
-            spent[action.role, action.currency][action.agent] += action.minor
-            squares[action.agent, action.currency] += action.minor**2
-            evidence[action.agent].append(action.position)
-    found: list[RuleFinding] = []
-    for (role, currency), by_agent in spent.items():
-        each = {
-            agent: (by_agent.get(agent, 0) / contacts, contacts)
-            for agent in history.contacts
-            if history.role(agent, end) == role
-            and (contacts := history.contacts_between(agent, start, end)) >= parameters["contacts"]
-        }
-        everybody = Others(value for value, _ in each.values())
-        teams = _teams(history, each, parameters["peers"])
-        for agent, (value, contacts) in each.items():
-            others = teams.get(history.teams.get(agent, ()), everybody)
-            peers = len(others) - 1
-            if peers < parameters["peers"]:
-                continue
-            usual, z = others.without(value)
-            # The agent's own error counts, too, because a few large gifts in few contacts make a large mean.
-            error = (max(squares[agent, currency] / contacts - value**2, 0.0) / contacts) ** 0.5
-            far = value >= parameters["times"] * usual and value - parameters["sigma"] * error > usual
-            if z > parameters["z"] and far:
-                text = (
-                    f"{agent} gave {money(round(value), currency)} a contact in {parameters['days']} days ({contacts} "
-                    f"contacts), where {peers} peers give {money(round(usual), currency)} (modified z {z:.1f})"
-                )
-                found.append(RULE.finding((f"agent:{agent}",), currency, text, evidence[agent]))
-    return found, 0
-
-
-def _teams(history: GuardHistory, each: dict[str, tuple[float, int]], enough: int) -> dict[tuple[str, ...], Others]:
-    """Return, by teams, the values of all agents in one of them, where they are enough."""
-    by_team = defaultdict[str, set[str]](set)
-    for agent in each:
-        for team in history.teams.get(agent, ()):
-            by_team[team].add(agent)
-    found: dict[tuple[str, ...], Others] = {}
-    for teams in {history.teams.get(agent, ()) for agent in each}:
-        mates = set[str]().union(*(by_team[team] for team in teams))
-        if len(mates) > enough:
-            found[teams] = Others(each[mate][0] for mate in mates)
+            key = action.agent, action.currency
+            spent[key].append(action.minor)
+            evidence[key].append(action.position)
+            everywhere = action.role, action.currency
+            for group in (everywhere, (*everywhere, history.unit(action.agent))):
+                both = sums[group]
+                both[0], both[1] = both[0] + action.minor, both[1] + 1
+    found: dict[tuple[str, str], _Month] = {}
+    first, last = int(start // DAY), int(end // DAY)
+    for (agent, currency), minors in spent.items():
+        work = rates.of(agent, first, last)
+        if work.contacts < contacts or work.expected < _LEAST_GIFTS:
+            continue
+        given, role = sum(minors), history.role(agent, asof)
+        total, number = sums[role, currency]
+        mean = max(total - given, 0) / max(number - len(minors), 1) or given / len(minors)
+        total, number = sums[role, currency, history.unit(agent)]
+        mean = (max(total - given, 0) + _PRIOR * mean) / (max(number - len(minors), 0) + _PRIOR)
+        found[agent, currency] = _Month(
+            given, work.expected * mean, len(minors), work.expected, work.contacts, evidence[agent, currency]
+        )
     return found

@@ -1,44 +1,56 @@
-"""R10, serial claimant: a customer's group gets goodwill from many agents, each for another order or reason."""
+"""R10, serial claimant: a customer's group gets goodwill from many agents on far more contacts than agents' rates explain."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
-from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
+from domain.abuse.history import DAY, GuardHistory
+from domain.statistics import binomial_tail
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-RULE = Rule("R10", 1, "serial claimant", {"agents": 3, "claims": 4, "days": 30, "share": 0.75})
+RULE = Rule("R10", 2, "serial claimant", {"agents": 3, "claims": 6, "days": 30, "times": 2.2, "p": 2e-4})
 
 
-class SerialClaimant:
-    """A counter of goodwill by customer group."""
+def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
+    """Return findings by a binomial tail: goodwill on this many of the group's contacts.
 
-    def __init__(self, parameters: Parameters) -> None:
-        self._parameters = parameters
-
-    def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Yield a finding for many agents and as many orders or reasons, on most of the contacts."""
-        if action is None or action.group is None or not action.goodwill:
-            return
-        since = event.at - self._parameters["days"] * DAY
-        actions = [one for one in history.by_group.get(action.group, ()) if one.at > since and one.goodwill]
+    Each contact's chance is the rate of peers on that day times the agent's own ratio to peers. Candidates have goodwill
+    from many agents, for as many orders or reasons. A regular customer with a problem in the usual share of contacts is
+    none.
+    """
+    start = end - parameters["days"] * DAY
+    rates = history.peer_rates(end)
+    first, last = int(start // DAY), int(end // DAY) + 1
+    found: list[RuleFinding] = []
+    tests = 0
+    for group, all_actions in history.by_group.items():
+        if len(all_actions) < parameters["claims"]:
+            continue
+        actions = [one for one in all_actions if start <= one.at < end and one.goodwill]
         agents = {one.agent for one in actions}
-        told = {(one.order or one.interaction, one.reason) for one in actions}
-        orders, reasons = {order for order, _ in told}, {reason for _, reason in told}
-        if len(agents) < self._parameters["agents"] or max(len(orders), len(reasons)) < self._parameters["agents"]:
-            return
-        if len(actions) < self._parameters["claims"]:
-            return  # an honest regular customer may reach three
-        contacts = sum(contact.at > since for contact in history.group_contacts.get(action.group, ()))
-        if len(actions) < self._parameters["share"] * contacts:
-            return  # a regular customer: most contacts brought no goodwill
-        total = sum(one.minor for one in actions if one.currency == action.currency)
-        text = (
-            f"{action.group} was given goodwill {len(actions)} times by {len(agents)} agents "
-            f"in {self._parameters['days']} days, {money(total, action.currency)}, "
-            f"for {len(orders)} orders or matters and {len(reasons)} reasons"
-        )
-        yield RULE.finding((f"customer:{action.group}",), "", text, [one.position for one in actions])
+        told = max(len({one.order or one.interaction for one in actions}), len({one.reason for one in actions}))
+        if len(actions) < parameters["claims"] or min(len(agents), told) < parameters["agents"]:
+            continue
+        tests += 1
+        chances = [
+            rates.rate(contact.agent, history.unit(contact.agent), int(contact.at // DAY))
+            * rates.of(contact.agent, first, last).ratio()
+            for contact in history.group_contacts.get(group, ())
+            if start <= contact.at < end
+        ]
+        chances += [
+            rates.rate(one.agent, history.unit(one.agent), int(one.at // DAY))
+            for one in actions
+            if one.interaction is None
+        ]
+        contacts = max(len(chances), len(actions))
+        share = min(max(sum(chances) / max(len(chances), 1), 0.05), 0.9)
+        p = binomial_tail(len(actions), contacts, share)
+        if p < parameters["p"] and len(actions) >= parameters["times"] * share * contacts:
+            currency = actions[-1].currency
+            total = sum(one.minor for one in actions if one.currency == currency)
+            text = (
+                f"{group} was given goodwill {len(actions)} times in {contacts} contacts by {len(agents)} agents in "
+                f"{parameters['days']} days, {money(total, currency)}, for {told} orders, matters or reasons; at the "
+                f"agents' rates it would be {share * contacts:.1f} (chance {p:.1g})"
+            )
+            found.append(RULE.finding((f"customer:{group}",), "", text, [one.position for one in actions], p))
+    return found, tests

@@ -1,42 +1,86 @@
-"""R13, copied note: the same note on far more of one agent's actions than of peers'."""
+"""R13, copied note: one text, which peers do not use, on far more of an agent's actions than the agent's own habit."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from math import log
+from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardHistory, ObservedAction
-from domain.statistics import binomial_tail
+from domain.statistics import binomial_tail, fisher_greater
 
-RULE = Rule("R13", 1, "copied note", {"days": 30, "actions": 8, "p": 0.001})
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULE = Rule("R13", 2, "copied note", {"days": 30, "actions": 12, "share": 0.2, "alike": 0.1, "p": 4e-4})
+_HABIT = 0.3
+"""The share of one own phrase that is a habit of honest agents; used where the agent has no earlier notes."""
+_ENOUGH = 12
+_TIMES = 3.0
+"""The factor by which a text must be more usual than before."""
 
 
 def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
-    """Return findings by a binomial tail: so many of the agent's noted actions with one note, at peers' rate.
+    """Return findings over candidates: a text with ``actions`` uses by one agent, on ``share`` of their noted actions.
 
-    Notes are compared only by a keyed hash of their normal form, so the rule still works after a customer is forgotten.
+    A text with at least ``alike`` of its uses by others is a macro, and is left out. A standing phrase is found in
+    earlier days as well: Fisher's exact test compares the text's share with that of the days before the window. Without
+    enough earlier notes it is a binomial tail at the share of a habit. The second chance is the share of agents with a
+    new text used as often; Fisher's method combines both (as in R3). Notes are compared only by a keyed hash of their
+    normal form, so the rule still works after a customer is forgotten.
     """
     start = end - parameters["days"] * DAY
-    noted = defaultdict[str, list[ObservedAction]](list)
+    noted, before = defaultdict[str, list[ObservedAction]](list), defaultdict[str, Counter[str]](Counter)
     everywhere = Counter[str]()
     for action in history.actions:
-        if start <= action.at < end and action.note:
-            noted[action.agent].append(action)
+        if action.note and action.at < end:
             everywhere[action.note] += 1
-    total, found, tests = sum(everywhere.values()), list[RuleFinding](), 0
+            if action.at >= start:
+                noted[action.agent].append(action)
+            else:
+                before[action.agent][action.note] += 1
+    candidates = list(_candidates(noted, before, everywhere, parameters))
+    found = list[RuleFinding]()
+    for agent, note, count in candidates:
+        of, earlier = len(noted[agent]), before[agent]
+        as_much = {other for other, _, uses in candidates if other != agent and uses >= count}
+        rare = (len(as_much) + 1) / len(noted)
+        x = rare * _chance(count, of, earlier[note], earlier.total())
+        p = x * (1 - log(x)) if x > 0 else 0.0
+        if p < parameters["p"]:
+            others = everywhere[note] - count - earlier[note]
+            text = (
+                f"{agent} wrote the same note on {count} of {of} actions in {parameters['days']} days, and on "
+                f"{earlier[note]} of {earlier.total()} before; peers wrote it {others} times (chance {p:.1g})"
+            )
+            evidence = [action.position for action in noted[agent] if action.note == note]
+            found.append(RULE.finding((f"agent:{agent}",), note, text, evidence, p))
+    return found, len(candidates)
+
+
+def _candidates(
+    noted: dict[str, list[ObservedAction]],
+    before: dict[str, Counter[str]],
+    everywhere: Counter[str],
+    parameters: Parameters,
+) -> Iterator[tuple[str, str, int]]:
+    """Yield agent, text and uses, where the text is new to the agent and no macro."""
     for agent, actions in noted.items():
+        earlier = before[agent]
         for note, count in Counter(action.note or "" for action in actions).items():
-            if count < parameters["actions"]:
-                continue
-            tests += 1
-            peers = total - len(actions)
-            share = (everywhere[note] - count + 1) / (peers + 2)
-            p = binomial_tail(count, len(actions), share)
-            if p < parameters["p"]:
-                text = (
-                    f"{agent} wrote the same note on {count} of {len(actions)} actions in {parameters['days']} days; "
-                    f"peers wrote it on {everywhere[note] - count} of {peers} (chance {p:.1g})"
-                )
-                evidence = [action.position for action in actions if action.note == note]
-                found.append(RULE.finding((f"agent:{agent}",), note, text, evidence, p))
-    return found, tests
+            others = everywhere[note] - count - earlier[note]
+            habit = earlier[note] / max(earlier.total(), 1)
+            if (
+                count >= max(parameters["actions"], parameters["share"] * len(actions))
+                and others < parameters["alike"] * everywhere[note]
+                and count / len(actions) >= _TIMES * habit
+            ):
+                yield agent, note, count
+
+
+def _chance(count: int, of: int, count_before: int, before: int) -> float:
+    """Return the chance of so many notes with one text, given the agent's habit."""
+    if before < _ENOUGH:
+        return binomial_tail(count, of, _HABIT)
+    return fisher_greater((count, of - count), (count_before, before - count_before))
