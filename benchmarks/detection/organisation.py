@@ -20,7 +20,7 @@ _CHANNELS = {"general": ("phone", "chat", "e-mail"), "specialist": ("phone", "e-
 
 
 class Custom(NamedTuple):
-    """The custom of one reason in one team: chance of a gift, usual amount and its price points, as shares of an agent's L."""
+    """The custom of one reason in one team: chance of a gift, usual amount and prices as shares of an agent's L."""
 
     chance: float
     middle: float
@@ -83,7 +83,7 @@ class Person:
 
 
 class Surge(NamedTuple):
-    """Days in which a group gives more: the teams concerned, and the amount that all of them give, as a share of an agent's L."""
+    """Days in which a group gives more: the teams concerned, and the amount that all give, as a share of L."""
 
     name: str
     first_day: int

@@ -50,6 +50,7 @@ COUNTING: dict[str, tuple[Rule, Callable[[Parameters], CountingRule]]] = {
         (r02_split.RULE, r02_split.Split),
         (r04_self_dealing.RULE, r04_self_dealing.SelfDealing),
         (r05_collusion.RULE, r05_collusion.Collusion),
+        (r10_serial_claimant.RULE, r10_serial_claimant.SerialClaimant),
         (r11_recognition_ring.RULE, r11_recognition_ring.RecognitionRing),
         (r12_self_raise.RULE, r12_self_raise.SelfRaise),
         (r14_overdrawn.RULE, r14_overdrawn.Overdrawn),
@@ -63,7 +64,6 @@ STATISTICAL: dict[str, tuple[Rule, StatisticalRule]] = {
         r03_favourite,
         r08_burst,
         r09_outlier,
-        r10_serial_claimant,
         r13_copied_note,
     )
 }

@@ -258,6 +258,11 @@ class GuardHistory:
         teams = self.teams.get(agent, ())
         return teams[0] if teams else self.roles.get(agent, "")
 
+    @property
+    def last_rates(self) -> PeerRates | None:
+        """The rates of the last nightly run; ``None`` before the first."""
+        return self._rates[1] if self._rates is not None else None
+
     def peer_rates(self, end: float) -> PeerRates:
         """Return peers' rates over the remembered days before a moment; the rules of one run share them."""
         if self._rates is None or self._rates[0] != end:

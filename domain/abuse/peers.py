@@ -79,7 +79,7 @@ class PeerRates:
     """Rates over a window of whole days, from the work days of a history."""
 
     def __init__(self, history: GuardHistory, start: float, end: float) -> None:
-        self._days = {day: units for day, units in history.work.days.items() if start // DAY <= day < -(-end // DAY)}
+        self._days = {day: units for day, units in history.work.days.items() if start // DAY <= day < end // DAY}
         self._unit: dict[str, _Sums] = defaultdict(_Sums)
         self._of_agent: dict[tuple[str, str], _Sums] = defaultdict(_Sums)
         self._unit_day: dict[tuple[str, int], _Sums] = {}
@@ -115,13 +115,14 @@ class PeerRates:
         everywhere, own = self._unit[unit], self._of_agent.get((unit, agent), _Sums())
         contacts = everywhere.contacts + everywhere.loose - own.contacts - own.loose
         overall = (self._all.gifts + 1) / (self._all.contacts + self._all.loose + 5)
-        usual = (everywhere.gifts - own.gifts + _PRIOR * overall) / (contacts + _PRIOR)
+        usual = (max(everywhere.gifts - own.gifts, 0) + _PRIOR * overall) / (max(contacts, 0) + _PRIOR)
         usual *= self._surge.get(day, 1.0)
         today = self._unit_day.get((unit, day))
         work = self._days.get(day, {}).get(unit, {}).get(agent) or Work()
         if today is not None:
             contacts = today.contacts + today.loose - work.contacts - work.loose
-            usual = (today.gifts - work.gifts + _PRIOR * usual) / (contacts + _PRIOR)
+            # Facts that come late change an agent's day after the sums were taken.
+            usual = (max(today.gifts - work.gifts, 0) + _PRIOR * usual) / (max(contacts, 0) + _PRIOR)
         return min(max(usual, 1e-4), 0.95)
 
     def loose_share(self, unit: str) -> float:
@@ -134,6 +135,10 @@ class PeerRates:
         days, sums = self._running(agent)
         low, high = sums[bisect_left(days, first_day)], sums[bisect_left(days, last_day)]
         return Expected(high.gifts - low.gifts, high.expected - low.expected, high.contacts - low.contacts)
+
+    def whole(self, agent: str) -> Expected:
+        """Return the agent's goodwill and its expectation over the whole window."""
+        return self._running(agent)[1][-1]
 
     def _running(self, agent: str) -> tuple[list[int], list[Expected]]:
         """Return the agent's days, and the running sums before each of them and after the last."""
@@ -175,7 +180,7 @@ class Regulars:
         return self._pairs.get((agent, group), 0)
 
     def rare(self, unit: str, agent: str, group: str, contacts: int) -> float:
-        """Return the share of the customers of a unit that met one of its agents at least so often, without this pair."""
+        """Return the share of a unit's customers that met one of its agents at least so often, without this pair."""
         own = self._pairs.get((agent, group), 0)
         as_often = sum(pairs for number, pairs in self._usual[unit].items() if number >= contacts)
         all_pairs = self._usual[unit].total()

@@ -86,10 +86,24 @@ def test_r2_two_gifts_for_one_order_within_the_limit_or_by_two_agents_are_no_spl
 def test_r3_a_favourite_customer() -> None:
     story = Story()
     story.ordinary(days=20)
-    for day in range(5):
-        story.gives("A-1", 10, customer="friend", order=f"O-{day}", interaction="one-visit")
+    for day in range(12):
+        story.gives("A-1", 10, customer="friend", order=f"O-{day}", interaction=story.contact("A-1", customer="friend"))
     story.night()
     assert "R3" in story.rules()
+
+
+def test_r3_an_account_manager_among_account_managers_has_no_favourite() -> None:
+    """Eight gifts on as many contacts: all customers of the desk meet one agent as often, and get as much."""
+    story = Story()
+    for day in range(8):
+        for agent in range(6):
+            for customer in range(4):
+                interaction = story.contact(f"A-{agent}", customer=f"C-{agent}-{customer}")
+                if (day + customer) % 2 or customer == 0:
+                    story.gives(f"A-{agent}", 10, customer=f"C-{agent}-{customer}", interaction=interaction)
+        story.later((day + 1) * 24)
+    story.night()
+    assert "R3" not in story.rules()
 
 
 def test_r3_a_regular_on_the_drivers_own_route_is_no_favourite() -> None:
@@ -194,16 +208,43 @@ def test_r5_denied_then_approved_by_another_three_times() -> None:
 # ---------------------------------------------------------------- R6
 
 
-def test_r6_outside_a_shift_and_after_having_left() -> None:
+def worked(story: Story, evenings: int, forgotten: int = 0) -> None:
+    """Let six agents work for twenty days; A-0 acts on some evenings, and each one forgets to clock in on some days."""
+    for day in range(20):
+        for agent in range(6):
+            if (7 * day + 3 * agent) % 20 >= forgotten:
+                story.tell(facts.ShiftStarted(employee_id=f"A-{agent}"), day * 24 + 9)
+        for agent in range(6):
+            story.gives(f"A-{agent}", 5, day * 24 + 12 + agent / 10)
+        for agent in range(6):
+            if (7 * day + 3 * agent) % 20 >= forgotten:
+                story.tell(facts.ShiftEnded(employee_id=f"A-{agent}"), day * 24 + 17)
+        if day % 4 == 3 and day // 4 < evenings:
+            story.gives("A-0", 5, day * 24 + 20.5)
+    story.later(23 * 24)
+    story.night()
+
+
+def test_r6_evenings_outside_any_shift_where_peers_have_none() -> None:
     story = Story()
-    story.tell(facts.ShiftStarted(employee_id="A-1"), 9)
-    story.tell(facts.ShiftEnded(employee_id="A-1"), 17)
-    story.gives("A-1", 5, 22)
+    worked(story, evenings=4)
+    assert story.rules() == ["R6"]
+    assert "peers on 0." in story.raised[0].finding.explanation
+
+
+def test_r6_shifts_that_all_forget_to_record_are_no_pattern() -> None:
+    story = Story()
+    worked(story, evenings=0, forgotten=3)
+    assert story.rules() == []
+
+
+def test_r6_after_having_left() -> None:
+    story = Story()
     story.tell(facts.EmployeeLeft(employee_id="A-2"), 22.1)
-    assert story.rules() == []  # late facts may come yet
     story.gives("A-2", 5, 25)
+    assert story.rules() == []  # late facts may come yet
     story.later(26)
-    assert story.rules() == ["R6", "R6"]
+    assert story.rules() == ["R6"]
 
 
 def test_r6_a_call_that_ends_after_the_shift_a_night_shift_and_late_facts() -> None:
@@ -226,14 +267,38 @@ def test_r6_a_call_that_ends_after_the_shift_a_night_shift_and_late_facts() -> N
 # ---------------------------------------------------------------- R7
 
 
-def test_r7_more_than_was_paid_or_for_an_unknown_order() -> None:
+def test_r7_more_than_was_paid() -> None:
     story = Story()
     story.tell(facts.PurchaseCompleted(order_id="O-1", total=Money(1500, "GBP")), 1)
     story.gives("A-1", 10, 2, order="O-1")
     story.gives("A-1", 10, 3, order="O-1")
-    story.gives("A-1", 10, 4, order="O-none")
     story.later(6)
-    assert story.rules() == ["R7", "R7"]
+    assert story.rules() == ["R7"]
+
+
+def sold(story: Story, *, recorded: float) -> None:
+    """Let six agents refund orders for five weeks; of so many orders the purchase is recorded, of four of A-0's none."""
+    for day in range(36):
+        for agent in range(6):
+            order, hour = f"O-{day}-{agent}", day * 24 + 9 + agent
+            if story.random.random() < recorded and not (agent == 0 and 26 <= day < 30):
+                story.tell(facts.PurchaseCompleted(order_id=order, total=Money(5000, "GBP")), hour)
+            story.gives(f"A-{agent}", 5, hour + 0.5, order=order)
+    story.later(36 * 24)
+    story.night()
+
+
+def test_r7_orders_without_a_purchase_where_peers_have_one() -> None:
+    story = Story()
+    sold(story, recorded=1.0)
+    assert story.rules() == ["R7"]
+    assert "orders without a recorded purchase" in story.raised[0].finding.explanation
+
+
+def test_r7_a_source_that_records_half_of_the_purchases_proves_nothing() -> None:
+    story = Story()
+    sold(story, recorded=0.5)
+    assert story.rules() == []
 
 
 def test_r7_a_purchase_told_a_moment_late_and_a_history_that_does_not_cover_it() -> None:
@@ -272,11 +337,12 @@ def test_r8_a_storm_day_with_ten_times_the_contacts_is_no_burst() -> None:
 # ---------------------------------------------------------------- R9
 
 
-def test_r9_far_more_a_contact_than_peers() -> None:
+def test_r9_far_more_a_contact_than_peers_and_than_before() -> None:
     story = Story()
-    story.ordinary(agents=10)
-    for number in range(60):
+    story.ordinary(agents=10, days=60)
+    for number in range(90):
         story.gives("A-3", 12, interaction=story.contact("A-3"), customer=f"C-y{number}", limit=None)
+        story.later(story.hour + 4)
     story.night()
     assert "R9" in story.rules()
 
@@ -320,14 +386,14 @@ def test_comparing_one_with_all_others_equals_comparing_one_by_one(values: list[
 
 def test_r10_a_serial_claimant() -> None:
     story = Story()
-    for number in range(4):
+    for number in range(6):
         story.gives(f"A-{number}", 10, customer="C-claims", order=f"O-{number}", reason=f"reason {number}")
     assert story.rules() == ["R10"]
 
 
 def test_r10_three_agents_on_one_matter_cover_for_each_other() -> None:
     story = Story()
-    for number in range(4):
+    for number in range(6):
         story.gives(f"A-{number}", 10, customer="C-1", order="O-1", interaction="I-1", reason="late")
     assert story.rules() == []
 
@@ -371,15 +437,30 @@ def test_r12_raising_oneself() -> None:
     assert story.rules() == ["R12"]
 
 
+def noted(story: Story, text: str, users: int) -> None:
+    """Let ten agents write notes of their own for twenty days, and then some of them one text on 16 of 20 actions."""
+    story.ordinary(agents=10, days=20)
+    for number in range(200):
+        story.gives(f"A-{number % 10}", 5, note_hash=f"n-{number}")
+    story.later(story.hour + 31 * 24)
+    for number in range(20):
+        for agent in range(10):
+            same = agent < users and number % 5
+            story.gives(f"A-{agent}", 5, note_hash=text if same else f"m-{number}-{agent}")
+        story.later(story.hour + 24)
+    story.night()
+
+
 def test_r13_a_copied_note() -> None:
     story = Story()
-    story.ordinary(days=5)
-    for number in range(30):
-        story.gives(f"A-{number % 10}", 5, note_hash=f"n-{number}")
-    for _ in range(10):
-        story.gives("A-1", 5, note_hash="same")
-    story.night()
-    assert "R13" in story.rules()
+    noted(story, "same", users=1)
+    assert story.rules() == ["R13"]
+
+
+def test_r13_a_macro_that_half_of_the_team_pastes_is_no_copy() -> None:
+    story = Story()
+    noted(story, "macro", users=5)
+    assert story.rules() == []
 
 
 def test_r14_beyond_the_limit_and_after_no() -> None:

@@ -27,7 +27,7 @@ from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import block_until, eventually
 
 
-async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
+async def claims(upstream: Upstream, number: int = 6, start: int = 0) -> None:
     """Record claims of one customer, with goodwill by one agent after the other."""
     for one in range(start, start + number):
         fact = reported_action(
@@ -73,10 +73,10 @@ async def test_two_guards_raise_each_flag_once_and_a_third_raises_none(session: 
         before = await session.log.last_position()
         await run_guards(session)
         assert await session.log.last_position() == before
-        await claims(upstream, 4, 4)
+        await claims(upstream, 4, 6)
         await run_guards(session, 2)
         (flag,) = await flags_of(session)
-        assert len(flag["evidence"]) > 4
+        assert len(flag["evidence"]) > 6
 
 
 async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> None:
@@ -108,7 +108,7 @@ async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> No
         stored = json.dumps([one.data.decode() for one in await session.log.read_subject("ledger.flag.>")])
         assert "storm" not in stored
         assert "talked" not in stored
-        await claims(upstream, 1, 4)
+        await claims(upstream, 1, 6)
         await run_guards(session)
         assert len(await flags_of(session)) == 1  # one more is not enough after a review
 
@@ -172,10 +172,10 @@ def test_commands_flags_and_backtest(command: CommandLine) -> None:
             customer_id="C-claims",
             order_id=f"O-{one}",
         )
-        for one in range(4)
+        for one in range(6)
     ]
     assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
-    document = json.loads(command("audit", "flags", "--backtest", "R10", "--set", "agents=5", "--json").stdout)
+    document = json.loads(command("audit", "flags", "--backtest", "R10", "--set", "agents=7", "--json").stdout)
     assert (len(document["same"]), len(document["new"]), len(document["gone"])) == (0, 0, 1)
     assert json.loads(command("audit", "flags", "--json").stdout)["items"] == []
     wrong = command("audit", "flags", "--backtest", "R10", "--set", "x=1")

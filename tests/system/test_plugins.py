@@ -213,7 +213,7 @@ def test_a_rule_that_fails_is_reported_and_stops_no_other(
     rule = made(RULE.format(id="acme.a", body=body), "Broken")
     assert isinstance(rule, GuardRule)
     story = Story(Guard(plugins=[IsolatedRule("broken-package", rule)]))
-    for number in range(4):
+    for number in range(6):
         story.gives(f"A-{number}", 10, customer="C-claims", order=f"O-{number}", reason=f"reason {number}")
     assert story.rules() == ["R10"]
     assert "the rule acme.a of the package broken-package failed" in caplog.text

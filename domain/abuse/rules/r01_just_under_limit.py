@@ -24,8 +24,9 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     """Return findings over the window that ends at ``end``, and the number of candidates.
 
     Binomial tail: the chance of so many of the agent's actions in [fraction L, L], where L is the limit, if each fell
-    there as often as the others' of the same team and reason do, drawn towards the team's and then towards everybody's. A price point is
-    no sign: an exact amount that three people use, the others at ``alike`` of the agent's share or more, is left out. Candidates have ``near`` such actions.
+    there as often as the others' of the same team and reason do. That share is drawn towards the team's and then
+    towards that of all. A price point is no sign: an exact amount that three people use, the others at ``alike`` of the
+    agent's share or more for the same kind or reason, is left out. Candidates have ``near`` such actions.
     """
     start = end - parameters["days"] * DAY
     found: list[RuleFinding] = []
@@ -66,11 +67,16 @@ class _Crowd:
         self._sums = Counter[tuple[str, ...]]()
         self._near = Counter[tuple[str, ...]]()
         self._users = defaultdict[int, Counter[str]](Counter)
-        self._of_unit = Counter[str]()
+        self._used = defaultdict[tuple[str, int], Counter[str]](Counter)
+        self._works = defaultdict[tuple[str, int], set[str]](set)
         for action in actions:
             self.by_agent[action.agent].append(action)
             self._users[action.minor][action.agent] += 1
-            for key in self._keys(action):
+            works = (f"kind {action.kind}", f"reason {action.reason}")
+            self._works[action.agent, action.minor].update(works)
+            for work in works:
+                self._used[work, action.minor][action.agent] += 1
+            for key in (*self._keys(action), *(("work", one, *who) for one in works for who in ((), (action.agent,)))):
                 self._sums[key] += 1
         self._popular = {minor for minor, users in self._users.items() if len(users) >= _USERS}
         self._priced = defaultdict[tuple[str, ...], Counter[int]](Counter)
@@ -91,18 +97,17 @@ class _Crowd:
         assert action.limit is not None
         return self._fraction * action.limit <= action.minor <= action.limit
 
-    def usual_price(self, agent: str, minor: int) -> float:
-        """Return the share of one exact amount among the others' actions, in teams that use it; 0 if few people do."""
-        if minor not in self._popular:
-            return 0.0
-        users = self._users[minor]
-        mates = sum(self._sums["unit", unit] for unit in {self._unit[user] for user in users})
-        return (users.total() - users[agent]) / max(mates - len(self.by_agent[agent]), 1)
-
     def is_price(self, agent: str, minor: int, alike: float) -> bool:
-        """Return whether others use the amount for a share of their actions like the agent's."""
-        mine = self._users[minor][agent] / len(self.by_agent[agent])
-        return self.usual_price(agent, minor) >= alike * mine
+        """Return whether others use the amount as often as the agent, for the same kind or the same reason."""
+        if minor not in self._popular:
+            return False
+        for work in self._works[agent, minor]:
+            users = self._used[work, minor]
+            mine, own = users[agent], self._sums["work", work, agent]
+            others = self._sums["work", work] - own
+            if (users.total() - mine) / max(others, 1) >= alike * mine / own:
+                return True
+        return False
 
     def usual(self, agent: str, alike: float) -> float:
         """Return the number of the agent's actions that would be near the limit at the others' shares.

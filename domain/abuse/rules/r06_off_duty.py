@@ -52,7 +52,7 @@ class OffDuty:
         yield from ()
 
     def due(self, history: GuardHistory, action: ObservedAction) -> Iterator[RuleFinding]:
-        """Yield a finding for an action of an agent that had left. Reported actions are exempt: their start is unknown."""
+        """Yield a finding for an action of an agent that had left; the start of reported actions is unknown."""
         left = history.left.get(action.agent)
         if not action.reported and left is not None and action.at > left + self._slack:
             text = f"{action.agent} gave {money(action.minor, action.currency)} after having left"
@@ -62,7 +62,7 @@ class OffDuty:
         """Return findings by a binomial tail over days with actions: so many of them off duty, at peers' rate.
 
         The rate is that of the other members of the unit, drawn towards all others with shifts. A forgotten clock-in or
-        overtime that the roster does not know concerns everybody alike. Days are counted, not actions, since one missing
+        overtime that the roster does not know concerns all members alike. Days are counted, not actions: one missing
         shift makes all actions of its day look off duty. Of two tests, off duty at all and far beyond overtime, the
         smaller chance counts twice (Bonferroni).
         """

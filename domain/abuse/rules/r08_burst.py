@@ -37,8 +37,8 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
             if p < parameters["p"] and today.gifts >= parameters["times"] * usual:
                 actions = history.actions_of(agent, day * DAY, (day + 1) * DAY)
                 text = (
-                    f"{agent} gave goodwill {today.gifts} times in one day, in {today.contacts:.0f} contacts; at peers' "
-                    f"rate of that day and the agent's own weeks it would be {usual:.1f} (chance {p:.1g})"
+                    f"{agent} gave goodwill {today.gifts} times in one day, in {today.contacts:.0f} contacts; at "
+                    f"peers' rate of that day and the agent's own weeks it would be {usual:.1f} (chance {p:.1g})"
                 )
                 evidence = [action.position for action in actions]
                 found.append(RULE.finding((f"agent:{agent}",), f"day {day}", text, evidence, p))

@@ -1,4 +1,4 @@
-"""R9, outlier among peers: goodwill far above peers' for the same work. It is shown beside outcomes: it may be right."""
+"""R9, outlier among peers: goodwill far above peers' for the same work, shown beside outcomes: it may be right."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ class _Month(NamedTuple):
 
 
 def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
-    """Return outliers of each role and currency by two chances, combined: far above peers, and above the agent's own past.
+    """Return outliers of each role and currency by two chances: far above peers, and above the agent's own past.
 
     The expectation is peers' rate for the same contacts on the same days (``domain.abuse.peers``) times the mean amount
-    of the team's same role. So a generous team, a recall week or a desk for hard cases explains itself. The first chance is
-    the normal tail of the modified z-score of log(given / expected). The second is a binomial tail: so much of the
-    agent's goodwill within the window, given that of the days before and both expectations (the conditional test of two
-    Poisson rates; Przyborowski and Wilenski 1940). Honest agents may be generous for ever, so an agent that was no
-    different before needs a far smaller chance. Fisher's method combines both, as in R3.
+    of the team's same role. So a generous team, a recall week or a desk for hard cases explains itself. The first
+    chance is the normal tail of the modified z-score of log(given / expected). The second is a binomial tail: so much
+    of the agent's goodwill within the window, given that of the days before and both expectations (the conditional test
+    of two Poisson rates; Przyborowski and Wilenski 1940). Honest agents may be generous for ever, so an agent that was
+    no different before needs a far smaller chance. Fisher's method combines both, as in R3.
     """
     days = parameters["days"]
     now = _months(history, end - days * DAY, end, end, parameters["contacts"])
@@ -107,9 +107,9 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
             p = x * (1 - log(x))
             if z > parameters["z"] and p < (parameters["p"] if grown < _GROWN else _ALWAYS):
                 text = (
-                    f"{agent} gave {money(month.given, currency)} in {days} days ({month.contacts:.0f} contacts), where "
-                    f"{peers} peers would give {money(round(month.expected), currency)} for the same work (modified z "
-                    f"{z:.1f}, chance of the growth {grown:.1g}, of both {p:.1g})"
+                    f"{agent} gave {money(month.given, currency)} in {days} days ({month.contacts:.0f} contacts), "
+                    f"where {peers} peers would give {money(round(month.expected), currency)} for the same work "
+                    f"(modified z {z:.1f}, chance of the growth {grown:.1g}, of both {p:.1g})"
                 )
                 found.append(RULE.finding((f"agent:{agent}",), currency, text, month.evidence, p))
     return found, tests

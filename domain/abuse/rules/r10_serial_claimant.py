@@ -1,56 +1,66 @@
-"""R10, serial claimant: a customer's group gets goodwill from many agents on far more contacts than agents' rates explain."""
+"""R10, serial claimant: many agents give to one customer's group, on more contacts than their rates explain."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
-from domain.abuse.history import DAY, GuardHistory
+from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.statistics import binomial_tail
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 RULE = Rule("R10", 2, "serial claimant", {"agents": 3, "claims": 6, "days": 30, "times": 2.2, "p": 2e-4})
+_UNKNOWN_RATE = 0.2
+"""The goodwill of a contact before the first night, when no rates are known."""
 
 
-def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
-    """Return findings by a binomial tail: goodwill on this many of the group's contacts.
+class SerialClaimant:
+    """A counter of goodwill by customer group."""
 
-    Each contact's chance is the rate of peers on that day times the agent's own ratio to peers. Candidates have goodwill
-    from many agents, for as many orders or reasons. A regular customer with a problem in the usual share of contacts is
-    none.
-    """
-    start = end - parameters["days"] * DAY
-    rates = history.peer_rates(end)
-    first, last = int(start // DAY), int(end // DAY) + 1
-    found: list[RuleFinding] = []
-    tests = 0
-    for group, all_actions in history.by_group.items():
-        if len(all_actions) < parameters["claims"]:
-            continue
-        actions = [one for one in all_actions if start <= one.at < end and one.goodwill]
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+
+    def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
+        """Yield a finding by a binomial tail: goodwill on so many of the group's contacts, for many orders or reasons.
+
+        Each contact's chance is the rate of peers on that day times the agent's own ratio to peers, as known last night
+        (``domain.abuse.peers``). So a regular customer with the usual share of goodwill is none, and a recall week is
+        no reason. Candidates have ``claims`` gifts by ``agents`` agents.
+        """
+        if action is None or action.group is None or not action.goodwill:
+            return
+        since = event.at - self._parameters["days"] * DAY
+        given = history.by_group.get(action.group, [])
+        if len(given) < self._parameters["claims"]:
+            return
+        actions = [one for one in given if one.at > since and one.goodwill]
         agents = {one.agent for one in actions}
         told = max(len({one.order or one.interaction for one in actions}), len({one.reason for one in actions}))
-        if len(actions) < parameters["claims"] or min(len(agents), told) < parameters["agents"]:
-            continue
-        tests += 1
-        chances = [
-            rates.rate(contact.agent, history.unit(contact.agent), int(contact.at // DAY))
-            * rates.of(contact.agent, first, last).ratio()
-            for contact in history.group_contacts.get(group, ())
-            if start <= contact.at < end
-        ]
-        chances += [
-            rates.rate(one.agent, history.unit(one.agent), int(one.at // DAY))
-            for one in actions
-            if one.interaction is None
-        ]
+        if len(actions) < self._parameters["claims"] or min(len(agents), told) < self._parameters["agents"]:
+            return
+        chances = self._chances(history, action.group, actions, since)
         contacts = max(len(chances), len(actions))
-        share = min(max(sum(chances) / max(len(chances), 1), 0.05), 0.9)
+        share = min(max(sum(chances) / len(chances), 0.05), 0.9)
         p = binomial_tail(len(actions), contacts, share)
-        if p < parameters["p"] and len(actions) >= parameters["times"] * share * contacts:
-            currency = actions[-1].currency
-            total = sum(one.minor for one in actions if one.currency == currency)
+        if p < self._parameters["p"] and len(actions) >= self._parameters["times"] * share * contacts:
+            total = sum(one.minor for one in actions if one.currency == action.currency)
             text = (
-                f"{group} was given goodwill {len(actions)} times in {contacts} contacts by {len(agents)} agents in "
-                f"{parameters['days']} days, {money(total, currency)}, for {told} orders, matters or reasons; at the "
-                f"agents' rates it would be {share * contacts:.1f} (chance {p:.1g})"
+                f"{action.group} was given goodwill {len(actions)} times in {contacts} contacts by {len(agents)} "
+                f"agents in {self._parameters['days']} days ({money(total, action.currency)}) for {told} orders or "
+                f"reasons; at the agents' rates it would be {share * contacts:.1f} (chance {p:.1g})"
             )
-            found.append(RULE.finding((f"customer:{group}",), "", text, [one.position for one in actions], p))
-    return found, tests
+            yield RULE.finding((f"customer:{action.group}",), "", text, [one.position for one in actions])
+
+    @staticmethod
+    def _chances(history: GuardHistory, group: str, actions: list[ObservedAction], since: float) -> list[float]:
+        """Return the chance of goodwill of each contact of the group, and of each gift without a contact."""
+        met = [(one.agent, one.at) for one in history.group_contacts.get(group, ()) if one.at > since]
+        met += [(one.agent, one.at) for one in actions if one.interaction is None]
+        rates = history.last_rates
+        if rates is None:
+            return [_UNKNOWN_RATE for _ in met]
+        return [
+            rates.rate(agent, history.unit(agent), int(at // DAY)) * rates.whole(agent).ratio() for agent, at in met
+        ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from domain.abuse.settled import SettledHistory
 
-RULE = Rule("R14", 2, "overdrawn", {"days": 7})
+RULE = Rule("R14", 3, "overdrawn", {"days": 7})
 
 
 class Overdrawn:
@@ -58,7 +58,11 @@ class Overdrawn:
             yield self._found(action.agent, f"limit {action.action_id}", text, [event.position])
         for matter in (action.interaction, action.order, action.customer):
             refused = self._refused.get((action.agent, action.kind, matter)) if matter else None
-            if refused is not None and refused.at > event.at - self._parameters["days"] * DAY:
+            if refused is None or refused.at <= event.at - self._parameters["days"] * DAY:
+                continue
+            body = refused.body
+            assert isinstance(body, decisions.AuthorityFellShort)
+            if action.minor >= body.amount.minor:  # less may be what the policy allows
                 text = f"{what} for {matter}, after the same was not allowed (position {refused.position})"
                 yield self._found(action.agent, f"refused {action.action_id}", text, [refused.position, event.position])
                 return

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
+from domain.statistics import binomial_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R15", 2, "churn", {"times": 3, "days": 30, "share": 0.5, "holds": 5, "unsettled": 0.8})
+RULE = Rule("R15", 3, "churn", {"times": 3, "days": 30, "share": 0.5, "p": 5e-4, "holds": 5, "unsettled": 0.8})
+
+_PRIOR = 100
+"""Others' actions that a young history is taken to have."""
 
 
 class Churn:
@@ -23,12 +27,14 @@ class Churn:
         self._seconds = parameters["days"] * DAY
         self._reversed: dict[str, deque[tuple[float, list[int]]]] = defaultdict(deque)
         self._robots: dict[str, deque[tuple[float, str, str, int]]] = defaultdict(deque)
+        self._actions = self._own_reversals = 0
         self._held: dict[str, tuple[str, int]] = {}
         self._ended: dict[str, deque[tuple[float, bool, list[int]]]] = defaultdict(deque)
 
-    def on(self, history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for a reversal or the end of a hold."""
         body = event.body
+        self._actions += action is not None
         match body:
             case decisions.ActionReversed() if body.reversed_by == body.agent_id:
                 yield from self._own(history, event, body)
@@ -44,14 +50,23 @@ class Churn:
                 pass
 
     def _own(self, history: GuardHistory, event: GuardEvent, body: decisions.ActionReversed) -> Iterator[RuleFinding]:
-        """Yield a finding where one agent took and reversed several actions."""
+        """Yield a finding where one agent took and reversed several actions, far more than mistakes of all explain.
+
+        Binomial tail: so many of the agent's actions in ``days`` days, at all others' share since the beginning.
+        """
+        self._own_reversals += 1
         own = self._reversed[body.agent_id]
         taken = history.by_action.get(body.action_id)
         own.append((event.at, [event.position, taken.position if taken is not None else body.relates_to]))
         while own[0][0] <= event.at - self._seconds:
             own.popleft()
-        if len(own) >= self._parameters["times"]:
-            text = f"{body.agent_id} took and reversed {len(own)} actions in {self._parameters['days']} days"
+        since = event.at - self._seconds
+        actions = max(sum(one.at > since for one in history.by_agent.get(body.agent_id, ())), len(own))
+        usual = (self._own_reversals - len(own) + 1) / (max(self._actions - actions, 0) + _PRIOR)
+        if len(own) >= self._parameters["times"] and binomial_tail(len(own), actions, usual) < self._parameters["p"]:
+            text = (
+                f"{body.agent_id} took and reversed {len(own)} of {actions} actions in {self._parameters['days']} days"
+            )
             evidence = [position for _, positions in own for position in positions]
             yield RULE.finding((f"agent:{body.agent_id}",), "", text, evidence)
 
