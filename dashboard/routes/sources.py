@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import msgspec
 import sqlalchemy as sa
@@ -11,12 +11,15 @@ from fastapi import Body, Depends, HTTPException, Query, Response
 from pydantic import WithJsonSchema
 
 from config import topology
+from dashboard.list_query import After, FeedQuery, PageQuery, RangeQuery, told
+from dashboard.list_reader import Listing, ListReader
 from dashboard.nats_requests import SOURCE, ask
-from dashboard.schemas import CommandAnswer, JsonResponse, Page, checked_by
+from dashboard.schemas import LIST_ANSWERS, CommandAnswer, JsonResponse, Page, checked_by
 from domain.ids import ID_SCHEMA
 from domain.serialization import JsonObject  # noqa: TC001 - FastAPI reads the annotations
 from domain.sources import fact_source_fault, source_fault
 from ledger.store.subject_tokens import fact_token, token_of_source
+from projections.engine.pages import page_rows
 from projections.views.audit_trail import Trail, trail
 
 if TYPE_CHECKING:
@@ -24,15 +27,18 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
+    from dashboard.list_reader import Cursor
     from dashboard.nats_requests import ReplyFields
     from domain.serialization import Json
     from ledger.nats.client import LedgerClient
-    from projections.engine.storage import Progress
+    from ledger.store.log import Log
+    from projections.engine.storage import Progress, Row
 
-_SEARCHED_REJECTIONS = 5000
-"""The newest rejections that are searched."""
-
+_SEARCHED_REJECTIONS, _SEARCHES = 5000, 20
+"""Rejections of all sources that are searched at once, and how often for one page."""
+_ARRIVAL = ("event_id", "type", "time", "recorded", "position")
 
 Source = Annotated[
     str,
@@ -64,9 +70,36 @@ class _Rejected(msgspec.Struct):
     recordedtime: str = ""
 
 
+async def _newest_rejections(
+    rejected: Log, source: str, before: int, limit: int
+) -> tuple[list[JsonObject], int | None]:
+    """Return the newest rejections of a source before an entry, and the entry before which the next page begins."""
+    found: list[JsonObject] = []
+    upper = before
+    for _ in range(_SEARCHES):
+        lower = max(1, upper - _SEARCHED_REJECTIONS)
+        for token in {token_of_source(source), fact_token(source)}:  # the second is the form of earlier versions
+            async for batch in rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.{token}.>", lower - 1):
+                for one in batch:
+                    if one.position < upper:
+                        entry = msgspec.json.decode(one.data, type=_Rejected)
+                        reason = {name: getattr(entry, name) for name in ("code", "field", "message")}
+                        found.append({"entry": one.position, **reason, "recorded": entry.recordedtime})
+                if batch[-1].position >= upper:
+                    break
+        upper = lower
+        if len(found) > limit or upper == 1:
+            break
+    found.sort(key=itemgetter("entry"), reverse=True)
+    if len(found) > limit:
+        return found[:limit], cast("int", found[limit - 1]["entry"])
+    return found, upper if upper > 1 else None
+
+
 def add_source_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of sources."""
     views, rejected, authorizer = context.views, context.rejected, context.authorizer
+    lists, caller = ListReader(views, context.log), Depends(authorizer.viewer)
     auditors = Depends(authorizer.allowed("auditor", "operator"))
 
     async def page(items: Sequence[Mapping[str, Json]], progress: Progress) -> Response:
@@ -88,33 +121,36 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
     @api.get(
         "/api/v1/arrivals",
         response_model=Page,
+        responses=LIST_ANSWERS,
         dependencies=[auditors],
-        summary="The newest recorded events of a source",
+        summary="The recorded events of a source, the newest first",
     )
-    async def arrivals(source: Source, limit: ShortLimit = 50) -> Response:
-        names = (trail.c.event_id, trail.c.type, trail.c.time, trail.c.recorded, trail.c.position)
-        query = sa.select(*names).where(trail.c.source == source).order_by(trail.c.position.desc()).limit(limit)
-        found = await views.read(Trail.name, lambda c: [dict(row) for row in c.execute(query).mappings()])
-        return await page(found.result, found.progress)
+    async def arrivals(
+        source: Source,
+        page: Annotated[PageQuery, Depends()],
+        feed: Annotated[FeedQuery, Depends()],
+        within: Annotated[RangeQuery, Depends()],
+        viewer: Principal = caller,
+    ) -> Response:
+        times = await lists.times(within)
+
+        def read(connection: sa.Connection, limit: int, after: Cursor, _at: int | None) -> list[Row]:
+            rows = page_rows(connection, trail, feed.page(limit, after, None, times.texts), equal={"source": source})
+            return [{name: row[name] for name in _ARRIVAL} for row in rows]
+
+        listing = Listing("arrivals", Trail.name, read, itemgetter("position"), feed.after, more=told(times))
+        return await lists.answer(listing, page, viewer)
 
     @api.get(
         "/api/v1/rejections",
         response_model=Page,
         dependencies=[auditors],
-        summary="The newest rejections of a source, with their reasons",
+        summary="The rejections of a source with their reasons, the newest first",
     )
-    async def rejections(source: Source, limit: ShortLimit = 50) -> Response:
+    async def rejections(source: Source, limit: ShortLimit = 50, after: After = None) -> Response:
         last = await rejected.last_position()
-        items: list[JsonObject] = []
-        for token in {token_of_source(source), fact_token(source)}:  # the second is the form of earlier versions
-            subject = f"{topology.REJECTED_SUBJECT}.{token}.>"
-            async for batch in rejected.subject_batches(subject, max(0, last - _SEARCHED_REJECTIONS)):
-                for one in batch:
-                    entry = msgspec.json.decode(one.data, type=_Rejected)
-                    reason = {name: getattr(entry, name) for name in ("code", "field", "message")}
-                    items.append({"entry": one.position, **reason, "recorded": entry.recordedtime})
-        items.sort(key=itemgetter("entry"), reverse=True)
-        return JsonResponse({"items": items[:limit], "position": last, "lag_seconds": 0.0})
+        items, following = await _newest_rejections(rejected, source, after or last + 1, limit)
+        return JsonResponse({"items": items, "position": last, "lag_seconds": 0.0, "next": following})
 
     @api.post(
         "/api/v1/check",

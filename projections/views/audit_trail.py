@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from domain.commands import action_id_of
 from domain.events.facts import ActionReported, FactCorrected, RecognitionGiven
 from projections.engine.events import TYPES
-from projections.engine.pages import WHOLE, PageRequest, paged
+from projections.engine.pages import WHOLE, PageRequest, in_short_range, is_short_range, paged
 from projections.engine.row_cache import PreparedQuery, at_most
 from projections.engine.storage import texts, upsert, write
 from projections.views.event_summaries import describe
@@ -35,6 +35,8 @@ trail = sa.Table(
     *texts("who", "whom", "interaction_id", "action_id"),
     sa.Column("what", sa.Text, nullable=False),
     sa.Column("corrected_by", sa.BigInteger),
+    sa.Index("trail_by_time", "time", "position"),
+    sa.Index("trail_by_source", "source", "position"),
 )
 mentions = sa.Table(
     "mentions",
@@ -71,7 +73,7 @@ class Trail:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "audit_trail"
-    version = 3
+    version = 4
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES
@@ -158,7 +160,8 @@ def read_trail(
     kinds = tuple(kind for kind, _ in named)
     values = {f"name_{number}": name for number, (_, name) in enumerate(named)}
     given = page.given() | ({} if happened is None else {"happened": happened})
-    rows = _lines(kinds, frozenset(given), page.newest_first).rows(
+    of_few = not kinds and happened is None and is_short_range(connection, trail, page)
+    rows = _lines(kinds, frozenset(given), page.newest_first, of_few).rows(
         connection, {**values, **given, "limit": at_most(page.limit)}
     )
     for row in rows:
@@ -168,8 +171,10 @@ def read_trail(
 
 
 @cache
-def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool) -> PreparedQuery:
+def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool, of_few: bool) -> PreparedQuery:
     bounds: dict[str, sa.BindParameter[object]] = {name: sa.bindparam(name) for name in given}
+    if of_few:
+        return PreparedQuery.of(in_short_range(sa.select(trail), trail, bounds, newest_first=newest_first))
     query = paged(sa.select(trail), trail, bounds, newest_first=newest_first)
     if "at" in given:
         query = query.where(trail.c.position <= bounds["at"])

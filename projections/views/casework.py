@@ -69,7 +69,10 @@ actions = sa.Table(
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("actions_by_position", "position", "time"),
     sa.Index("actions_by_time", "time", "position"),
-    sa.Index("actions_by_agent", "agent_id", "position"),
+    sa.Index("actions_by_agent", "agent_id", "position", "time"),
+    sa.Index("actions_by_team", "team_id", "position", "time"),
+    sa.Index("actions_by_kind", "kind", "position", "time"),
+    sa.Index("actions_by_period", "period", "position", "time"),
 )
 past_of(actions)
 escalations = sa.Table(
@@ -89,7 +92,9 @@ escalations = sa.Table(
     sa.Column("action_id", sa.Text),
     sa.Column("happened", sa.Text),  # event time of the last event
     sa.Column("since", sa.BigInteger, nullable=False),
-    sa.Index("escalations_by_agent", "agent_id", "position"),
+    sa.Index("escalations_by_time", "requested", "position"),
+    sa.Index("escalations_by_agent", "agent_id", "position", "requested"),
+    sa.Index("escalations_by_status", "status", "position", "requested"),
 )
 past_of(escalations)
 households = sa.Table(
@@ -164,7 +169,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 8
+    version = 9
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(

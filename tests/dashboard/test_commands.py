@@ -180,6 +180,33 @@ async def test_arrivals_of_a_source_are_listed_and_a_message_is_checked(session:
             assert await session.log.last_position() == end
 
 
+async def test_the_pages_of_arrivals_and_rejections_have_each_of_them_once(session: Session) -> None:
+    async with served_with_tokens(session) as (address, tokens), upstream_of(session) as upstream:
+        for number in range(5):
+            wrong = event(f"bad-{number}", "interaction.opened", "desk", interaction_id=number)
+            await upstream.publish(wrong)
+            await upstream.record(event(f"good-{number}", "interaction.opened", "desk", interaction_id=f"I-{number}"))
+            await upstream.record(event(f"other-{number}", "interaction.opened", "till", interaction_id=f"J-{number}"))
+        async with client_with_token(address, tokens["auditor"]) as auditor:
+            for name, key in (("arrivals", "event_id"), ("rejections", "entry")):
+                whole = (await read_current(auditor, name, source="desk"))["items"]
+                assert len(whole) == 5
+                found: list[Any] = []
+                after: dict[str, Any] = {}
+                pages = 0
+                while True:
+                    page = await read_current(auditor, name, source="desk", limit=2, **after)
+                    found += [one[key] for one in page["items"]]
+                    pages += 1
+                    if page["next"] is None:
+                        break
+                    after = {"after": page["next"]}
+                assert (found, pages) == ([one[key] for one in whole], 3)
+            arrived = await read_current(auditor, "arrivals", source="desk", order="asc", **{"from": "2026-01-05"})
+            assert [one["event_id"] for one in arrived["items"]] == [f"good-{number}" for number in range(5)]
+            assert (await read_current(auditor, "arrivals", source="desk", to="2026-01-04"))["items"] == []
+
+
 async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await set_up_organisation(upstream, FULL_POLICY | {"privacy": {"pseudonyms": True}})

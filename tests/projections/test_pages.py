@@ -23,6 +23,7 @@ things = sa.Table(
     sa.Column("kind", sa.Text),
     sa.Column("time", sa.Text),
     sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("things_by_time", "time", "position"),
 )
 past_of(things)
 type Steps = list[tuple[str, int]]
