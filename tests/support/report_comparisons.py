@@ -11,7 +11,6 @@ from scipy import stats
 from domain.money import money_from_wire
 from domain.policy.parsing import read_policy
 from projections.reports.empowerment_gap import gap_report
-from projections.reports.loyalty import loyalty_report
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import quality_report
 from tests.support.documents import Document
@@ -201,17 +200,3 @@ def _point(months: int, staying: float, variance: float | None) -> Document:
         reach = float(stats.norm.ppf(0.975)) * math.sqrt(variance) / -math.log(staying)
         interval = [staying ** math.exp(reach), staying ** math.exp(-reach)]
     return {"months": months, "staying": staying, "interval": interval}
-
-
-def loyalty_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
-    """Return the figures of `report loyalty` that differ from the oracle's: its totals, and retention by cohort."""
-    found, oracle = found or ledger.report(loyalty_report, ledger.published), ledger.figures("loyalty")
-    cohorts: dict[str, list[Document]] = {}
-    for one in oracle["retention"]:
-        shares = [{"days": days, **one[f"days_{days}"]} for days in (30, 90, 180)]
-        line = {"cohort": one["cohort"], "customers": one["customers"], "bought_again": shares}
-        cohorts.setdefault(one["currency"], []).append(line)
-    shown = {one["currency"]: one["retention"] for one in found["currencies"] if one["retention"]}
-    totals = {one["currency"]: one["purchases"] for one in found["currencies"] if one["purchases"]}
-    lines = differences(totals, {one["currency"]: one["n"] for one in oracle["purchases"]}, "purchases")
-    return lines + differences(shown, cohorts, "retention")

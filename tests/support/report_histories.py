@@ -66,11 +66,7 @@ class RandomHistory:
         last = max(at for at, _, _ in self._events) + timedelta(days=self.random.choice((0, 1, 6, 8, 30)))
         if self.random.random() < 0.5:  # seven days after one of the last events, to the microsecond
             last = self.random.choice(sorted(self._events, key=lambda one: one[0])[-40:])[0] + timedelta(days=7)
-        ordered = sorted(self._events, key=lambda one: one[:2])
-        return [
-            {**event, "recordedtime": _text(last if number == len(ordered) else min(at, last)), "position": number}
-            for number, (at, _, event) in enumerate(ordered, 1)
-        ]
+        return numbered(self._events, last)
 
     def count(self, mean: float) -> int:
         """Return a number of events between zero and a mean at scale 1."""
@@ -87,15 +83,7 @@ class RandomHistory:
 
     def _add(self, source: str, name: str, at: datetime, data: Document) -> None:
         number = len(self._events)
-        event = {
-            "specversion": "1.0",
-            "id": f"e-{number}",
-            "source": source,
-            "type": f"resolution.{name}.v1",
-            "time": _text(at),
-            "data": {key: value for key, value in data.items() if value is not None},
-        }
-        self._events.append((at, number, event))
+        self._events.append((at, number, event_document(number, source, name, at, data)))
 
     def _tell(self, name: str, at: datetime, **data: Any) -> None:
         self._add("crm", name, at, data)
@@ -421,6 +409,27 @@ class RandomHistory:
             self._tell("obstacle.reported", at, obstacle_id=f"B-{number}", employee_id="A-0", text="t")
             if self.random.random() < 0.5:
                 self._tell("obstacle.answered", self._at(at, 20), obstacle_id=f"B-{number}", answered_by="M", text="t")
+
+
+def event_document(number: int, source: str, name: str, at: datetime, data: Document) -> Document:
+    """Return the event of a number, without position and recorded time."""
+    return {
+        "specversion": "1.0",
+        "id": f"e-{number}",
+        "source": source,
+        "type": f"resolution.{name}.v1",
+        "time": _text(at),
+        "data": {key: value for key, value in data.items() if value is not None},
+    }
+
+
+def numbered(events: list[tuple[datetime, int, Document]], last: datetime) -> list[Document]:
+    """Return the events in the order of their times, each with its position; the last one is recorded at ``last``."""
+    ordered = sorted(events, key=lambda one: one[:2])
+    return [
+        {**event, "recordedtime": _text(last if number == len(ordered) else min(at, last)), "position": number}
+        for number, (at, _, event) in enumerate(ordered, 1)
+    ]
 
 
 def _text(at: datetime) -> str:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine, json_of
+from tests.support.loyalty_comparisons import loyalty_differences, value_differences
+from tests.support.loyalty_histories import LoyaltyHistory
 from tests.support.report_comparisons import (
     gap_differences,
-    loyalty_differences,
     quality_differences,
     recognition_differences,
 )
@@ -32,6 +33,14 @@ COMPARISONS = {
 @given(st.integers(0, 10**6), st.sampled_from((0.1, 0.5, 1.0)))
 def test_the_figures_of_random_histories(report: str, seed: int, scale: float) -> None:
     assert COMPARISONS[report](HistoryLedger(RandomHistory(seed, scale).events())) == []
+
+
+@settings(max_examples=max(1, settings().max_examples // 25), deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from((30, 90)), st.sampled_from((0.0, 0.5, 1.0)))
+def test_the_estimates_of_customer_value(seed: int, helped: int, effect: float) -> None:
+    """Pairs and windows come from SQL, statistics from scipy: every evidence level, payback, groups and rates."""
+    views = ("loyalty_effects", "casework", "journeys")
+    assert value_differences(HistoryLedger(LoyaltyHistory(seed, helped, effect).events(), views)) == []
 
 
 DATA = ROOT.parent / "shared" / "data"

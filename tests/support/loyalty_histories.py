@@ -1,0 +1,164 @@
+"""Random histories of customers for `report loyalty`, in which each helped customer has at most one control.
+
+So pairs do not depend on a random order, and SQL finds the same ones. Many times are whole days apart, so that windows
+end exactly at purchases and at the end of the recorded time.
+"""
+
+from __future__ import annotations
+
+import random
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.support.documents import Document
+from tests.support.report_histories import POLICY, event_document, money, numbered
+
+BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
+DAYS = 420
+TEAMS = tuple(f"T-{number:02}" for number in range(12))
+KINDS = ("refund", "refund", "credit", "keep_item")
+CHANNELS = ("phone", "chat")
+_CAUSE: Document = {"source": "crm", "request_id": "r", "seen_position": 0}
+
+
+def policies() -> list[tuple[datetime, Document, list[str]]]:
+    """Return the policies: the first, two that raise a limit in some teams, and between them one with a trial."""
+
+    def of(day: int, raised: int, **more: Any) -> tuple[datetime, Document, list[str]]:
+        document = deepcopy(POLICY)
+        at = BEGIN + timedelta(days=day)
+        document["effective_from"] = at.isoformat().replace("+00:00", "Z")
+        document["teams"] = {team: {"limits": {"agent": {"refund": "70.00"}}} for team in TEAMS[:raised]}
+        return at, document | more, list(TEAMS[6:]) if more else []
+
+    trial = {"limit": {"role": "agent", "kind": "refund", "amount": "90.00"}, "share_of_teams": 0.5, "seed": 7}
+    until = (BEGIN + timedelta(days=260)).isoformat().replace("+00:00", "Z")
+    return [of(-1, 0), of(120, 4), of(150, 4, trial=trial | {"until": until}), of(230, 7)]
+
+
+class LoyaltyHistory:
+    """A history that a seed determines; ``effect`` is the chance that a helped customer buys once more."""
+
+    def __init__(self, seed: int, helped: int = 90, effect: float = 0.5) -> None:
+        self.random = random.Random(seed)
+        self.helped, self.effect = helped, effect
+        self._events: list[tuple[datetime, int, Document]] = []
+        self._orders = 0
+
+    def events(self) -> list[Document]:
+        """Return the events, each with its position."""
+        for number, (at, document, teams) in enumerate(policies(), 1):
+            said = {"policy": document, "version": number, "published_by": "operator", "sha256": f"{number}"}
+            self._add("resolution-ledger", "policy.published", at, {**_CAUSE, **said, "trial_teams": teams})
+        opening = {"holder": "agent:A-1", "period": "2025-01", "currency": "GBP", "policy_version": 1}
+        amounts = {"granted": money(10_000_000), "carried_over": money(0)}
+        self._add("resolution-ledger", "budget.opened", BEGIN - timedelta(days=1), {**_CAUSE, **opening, **amounts})
+        for number in range(self.helped):
+            self._pair(number)
+        for number in range(40):
+            self._bought(f"X-{number}", self._at(0, DAYS))
+        for number in range(260):
+            self._limited(number)
+        for day in (0, DAYS):
+            self._bought("X-0", BEGIN + timedelta(days=day))
+        return numbered(self._events, BEGIN + timedelta(days=DAYS + 30))
+
+    def _at(self, first: float, last: float) -> datetime:
+        """Return a moment between two days; many are whole days."""
+        day = self.random.uniform(first, last)
+        return BEGIN + (
+            timedelta(days=round(day)) if self.random.random() < 0.4 else timedelta(seconds=int(day * 86_400))
+        )
+
+    def _add(self, source: str, name: str, at: datetime, data: Document) -> None:
+        self._events.append((at, len(self._events), event_document(len(self._events), source, name, at, data)))
+
+    def _bought(self, customer: str, at: datetime) -> None:
+        self._orders += 1
+        minor = self.random.randint(500, 9000)
+        currency = self.random.choice(("GBP",) * 9 + ("EUR",))
+        margin = money(minor // 2, currency) if self.random.random() < 0.9 else None
+        data = {"order_id": f"O-{self._orders}", "customer_id": customer, "total": money(minor, currency)}
+        self._add("crm", "purchase.completed", at, data | {"margin": margin})
+
+    def _pair(self, number: int) -> None:
+        """Add a helped customer and another one with the same problem, most of them with a similar history."""
+        mine, other, chance = f"H-{number}", f"C-{number}", self.random.random
+        at = self._at(5, DAYS - 5)
+        times = [self._at(0, DAYS) for _ in range(self.random.randint(1, 7))]
+        early = [
+            self._at(-1, 1) + (at - BEGIN) * self.random.random() for _ in range(self.random.choice((0, 1, 2, 2, 3)))
+        ]
+        for when in (*times, *early):
+            self._bought(mine, max(BEGIN, when))
+            if chance() < 0.95:
+                nearby = self._at(-4, 4) - BEGIN if chance() < 0.7 else timedelta()
+                self._bought(other, max(BEGIN, when + nearby))
+        if chance() < self.effect:
+            self._bought(mine, at + timedelta(days=self.random.choice((0, 1, 10, 30, 60, 90, 90.5, 180))))
+        problem = {"channel": self.random.choice(CHANNELS), "reason": f"R-{number}"}
+        opened = at - timedelta(seconds=self.random.choice((0, 60, 3600, 86_400, 100_000)))
+        self._opened(f"I-{number}", mine, opened, problem)
+        apart = self.random.choice((0, 1, 5, 12, 20, 29, 30, 31)) * self.random.choice((-1, 1))
+        there = at + timedelta(days=apart)
+        if chance() < 0.95:
+            self._opened(f"J-{number}", other, there, problem)
+        self._acted(f"act-{number}", mine, at, f"I-{number}" if chance() < 0.97 else None)
+        if chance() < 0.2:
+            self._acted(f"again-{number}", mine, at + timedelta(days=self.random.choice((0, 30, 90, 90.5, 180))), None)
+        if chance() < 0.25:
+            later = self.random.choice((-3, 0.5, 1, 1.5, 20, 90, 90.5))
+            self._acted(f"later-{number}", other, there + timedelta(days=later), None)
+        if chance() < 0.3:
+            back = at + timedelta(days=self.random.choice((-30.5, -30, -5, 5, 30, 31)))
+            self._add("crm", "purchase.returned", back, {"customer_id": mine, "total": money(700)})
+
+    def _opened(self, name: str, customer: str, at: datetime, problem: Document) -> None:
+        team = self.random.choice((*TEAMS, *TEAMS, None))
+        self._add(
+            "crm",
+            "interaction.opened",
+            at,
+            {"interaction_id": name, "customer_id": customer, "team_id": team} | problem,
+        )
+
+    def _acted(self, name: str, customer: str, at: datetime, interaction: str | None) -> None:
+        data = {
+            **_CAUSE,
+            "action_id": name,
+            "agent_id": self.random.choice(("A-1", "A-2", "A-3")),
+            "role": "agent",
+            "customer_id": customer,
+            "interaction_id": interaction,
+            "kind": self.random.choice(KINDS),
+            "basis": "goodwill",
+            "amount": money(self.random.choice((500, 1000, 2500, 6000))),
+            "reason": "late",
+            "holder": "agent:A-1",
+            "period": "2025-01",
+            "policy_version": 1,
+            "training": [],
+            "limits": [],
+            "team_id": self.random.choice((*TEAMS[:3], None)),
+            "authority": "own",
+            "escalation_id": f"esc-{name}" if self.random.random() < 0.4 else None,
+        }
+        self._add("resolution-ledger", "action.taken", at, data)
+
+    def _limited(self, number: int) -> None:
+        """Add a request near a limit of 50.00: taken up to it, and beyond it told to escalate."""
+        minor, at, customer = self.random.randint(2400, 7600), self._at(0, DAYS), f"L-{number % 230}"
+        kind = self.random.choice(("refund",) * 9 + ("credit",))
+        request = {"agent_id": "A-9", "role": "agent", "customer_id": customer, "kind": kind, "basis": "goodwill"}
+        data = {**_CAUSE, **request, "amount": money(minor), "reason": "late"}
+        short = {"rule": "per_action", "message": "m", "limit": money(5000), "used": money(0), "asked": money(minor)}
+        preview = self.random.random() < 0.05
+        self._add(
+            "resolution-ledger",
+            "authority.fell_short",
+            at,
+            data | {"outcome": "escalate", "reasons": [short], "preview": preview},
+        )
+        if self.random.random() < 0.5:
+            self._bought(customer, at + timedelta(days=self.random.choice((0, 10, 30, 30.5, 90, 200))))
