@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test test-fast test-long wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-failover bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-failover bench-reference wheels size docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -38,9 +38,16 @@ test-fast: setup  ## tests without servers or processes, with few random example
 test-long: setup  ## crashes, random commands, HTTP operations and hostile bytes for hours; MINUTES=60 of fuzz
 	@CRASH_ROUNDS=55 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_crash.py
 	@MACHINE_EXAMPLES=60 $(BIN)/python -m pytest -n0 --timeout 7200 tests/decisions/test_stateful.py
-	@VIEW_EXAMPLES=500 $(BIN)/python -m pytest -n0 --timeout 7200 tests/projections/test_entities.py tests/reports/test_any_order.py
+	@$(MAKE) test-orders
 	@SCHEMATHESIS_EXAMPLES=50 $(BIN)/python -m pytest -n0 --timeout 7200 tests/dashboard/test_openapi.py
 	@$(MAKE) fuzz
+
+test-orders: setup  ## facts in any order: 500 histories for each view and report, and real data reversed and shuffled; EXAMPLES=n
+	@VIEW_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest -n0 --timeout 7200 --durations=0 \
+	  tests/projections/test_entities.py tests/reports/test_any_order.py
+
+mutants: setup  ## change each comparison and constant of the reports, and count what the oracles notice; some 30 minutes
+	@$(BIN)/python -W ignore -m benchmarks.mutants
 
 wheel-check: setup  ## the wheel and the README's commands in an empty environment, with dependencies as a user's pip finds them
 	@WHEEL_WITH_DEPENDENCIES=1 $(BIN)/python -m pytest -n0 tests/system/test_package.py

@@ -205,10 +205,12 @@ class OutcomeComparison:
 
     def asked(self, record: decisions.EscalationRequested, at: datetime) -> bool:
         """Note an escalation that was filed by a separate request; return whether it would not have been needed."""
+        if record.escalation_id in self.saved:
+            return True  # a request filed it at once; an earlier request for the same matter would count it again
         matter = matter_of(record, record.amount.minor, record.amount.currency)
         spared = self._open.get(matter)
         if spared is None or at.timestamp() > spared.seconds + SECONDS:
-            return record.escalation_id in self.saved
+            return False
         del self._open[matter]
         spared.escalation_id = record.escalation_id
         self.saved.add(record.escalation_id)

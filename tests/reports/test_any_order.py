@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -23,10 +24,12 @@ from app.runtime.session import Session
 from config.settings import load_settings
 from ledger.store.cloudevents import time_text
 from ledger.store.log import Recorded
+from projections.date_ranges import DateRange
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.loyalty import loyalty_report
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import interaction_story, quality_report
+from projections.reports.summary import summary
 from projections.views.loyalty import read_effects
 from tests.support.any_order import History, histories, permuted
 from tests.support.builders import event
@@ -110,6 +113,7 @@ async def answers(views: Views) -> dict[str, Any]:
         "gap": await gap_report(views.read, ()),
         "recognition": await recognition_report(views.read, None),
         "loyalty": await loyalty_report(views.read, ()),
+        "summary": await summary(views.read, DateRange(None, None, ZoneInfo("Europe/London")), "day"),
         "effects": sorted((await views.read("loyalty_effects", read_effects)).result, key=lambda row: row["action_id"]),
     }
     for name in ("I-1", "I-2"):

@@ -351,8 +351,8 @@ def _trial(rows: Rows) -> Document:
     if min(len(ours), len(theirs)) < 3:
         return _refused(4, method, "fewer than 3 teams on a side", len(ours), len(theirs))
     value = fmean(ours) - fmean(theirs)
-    found = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
-    interval = [value, value] if len({*ours}) == len({*theirs}) == 1 else [float(found.low), float(found.high)]
+    edges = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    interval = [value, value] if len({*ours}) == len({*theirs}) == 1 else [float(edges.low), float(edges.high)]
     caveats = ["the teams were drawn at random", f"by team: {len(ours)} drawn, {len(theirs)} others"]
     found = _refused(4, method, "", len(ours), len(theirs))
     return found | {"value": value, "interval": interval, "caveats": caveats, "called": "effect"}

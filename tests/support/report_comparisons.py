@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from scipy import stats
@@ -12,7 +13,7 @@ from domain.money import money_from_wire
 from domain.policy.parsing import read_policy
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.recognition import recognition_report
-from projections.reports.service_quality import quality_report
+from projections.reports.service_quality import interaction_story, quality_report
 from tests.support.documents import Document
 from tests.support.report_oracle import HistoryLedger, differences
 
@@ -58,6 +59,8 @@ def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> lis
         for one in found["procedure"]
     ]
     lines += differences(done, oracle["procedure"], "procedure")
+    lines += differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
+    lines += differences(found["asking_minutes"], {"agent": 14, "approver": 8}, "asking_minutes")
     return lines + _limits(found, oracle)
 
 
@@ -73,6 +76,19 @@ def _limits(found: Document, oracle: dict[str, list[Document]]) -> list[str]:
         for limit in found["recommended_limits"]
         for point in limit["curve"]
     ]
+    risks = [
+        (one["role"], one["kind"], minor(point["risk"]), point["asking_costs_more"])
+        for one in found["recommended_limits"]
+        if one["cost_of_asking"]
+        for point in one["curve"]
+    ]
+    priced = {(one["role"], one["kind"], one["currency"]): one["cost"] for one in oracle["limits"]}
+    expected_risks = []
+    for point in oracle["curve_points"]:
+        cost = priced.get((point["role"], point["kind"], point["currency"]))
+        if cost is not None:
+            risk = (1 - point["lower"]) * point["up_to"]
+            expected_risks.append((point["role"], point["kind"], round(risk), cost > risk))
     lines = differences(points, oracle["curve_points"], "curve")
     shown = [_limit(one) for one in found["recommended_limits"] if one["curve"] and one["cost_of_asking"]]
     expected = [one for one in oracle["limits"] if one["cost"] is not None]
@@ -81,6 +97,9 @@ def _limits(found: Document, oracle: dict[str, list[Document]]) -> list[str]:
             other["highest"] = None
         del one["withdrawn"]
     waited = {"hours": found["customers_waited"]["hours"], "worth": minor(found["customers_waited"]["worth"])}
+    lines += differences(risks, expected_risks, "risks")
+    factors = [(one["cost_factor"], one["drift"]) for limit in found["recommended_limits"] for one in limit["cases"]]
+    lines += differences(factors, [(0.5, 0.0), (2.0, 0.0), (1.0, 0.1), (1.0, 0.25)] * (len(factors) // 4), "cases")
     return lines + differences(shown, expected, "limits") + differences(waited, oracle["waited"][0], "waited")
 
 
@@ -117,8 +136,45 @@ def quality_differences(ledger: HistoryLedger, found: Document | None = None) ->
     for one in oracle["satisfaction"]:
         one["interval"] = _interval(one["mean"], one.pop("standard_error"), one["n"])
     lines += differences(found["satisfaction"], oracle["satisfaction"], "satisfaction")
+    lines += differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
+    lines += differences(found["window_days"], 7, "window_days")
     lines += _consistency(found["consistency"], oracle["consistency"])
     return lines + differences(found["evenness"], list(_evenness(groups)), "evenness")
+
+
+def story_differences(ledger: HistoryLedger) -> list[str]:
+    """Return the differences of the stories of some interactions from the events that name them."""
+    lines: list[str] = []
+    for one in ledger.figures("quality")["paths"][:25]:
+        told = [each for each in ledger.events if each["data"].get("interaction_id") == one["name"]]
+        times = sorted(datetime.fromisoformat(each["time"]) for each in told)
+        found = ledger.report(interaction_story, one["name"])
+        steps = [datetime.fromisoformat(step["time"]) for step in found["steps"]]
+        waits = [(later - before).total_seconds() for before, later in zip([times[0], *times], times, strict=False)]
+        lines += differences([step.isoformat() for step in steps], [time.isoformat() for time in times], "story.times")
+        lines += differences([step["later_seconds"] for step in found["steps"]], waits, "story.waits")
+        positions = sorted(step["position"] for step in found["steps"])
+        lines += differences(positions, sorted(each["position"] for each in told), "story.positions")
+        parts = [f"{len(told)} steps in {(times[-1] - times[0]).total_seconds() / 3600:,.1f} h"]
+        parts.append(f"passed on {one['transfers']} times")
+        parts += [f"told their story again {one['repeated']} times"] if one["repeated"] else []
+        parts += ["came back to a team they had left"] if one["came_back"] else []
+        parts += [f"reopened {one['reopened']} times"] if one["reopened"] else []
+        parts.append("resolved" if one["resolved"] else "not resolved yet")
+        lines += differences(found["in_short"], "; ".join(parts) + ".", "story.in_short")
+    return lines
+
+
+def as_of_differences(name: str, ledger: HistoryLedger) -> list[str]:
+    """Return the differences of a report as of a past position from the oracle over the events up to there."""
+    earlier = ledger.earlier(0.6)
+    at = len(earlier.events)
+    if name == "gap":
+        return gap_differences(earlier, ledger.report(gap_report, earlier.published, None, at))
+    if name == "quality":
+        return quality_differences(earlier, ledger.report(quality_report, at))
+    policy = read_policy(earlier.published[-1].policy) if earlier.published else None
+    return recognition_differences(earlier, ledger.report(recognition_report, policy, at))
 
 
 def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:

@@ -123,9 +123,9 @@ class RandomHistory:
 
     def _interactions(self) -> None:
         for name in self.interactions:
-            at = self._at()
+            at, told = self._at(), self.random.random() < 0.96
             self._tell(
-                "interaction.opened",
+                "interaction.opened" if told else "interaction.resolved",
                 at,
                 interaction_id=name,
                 customer_id=self._maybe(self.customers),
@@ -347,9 +347,11 @@ class RandomHistory:
         for number in range(self.count(50)):
             name, at = f"E-{number}", self._at()
             asked = money(self.random.randint(1, 50_000), self.random.choice(("EUR", "GBP")))
+            reported = self.random.random() < 0.95
             self._tell(
-                "escalation.reported",
+                "escalation.reported" if reported else "obstacle.reported",
                 at,
+                **({} if reported else {"obstacle_id": name, "employee_id": "A-0", "text": "t"}),
                 escalation_id=name,
                 amount=asked,
                 kind=self._maybe(KINDS),

@@ -70,11 +70,19 @@ class HistoryLedger:
         bodies = (read_event(one).body for one in stored if one.subject == "ledger.policy")
         self.published = [body for body in bodies if isinstance(body, PolicyPublished)]
         self._kept: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        self._earlier: dict[int, HistoryLedger] = {}
         self.database = duckdb.connect()
         self.database.execute("SET TimeZone = 'UTC'")
         self.database.register("told", _table(self.events))
         self.database.execute("CREATE TABLE events AS SELECT * REPLACE (d::JSON AS d) FROM told")
         self.database.execute((FOLDER / "macros.sql").read_text(encoding="utf-8"))
+
+    def earlier(self, share: float) -> HistoryLedger:
+        """Return a ledger without views that ends after this share of the events; it is built once."""
+        position = max(1, int(len(self.events) * share))
+        if position not in self._earlier:
+            self._earlier[position] = HistoryLedger(self.events[:position], ())
+        return self._earlier[position]
 
     async def read[T](self, name: str, query: Callable[[sa.Connection], T], /) -> ReadResult[T]:
         """Return the result of a query; it is a `Reader` of reports."""

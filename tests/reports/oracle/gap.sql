@@ -248,3 +248,7 @@ SELECT coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0) AS ho
        CAST(round(coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0)
            * (SELECT arg_max(CAST(text(d, 'policy.costs.customer_hour') AS DOUBLE), position) FROM events
               WHERE type = 'policy.published') * 100) AS BIGINT) AS worth FROM asked;
+
+-- figure: incomplete
+SELECT count(DISTINCT (source, text(d, 'escalation_id'))) AS n FROM events WHERE type = 'escalation.outcome_reported'
+  AND (source, text(d, 'escalation_id')) NOT IN (SELECT (source, text(d, 'escalation_id')) FROM events WHERE type = 'escalation.reported');

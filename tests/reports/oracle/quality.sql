@@ -38,6 +38,14 @@ SELECT opened.* EXCLUDE (line), counted.* EXCLUDE (name), acted,
        (SELECT count(*) > count(DISTINCT team) FROM teams WHERE teams.name = opened.name) AS came_back
 FROM opened JOIN counted USING (name) LEFT JOIN acted USING (name);
 
+-- figure: incomplete
+SELECT count(DISTINCT text(d, 'interaction_id')) AS n FROM events
+WHERE type IN ('interaction.transferred', 'interaction.resolved', 'interaction.reopened')
+  AND text(d, 'interaction_id') NOT IN (SELECT text(d, 'interaction_id') FROM events WHERE type = 'interaction.opened');
+
+-- figure: paths
+FROM interactions ORDER BY name;
+
 -- figure: judged
 CREATE OR REPLACE TABLE judged AS
 SELECT a.*, a.customer IS NOT NULL AND a.first_resolved + INTERVAL 7 DAYS <= (SELECT max(recorded) FROM events) AS known,

@@ -1,0 +1,232 @@
+"""Random histories for `report what-if`: requests that meet only the limit of one action, and their escalations."""
+
+from __future__ import annotations
+
+import random
+from copy import deepcopy
+from datetime import datetime, timedelta
+from typing import Any
+
+from domain.policy.parsing import read_policy
+from projections.reports.empowerment_gap import gap_report
+from projections.reports.policy_simulation import PolicySimulation, try_quickly
+from tests.support.documents import Document
+from tests.support.report_histories import BEGIN, POLICY, event_document, money, numbered
+from tests.support.report_oracle import HistoryLedger, differences
+
+LIMITS: dict[str, dict[str, int]] = {
+    "agent": {"refund": 5000, "credit": 2500},
+    "senior": {"refund": 10_000, "credit": 6000, "keep_item": 4000},
+}
+"""Limits of history in minor units, by role and kind."""
+OTHERS: tuple[dict[str, dict[str, int]], ...] = (
+    {"agent": {"refund": 8000, "credit": 2500}, "senior": {"refund": 10_000, "credit": 6000, "keep_item": 4000}},
+    {"agent": {"refund": 3000, "credit": 9000, "keep_item": 2000}, "senior": {"refund": 12_000, "credit": 100}},
+    {"agent": {"refund": 50_000, "credit": 50_000}, "senior": {"refund": 50_000}},
+)
+"""Limits that are tried instead."""
+_DAYS = 80
+_VERDICTS = ("approved", "approved", "in part", "denied", "withdrawn", None)
+
+
+def policy(limits: dict[str, dict[str, int]]) -> Document:
+    """Return a policy with these limits, and budgets that are never used up."""
+    document = deepcopy(POLICY)
+    for role, kinds in limits.items():
+        texts = {kind: money(minor)["amount"] for kind, minor in kinds.items()}
+        document["roles"][role] = {"budget": "10000000.00", "limits": texts}
+    document["roles"]["manager"] |= {"limits": {"refund": "500.00", "keep_item": "1.00"}}
+    return document
+
+
+class WhatIfHistory:
+    """A history that a seed determines; with ``generous`` most escalations are approved."""
+
+    def __init__(self, seed: int, requests: int = 150, *, generous: bool = False) -> None:
+        self.random, self.requests = random.Random(seed), requests
+        self.verdicts = ("approved",) * 30 + _VERDICTS if generous else _VERDICTS
+        self._events: list[tuple[datetime, int, Document]] = []
+        self.roles = {f"A-{number}": self.random.choice(("agent", "agent", "senior")) for number in range(6)}
+
+    def events(self) -> list[Document]:
+        """Return the events, each with its position."""
+        start = BEGIN - timedelta(days=3)
+        said = {"policy": policy(LIMITS), "version": 1, "published_by": "operator", "sha256": "0"}
+        self._decide("policy.published", start, 0, **said)
+        for name, role in self.roles.items():
+            joined = {"employee_id": name, "role": role, "team_ids": ["phone"]}
+            self._events.append(
+                (start, len(self._events), event_document(len(self._events), "hr", "employee.joined", start, joined))
+            )
+            opening: Document = {"holder": f"agent:{name}", "period": "2025-12", "currency": "GBP", "policy_version": 1}
+            self._decide("budget.opened", start, 0, **opening, granted=money(10**9), carried_over=money(0))
+        manager: Document = {"holder": "agent:M", "period": "2025-12", "currency": "GBP", "policy_version": 1}
+        self._decide("budget.opened", start, 0, **manager, granted=money(200_000), carried_over=money(0))
+        for number in range(self.requests):
+            self._request(number, BEGIN + timedelta(seconds=round(self.random.uniform(0, _DAYS * 86_400), 3)))
+        return numbered(self._events, BEGIN + timedelta(days=_DAYS + 20))
+
+    def _decide(self, name: str, at: datetime, number: int, **data: Any) -> None:
+        cause: Document = {"source": "crm", "request_id": f"r-{number}", "seen_position": 10**6}
+        document = event_document(len(self._events), "resolution-ledger", name, at, cause | data)
+        self._events.append((at, len(self._events), document))
+
+    def _request(self, number: int, at: datetime) -> None:
+        agent = self.random.choice(list(self.roles))
+        role, kind = self.roles[agent], self.random.choice(("refund", "refund", "refund", "credit", "keep_item"))
+        edges = [
+            minor for limits in (LIMITS, *OTHERS) for minor in [limits[role].get(kind)] if minor and minor < 20_000
+        ]
+        minor = self.random.choice([*edges, *(edge + 1 for edge in edges), self.random.randint(1, 15_000)])
+        about = self.random.choice(("interaction_id", "interaction_id", "order_id", "customer_id"))
+        request: Document = {
+            "agent_id": agent,
+            "kind": kind,
+            "basis": "goodwill",
+            "amount": money(minor),
+            "reason": "late",
+        }
+        request |= {about: f"{about[0]}-{number}", "role": role, "policy_version": 1, "period": "2025-12"}
+        request |= {"holder": f"agent:{agent}"}
+        limit = LIMITS[role].get(kind)
+        if limit is not None and minor <= limit:
+            met = [{"name": "per_action", "limit": money(limit), "used": money(0)}]
+            self._decide(
+                "action.taken",
+                at,
+                number,
+                action_id=f"act-{number}",
+                training=[],
+                limits=met,
+                authority="own",
+                **request,
+            )
+            return
+        rule = "kind" if limit is None else "per_action"
+        reason = {"rule": rule, "message": rule, "asked": money(minor)}
+        short = {"outcome": "escalate", "reasons": [reason], "preview": self.random.random() < 0.05}
+        way = self.random.choice(("not asked", "at once", "at once", "apart", "apart", "told again"))
+        if kind == "keep_item" or short["preview"]:
+            way = "not asked"
+        filed = f"esc-{number}" if way == "at once" else None
+        self._decide("authority.fell_short", at, number, **request, **short, escalation_id=filed)
+        if way == "told again":
+            at += timedelta(hours=2)
+            filed = f"esc-{number}"
+            self._decide("authority.fell_short", at, number + 10_000, **request, **short, escalation_id=filed)
+        if way != "not asked":
+            wait = self.random.choice((0, 3600, 6.9 * 86_400, 7 * 86_400, 7.1 * 86_400)) if way == "apart" else 0
+            self._escalated(f"esc-{number}", request, number, at + timedelta(seconds=wait))
+
+    def _escalated(self, name: str, request: Document, number: int, at: datetime) -> None:
+        of: Document = {"escalation_id": name, "budget": request["holder"], "period": "2025-12"}
+        asked = {key: value for key, value in request.items() if key not in ("holder", "period")}
+        more = {"payer": "approver", "to": ["M"], "due": at.isoformat(), "currency": "GBP"}
+        reasons = [{"rule": "per_action", "message": "m"}]
+        self._decide(
+            "escalation.requested", at, number, **asked, **of, action_id=f"act-{name}", reasons=reasons, **more
+        )
+        verdict = self.random.choice(self.verdicts)
+        if verdict is None:
+            return
+        waited = self.random.choice((30.0, 5400.0, 90_000.0))
+        at += timedelta(seconds=waited)
+        amount = request["amount"]
+        ended = {"agent_id": request["agent_id"], "waited_seconds": waited, **of}
+        if verdict in ("denied", "withdrawn"):
+            self._decide(f"escalation.{verdict}", at, number, **ended, amount=amount, decided_by="M")
+            return
+        if verdict == "in part":
+            amount = money(max(1, round(float(amount["amount"]) * 50)))
+        paid = {"asked": request["amount"], "action_id": f"act-{name}", "paid_by": "agent:M", "decided_by": "M"}
+        self._decide("escalation.approved", at, number, **ended, amount=amount, **paid)
+        done = request | {"amount": amount, "holder": "agent:M", "escalation_id": name, "authority": "approved"}
+        self._decide(
+            "action.taken", at, number, action_id=f"act-{name}", training=[], limits=[], decided_by="M", **done
+        )
+
+
+def what_if_differences(ledger: HistoryLedger) -> list[str]:
+    """Return the figures of `report what-if` with each of `OTHERS` that differ from the oracle's."""
+    lines: list[str] = []
+    for number, limits in enumerate(OTHERS):
+        simulation = PolicySimulation(read_policy(policy(limits)), ledger.published, None, flags=False)
+
+        async def made(_read: Any, tried: PolicySimulation = simulation) -> Any:
+            return await try_quickly(ledger.read, tried, lambda _: None)
+
+        lines += [f"{number}{line}" for line in compared(ledger, limits, ledger.report(made))]
+    return lines
+
+
+def compared(ledger: HistoryLedger, limits: dict[str, dict[str, int]], found: Document) -> list[str]:
+    """Return the figures of one simulation that differ from the oracle's."""
+    _try(ledger, limits)
+    oracle = ledger.figures("what_if")
+    (whole,) = oracle["whole"]
+    shown = {
+        name: found[name]
+        for name in ("decisions", "differences", "since_position", "unknown_people", "policy_version", "instead_of")
+    }
+    lines = differences(shown, whole, "whole")
+    changes = sorted(found["changes"], key=lambda one: (one["kind"], one["then"], one["would_be"]))
+    ordered = [one["n"] for one in found["changes"]]
+    lines += differences(ordered, sorted(ordered, reverse=True), "changes.order")
+    lines += differences([one | {"amount": _minor(one["amount"])} for one in changes], oracle["changes"], "changes")
+    spend = [
+        {"period": one["period"], **{name: _minor(one[name]) for name in ("spent", "would_be_spent")}}
+        for one in found["spend"]
+    ]
+    lines += differences(spend, oracle["spend"], "spend")
+    saved = dict(found["escalations_saved"])
+    outcomes = [one | {"amount": _minor(one["amount"])} for one in saved.pop("outcomes")]
+    lines += differences(saved, oracle["saved"][0], "saved") + differences(outcomes, oracle["outcomes"], "outcomes")
+    lines += differences(found["limits_hit"], oracle["limits_hit"], "limits_hit")
+    names = ("position", "agent_id", "kind", "then", "now", "escalation_id")
+    items = [
+        {name: one[name] for name in names} | {"why": list(one["why"]), "amount": _minor(one["amount"])}
+        for one in found["items"]
+    ]
+    return lines + differences(items, oracle["items"], "items")
+
+
+def simulated_differences(ledger: HistoryLedger) -> list[str]:
+    """Return the effects of the limits that `report gap` recommends that differ from the oracle's."""
+    found = ledger.report(gap_report, ledger.published)
+    limits = {role: dict(kinds) for role, kinds in LIMITS.items()}
+    tried = [one for one in found["recommended_limits"] if one["simulated"] is not None]
+    for one in tried:
+        limits[one["role"]][one["kind"]] = min(_minor(one["without_step"]), 2 * _minor(one["today"]))
+    _try(ledger, limits)
+    effects = {(one.pop("role"), one.pop("kind")): one for one in ledger.figures("what_if")["effects"]}
+    lines: list[str] = []
+    for one in tried:
+        expected: Document = effects.get((one["role"], one["kind"]), _NO_EFFECT | {"days": one["simulated"]["days"]})
+        cost = _minor(one["cost_of_asking"])
+        expected |= {"would_have_saved": cost * expected["escalations_spared"]}
+        shown = one["simulated"] | {
+            name: _minor(one["simulated"][name]) for name in ("would_have_saved", "not_approved")
+        }
+        lines += differences(shown, expected, f"simulated.{one['role']}.{one['kind']}")
+        lines += differences(one["limit"] is None, not expected["given_at_once"], "withdrawn")
+    return lines
+
+
+_NO_EFFECT: Document = {
+    "given_at_once": 0,
+    "escalations_spared": 0,
+    "hours_not_waited": 0,
+    "not_approved": 0,
+    "monthly": 0,
+}
+
+
+def _try(ledger: HistoryLedger, limits: dict[str, dict[str, int]]) -> None:
+    ledger.database.execute("CREATE OR REPLACE TABLE tried (role TEXT, kind TEXT, most BIGINT)")
+    rows = [(role, kind, minor) for role, kinds in limits.items() for kind, minor in kinds.items()]
+    rows += [("manager", "refund", 50_000), ("manager", "keep_item", 100)]
+    ledger.database.executemany("INSERT INTO tried VALUES (?, ?, ?)", rows)
+
+
+def _minor(amount: Document) -> int:
+    return round(float(amount["amount"]) * 100)
