@@ -14,7 +14,7 @@ import numpy as np
 from scipy import linalg, stats
 
 from domain.analytics.loyalty import evaluation
-from projections.reports.loyalty import loyalty_report
+from projections.reports.loyalty import NOBODY, loyalty_report
 from tests.support.documents import Document
 from tests.support.report_oracle import HistoryLedger, differences
 
@@ -39,7 +39,7 @@ def loyalty_differences(ledger: HistoryLedger, found: Document | None = None) ->
     shown = {one["currency"]: one["retention"] for one in found["currencies"] if one["retention"]}
     totals = {one["currency"]: one["purchases"] for one in found["currencies"] if one["purchases"]}
     lines = differences(totals, {one["currency"]: one["n"] for one in oracle["purchases"]}, "purchases")
-    lines += differences(shown, cohorts, "retention")
+    lines += differences(shown, cohorts, "retention") + differences(found["by_time"], "recorded", "by_time")
     return lines + differences(found["main_window_days"], 90, "main_window_days")
 
 
@@ -49,6 +49,10 @@ def value_differences(ledger: HistoryLedger, found: Document | None = None) -> l
     pounds = next(one for one in found["currencies"] if one["currency"] == "GBP")
     lines = loyalty_differences(ledger, found)
     lines += differences(pounds.get("controls"), evaluation.BY_PROBLEM, "controls")
+    for other in found["currencies"]:
+        if other["currency"] != "GBP":  # no action and no return is recorded in it
+            nothing = {"treated": 0, "told_by_sales": True, "why": NOBODY, "ladder": []}
+            lines += differences({name: other.get(name) for name in nothing}, nothing, other["currency"])
     return lines or _Value(ledger.figures("loyalty")).differences(pounds)
 
 
@@ -186,16 +190,15 @@ class _Value:
         if len(some) < 20:
             why = "fewer than 20 pairs with 180 complete days"
             return differences(found, {"rung": 2, "day": None, "n": len(some), "why": why}, "payback")
-        gaps = defaultdict[int, list[float]](list)
-        for one in self.oracle["margins"]:
-            if one["customer"] in some:
-                gaps[one["day"]].append(one["gap"])
+        of_pairs = [one["gaps"] for one in self.oracle["margins"] if one["customer"] in some]
+        gaps = {day: [gap[day - 1] for gap in of_pairs] for day in range(1, 181)}
         cost = fmean(self.of[customer]["cost"] for customer in some)
         day = next((day for day in range(1, 181) if fmean(gaps[day]) >= cost - 1e-9), None)
         why = NOT_AN_EFFECT if day else "not within 180 days"
         head = {"rung": 2, "day": day, "n": len(some), "mean_cost": _money(cost), "why": why}
         lines = differences({name: found.get(name) for name in head}, head, "payback")
         for point, days in zip(found["curve"], DAYS, strict=True):
+            lines += differences(point["days"], days, "payback.days")
             expected = _mean(2, "", gaps[days], 0, [], _money)
             shown = {"value": point["margin"], "interval": point["interval"]}
             lines += _estimates([shown], [{name: expected[name] for name in ("value", "interval")}], f"payback.{days}")
@@ -262,7 +265,12 @@ class _Near:
         """Return whether an interval is near."""
         edges = [float(one["amount"]) * 100 if isinstance(one, dict) else float(one) for one in interval]
         most = 0.25 * self.reach + (1 if self.scale == 100 else 1e-9)
-        return len(edges) == 2 and all(abs(one - other) <= most for one, other in zip(edges, self.edges, strict=True))
+        known = all(one["currency"] == "GBP" for one in interval if isinstance(one, dict))
+        return (
+            known
+            and len(edges) == 2
+            and all(abs(one - other) <= most for one, other in zip(edges, self.edges, strict=True))
+        )
 
 
 def _estimates(found: Rows, expected: Rows, where: str) -> list[str]:

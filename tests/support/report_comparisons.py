@@ -26,6 +26,19 @@ def minor(money: Any) -> int | None:
     return None if money is None else money_from_wire(money).minor
 
 
+def _head(found: Document) -> list[str]:
+    """Return the differences of the evidence level, and of the kind of date by which events count."""
+    return differences([found["rung"], found["by_time"]], [1, "recorded"], "head")
+
+
+def _foreign_money(value: Any, currency: str) -> list[str]:
+    """Return a line for each amount in another currency."""
+    if isinstance(value, dict) and "amount" in value:
+        return differences(value["currency"], currency, "currency")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [line for one in inner for line in _foreign_money(one, currency)]
+
+
 def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the figures of `report gap` that differ from the oracle's."""
     found, oracle = found or ledger.report(gap_report, ledger.published), ledger.figures("gap")
@@ -59,7 +72,24 @@ def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> lis
         for one in found["procedure"]
     ]
     lines += differences(done, oracle["procedure"], "procedure")
-    lines += differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
+    lines += _head(found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
+    names = ("role", "kind", "currency", "requests", "rules_known")
+    met = [{name: one[name] for name in names} for one in found["recommended_limits"]]
+    lines += differences(met, oracle["met_this_limit"], "met_this_limit")
+    priced = ledger.published[-1].policy["currency"] if ledger.published else None
+    for one in found["recommended_limits"]:
+        lines += _foreign_money(one, one["currency"])
+        if one["currency"] != priced:
+            lines += differences(one["cost_of_asking"], None, "cost_of_asking")
+    for one in found["procedure"]:
+        lines += _foreign_money(one, one["given"]["currency"])
+    lines += _foreign_money(found["customers_waited"], "GBP")
+    told = [
+        one
+        | {name: one[name] and datetime.fromisoformat(one[name]).replace(tzinfo=None) for name in ("said", "answered")}
+        for one in found["obstacles"]
+    ]
+    lines += differences(told, oracle["obstacles"], "obstacles")
     lines += differences(found["asking_minutes"], {"agent": 14, "approver": 8}, "asking_minutes")
     return lines + _limits(found, oracle)
 
@@ -136,7 +166,7 @@ def quality_differences(ledger: HistoryLedger, found: Document | None = None) ->
     for one in oracle["satisfaction"]:
         one["interval"] = _interval(one["mean"], one.pop("standard_error"), one["n"])
     lines += differences(found["satisfaction"], oracle["satisfaction"], "satisfaction")
-    lines += differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
+    lines += _head(found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
     lines += differences(found["window_days"], 7, "window_days")
     lines += _consistency(found["consistency"], oracle["consistency"])
     return lines + differences(found["evenness"], list(_evenness(groups)), "evenness")
@@ -190,7 +220,12 @@ def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:
         for one in found
         for group in one["groups"]
     ]
-    return differences(shown, oracle, "consistency")
+    lines = differences(shown, oracle, "consistency")
+    for one in found:
+        edges = list(stats.binomtest(one["given"]["k"], one["given"]["n"]).proportion_ci(method="wilson"))
+        whole = {"share": one["given"]["k"] / one["given"]["n"], "interval": edges}
+        lines += differences({name: one["given"][name] for name in whole} | {"rung": one["rung"]}, whole | {"rung": 1})
+    return lines
 
 
 def _interval(mean: float | None, error: float | None, n: int) -> list[float] | None:
@@ -241,12 +276,14 @@ def recognition_differences(ledger: HistoryLedger, found: Document | None = None
             silent = one["invited"] - one["respondents"]
             lowest = one["score"] * one["respondents"] / one["invited"]
             one["interval"] = [lowest, lowest + silent / one["invited"]]
-    courses = [{name: value for name, value in one.items() if name != "opens"} for one in found["training"]]
+    courses: list[Document] = found["training"]
+    opened: tuple[Document, Document] = ({"opens": []}, {"opens": ["credit"]})
+    oracle["training"] = [one | opened[one["course"] == "basics" and policy is not None] for one in oracle["training"]]
     for role in oracle["staying"]:
         role["curve"] = [_point(**point) for point in role["curve"]]
     for ours, theirs in (("voices", "voices"), ("morale", "morale"), ("careers", "careers"), ("staying", "staying")):
         lines += differences(found[ours], oracle[theirs], ours)
-    return lines + differences(courses, oracle["training"], "training")
+    return lines + _head(found) + differences(courses, oracle["training"], "training")
 
 
 def _point(months: int, staying: float, variance: float | None) -> Document:

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from domain.policy.parsing import read_policy
+from projections.reading import Reader
 from projections.reports.empowerment_gap import gap_report
-from projections.reports.policy_simulation import PolicySimulation, try_quickly
+from projections.reports.policy_simulation import PolicySimulation, WhatIfReport, try_quickly
 from tests.support.documents import Document
 from tests.support.report_histories import BEGIN, POLICY, event_document, money, numbered
 from tests.support.report_oracle import HistoryLedger, differences
@@ -146,17 +147,19 @@ class WhatIfHistory:
         )
 
 
+def what_if_report(ledger: HistoryLedger, limits: dict[str, dict[str, int]]) -> Document:
+    """Return the document of `report what-if` with these limits."""
+    simulation = PolicySimulation(read_policy(policy(limits)), ledger.published, None, flags=False)
+
+    async def made(read: Reader) -> WhatIfReport:
+        return await try_quickly(read, simulation, lambda _: None)
+
+    return ledger.report(made)
+
+
 def what_if_differences(ledger: HistoryLedger) -> list[str]:
     """Return the figures of `report what-if` with each of `OTHERS` that differ from the oracle's."""
-    lines: list[str] = []
-    for number, limits in enumerate(OTHERS):
-        simulation = PolicySimulation(read_policy(policy(limits)), ledger.published, None, flags=False)
-
-        async def made(_read: Any, tried: PolicySimulation = simulation) -> Any:
-            return await try_quickly(ledger.read, tried, lambda _: None)
-
-        lines += [f"{number}{line}" for line in compared(ledger, limits, ledger.report(made))]
-    return lines
+    return [line for limits in OTHERS for line in compared(ledger, limits, what_if_report(ledger, limits))]
 
 
 def compared(ledger: HistoryLedger, limits: dict[str, dict[str, int]], found: Document) -> list[str]:
@@ -182,17 +185,22 @@ def compared(ledger: HistoryLedger, limits: dict[str, dict[str, int]], found: Do
     outcomes = [one | {"amount": _minor(one["amount"])} for one in saved.pop("outcomes")]
     lines += differences(saved, oracle["saved"][0], "saved") + differences(outcomes, oracle["outcomes"], "outcomes")
     lines += differences(found["limits_hit"], oracle["limits_hit"], "limits_hit")
-    names = ("position", "agent_id", "kind", "then", "now", "escalation_id")
+    names = ("position", "team_id", "agent_id", "kind", "then", "now", "escalation_id")
+    for one in (*found["changes"], *found["spend"], *found["escalations_saved"]["outcomes"], *found["items"]):
+        lines += _foreign(one)
+    lines += differences(found["flags"], None, "flags")
     items = [
-        {name: one[name] for name in names} | {"why": list(one["why"]), "amount": _minor(one["amount"])}
+        {name: one[name] for name in names}
+        | {"why": list(one["why"]), "amount": _minor(one["amount"])}
+        | {"time": datetime.fromisoformat(one["time"]).replace(tzinfo=None)}
         for one in found["items"]
     ]
     return lines + differences(items, oracle["items"], "items")
 
 
-def simulated_differences(ledger: HistoryLedger) -> list[str]:
+def simulated_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the effects of the limits that `report gap` recommends that differ from the oracle's."""
-    found = ledger.report(gap_report, ledger.published)
+    found = found or ledger.report(gap_report, ledger.published)
     limits = {role: dict(kinds) for role, kinds in LIMITS.items()}
     tried = [one for one in found["recommended_limits"] if one["simulated"] is not None]
     for one in tried:
@@ -207,7 +215,7 @@ def simulated_differences(ledger: HistoryLedger) -> list[str]:
         shown = one["simulated"] | {
             name: _minor(one["simulated"][name]) for name in ("would_have_saved", "not_approved")
         }
-        lines += differences(shown, expected, f"simulated.{one['role']}.{one['kind']}")
+        lines += _foreign(one["simulated"]) + differences(shown, expected, f"simulated.{one['role']}.{one['kind']}")
         lines += differences(one["limit"] is None, not expected["given_at_once"], "withdrawn")
     return lines
 
@@ -219,6 +227,11 @@ _NO_EFFECT: Document = {
     "not_approved": 0,
     "monthly": 0,
 }
+
+
+def _foreign(effect: Document) -> list[str]:
+    amounts = [one["currency"] for one in effect.values() if isinstance(one, dict)]
+    return differences(amounts, ["GBP"] * len(amounts), "currency")
 
 
 def _try(ledger: HistoryLedger, limits: dict[str, dict[str, int]]) -> None:

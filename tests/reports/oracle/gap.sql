@@ -252,3 +252,13 @@ SELECT coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0) AS ho
 -- figure: incomplete
 SELECT count(DISTINCT (source, text(d, 'escalation_id'))) AS n FROM events WHERE type = 'escalation.outcome_reported'
   AND (source, text(d, 'escalation_id')) NOT IN (SELECT (source, text(d, 'escalation_id')) FROM events WHERE type = 'escalation.reported');
+
+-- figure: met_this_limit
+SELECT role, kind, currency, count(*) AS requests, bool_and(rules IS NOT NULL) AS rules_known FROM asked
+WHERE rules IS NULL OR rules = ['per_action'] GROUP BY ALL ORDER BY role, kind, currency;
+
+-- figure: obstacles
+SELECT 'obstacle ' || text(o.d, 'obstacle_id') AS voice_id, 'obstacle' AS what, text(o.d, 'employee_id') AS employee_id, o.moment AS said, text(o.d, 'text') AS text,
+       text(o.d, 'kind') AS kind, a.moment AS answered, text(a.d, 'answered_by') AS answered_by, text(a.d, 'text') AS answer
+FROM events o LEFT JOIN events a ON a.type = 'obstacle.answered' AND text(a.d, 'obstacle_id') = text(o.d, 'obstacle_id')
+WHERE o.type = 'obstacle.reported' ORDER BY o.moment, voice_id;

@@ -128,8 +128,9 @@ SELECT apart.customer, days, difference, theirs, list_sum(list_transform(differe
 FROM apart LEFT JOIN helped ON helped.customer = control CROSS JOIN (VALUES (30), (90), (180)) AS w(days) ORDER BY apart.customer, days;
 
 -- figure: margins
-SELECT c.customer, day, margin_of(c.customer, t - 1, t + day * 86400) - margin_of(control, control_at - 1, control_at + day * 86400) AS gap
-FROM candidates c CROSS JOIN range(1, 181) AS r(day) ORDER BY c.customer, day;
+-- The difference of a pair's margins up to each day from the first to the 180th.
+SELECT c.customer, list(margin_of(c.customer, t - 1, t + day * 86400) - margin_of(control, control_at - 1, control_at + day * 86400) ORDER BY day) AS gaps
+FROM candidates c CROSS JOIN range(1, 181) AS r(day) GROUP BY c.customer ORDER BY c.customer;
 
 -- figure: margins_known
 SELECT count(margin) / count(*) AS share FROM sold;

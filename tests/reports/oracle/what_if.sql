@@ -67,7 +67,7 @@ WITH hits AS (
 SELECT rule, sum(was)::BIGINT AS then, sum(would)::BIGINT AS would_be FROM hits GROUP BY ALL ORDER BY sum(was) + sum(would) DESC, rule;
 
 -- figure: items
-SELECT position, agent AS agent_id, kind, was AS then, now, spared AS escalation_id,
+SELECT position, moment AS time, NULL AS team_id, agent AS agent_id, kind, was AS then, now, spared AS escalation_id,
        [CASE WHEN now = 'taken' THEN rule_then ELSE rule_now END] AS why, amount
 FROM (SELECT * REPLACE (escalation AS spared) FROM filed) WHERE was != now ORDER BY position LIMIT 1000;
 

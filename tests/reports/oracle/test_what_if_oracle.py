@@ -1,0 +1,22 @@
+"""Every figure of what-if, and of the limits that the gap recommends, against SQL over the replayed events."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.report_oracle import HistoryLedger
+from tests.support.what_if_histories import WhatIfHistory, simulated_differences, what_if_differences
+
+
+@settings(max_examples=settings().max_examples // 5, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from((1, 20, 150)))
+def test_another_policy_over_random_histories(seed: int, requests: int) -> None:
+    assert what_if_differences(HistoryLedger(WhatIfHistory(seed, requests).events(), ("decisions",))) == []
+
+
+@settings(max_examples=max(1, settings().max_examples // 50), deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from((150, 400)))
+def test_the_effects_of_recommended_limits(seed: int, requests: int) -> None:
+    ledger = HistoryLedger(WhatIfHistory(seed, requests, generous=True).events())
+    assert simulated_differences(ledger) == []
