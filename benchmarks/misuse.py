@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.ledgers import POLICY
-from domain.abuse.guard import FlagDraft, Guard
+from domain.abuse.flag_book import FlagDraft
+from domain.abuse.guard import Guard
 from domain.abuse.history import DAY, HOUR, GuardEvent
 from domain.events import decisions, facts
 from domain.money import Money

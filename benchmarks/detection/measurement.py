@@ -11,7 +11,8 @@ from benchmarks.detection.schemes import plant, plant_densely
 from benchmarks.detection.traffic import HonestTraffic
 from benchmarks.detection.world import BEGIN, World
 from domain.abuse.fairness import tenure_of
-from domain.abuse.guard import FlagDraft, Guard
+from domain.abuse.flag_book import FlagDraft
+from domain.abuse.guard import Guard
 from domain.abuse.history import DAY
 from domain.events import decisions, facts
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
-from domain.abuse.guard import FlagDraft, Guard
+from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
 from domain.commands import action_id_of
 from domain.events import decisions, facts
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from domain.abuse.findings import Parameters
+    from domain.abuse.flag_book import FlagDraft
     from domain.abuse.rule_interface import CountingRule
     from ledger.store.log import Log, Recorded
 

@@ -7,11 +7,12 @@ there, as one family of tests. Absence rules wait fifteen minutes of recorded ti
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from domain.abuse.cases import CaseBook, CaseDraft
 from domain.abuse.findings import Parameters, Rule, RuleFinding, benjamini_hochberg, rule_order
+from domain.abuse.flag_book import FlagBook, FlagDraft
 from domain.abuse.history import DAY, HOUR, REMEMBERED_SECONDS, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.rules import (
     r01_just_under_limit,
@@ -34,12 +35,14 @@ from domain.abuse.rules import (
     r18_circles_of_authority,
 )
 from domain.abuse.settled import SETTLED, SettledHistory
+from domain.policy.model import CASES_PER_WEEK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from domain.abuse.rule_interface import AbsenceRule, CountingRule
     from domain.abuse.settled import WaitingRule
+    from domain.events.flags import Verdict
 
 type StatisticalRule = Callable[[GuardHistory, float, Parameters], tuple[list[RuleFinding], int]]
 """A test over the window that ends at a moment: its findings, and the number of tests made."""
@@ -94,26 +97,6 @@ Q = 0.05
 """The share of false alarms among the findings of one run of the statistical rules (Benjamini-Hochberg)."""
 RUN_AT_HOUR = 3
 LATE_SECONDS = 15 * 60.0
-_GROWS_BY = 1.5
-
-
-class FlagDraft(NamedTuple):
-    """A flag to raise (number 1), or more evidence for it (2 and on), found at ``position``."""
-
-    flag_id: str
-    number: int
-    finding: RuleFinding
-    position: int
-    recorded: float
-
-
-@dataclass
-class _Case:
-    flag_id: str
-    number: int
-    evidence: set[int]
-    told: int
-    reviewed: int = 0
 
 
 class Guard:
@@ -139,23 +122,47 @@ class Guard:
         classes = {*SETTLED, *(taken for rule in waiting for taken in rule.takes)}
         self._patient = {taken: [rule for rule in waiting if taken in rule.takes] for taken in classes}
         self._arriving: list[tuple[float, str, int, GuardEvent, ObservedAction | None]] = []
-        self._cases: dict[tuple[str, ...], _Case] = {}
-        self._of_flag: dict[str, _Case] = {}
+        self._flags = FlagBook()
+        self._cases = CaseBook()
+        self._drafts: list[CaseDraft] = []
+        self._next_night: float | None = None
         self._next_run: float | None = None
         self._anything_new = False
 
     def take(self, event: GuardEvent) -> list[FlagDraft]:
         """Return the flags that this event raises, or that its recorded time makes due."""
-        raised: list[FlagDraft] = []
-        for finding in self._findings(event):
-            raised += self._told(finding, event)
+        raised = [draft for finding in self._findings(event) if (draft := self._flags.told(finding, event)) is not None]
+        raised += self._flags.late(event)
+        for draft in raised:
+            finding = draft.finding
+            self._cases.flag(draft.flag_id, draft.number, finding, self._flags.weight(finding.evidence), draft.recorded)
+            self._cases.note(draft.flag_id, self._flags.note_of(draft.flag_id))
+        self._rank_by_night(event)
         return raised
 
-    def reviewed(self, flag_id: str, position: int) -> None:
-        """Note a review: after it, only newer evidence raises the flag again."""
-        case = self._of_flag.get(flag_id)
-        if case is not None:
-            case.reviewed = position
+    def reviewed(
+        self, flag_id: str, position: int, verdict: Verdict | None = None, recorded: float | None = None
+    ) -> None:
+        """Note a review: after it, only newer evidence raises the flag again; a dismissed pattern sleeps."""
+        self._flags.review(flag_id, position, verdict, 0.0 if recorded is None else recorded)
+        self._cases.review(flag_id)
+
+    def take_cases(self) -> list[CaseDraft]:
+        """Return the events of cases since the last call, and forget them."""
+        drafts, self._drafts = self._drafts, []
+        return drafts
+
+    def _rank_by_night(self, event: GuardEvent) -> None:
+        """Rank cases and open the best ones once for the nights that have ended."""
+        if self._next_night is None:
+            self._next_night = _next_hour(event.recorded)
+        if event.recorded < self._next_night:
+            return
+        moment = _next_hour(event.recorded) - DAY
+        rules = self.history.policies.in_force_at(moment)
+        capacity = CASES_PER_WEEK if rules is None else rules.policy.cases_per_week
+        self._drafts += self._cases.night(self.history, capacity, event.position, moment)
+        self._next_night = moment + DAY
 
     def _findings(self, event: GuardEvent) -> Iterator[RuleFinding]:
         yield from self._on_the_hour(event)
@@ -165,6 +172,7 @@ class Guard:
                 yield from absence.due(self.history, waited)
         yield from self._settled_by(event.recorded)
         action = self.history.learn(event)
+        self._flags.learn(event, action)
         if type(event.body) in self._patient:
             # An event that comes more than the waiting time late is taken at once; one from the future counts from now.
             moment = min(max(event.at, event.recorded - LATE_SECONDS), event.recorded)
@@ -213,29 +221,6 @@ class Guard:
         apart = [finding for finding in every if finding.p is None]
         standing = benjamini_hochberg(family, tests, Q) + apart
         return sorted(standing, key=lambda finding: finding.case)
-
-    def _told(self, finding: RuleFinding, event: GuardEvent) -> list[FlagDraft]:
-        """Return the flag to raise for a finding, or none.
-
-        A flag is raised once, and updated when its evidence has grown by half. After a review only newer evidence
-        counts.
-        """
-        case = self._cases.get(finding.case)
-        if case is not None and case.reviewed:
-            fresh = tuple(position for position in finding.evidence if position > case.reviewed)
-            if len(fresh) * 2 < len(case.evidence) or not fresh:
-                return []
-            finding, case = replace(finding, evidence=fresh), None
-        if case is None or case.evidence.isdisjoint(finding.evidence):
-            case = _Case(finding.flag_id(), 1, set(finding.evidence), len(finding.evidence))
-            self._cases[finding.case] = self._of_flag[case.flag_id] = case
-            return [FlagDraft(case.flag_id, 1, finding, event.position, event.recorded)]
-        case.evidence |= set(finding.evidence)
-        if len(case.evidence) < _GROWS_BY * case.told:
-            return []
-        case.number, case.told = case.number + 1, len(case.evidence)
-        grown = replace(finding, evidence=tuple(sorted(case.evidence)))
-        return [FlagDraft(case.flag_id, case.number, grown, event.position, event.recorded)]
 
 
 def _next_hour(moment: float) -> float:

@@ -91,6 +91,9 @@ class Privacy(msgspec.Struct, frozen=True):
     """Flags show pseudonyms until a reviewer unmasks them, which is recorded."""
 
 
+CASES_PER_WEEK = 2.0
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """A validated policy document; amounts are in its ``currency``."""
 
@@ -110,6 +113,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     privacy: Privacy
     governance: Governance | None
     document: dict[str, Any]
+    cases_per_week: float = CASES_PER_WEEK
+    """The cases that the guard opens in a week for 100 people."""
     ai_roles: frozenset[str] = frozenset()
     """The roles that AI agents may hold."""
 

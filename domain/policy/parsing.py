@@ -17,6 +17,7 @@ from domain.periods import PeriodKind
 from domain.policy.document import DocumentError, check_document
 from domain.policy.governance import Governance, GrantRight, PolicyChanges, Reach
 from domain.policy.model import (
+    CASES_PER_WEEK,
     KINDS,
     AskingMinutes,
     EscalationRules,
@@ -102,6 +103,7 @@ def _policy(document: object, *, stored: bool) -> Policy:
         asking=reader.asking(document.get("asking", {})),
         privacy=reader.privacy(document.get("privacy", {})),
         governance=reader.governance(document.get("governance")),
+        cases_per_week=reader.cases_per_week(document.get("cases_per_week", CASES_PER_WEEK)),
         document=document,
         ai_roles=frozenset(name for name, role in roles.items() if role.kind == "ai"),
     )
@@ -134,6 +136,7 @@ _OPTIONAL = (
     "asking",
     "privacy",
     "governance",
+    "cases_per_week",
 )
 _COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
 
@@ -323,6 +326,11 @@ class _Reader:
                 self.role_name(role, roles, ("sources", name))
         return result
 
+    def cases_per_week(self, value: object) -> float:
+        rule = f"cases a week for 100 people, up to {_MOST_CASES}"
+        self.number(value, ("cases_per_week",), lambda n: 0 <= n <= _MOST_CASES, rule)
+        return float(value) if _is_number(value) else CASES_PER_WEEK
+
     def privacy(self, value: object) -> Privacy:
         fields = self.mapping(value, ("privacy",))
         self.known(fields, ("privacy",), (), Privacy.__struct_fields__)
@@ -444,6 +452,7 @@ class _Reader:
         )
 
 
+_MOST_CASES = 100
 _MOST_HOURS = 24 * 366
 _MOST_MINUTES = 24 * 60
 _MOST_APPROVALS = 20

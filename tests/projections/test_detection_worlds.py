@@ -11,7 +11,8 @@ from benchmarks.detection.schemes import plant_densely
 from benchmarks.detection.traffic import HonestTraffic
 from benchmarks.detection.world import World
 from consumers.guard.flag_writer import FlagWriter
-from domain.abuse.guard import FlagDraft, Guard
+from domain.abuse.flag_book import FlagDraft
+from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
 from domain.events.decisions import TYPE_OF
 from domain.events.facts import FACTS

@@ -4,7 +4,8 @@ import random
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from domain.abuse.guard import FlagDraft, Guard
+from domain.abuse.flag_book import FlagDraft
+from domain.abuse.guard import Guard
 from domain.abuse.history import HOUR, GuardEvent
 from domain.events import decisions, facts
 from domain.events.facts import Basis

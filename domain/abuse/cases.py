@@ -1,0 +1,285 @@
+"""Cases: flags about one subject, reviewed together. A weekly capacity decides how many are opened, best first.
+
+Everything here follows from the events that the guard has taken, so every guard makes the same cases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from domain.abuse.findings import money, rule_order
+from domain.abuse.history import DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from domain.abuse.findings import RuleFinding
+    from domain.abuse.history import GuardHistory
+
+type CaseState = Literal["ranked", "opened", "updated"]
+STALE_SECONDS = 90 * DAY
+"""A case below the line leaves the ranking once its last evidence is so old."""
+_PEER_DAYS = 30
+_DOUBT = 0.5
+
+
+class CaseDraft(NamedTuple):
+    """An event of a case: it waits below the line, was opened, or changed after that."""
+
+    case_id: str
+    number: int
+    state: CaseState
+    subject: str
+    about: tuple[str, ...]
+    flag_ids: tuple[str, ...]
+    rules: tuple[str, ...]
+    rank: int
+    """Its place among the cases that waited at that time; 1 is the best."""
+    loss: tuple[int, str] | None
+    """The expected loss in minor units, and its currency; ``None``: its evidence has no amounts."""
+    explanation: str
+    position: int
+    recorded: float
+
+
+class Weight(NamedTuple):
+    """The amounts of a flag's evidence: in minor units by currency, and the largest one's position."""
+
+    minor: dict[str, int]
+    largest: int | None
+
+
+@dataclass
+class _FlagOfCase:
+    rule: str
+    about: tuple[str, ...]
+    explanation: str
+    strength: float
+    weight: Weight
+    raised: float
+    note: str = ""
+    reviewed: bool = False
+
+
+@dataclass
+class _Case:
+    case_id: str
+    subject: str
+    flags: dict[str, _FlagOfCase] = field(default_factory=dict)
+    number: int = 0
+    opened: bool = False
+    changed: bool = True
+    rank: int = 0
+    at: float = 0.0
+
+
+def strength(finding: RuleFinding, number: int) -> float:
+    """Return the strength of a flag in [0, 1), as a rough chance of being right.
+
+    A statistical finding: 1 - p^(1/10), e.g. 0.5 for p = 0.001 and 0.68 for 1e-5. Otherwise the doubt is halved by the
+    first flag and by each update, after which the evidence is half as much again: 1 - 0.5^number.
+    """
+    if finding.p is not None:
+        return float(1 - max(finding.p, 1e-100) ** 0.1)
+    return float(1 - _DOUBT ** max(number, 1))
+
+
+class CaseBook:
+    """All cases that are not closed, and the capacity that is left."""
+
+    def __init__(self) -> None:
+        self._of_subject: dict[str, _Case] = {}
+        self._of_flag: dict[str, _Case] = {}
+        self._left: float | None = None
+        self._last_night: float | None = None
+
+    # ------------------------------------------------------------------ flags and reviews
+
+    def flag(self, flag_id: str, number: int, finding: RuleFinding, weight: Weight, recorded: float) -> None:
+        """Add a flag to the case of its subject, or update it there."""
+        case = self._of_flag.get(flag_id) or self._case_for(flag_id, finding.about)
+        known = case.flags.get(flag_id)
+        case.flags[flag_id] = _FlagOfCase(
+            finding.rule,
+            finding.about,
+            finding.explanation,
+            strength(finding, number),
+            weight,
+            known.raised if known else recorded,
+        )
+        self._of_flag[flag_id] = case
+        case.changed, case.at = True, recorded
+
+    def _case_for(self, flag_id: str, about: tuple[str, ...]) -> _Case:
+        """Return the case of one of the people concerned, else a new one about the first of them, else the customer."""
+        people = [name for name in about if name.startswith("agent:")] or list(about)
+        for name in people:
+            if name in self._of_subject:
+                return self._of_subject[name]
+        digest = hashlib.blake2b(f"{people[0]}\x00{flag_id}".encode(), digest_size=12).hexdigest()
+        case = self._of_subject[people[0]] = _Case(f"case-{digest}", people[0])
+        return case
+
+    def note(self, flag_id: str, text: str) -> None:
+        """Add a note about a late fact to a flag; it closes nothing."""
+        case = self._of_flag.get(flag_id)
+        if case is not None and flag_id in case.flags:
+            case.flags[flag_id].note = text
+            case.changed = True
+
+    def review(self, flag_id: str) -> None:
+        """Note the review of a flag; a case is closed once all its flags are reviewed."""
+        case = self._of_flag.pop(flag_id, None)
+        if case is None:
+            return
+        case.flags[flag_id].reviewed = True
+        if all(flag.reviewed for flag in case.flags.values()):
+            self._of_subject.pop(case.subject, None)
+
+    # ------------------------------------------------------------------ ranking
+
+    def night(self, history: GuardHistory, capacity: float, position: int, moment: float) -> Iterator[CaseDraft]:
+        """Rank the cases below the line, and open the best ones as far as the capacity goes.
+
+        The capacity is ``capacity`` cases a week for 100 people who acted in the last 90 days. It grows night by night,
+        and holds at most one week's, but always one case where it is above 0.
+        """
+        week = capacity * len([agent for agent, actions in history.by_agent.items() if actions]) / 100
+        most = max(week, 1.0) if week else 0.0
+        nights = 0.0 if self._last_night is None else (moment - self._last_night) / DAY
+        self._left = most if self._left is None else min(self._left + week * nights / 7, most)
+        self._last_night = moment
+        self._drop_stale(moment)
+        usual = _usual_amounts(history)
+        waiting = [case for case in self._of_subject.values() if not case.opened]
+        ranked = sorted(waiting, key=lambda case: (-_score(case, usual), case.case_id))
+        for place, case in enumerate(ranked, 1):
+            opens = self._left >= 1
+            if opens:
+                self._left -= 1
+                case.opened, case.rank, case.changed = True, place, False
+                yield self._draft(case, "opened", history, position, moment)
+            elif case.changed:
+                case.rank, case.changed = place, False
+                yield self._draft(case, "ranked", history, position, moment)
+        for case in sorted(self._of_subject.values(), key=lambda one: one.case_id):
+            if case.opened and case.changed:
+                case.changed = False
+                yield self._draft(case, "updated", history, position, moment)
+
+    def _drop_stale(self, moment: float) -> None:
+        for subject, case in [*self._of_subject.items()]:
+            if not case.opened and case.at < moment - STALE_SECONDS:
+                del self._of_subject[subject]
+                for flag_id in case.flags:
+                    self._of_flag.pop(flag_id, None)
+
+    def _draft(self, case: _Case, state: CaseState, history: GuardHistory, position: int, moment: float) -> CaseDraft:
+        case.number += 1
+        flags = [flag for flag in case.flags.values() if not flag.reviewed]
+        rules = tuple(sorted({flag.rule for flag in flags}, key=rule_order))
+        about = tuple(dict.fromkeys([case.subject, *(name for flag in flags for name in flag.about)]))
+        return CaseDraft(
+            case.case_id,
+            case.number,
+            state,
+            case.subject,
+            about,
+            tuple(sorted(case.flags)),
+            rules,
+            case.rank,
+            _expected_loss(flags),
+            _explanation(case.subject, flags, rules, history, moment),
+            position,
+            moment,
+        )
+
+
+def _chance(flags: Iterable[_FlagOfCase]) -> float:
+    """Return the strength of all flags together: 1 - the product of the doubts, one for each rule (noisy or)."""
+    doubts: dict[str, float] = {}
+    for flag in flags:
+        doubts[flag.rule] = min(doubts.get(flag.rule, 1.0), 1 - flag.strength)
+    result = 1.0
+    for doubt in doubts.values():
+        result *= doubt
+    return 1 - result
+
+
+def _score(case: _Case, usual: dict[str, float]) -> float:
+    """Return the strength times 1 + the loss in usual actions of its currency; the 1 counts misuse without money."""
+    flags = [flag for flag in case.flags.values() if not flag.reviewed]
+    size = sum(minor / usual.get(currency, minor or 1) for currency, minor in _loss(flags).items())
+    return _chance(flags) * (1 + size)
+
+
+def _loss(flags: Iterable[_FlagOfCase]) -> dict[str, int]:
+    """Return the largest amount that a flag of each rule proves, by currency: rules may prove the same actions."""
+    by_rule: dict[tuple[str, str], int] = {}
+    for flag in flags:
+        for currency, minor in flag.weight.minor.items():
+            by_rule[flag.rule, currency] = by_rule.get((flag.rule, currency), 0) + minor
+    largest: dict[str, int] = {}
+    for (_, currency), minor in by_rule.items():
+        largest[currency] = max(largest.get(currency, 0), minor)
+    return largest
+
+
+def _expected_loss(flags: list[_FlagOfCase]) -> tuple[int, str] | None:
+    loss = _loss(flags)
+    if not loss:
+        return None
+    currency = max(sorted(loss), key=lambda name: loss[name])
+    return round(_chance(flags) * loss[currency]), currency
+
+
+def _usual_amounts(history: GuardHistory) -> dict[str, float]:
+    """Return the median amount of an action by currency."""
+    amounts = defaultdict[str, list[int]](list)
+    for action in history.actions:
+        if action.minor:
+            amounts[action.currency].append(action.minor)
+    return {currency: float(median(some)) for currency, some in amounts.items()}
+
+
+def _explanation(
+    subject: str, flags: list[_FlagOfCase], rules: tuple[str, ...], history: GuardHistory, moment: float
+) -> str:
+    """Return one paragraph: the strongest flag, the place to look first, the other rules, and peers' numbers."""
+    first = max(flags, key=lambda flag: (flag.strength, max(flag.weight.minor.values(), default=0)))
+    text = [f"Look first at {first.rule}: {first.explanation}."]
+    if first.weight.largest is not None:
+        text.append(f"The largest amount is at position {first.weight.largest}.")
+    others = [rule for rule in rules if rule != first.rule]
+    if others:
+        text.append(f"{', '.join(others)} flag the same subject.")
+    text += [note for flag in flags if (note := flag.note)]
+    if subject.startswith("agent:"):
+        text.append(_beside_peers(subject.removeprefix("agent:"), history, moment))
+    return " ".join(text)
+
+
+def _beside_peers(agent: str, history: GuardHistory, moment: float) -> str:
+    """Return a sentence with the agent's actions of thirty days beside the medians of peers in the same role."""
+    since, role = moment - _PEER_DAYS * DAY, history.role(agent, moment)
+    counts: dict[str, int] = defaultdict(int)
+    sums: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for action in history.actions:
+        if action.at >= since and (action.role == role or action.agent == agent):
+            counts[action.agent] += 1
+            sums[action.agent][action.currency] += action.minor
+    mine = sums.get(agent, {})
+    currency = max(sorted(mine), key=lambda name: mine[name], default="")
+    peers = [name for name in counts if name != agent]
+    own = f"In {_PEER_DAYS} days {agent} took {counts.get(agent, 0)} actions"
+    own += f" of {money(mine[currency], currency)}" if currency else ""
+    if not peers:
+        return f"{own}; there are no peers in this role."
+    usual = f"{median(counts[name] for name in peers):g} actions"
+    if currency:
+        usual += f" of {money(round(median(sums[name][currency] for name in peers)), currency)}"
+    return f"{own}; the median of {len(peers)} peers in the same role is {usual}."
