@@ -33,6 +33,7 @@ REFUSED_SUBJECT = "ledger.refused"
 POLICY_SUBJECT = "ledger.policy"
 SOURCES_SUBJECT = "ledger.sources"
 FLAG_SUBJECT = "ledger.flag"
+CASE_SUBJECT = "ledger.case"
 REJECTED_SUBJECT = "rejected"
 
 MAX_EVENT_BYTES = 48 * 1024

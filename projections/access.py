@@ -21,7 +21,7 @@ from projections.policy_history import policy_in_force
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ledger.encryption.keyring import Keyring
+    from ledger.encryption.keyring import Key, Keyring
     from ledger.store.log import Log
     from projections.engine.storage import Row
 
@@ -77,16 +77,34 @@ async def without_names(log: Log, keys: Keyring, flags: Sequence[Row]) -> list[R
     if policy is None or not policy.privacy.pseudonyms:
         return [dict(flag) for flag in flags]
     key = (await keys.ensure([_OWNER]))[_OWNER]
+    return [
+        dict(flag) if flag.get("status", "open") != "open" or flag.get("unmasked_by") else _masked(flag, key)
+        for flag in flags
+    ]
 
-    def masked(flag: Row) -> Row:
-        if flag.get("status", "open") != "open" or flag.get("unmasked_by"):
-            return dict(flag)
-        names = {about: f"~{key.hash_of(about)[:8]}" for about in flag["about"]}
-        text = flag["explanation"]
-        for about, pseudonym in names.items():
-            name = about.partition(":")[2]
-            text = re.sub(rf"(?<![\w~-]){re.escape(name)}(?![\w-])", pseudonym, text)
-        about = [f"{one.partition(':')[0]}:{pseudonym}" for one, pseudonym in names.items()]
-        return {**flag, "about": about, "explanation": text}
 
-    return [masked(flag) for flag in flags]
+async def cases_without_names(log: Log, keys: Keyring, cases: Sequence[Row]) -> list[Row]:
+    """Return cases as they may be shown: under pseudonyms until all their flags are reviewed."""
+    policy = await policy_in_force(log)
+    if policy is None or not policy.privacy.pseudonyms:
+        return [dict(case) for case in cases]
+    key = (await keys.ensure([_OWNER]))[_OWNER]
+    found = []
+    for case in cases:
+        if case["status"] == "closed":
+            found.append(dict(case))
+        else:
+            masked = _masked(case, key)
+            found.append({**masked, "subject": masked["about"][0]})
+    return found
+
+
+def _masked(row: Row, key: Key) -> Row:
+    """Return a flag or a case with pseudonyms for the people whom it is about."""
+    names = {about: f"~{key.hash_of(about)[:8]}" for about in row["about"]}
+    text = row["explanation"]
+    for about, pseudonym in names.items():
+        name = about.partition(":")[2]
+        text = re.sub(rf"(?<![\w~-]){re.escape(name)}(?![\w-])", pseudonym, text)
+    about = [f"{one.partition(':')[0]}:{pseudonym}" for one, pseudonym in names.items()]
+    return {**row, "about": about, "explanation": text}

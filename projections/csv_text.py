@@ -29,6 +29,10 @@ FIELDS = {
         "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
         "answered_by answer note"
     ),
+    "cases": (
+        "case_id position subject about rank rules flag_ids expected_loss$ explanation status found opened closed "
+        "reviewed_flags"
+    ),
     "trail": "position type source event_id time recorded who whom interaction_id action_id what corrected_by",
 }
 """The fields of each list's items, for the header; those of money end in ``$``."""

@@ -137,7 +137,7 @@ _COMMANDS = {
         "report_recognition",
         "report_what_if",
     ),
-    "audit": ("audit_trail", "audit_verify", "audit_redecide", "audit_flags"),
+    "audit": ("audit_trail", "audit_verify", "audit_redecide", "audit_flags", "audit_cases"),
     "admin": (
         "admin",
         "admin_seal",

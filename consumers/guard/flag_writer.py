@@ -7,13 +7,23 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
+from domain.abuse.flag_book import FlagDraft
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
 from domain.commands import action_id_of
 from domain.events import decisions, facts
 from domain.events.administration import AccessRecorded
 from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
-from domain.events.flags import FlagRaised, FlagReviewed, FlagUpdated
+from domain.events.flags import (
+    CaseEvent,
+    CaseOpened,
+    CaseRanked,
+    CaseUpdated,
+    FlagRaised,
+    FlagReviewed,
+    FlagUpdated,
+)
+from domain.money import Money
 from domain.serialization import encode
 from ledger.errors import ConflictError, LostEventsError
 from ledger.nats.incidents import report
@@ -25,8 +35,8 @@ from projections.engine.events import UnknownEventError, read_event, types_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from domain.abuse.cases import CaseDraft
     from domain.abuse.findings import Parameters
-    from domain.abuse.flag_book import FlagDraft
     from domain.abuse.rule_interface import CountingRule
     from ledger.store.log import Log, Recorded
 
@@ -68,10 +78,9 @@ _TYPES = types_of(
 )
 
 
-class FlagRecord(NamedTuple):
-    """A flag to be recorded: its id, number and subject, and its event without the recorded time."""
+class NumberedRecord(NamedTuple):
+    """A flag or case to be recorded: its number and subject, and its event without the recorded time."""
 
-    flag_id: str
     number: int
     subject: str
     data: bytes
@@ -105,6 +114,10 @@ class FlagWriter:
                 report("the guard cannot judge an event", recorded.position, error)
         return raised
 
+    def take_cases(self) -> list[CaseDraft]:
+        """Return the events of cases since the last call."""
+        return self.guard.take_cases()
+
     def _raised_by(self, recorded: Recorded) -> list[FlagDraft]:
         try:
             event = read_event(recorded, _TYPES)
@@ -112,7 +125,8 @@ class FlagWriter:
             return []  # no rule needs it
         body, stored = event.body, event.stored
         if isinstance(body, FlagReviewed):
-            self.guard.reviewed(body.flag_id, recorded.position)
+            moment = event.time if self._event_times else event.recorded
+            self.guard.reviewed(body.flag_id, recorded.position, body.verdict, moment.timestamp())
             return []
         action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
         at = event.time.timestamp()
@@ -125,10 +139,11 @@ _IGNORED = (
     b'"type":"resolution.gap.v1"',
     b'"type":"resolution.flag.raised.v1"',
     b'"type":"resolution.flag.updated.v1"',
+    b'"type":"resolution.case.',
 )
 
 
-def flag_of(raised: FlagDraft) -> FlagRecord:
+def flag_of(raised: FlagDraft) -> NumberedRecord:
     """Return the event of a flag; its id, time and content depend on the log alone."""
     finding, moment = raised.finding, datetime.fromtimestamp(raised.recorded, UTC)
     make = FlagRaised if raised.number == 1 else partial(FlagUpdated, number=raised.number)
@@ -145,30 +160,54 @@ def flag_of(raised: FlagDraft) -> FlagRecord:
     )
     name = TYPE_OF[type(record)]
     data = encode_event(LEDGER_SOURCE, f"{raised.flag_id}.{raised.number}", name, moment, encode(record))
-    return FlagRecord(raised.flag_id, raised.number, f"{topology.FLAG_SUBJECT}.{token_of_id(raised.flag_id)}", data)
+    return NumberedRecord(raised.number, f"{topology.FLAG_SUBJECT}.{token_of_id(raised.flag_id)}", data)
 
 
-async def record_flag(log: Log, raised: FlagDraft) -> bool:
-    """Record a flag unless it is recorded already; return whether it was new.
+def case_of(draft: CaseDraft) -> NumberedRecord:
+    """Return the event of a case; its id, time and content depend on the log alone."""
+    moment, name = datetime.fromtimestamp(draft.recorded, UTC), f"{draft.case_id}.{draft.number}"
+    record = _CASES[draft.state](
+        case_id=draft.case_id,
+        number=draft.number,
+        source=LEDGER_SOURCE,
+        request_id=name,
+        seen_position=draft.position,
+        subject=draft.subject,
+        about=draft.about,
+        flag_ids=draft.flag_ids,
+        rules=draft.rules,
+        rank=draft.rank,
+        expected_loss=None if draft.loss is None else Money(*draft.loss),
+        explanation=draft.explanation,
+    )
+    data = encode_event(LEDGER_SOURCE, name, TYPE_OF[type(record)], moment, encode(record))
+    return NumberedRecord(draft.number, f"{topology.CASE_SUBJECT}.{token_of_id(draft.case_id)}", data)
+
+
+_CASES = {"ranked": CaseRanked, "opened": CaseOpened, "updated": CaseUpdated}
+
+
+async def record_draft(log: Log, draft: FlagDraft | CaseDraft) -> bool:
+    """Record the event of a flag or a case unless it is recorded already; return whether it was new.
 
     Raises:
-        LostEventsError: an earlier event of the flag is missing.
+        LostEventsError: an earlier event of it is missing.
 
     """
-    flag = flag_of(raised)
+    record = flag_of(draft) if isinstance(draft, FlagDraft) else case_of(draft)
     while True:
-        there = await log.read_subject(flag.subject)
+        there = await log.read_subject(record.subject)
         numbers = {_number_of(read_event(stored).body) for stored in there}
-        if flag.number in numbers:
+        if record.number in numbers:
             return False
-        if flag.number > 1 and flag.number - 1 not in numbers:
-            raise LostEventsError(f"flag {flag.flag_id} is not what it was", raised.position)
+        if record.number > 1 and record.number - 1 not in numbers:
+            raise LostEventsError(f"{record.subject} is not what it was", draft.position)
         try:
-            await log.append([Draft(flag.subject, flag.data, there[-1].position if there else 0)])
+            await log.append([Draft(record.subject, record.data, there[-1].position if there else 0)])
         except ConflictError:
             continue  # another guard, or a reviewer
         return True
 
 
 def _number_of(body: object) -> int:
-    return body.number if isinstance(body, FlagUpdated) else 1 if isinstance(body, FlagRaised) else 0
+    return body.number if isinstance(body, (FlagUpdated, CaseEvent)) else 1 if isinstance(body, FlagRaised) else 0

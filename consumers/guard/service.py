@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from consumers.guard.flag_writer import FlagWriter, record_flag
+from consumers.guard.flag_writer import FlagWriter, record_draft
 from ledger.background_service import RoleService, restarting
 from ledger.errors import UnavailableError
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
@@ -16,6 +16,8 @@ from ledger.store.subscription import Follower
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from domain.abuse.cases import CaseDraft
+    from domain.abuse.flag_book import FlagDraft
     from domain.abuse.rule_interface import CountingRule
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
@@ -62,10 +64,12 @@ class GuardService(RoleService):
         writer = FlagWriter(event_times=self._history, plugins=self._plugins())
         async for batch in Follower(reader, self._log, "guard").batches():
             for at in range(0, len(batch), _AT_ONCE):
-                for raised in writer.take(batch[at : at + _AT_ONCE]):
+                drafts: list[FlagDraft | CaseDraft] = [*writer.take(batch[at : at + _AT_ONCE])]
+                drafts += writer.take_cases()
+                for draft in drafts:
                     while True:
                         try:
-                            await record_flag(self._log, raised)
+                            await record_draft(self._log, draft)
                             break
                         except UnavailableError as error:
                             _log.warning("the guard waits: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Response
 
@@ -13,13 +13,14 @@ from dashboard.list_query import AfterKey, ByKey, FeedQuery, PageQuery, PastQuer
 from dashboard.list_reader import Listing, ListReader
 from dashboard.problem_details import ParameterError
 from dashboard.schemas import LIST_ANSWERS, Page
-from projections.access import without_names
+from projections.access import cases_without_names, without_names
 from projections.engine.pages import cursor_of, key_of, source_of
 from projections.plugin_views import plugin_table
 from projections.views import casework
 from projections.views.audit_trail import Trail, read_trail
 from projections.views.balances import balances as balances_table
 from projections.views.balances import read_balances_page, read_periods
+from projections.views.cases import read_cases
 from projections.views.flags import read_flags
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def add_list_routes(api: FastAPI, context: ApiContext) -> None:
     _add_balances(api, lists, authorizer)
     _add_casework(api, lists, authorizer)
     _add_flags(api, lists, context.keys, authorizer)
+    _add_cases(api, lists, context.keys, authorizer)
     _add_trail(api, lists, authorizer)
     _add_plugin_views(api, lists, authorizer)
 
@@ -183,6 +185,39 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
         return await lists.answer(
             Listing("flags", "flags", read, _position, feed.after, at, masked, told(times)), page, viewer
+        )
+
+
+def _add_cases(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/cases",
+        response_model=Page,
+        responses=LIST_ANSWERS,
+        summary="Cases of possible misuse: flags about one subject; `below` shows those that wait below the line",
+    )
+    async def cases(
+        page: Annotated[PageQuery, Depends()],
+        feed: Annotated[FeedQuery, Depends()],
+        past: Annotated[PastQuery, Depends()],
+        within: Annotated[RangeQuery, Depends()],
+        status: Literal["open", "below", "closed"] | None = None,
+        subject: str | None = None,
+        viewer: Principal = caller,
+    ) -> Response:
+        times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
+
+        def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
+            some = feed.page(limit, after, at, times.texts)
+            return read_cases(connection, status=status, page=some, seen=scope.sees_all)
+
+        async def masked(found: list[Row]) -> list[Row]:
+            shown = await cases_without_names(lists.log, keys, found)  # filtered after masking, as flags
+            return [one for one in shown if subject is None or one["subject"] == subject]
+
+        return await lists.answer(
+            Listing("cases", "flags", read, _position, feed.after, at, masked, told(times)), page, viewer
         )
 
 

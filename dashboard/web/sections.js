@@ -227,7 +227,11 @@ async function gap(place, { ask, act, me, travelling }) {
 }
 
 async function flags(place, { all, act, me, travelling }) {
-  const found = await all("flags");
+  const [found, cases] = [await all("flags"), await all("cases")];
+  const ofCase = (status) => cases.items.filter((one) => one.status === status).sort((one, other) => one.rank - other.rank)
+    .map((one) => [time(one.opened ?? one.found), one.subject, one.rules.join(", "), money(one.expected_loss) || "", one.explanation]);
+  const columns = ["since", "subject", "rules", "#expected loss", "look at"];
+  place.append(table("Open cases", columns, ofCase("open")), table("Cases below the line", columns, ofCase("below")));
   const mayReview = ["manager", "operator"].includes(me.role) && !travelling;
   place.append(note("A flag asks for a human review; it is no verdict."));
   place.append(table("Flags", ["raised", "rule", "about", "explanation", "status", "evidence", ...(mayReview ? ["review"] : [])], found.items.map((one) => {

@@ -21,7 +21,16 @@ from domain.events.administration import (
 )
 from domain.events.causes import Caused
 from domain.events.facts import ActionState, AgentKind, Basis, Kind
-from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
+from domain.events.flags import (
+    CaseOpened,
+    CaseRanked,
+    CaseUpdated,
+    FlagAnswered,
+    FlagRaised,
+    FlagReviewed,
+    FlagUnmasked,
+    FlagUpdated,
+)
 from domain.money import Money
 from domain.serialization import Id, Instant, Personal
 
@@ -490,6 +499,9 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "flag.unmasked": FlagUnmasked,
     "flag.reviewed": FlagReviewed,
     "flag.answered": FlagAnswered,
+    "case.ranked": CaseRanked,
+    "case.opened": CaseOpened,
+    "case.updated": CaseUpdated,
 }
 RECORDS: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for name, cls in _NAMES.items()}
 """Class by stored type name, for the events that the ledger records today."""

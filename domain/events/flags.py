@@ -1,10 +1,11 @@
-"""Flags: suspected misuse with its evidence, and its review. These classes are storage formats, as records are."""
+"""Flags and cases: suspected misuse, evidence and reviews. These classes are storage formats, as records are."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from domain.events.causes import Caused
+from domain.money import Money
 from domain.serialization import Id, Personal
 
 Verdict = Literal["confirmed", "coached", "dismissed"]
@@ -54,3 +55,36 @@ class FlagAnswered(FlagEvent, frozen=True, kw_only=True):
 
     employee_id: Id
     text: Personal
+
+
+class CaseEvent(Caused, frozen=True, kw_only=True):
+    """The base of a case's events. A case is all open flags about one subject, reviewed together."""
+
+    case_id: str
+    number: int
+    """1 for the case's first event, then 2 and on."""
+    subject: str
+    """`agent:<id>`, or `customer:<id>` where no agent is concerned."""
+    about: tuple[str, ...]
+    """All people concerned, the subject first."""
+    flag_ids: tuple[str, ...]
+    rules: tuple[str, ...]
+    """The rules of the flags that are open."""
+    rank: int
+    """Its place among the cases that waited that night; 1 is the best."""
+    expected_loss: Money | None = None
+    """The amount of the evidence times the flags' strength; absent where the evidence has no amounts."""
+    explanation: str
+    """One paragraph: the flag to look at first, and peers' numbers beside the subject's."""
+
+
+class CaseRanked(CaseEvent, frozen=True, kw_only=True):
+    """A case waits below the line: the capacity of the week (`cases_per_week`) did not reach it."""
+
+
+class CaseOpened(CaseEvent, frozen=True, kw_only=True):
+    """A case was opened for review."""
+
+
+class CaseUpdated(CaseEvent, frozen=True, kw_only=True):
+    """An open case has new flags, more evidence, or a late fact that would speak for its subject."""

@@ -55,6 +55,8 @@ def describe(body: msgspec.Struct) -> str:  # noqa: C901, PLR0911 - one sentence
             return _join(f"escalation {body.verdict}", body.reason)
     if isinstance(body, flags.FlagRaised):
         return f"flag {body.rule}: {body.explanation}"
+    if isinstance(body, flags.CaseEvent):
+        return f"case of {', '.join(body.rules)}, rank {body.rank}: {body.explanation}"
     return _describe_action(body) or _describe_authority(body) or _generic(body)
 
 

@@ -1,4 +1,4 @@
-"""View flags: suspected misuse for human review, the reviews and answers, and the evidence."""
+"""View flags: suspected misuse for human review, the reviews and answers, the evidence, and the cases."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
+from domain.events.flags import (
+    CaseEvent,
+    CaseOpened,
+    CaseRanked,
+    CaseUpdated,
+    FlagAnswered,
+    FlagRaised,
+    FlagReviewed,
+    FlagUnmasked,
+    FlagUpdated,
+)
 from ledger.store.cloudevents import time_text
 from projections.engine.pages import WHOLE, PageRequest, paged, source_of
 from projections.engine.row_cache import RowCache
 from projections.engine.storage import texts, write
 from projections.engine.temporal_tables import past_of
+from projections.views.cases import CaseTables
+from projections.views.flag_tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +37,6 @@ if TYPE_CHECKING:
     from projections.engine.events import Event
     from projections.engine.storage import Row
 
-metadata = sa.MetaData()
 flags = sa.Table(
     "flags",
     metadata,
@@ -53,22 +64,26 @@ class Flags:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "flags"
-    version = 2
+    version = 3
     metadata = metadata
-    prefixes = ("ledger.flag.",)
+    prefixes = ("ledger.flag.", "ledger.case.")
     types: Mapping[str, type[msgspec.Struct]] = {
         "resolution.flag.raised.v1": FlagRaised,
         "resolution.flag.updated.v1": FlagUpdated,
         "resolution.flag.unmasked.v1": FlagUnmasked,
         "resolution.flag.reviewed.v1": FlagReviewed,
         "resolution.flag.answered.v1": FlagAnswered,
+        "resolution.case.ranked.v1": CaseRanked,
+        "resolution.case.opened.v1": CaseOpened,
+        "resolution.case.updated.v1": CaseUpdated,
     }
 
     def __init__(self) -> None:
         self._rows = RowCache(flags)
+        self._cases = CaseTables()
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Update the flags that these events concern."""
+        """Update the flags and cases that these events concern."""
         proofs: list[Row] = []
         for event in events:
             body = event.body
@@ -78,7 +93,11 @@ class Flags:
                     values = _raised(event, body)
                 case FlagUnmasked():
                     values = {"unmasked_by": body.unmasked_by}
+                case CaseEvent():
+                    self._cases.put(connection, event, body)
+                    continue
                 case FlagReviewed():
+                    self._cases.review(connection, event, body.flag_id)
                     values = {
                         "status": body.verdict,
                         "reviewed": time_text(event.recorded),
@@ -91,11 +110,13 @@ class Flags:
                     continue
             self._rows.put(connection, body.flag_id, values, event.position)
         self._rows.write(connection)
+        self._cases.write(connection)
         write(connection, _PROVING, proofs)
 
     def forget(self) -> None:
         """Drop cached rows."""
         self._rows.forget()
+        self._cases.forget()
 
 
 def _raised(event: Event, body: FlagRaised) -> Row:

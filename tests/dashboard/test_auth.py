@@ -22,6 +22,7 @@ OPEN = {
     "/api/v1/actions",
     "/api/v1/escalations",
     "/api/v1/flags",
+    "/api/v1/cases",
     "/api/v1/projections",
     "/api/v1/me",
 }

@@ -17,7 +17,7 @@ from tests.support.documents import Document
 from tests.support.http_api import read_current, served
 from tests.support.upstreams import Upstream
 
-LISTS = ("balances", "actions", "escalations", "flags", "trail")
+LISTS = ("balances", "actions", "escalations", "flags", "cases", "trail")
 SHIFT = "resolution.shift.started.v1"
 FORMULA = '=HYPERLINK("http://x")'
 
