@@ -25,7 +25,7 @@ RANGES = """
 enabled = true
 
 [[operations]]
-include-path-regex = "/api/v1/(balances|actions|escalations|flags|trail|summary|views/.*)$"
+include-path-regex = "/api/v1/(balances|actions|escalations|flags|cases|trail|summary|views/.*)$"
 checks.positive_data_acceptance.enabled = false
 """
 """No schema says that `from` comes before `to`, which time zones exist, or which texts are a `next`."""

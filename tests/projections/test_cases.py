@@ -58,7 +58,6 @@ async def test_an_event_of_a_case_is_recorded_once(session: Session) -> None:
 
 async def test_two_guards_open_a_case_once_the_night_after_its_flag(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.set_up_basics()
         for day in (5, 7):
             gift = reported_action(f"own-{day}", agent_id="A-1", customer_id="A-1")
             await upstream.record(gift | {"time": f"2026-01-0{day}T10:00:00Z"})

@@ -35,7 +35,7 @@ class SelfRaise:
                 word = "granted"
             case decisions.BudgetTransferred() if body.direction == "in" and body.holder == f"agent:{body.granted_by}":
                 word = "transferred"
-            case decisions.PolicyPublished() if getattr(body, "break_glass", False):
+            case decisions.PolicyPublished() if body.break_glass:
                 text = f"{body.published_by} published policy version {body.version} past its governance (break-glass)"
                 yield RULE.finding((f"agent:{body.published_by}",), f"policy {body.version}", text, [event.position])
                 return

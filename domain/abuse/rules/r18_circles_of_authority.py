@@ -110,7 +110,7 @@ def _steps(body: object) -> Iterator[tuple[str, str, str]]:
         case facts.DelegationDeclared():
             yield body.from_employee_id, body.to_employee_id, _WEAK
         case decisions.PolicyPublished():
-            for approver in getattr(body, "approved_by", ()):
+            for approver in body.approved_by:
                 yield approver, body.published_by, _WEAK
         case _:
             pass
