@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 from domain.events.decisions import ActionReversed, ActionSettled, ActionVoided
-from domain.events.facts import ActionState, AgentKind, Basis, Kind
+from domain.events.facts import ActionReported, ActionState, AgentKind, Basis, Kind
 
 if TYPE_CHECKING:
     from domain.commands import Preview
@@ -89,6 +89,12 @@ def command_fields(of: Done | AuthorityFellShort) -> ActionFields:
     if of.team_filled:
         fields["team_id"] = None
     return fields
+
+
+def named_team(of: Done | EscalationRequested | ActionReported) -> str | None:
+    """Return the team that the request itself names; ``None`` where the ledger filled it in."""
+    filled = not isinstance(of, ActionReported) and of.team_filled
+    return None if filled else of.team_id
 
 
 def is_reservation(held: HeldMoney) -> bool:

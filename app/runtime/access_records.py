@@ -1,10 +1,11 @@
-"""Records of access by an operator on the command line: tokens, exports and restores."""
+"""Records of access by an operator on the command line: tokens, exports and restores.
+
+An access that gives something away is recorded first, and refused where it cannot be recorded.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import click
 
 from app.runtime.session import Session
 from ledger.errors import LedgerError
@@ -17,24 +18,32 @@ _OPERATOR = "operator"
 _PATIENCE_SECONDS = 3.0
 
 
-async def note_access(session: Session, what: str) -> None:
-    """Record an operator's access; where that is not possible, say so on standard error."""
+async def note_access(session: Session, what: str, consequence: str = "nothing was done") -> None:
+    """Record an operator's access.
+
+    Raises:
+        LedgerError: the log cannot record it; the message has the ``consequence``.
+
+    """
     try:
         await record_access(session.log, _OPERATOR, what, "cli", _PATIENCE_SECONDS)
     except LedgerError as error:
-        _say(what, error)
+        message = f"the log cannot record {what!r} ({error}), so {consequence}; try again once it answers"
+        raise LedgerError(message) from error
 
 
-async def note_access_from_outside(settings: Settings, what: str) -> None:
-    """Record an operator's access by a command without a session; without a ledger there is nothing to record in."""
+async def note_access_from_outside(settings: Settings, what: str, consequence: str) -> None:
+    """Record an operator's access by a command without a session; without a ledger there is nothing to record in.
+
+    Raises:
+        LedgerError: see ``note_access``.
+
+    """
     if settings.nats_url is None and not (settings.folder / "server" / "passwords.json").exists():
         return
     try:
         async with Session(settings, reads_only=True) as session:
             await record_access(session.log, _OPERATOR, what, "cli", _PATIENCE_SECONDS)
     except LedgerError as error:
-        _say(what, error)
-
-
-def _say(what: str, error: LedgerError) -> None:
-    click.echo(f"resolution-ledger: {what!r} is not recorded in the log: {error}", err=True)
+        message = f"the log cannot record {what!r} ({error}), so {consequence}"
+        raise LedgerError(message) from error

@@ -12,6 +12,7 @@ from dashboard.auth.authorization import note_reading
 from dashboard.routes.proofs import from_seal
 from dashboard.schemas import JsonResponse, Report
 from domain.serialization import encode
+from projections.access import record_access
 from projections.reports.case_file import case_document, case_page
 from projections.reports.decision_foundation import foundation_of
 from projections.reports.explanation import explain
@@ -61,5 +62,6 @@ def add_case_file_routes(api: FastAPI, context: ApiContext) -> None:
         position = found["position"]
         foundation = await context.views.read_with(Trail.name, lambda c: foundation_of(log, c, position))
         page = await from_seal(lambda: case_page(case_document(found, foundation, context.data_dir)))
+        await record_access(log, viewer.person_id or viewer.name, f"export: case file of {action_id}", "http")
         name = "".join(letter for letter in action_id if letter.isalnum() or letter in "-_")
         return HTMLResponse(page, headers={"Content-Disposition": f'attachment; filename="{name}.html"'})

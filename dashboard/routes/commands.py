@@ -18,7 +18,7 @@ from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the 
 from domain.ids import ID_SCHEMA, fault_of
 from domain.policy.history import PolicyHistory
 from projections.policy_history import published_policies
-from projections.views.casework import escalations, read_escalations
+from projections.views.casework import escalations, read_escalations, seen_by
 from projections.views.flags import read_flags
 
 if TYPE_CHECKING:
@@ -208,11 +208,15 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         found = (
             await views.read(
                 "casework",
-                lambda c: read_escalations(c, escalations.c.escalation_id == escalation_id),
+                lambda c: read_escalations(
+                    c,
+                    escalations.c.escalation_id == escalation_id,
+                    *seen_by(escalations, scope, asked=viewer.person_id),
+                ),
                 short=True,
             )
         ).result
-        if not found or not (found[0]["agent_id"] in (scope.people or ()) or found[0]["team_id"] in scope.teams):
+        if not found:
             raise HTTPException(404, "no escalation with this id is visible to this token")
         body = command.model_dump(exclude_none=True)
         body |= {"escalation_id": escalation_id, "decided_by": viewer.person_id}

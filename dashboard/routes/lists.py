@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from dashboard.list_reader import Cursor
     from ledger.encryption.keyring import Keyring
     from projections.engine.storage import Row
-    from projections.reading import AccessScope
 
 _position = itemgetter("position")
 
@@ -120,7 +119,9 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             some = feed.page(limit, after, at, times.texts)
             source = source_of(casework.actions, some)
-            return casework.read_actions(connection, *_seen_by(source, scope), page=some, source=source, **equal)
+            return casework.read_actions(
+                connection, *casework.seen_by(source, scope), page=some, source=source, **equal
+            )
 
         return await lists.answer(
             Listing("actions", "casework", read, _position, feed.after, at, more=told(times)), page, viewer
@@ -146,7 +147,8 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             some = feed.page(limit, after, at, times.texts)
             source = source_of(casework.escalations, some)
-            return casework.read_escalations(connection, *_seen_by(source, scope), page=some, source=source, **equal)
+            seen = casework.seen_by(source, scope, asked=viewer.person_id)
+            return casework.read_escalations(connection, *seen, page=some, source=source, **equal)
 
         return await lists.answer(
             Listing("escalations", "casework", read, _position, feed.after, at, more=told(times)), page, viewer
@@ -295,10 +297,3 @@ def _check_cursor(table: sa.Table, after: str | None) -> None:
             key_of(table, after)
     except ValueError as error:
         raise ParameterError("after", str(error)) from None
-
-
-def _seen_by(source: sa.FromClause, scope: AccessScope) -> list[sa.ColumnElement[bool]]:
-    if scope.people is None:
-        return []
-    people = source.c.agent_id.in_(scope.people)
-    return [people | source.c.team_id.in_(scope.teams) if scope.teams else people]

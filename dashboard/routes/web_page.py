@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from dashboard.context import ApiContext
 
 _SIGN_IN_SECONDS = 5.0
+_REFUSAL_SECONDS = 60.0
+"""A flood of refused sign-ins writes no more than one event in this time."""
+_UNKNOWN = "unknown"
 _PATIENCE_SECONDS = 2.0
 _FOLDER = Path(__file__).parents[1] / "web"
 _TYPES = {
@@ -63,22 +66,50 @@ class _SecurityHeaders:
         await self._app(scope, receive, sent)
 
 
+class _SignIns:
+    """Opens sessions, and records each sign-in and its refusal."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._log = context.log
+        self._authorizer = context.authorizer
+        self._recorded: dict[str, float] = {}
+
+    async def open(self, request: Request, token: str) -> str:
+        """Return the cookie of a new session, once the sign-in is recorded.
+
+        Raises:
+            HTTPException: the token is not valid; 503 where the log cannot record the sign-in.
+
+        """
+        try:
+            cookie, viewer = self._authorizer.open(request, token)
+        except HTTPException:
+            try:
+                await self._record(_UNKNOWN, "sign-in refused", _REFUSAL_SECONDS)
+            except LedgerError as error:
+                report("a refused sign-in could not be recorded", _UNKNOWN, error)
+            raise
+        try:
+            await self._record(viewer.person_id or viewer.name, "sign-in", _SIGN_IN_SECONDS)
+        except LedgerError as error:  # sessions that are open already go on
+            self._authorizer.close(cookie)
+            message = f"the log cannot record the sign-in ({error}), so it is refused; try again later"
+            raise HTTPException(503, message, {"Retry-After": "5"}) from error
+        return cookie
+
+    async def _record(self, who: str, what: str, seconds: float) -> None:
+        """Record an access, once in so many seconds; raises ``LedgerError`` where the log cannot."""
+        now, key = time.monotonic(), f"{what} {who}"
+        if now - self._recorded.get(key, -seconds) >= seconds:
+            await record_access(self._log, who, what, "http", _PATIENCE_SECONDS)
+            self._recorded[key] = now
+
+
 def add_page_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of the web page and of sessions."""
     authorizer = context.authorizer
     api.add_middleware(_SecurityHeaders)
-    recorded: dict[str, float] = {}
-
-    async def record_sign_in(who: str) -> None:
-        """Record a sign-in; a person who signs in again and again is recorded once in a few seconds."""
-        now = time.monotonic()
-        if now - recorded.get(who, -_SIGN_IN_SECONDS) < _SIGN_IN_SECONDS:
-            return
-        recorded[who] = now
-        try:
-            await record_access(context.log, who, "sign-in", "http", _PATIENCE_SECONDS)
-        except LedgerError as error:  # the page is needed most while the log does not answer
-            report("a sign-in could not be recorded", who, error)
+    sign_ins = _SignIns(context)
 
     @api.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -97,8 +128,7 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
         summary="Open a browser's session with a token; the answer sets a cookie",
     )
     async def begin(request: Request, shown: Login) -> Response:
-        cookie, viewer = authorizer.open(request, shown.token.strip())
-        await record_sign_in(viewer.person_id or viewer.name)
+        cookie = await sign_ins.open(request, shown.token.strip())
         response = Response(status_code=204)
         response.set_cookie(
             COOKIE,

@@ -82,8 +82,8 @@ class AccessRecorded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """A person signed in, or an operator used a right that leaves no other event."""
 
     who: str
-    """The name of a token, or ``operator`` on the command line."""
+    """The person or the name of a token, ``operator`` on the command line, ``unknown`` of a refused sign-in."""
     what: str
-    """`sign-in`, `token made`, `token revoked`, `export` or `restore`, with its object where there is one."""
+    """`sign-in`, `sign-in refused`, `token made`, `token revoked`, `export` or `restore`, with its object if any."""
     via: str
     """`http` or `cli`."""

@@ -183,7 +183,7 @@ async def gap_report(
     balances = (await read("budget_balances", lambda c: read_balances(c, position=at))).result
     contacts = (await read("audit_trail", lambda c: read_contacts(c, at))).result
     at_once = (await read("casework", lambda c: _given_at_once(c, at, scope))).result
-    asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["team_id"])]
+    asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["named_team"])]
     short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
     balances = [one for one in balances if scope.sees_holder(one["holder"])]
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
@@ -226,7 +226,7 @@ def _given_at_once(connection: sa.Connection, position: int | None, scope: Acces
     """Return goodwill on agents' own authority: kind, currency, minor units."""
     done = as_of(actions, position)
     own = (done.c.basis == "goodwill", done.c.escalation_id.is_(None), done.c.state.in_(("taken", "settled")))
-    query = sa.select(done.c.kind, done.c.currency, done.c.amount_minor, done.c.agent_id, done.c.team_id).where(*own)
+    query = sa.select(done.c.kind, done.c.currency, done.c.amount_minor, done.c.agent_id, done.c.named_team).where(*own)
     return [
         (kind, currency, minor)
         for kind, currency, minor, agent_id, team_id in plain_rows(connection, query)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from domain.actions import ACTION_FIELDS, change_of, is_reservation
+from domain.actions import ACTION_FIELDS, change_of, is_reservation, named_team
 from domain.commands import action_id_of
 from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from projections.engine.entities import KeptFact
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Row
+    from projections.reading import AccessScope
 
 metadata = sa.MetaData()
 interactions = sa.Table(
@@ -64,7 +65,7 @@ actions = sa.Table(
     sa.Column("reversed_minor", sa.BigInteger),
     sa.Column("settled_minor", sa.BigInteger),
     sa.Column("paid_minor", sa.BigInteger),  # the part that payment systems reported
-    *texts("reason", "holder", "period", "escalation_id", "decided_by"),
+    *texts("reason", "holder", "period", "escalation_id", "decided_by", "manager_id", "agent_kind", "named_team"),
     sa.Column("happened", sa.Text),  # event time of the last event
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("actions_by_position", "position", "time"),
@@ -87,7 +88,7 @@ escalations = sa.Table(
     sa.Column("currency", sa.Text),
     sa.Column("asked_minor", sa.BigInteger),
     sa.Column("amount_minor", sa.BigInteger),
-    *texts("reason", "asked_of", "due", "decided_by"),
+    *texts("reason", "asked_of", "due", "decided_by", "manager_id", "agent_kind", "named_team"),
     sa.Column("waited_seconds", sa.Float),
     sa.Column("action_id", sa.Text),
     sa.Column("happened", sa.Text),  # event time of the last event
@@ -123,6 +124,7 @@ def _action_days() -> DayTable:
         done.time,
         done.agent_id.label("agent"),
         done.team_id.label("team"),
+        done.named_team.label("named"),
         done.role,
         done.kind,
         done.reason,
@@ -159,8 +161,8 @@ def _interaction_days() -> DayTable:
 
 ACTION_DAYS, INTERACTION_DAYS = _action_days(), _interaction_days()
 _OF_ACTIONS = tuple(name for name in ACTION_FIELDS if name in actions.c)
-_OF_DECISIONS = ("role", "holder", "period", "escalation_id", "decided_by")
-_OF_ESCALATIONS = ("action_id", *(name for name in ACTION_FIELDS if name in escalations.c))
+_OF_DECISIONS = ("role", "holder", "period", "escalation_id", "decided_by", "manager_id", "agent_kind")
+_OF_ESCALATIONS = ("action_id", "manager_id", "agent_kind", *(name for name in ACTION_FIELDS if name in escalations.c))
 type _Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
 type _Escalation = decisions.EscalationRequested | decisions.EscalationStep
 
@@ -275,7 +277,7 @@ class Casework:
         if correction.after is not None and isinstance(body := correction.after.body, facts.ActionReported):
             row = self._actions.get(connection, action_id)
             values = {name: getattr(body, name) for name in _OF_ACTIONS}
-            values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
+            values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor, "named_team": body.team_id}
             values["state"] = "charged" if row is not None and row["holder"] is not None else body.state
         self._actions.put(connection, action_id, values, event.position, told.stored.time)
 
@@ -290,6 +292,7 @@ class Casework:
         values = {name: getattr(body, name) for name in _OF_ACTIONS}
         if not isinstance(body, facts.ActionReported):
             values |= {name: getattr(body, name, None) for name in _OF_DECISIONS}
+        values["named_team"] = named_team(body)
         values |= {"position": event.position, "time": event.stored.time, "state": known.get("state") or body.state}
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
         values["reversed_minor"] = known.get("reversed_minor") or 0
@@ -314,6 +317,7 @@ class Casework:
     def _escalate(self, connection: sa.Connection, event: Event, body: _Escalation) -> None:
         if isinstance(body, decisions.EscalationRequested):
             values = {name: getattr(body, name) for name in _OF_ESCALATIONS} | {
+                "named_team": named_team(body),
                 "position": event.position,
                 "requested": event.stored.time,
                 "status": "waiting",
@@ -500,7 +504,7 @@ def read_escalations(
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
 
 
-HIDDEN = ("currency", "since", "happened", "last_fact", "first_agent", "first_team")
+HIDDEN = ("currency", "since", "happened", "last_fact", "first_agent", "first_team", "named_team")
 
 
 def _with_money(row: Row, names: Sequence[str]) -> Row:
@@ -510,3 +514,19 @@ def _with_money(row: Row, names: Sequence[str]) -> Row:
         minor = row[f"{name}_minor"]
         shown[name] = None if minor is None else wire_of(minor, row["currency"])
     return shown
+
+
+def seen_by(source: sa.FromClause, scope: AccessScope, *, asked: str | None = None) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions under which a reader may see actions or escalations.
+
+    ``asked``: a person, who sees the escalations that they were asked to decide, too.
+    """
+    if scope.people is None:
+        return []
+    columns = source.c
+    seen: list[sa.ColumnElement[bool]] = [columns.agent_id.in_(scope.people)]
+    if scope.teams:
+        seen.append(columns.named_team.in_(scope.teams))
+    if asked is not None:
+        seen.append(columns.asked_of.contains(json.dumps(asked), autoescape=True))
+    return [sa.or_(*seen)]

@@ -51,14 +51,15 @@ class Group(NamedTuple):
     def chunks(self, connection: sa.Connection, table: DayTable, names: Sequence[str]) -> Iterator[_Chunk]:
         """Yield the rows of a table that belong to the range and that the reader may see."""
         divided = self.by if self.by in table.columns else None
-        limited = ("agent", "team") if self.scope.people is not None else ()
+        named = "named" if "named" in table.columns else "team"
+        limited = ("agent", named) if self.scope.people is not None else ()
         columns = DayColumns.of(connection, table, (*names, *limited, *((divided,) if divided else ())))
         for values in columns.read(connection, *self.times.texts):
             found = values
             if self.scope.people is not None:
                 agents = np.array([word in self.scope.people for word in columns.words.of("agent")])
-                teams = np.array([word in self.scope.teams for word in columns.words.of("team")])
-                seen = agents[found["agent"]] | teams[found["team"]]
+                teams = np.array([word in self.scope.teams for word in columns.words.of(named)])
+                seen = agents[found["agent"]] | teams[found[named]]
                 found = {name: column[seen] for name, column in found.items()}
             moments = found["moment"]
             if not len(moments):
@@ -284,7 +285,7 @@ def escalation_totals_by_channel(
     )
     query = query.where(one.asked_minor.is_not(None), one.requested.is_not(None), *_within(one.requested, group.times))
     if group.scope.people is not None:
-        query = query.where(one.agent_id.in_(group.scope.people) | one.team_id.in_(group.scope.teams))
+        query = query.where(one.agent_id.in_(group.scope.people) | one.named_team.in_(group.scope.teams))
     found = defaultdict[str, EscalationTotals](EscalationTotals)
     for at, currency, outcome, asked_minor, approved_minor, waited in plain_rows(connection, query):
         totals = found[channels.get(at or "") or NOT_SAID]

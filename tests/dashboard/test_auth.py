@@ -101,7 +101,7 @@ async def test_agents_see_themselves_managers_their_people(session: Session) -> 
                     assert (await client.get("/api/v1/trail", params={"agent": "M-2"})).status_code == 403
         assert seen["agent"] == {"A-1"}
         assert holders["agent"] == {"agent:A-1"}
-        assert seen["manager"] == {"A-1", "A-2", "D-1", "M-2"}  # M-2 is beside M-1, and gave for the same team
+        assert seen["manager"] == {"A-1", "A-2", "D-1"}  # M-2 is beside M-1, not below
         assert "agent:M-2" not in holders["manager"]
         assert seen["auditor"] == seen["operator"] == {"A-1", "A-2", "D-1", "M-2"}
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from app.cli.commands.admin import admin
 from app.cli.main import command
 from app.output import console, fail, print_json, print_list, print_result
+from app.runtime.access_records import note_access
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from consumers.privacy import erasure
@@ -97,6 +98,7 @@ async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: boo
         now = datetime.now(UTC)
         until = (now + timedelta(days=keep_days)).date().isoformat()
         await keys.note(f"backup.{int(now.timestamp())}", {"file": str(file), "kept_until": until})
+        await note_access(session, "export: keys")
         entries = await keys.backup()
     write_private(file, json.dumps(entries) + "\n")
     found = {"file": str(file), "entries": len(entries), "kept_until": until}
@@ -113,6 +115,7 @@ async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
         raise click.UsageError(f"{file} is no backup of keys: {error}") from None
     async with Session(settings, reads_only=True) as session:
         keys = await Keyring.open(session.client)
+        await note_access(session, f"restore: {len(entries)} keys")
         restored = await keys.restore(entries)
         again = await erasure.forget_again(keys, session.log)
     found = {"restored": restored, "destroyed_again": again}

@@ -149,7 +149,7 @@ async def restore(settings: Settings, folder: Path, keys: tuple[str, ...], *, as
     async with Session(settings) as session:
         with showing_progress("restoring", "events", quiet=as_json) as progressed:
             found = await restore_archive(session, folder, verifiers_from(keys), progressed)
-        await note_access(session, f"restore: {found['restored']} positions")
+        await note_access(session, f"restore: {found['restored']} positions", "it is complete without a record")
     print_result(found, f"{found['restored']:,} positions restored; root {found['root']} as sealed.", as_json=as_json)
 
 

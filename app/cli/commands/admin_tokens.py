@@ -15,6 +15,7 @@ from app.runtime.access_records import note_access_from_outside
 from app.runtime.session import Session
 from app.runtime.source_registration import read_registry
 from dashboard.auth.tokens import ROLES, TokenError, Tokens
+from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
     from app.output import OutputFormat
@@ -54,7 +55,11 @@ async def make(
         text = Tokens(Path(settings.data_dir)).make(name, role, person, expires, source)
     except TokenError as error:
         raise click.UsageError(str(error)) from None
-    await note_access_from_outside(settings, f"token made: {name} ({role})")
+    try:
+        await note_access_from_outside(settings, f"token made: {name} ({role})", "no token was made")
+    except LedgerError:
+        Tokens(Path(settings.data_dir)).revoke(name)
+        raise
     if as_json:
         fields = {"name": name, "role": role, "person_id": person, "source": source, "expires": expires}
         print_json(fields | {"token": text})
@@ -97,5 +102,5 @@ async def revoke(settings: Settings, name: str, *, as_json: bool) -> None:
         Tokens(Path(settings.data_dir)).revoke(name)
     except TokenError as error:
         raise click.UsageError(str(error)) from None
-    await note_access_from_outside(settings, f"token revoked: {name}")
+    await note_access_from_outside(settings, f"token revoked: {name}", "it is revoked without a record")
     print_result({"revoked": name}, f"{name} is revoked.", as_json=as_json)

@@ -14,6 +14,7 @@ from app.cli.as_of import as_of_option, happened_option, moment_of, position_of
 from app.cli.main import cli, command
 from app.cli.read_audit import by_option, note_reading
 from app.output import console, fail, print_json, print_list, print_table
+from app.runtime.access_records import note_access
 from app.runtime.session import Session
 from app.runtime.views import open_view, read_view
 from domain.money import money_text
@@ -175,6 +176,7 @@ async def case(settings: Settings, action: str, file: Path, by: str | None, *, a
             fail(missing, code="unknown_action", as_json=as_json)
         await note_reading(session.log, [f"action:{found['action_id']}"], found["position"], by)
         document = case_document(found, foundation, session.data_dir)
+        await note_access(session, f"export: case file of {found['action_id']}")
     file.write_text(case_page(document), encoding="utf-8")
     if as_json:
         print_json({"file": str(file), "events": len(document["proofs"])})

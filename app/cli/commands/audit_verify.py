@@ -13,6 +13,7 @@ from app.output import console, fail, print_json, print_result, print_table, sho
 from app.runtime.access_records import note_access
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
 from app.runtime.session import Session
+from ledger.errors import LedgerError
 from ledger.files import read_bounded
 from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.merkle import ProofError
@@ -137,7 +138,11 @@ async def export(settings: Settings, file: Path, start: int, end: int | None, *,
         last = await session.log.last_position()
         with showing_progress("exporting", "events", quiet=as_json) as progressed:
             written = await export_events(session, file, start, min(last, end or last), progressed)
-        await note_access(session, f"export: positions {start} to {min(last, end or last)}")
+        try:
+            await note_access(session, f"export: positions {start} to {min(last, end or last)}")
+        except LedgerError:
+            file.unlink()
+            raise
     print_result({"file": str(file), "events": written}, f"{written:,} events in {file}", as_json=as_json)
 
 
