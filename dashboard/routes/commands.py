@@ -205,17 +205,8 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
     )
     async def escalation(escalation_id: PathId, command: EscalationBody, viewer: Principal = caller) -> Response:
         scope = await authorizer.scope(viewer)
-        found = (
-            await views.read(
-                "casework",
-                lambda c: read_escalations(
-                    c,
-                    escalations.c.escalation_id == escalation_id,
-                    *seen_by(escalations, scope, asked=viewer.person_id),
-                ),
-                short=True,
-            )
-        ).result
+        seen = (escalations.c.escalation_id == escalation_id, *seen_by(escalations, scope, asked=viewer.person_id))
+        found = (await views.read("casework", lambda c: read_escalations(c, *seen), short=True)).result
         if not found:
             raise HTTPException(404, "no escalation with this id is visible to this token")
         body = command.model_dump(exclude_none=True)
