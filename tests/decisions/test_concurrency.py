@@ -84,6 +84,28 @@ async def test_a_pool_that_another_decider_has_filled_is_drawn_on(session: Sessi
         assert (await ask_here(one, agent_id="D-1", amount=gbp("5.00")))["outcome"] == "taken"
 
 
+async def test_two_deciders_let_a_person_grant_no_more_than_the_amount_a_period(
+    session: Session, tmp_path: Path
+) -> None:
+    async with upstream_of(session) as upstream, AsyncExitStack() as stack:
+        await set_up_organisation(upstream, FULL_POLICY | {"governance": {"grants": {"manager": BOUND}}})
+        deciders = [await decider_beside(session, stack, tmp_path / name) for name in ("one", "other")]
+        grant = {"operation": "grant", "amount": gbp("60.00"), "granted_by": "M-1", "reason": "busy"}
+        answers = await asyncio.gather(
+            *(
+                ask_here(decider, "budget", "http", holder=f"agent:{agent}", **grant)
+                for decider in deciders
+                for agent in ("A-1", "A-2")
+            )
+        )
+        outcomes = sorted(one["outcome"] for one in answers)
+        assert outcomes == ["done", "error", "error", "error"]
+        assert {one["error"]["code"] for one in answers if "error" in one} == {"insufficient"}
+
+
+BOUND = {"per_period": "100.00", "to": "own_teams"}
+
+
 async def decider_beside(session: Session, stack: AsyncExitStack, folder: Path) -> DecisionService:
     """Start another decider on a session's ledger."""
     client, reader = await session.connection("decider"), await session.connection("decider")
@@ -93,13 +115,13 @@ async def decider_beside(session: Session, stack: AsyncExitStack, folder: Path) 
     return decider
 
 
-async def ask_here(decider: DecisionService, subject: str = "action", /, **fields: Any) -> Document:
+async def ask_here(decider: DecisionService, subject: str = "action", via: str = "cli", /, **fields: Any) -> Document:
     """Let this decider answer a request (a refund, unless it names its kind), whichever decider owns its holder."""
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     request = {"request_id": secrets.token_hex(8), **fields}
     if subject == "action":
         request = {"kind": "refund", "reason": "late"} | request
-    decider.pipeline.submit("crm", subject, encode(request), answer.set_result, here=True, via="cli")
+    decider.pipeline.submit("crm", subject, encode(request), answer.set_result, here=True, via=via)
     found: Document = json.loads(await answer)
     return found
 

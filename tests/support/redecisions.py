@@ -51,14 +51,14 @@ class ForgedLog(RecordedEvents):
         return ForgedLog(sorted(found))
 
 
-async def redecide(log: ForgedLog, folder: Path) -> Redecider:
-    """Make every decision of a log again."""
+async def redecide(log: ForgedLog, folder: Path, first: int = 1) -> Redecider:
+    """Make every decision of a log again, from a position on."""
     numbers = count(1)
 
     def new_state() -> DecisionState:
         return DecisionState(EventIdIndex(folder / f"state-{next(numbers)}.sqlite"))
 
-    redecider = Redecider(log, new_state, log.replay)
+    redecider = Redecider(log, new_state, log.replay, first)
     await redecider.read(log.events)
     await redecider.end()
     return redecider

@@ -389,7 +389,12 @@ async def test_the_threat_model_lists_each_of_these_tests() -> None:
     assert listed <= here | elsewhere
 
 
-OTHER_TESTS = ("tests/domain/decisions/test_governance.py",)
+OTHER_TESTS = (
+    "tests/domain/decisions/test_governance.py",
+    "tests/domain/decisions/test_periods.py",
+    "tests/dashboard/test_governance.py",
+    "tests/decisions/test_concurrency.py",
+)
 """Other modules with tests that SECURITY.md lists."""
 
 
