@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks.detection.organisation import Organisation, draw
 from benchmarks.detection.schemes import plant, plant_densely
 from benchmarks.detection.traffic import HonestTraffic
-from benchmarks.detection.world import BEGIN, World
+from benchmarks.detection.world import World
 from domain.abuse.fairness import tenure_of
 from domain.abuse.flag_book import FlagDraft
 from domain.abuse.guard import Guard
@@ -40,12 +40,14 @@ class SeedError(ValueError):
 
 
 class PlantedCase(NamedTuple):
-    """A planted misuse: its rule, strength and evasion, and the rules of opened cases that prove it."""
+    """A planted misuse: its rule, strength and evasion, and the rules of cases that prove it."""
 
     rule: str
     strength: str
     evasion: str
     found_by: tuple[str, ...]
+    chance: float
+    """The highest chance of a case that proves it; 0 without one."""
 
     @property
     def moderate(self) -> bool:
@@ -58,6 +60,7 @@ class MeasuredPerson(NamedTuple):
 
     groups: dict[str, str]
     named_by: tuple[str, ...]
+    chance: float
 
 
 class MeasuredCase(NamedTuple):
@@ -65,7 +68,7 @@ class MeasuredCase(NamedTuple):
 
     rules: tuple[str, ...]
     right: bool
-    at: float
+    chance: float
 
 
 @dataclass
@@ -87,6 +90,20 @@ class MeasuredWorld:
 @dataclass
 class _Case:
     flags: list[FlagDraft] = field(default_factory=list)
+
+    @property
+    def chance(self) -> float:
+        """The strength of all flags together: 1 less the product of their doubts.
+
+        The doubt of a test is p^(1/10), e.g. 0.5 for p = 0.001. A flag that counts has half of the doubt, and each
+        update halves it again, since the evidence has grown by half.
+        """
+        last = {flag.flag_id: flag for flag in self.flags}
+        doubt = 1.0
+        for flag in last.values():
+            p = flag.finding.p
+            doubt *= 0.5**flag.number if p is None else max(p, 1e-100) ** 0.1
+        return 1 - doubt
 
     @property
     def about(self) -> set[str]:
@@ -148,28 +165,31 @@ def measure(seed: int, *, report: bool = False) -> MeasuredWorld:
         honest_actions,
         sum(one.number == 1 for one in raised),
     )
-    proofs = defaultdict[int, set[str]](set)
-    named = defaultdict[str, set[str]](set)
+    proofs, best = defaultdict[int, set[str]](set), defaultdict[int, float](float)
+    named, worst = defaultdict[str, set[str]](set), defaultdict[str, float](float)
     for case in joined(raised):
-        right = False
+        right, chance = False, case.chance
         for flag in case.flags:
             for place, misuse in enumerate(world.truth):
                 about = misuse.subjects.intersection(flag.finding.about)
                 if about and not planted[place].isdisjoint(flag.finding.evidence):
                     proofs[place].add(flag.finding.rule)
+                    best[place] = max(best[place], chance)
                     right = True
         rules = tuple(sorted({flag.finding.rule for flag in case.flags}))
-        result.cases.append(MeasuredCase(rules, right, case.flags[0].recorded))
+        result.cases.append(MeasuredCase(rules, right, chance))
         for name in case.about:
             named[name].update(rules)
+            worst[name] = max(worst[name], chance)
     for place, misuse in enumerate(world.truth):
         found_by = tuple(sorted(proofs[place]))
-        result.planted.append(PlantedCase(misuse.rule, misuse.strength, misuse.evasion, found_by))
+        result.planted.append(PlantedCase(misuse.rule, misuse.strength, misuse.evasion, found_by, best[place]))
     culprits = {name for misuse in world.truth for name in misuse.subjects}
     for person in organisation.people:
         name = f"agent:{person.employee_id}"
         if name not in culprits:
-            result.honest.append(MeasuredPerson(_groups(organisation, person), tuple(sorted(named[name]))))
+            groups = _groups(organisation, person)
+            result.honest.append(MeasuredPerson(groups, tuple(sorted(named[name])), worst[name]))
     return result
 
 
@@ -195,8 +215,3 @@ def _groups(organisation: Organisation, person: Person) -> dict[str, str]:
         "role": person.role,
         "kind": person.kind,
     }
-
-
-def day_of(recorded: float) -> float:
-    """Return a recorded time as days since the world's beginning."""
-    return (recorded - BEGIN) / DAY

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from benchmarks.detection.measurement import MeasuredWorld, PlantedCase
 
 
+LINE = 0.5
+"""A case is opened where its chance is above this line: it is more likely right than not."""
+_LINES = (0.0, LINE, 0.6, 0.7, 0.8, 0.9)
+
+
 class Share(NamedTuple):
     """A share of a number, with its interval."""
 
@@ -32,10 +37,10 @@ class Share(NamedTuple):
         return f"{self.hits / self.of:.2f} ({low:.2f} to {high:.2f}; {self.hits} of {self.of})"
 
 
-def found(planted: Iterable[PlantedCase]) -> Share:
-    """Return the share of planted misuse that some case proves."""
+def found(planted: Iterable[PlantedCase], line: float = LINE) -> Share:
+    """Return the share of planted misuse that some case above the line proves."""
     some = list(planted)
-    return Share(sum(bool(one.found_by) for one in some), len(some))
+    return Share(sum(one.chance > line for one in some), len(some))
 
 
 def show(worlds: Sequence[MeasuredWorld], console: Console) -> None:
@@ -47,23 +52,34 @@ def show(worlds: Sequence[MeasuredWorld], console: Console) -> None:
         f"{len(ordinary)} worlds, {people:,} people, {sum(world.events for world in ordinary):,} events, "
         f"{sum(world.flags for world in ordinary):,} flags"
     )
-    for name, text in headline(ordinary, planted).items():
-        console.print(f"{name}: {text}")
+    _curve(ordinary, planted, console)
     _by_rule(worlds, ordinary, console)
     _evasions(planted, console)
     _fairness(ordinary, console)
 
 
-def headline(ordinary: Sequence[MeasuredWorld], planted: Sequence[PlantedCase]) -> dict[str, str]:
+def _curve(ordinary: Sequence[MeasuredWorld], planted: Sequence[PlantedCase], console: Console) -> None:
+    """Print the figures that have targets, for several lines above which cases are opened."""
+    table = Table(title=f"Opened cases by line; {LINE} is the default, 0 opens all flags", title_justify="left")
+    rows = {line: headline(ordinary, planted, line) for line in _LINES}
+    table.add_column("line")
+    for heading in rows[LINE]:
+        table.add_column(heading)
+    for line, row in rows.items():
+        table.add_row(str(line), *row.values())
+    console.print(table)
+
+
+def headline(ordinary: Sequence[MeasuredWorld], planted: Sequence[PlantedCase], line: float) -> dict[str, str]:
     """Return the figures that have targets."""
-    cases = [case for world in ordinary for case in world.cases]
+    cases = [case for world in ordinary for case in world.cases if case.chance > line]
     wrong = sum(not case.right for case in cases)
     actions = sum(world.honest_actions for world in ordinary)
     quarters = sum(len(world.honest) * world.days / QUARTER_DAYS for world in ordinary)
-    named = sum(bool(person.named_by) for world in ordinary for person in world.honest)
+    named = sum(person.chance > line for world in ordinary for person in world.honest)
     return {
         "precision (right subject and evidence)": str(Share(len(cases) - wrong, len(cases))),
-        "recall of moderate cases": str(found(one for one in planted if one.moderate)),
+        "recall of moderate cases": str(found((one for one in planted if one.moderate), line)),
         "cases per 1,000 honest actions": f"{1000 * len(cases) / max(actions, 1):.2f} ({wrong} wrong of {len(cases)})",
         "honest people named a quarter": f"{named / max(quarters, 1):.1%} ({named} people)",
     }
@@ -85,14 +101,14 @@ def _by_rule(worlds: Sequence[MeasuredWorld], ordinary: Sequence[MeasuredWorld],
     planted = [one for world in worlds for one in world.planted]
     right, wrong, alone = Counter[str](), Counter[str](), Counter[str]()
     for world in ordinary:
-        for case in world.cases:
+        for case in (one for one in world.cases if one.chance > LINE):
             (right if case.right else wrong).update(case.rules)
             if not case.right and len(case.rules) == 1:
                 alone.update(case.rules)
     for rule in sorted({one.rule for one in planted} | right.keys() | wrong.keys(), key=rule_order):
         mine = [one for one in planted if one.rule == rule and not one.evasion]
         moderate = [one for one in mine if one.moderate]
-        own = Share(sum(rule in one.found_by for one in moderate), len(moderate))
+        own = Share(sum(rule in one.found_by and one.chance > LINE for one in moderate), len(moderate))
         weak, strong = ([one for one in mine if one.strength == name] for name in ("weak", "strong"))
         table.add_row(
             rule,
@@ -128,11 +144,11 @@ def _fairness(ordinary: Sequence[MeasuredWorld], console: Console) -> None:
     for heading in ("dimension", "group", "named", "others", ""):
         table.add_column(heading)
     people = [person for world in ordinary for person in world.honest]
-    total = Share(sum(bool(person.named_by) for person in people), len(people))
+    total = Share(sum(person.chance > LINE for person in people), len(people))
     groups = defaultdict[tuple[str, str], list[bool]](list)
     for person in people:
         for pair in person.groups.items():
-            groups[pair].append(bool(person.named_by))
+            groups[pair].append(person.chance > LINE)
     far_teams = 0
     for (dimension, group), named in sorted(groups.items()):
         mine = Share(sum(named), len(named))

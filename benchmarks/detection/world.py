@@ -144,7 +144,9 @@ class World:
             "order_id": contact.order,
             "team_id": person.team.team_id,
         }
-        if person.team.desk == "doorstep" if reported is None else reported:
+        if reported is None:
+            reported = person.team.desk == "doorstep" and decided_by is None
+        if reported:
             delay = delay or self.random.uniform(0.2, 9) * HOUR
             return self.add(moment, facts.ActionReported(**common), action_id, delay=delay), action_id
         limit = _limit(self.organisation.limit(person), person.team.currency)

@@ -258,6 +258,11 @@ class GuardHistory:
         teams = self.teams.get(agent, ())
         return teams[0] if teams else self.roles.get(agent, "")
 
+    def mates(self, agent: str) -> list[str]:
+        """Return all agents of the agent's unit, itself included."""
+        unit = self.unit(agent)
+        return [other for other in self.roles if self.unit(other) == unit] or [agent]
+
     @property
     def last_rates(self) -> PeerRates | None:
         """The rates of the last nightly run; ``None`` before the first."""

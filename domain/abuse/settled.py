@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from domain.abuse.history import DAY, REMEMBERED_SECONDS
 from domain.customers import CustomerLinks
 from domain.events import decisions, facts
+from domain.statistics import binomial_tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,8 @@ PEOPLE = (facts.EmployeeJoined, facts.EmployeeChanged)
 SETTLED = (*ACTIONS, *LINKS, *PEOPLE, facts.PurchaseCompleted)
 """The classes of the events from which ``SettledHistory`` learns."""
 _CUSTOM = 10
+_MATES_PRIOR = 20.0
+"""The weight of all others beside the mates of an agent, in entries."""
 
 
 class Change(NamedTuple):
@@ -66,6 +69,7 @@ class SettledHistory:
 
     def __init__(self, history: GuardHistory) -> None:
         self._history = history
+        self.mates = history.mates
         self.links = CustomerLinks()
         self.people: set[str] = set()
         self.related: dict[str, dict[str, int]] = defaultdict(dict)
@@ -250,6 +254,15 @@ class Tally:
     def of(self, agent: str) -> int:
         """Return the number of the agent's entries in the window."""
         return self._of[agent]
+
+    def chance(self, agent: str, mates: Iterable[str]) -> float:
+        """Return the binomial tail of the agent's marked entries at the mates' share, drawn towards all others'."""
+        marked, of = self.others(agent)
+        share = (marked + 1) / (of + 2 * _MATES_PRIOR)
+        marked = sum(len(self._marked[mate]) for mate in mates if mate != agent)
+        of = sum(self._of[mate] for mate in mates if mate != agent)
+        share = (marked + _MATES_PRIOR * share) / (of + _MATES_PRIOR)
+        return binomial_tail(len(self._marked[agent]), self._of[agent], min(share, 0.95))
 
     def others(self, agent: str) -> tuple[int, int]:
         """Return how many of all others' entries are marked, and how many there are."""

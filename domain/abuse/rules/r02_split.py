@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     "R2",
-    2,
+    3,
     "split",
-    {"hours": 24, "times": 3, "days": 30, "wide_hours": 72, "reach": 0.8, "ratio": 3.0},
+    {"hours": 24, "times": 3, "days": 30, "wide_hours": 72, "reach": 0.8, "ratio": 3.0, "p": 1e-4},
 )
 
 
@@ -91,7 +91,8 @@ class WideSplit:
     Parts are an agent's actions within ``wide_hours`` for one matter, each within its limit, together above the highest
     of their limits. They prove a split after the answer `escalate`, if they reach ``reach`` of the amount that was
     asked. Without such an answer, ``times`` matters in ``days`` days do, if their share among the agent's matters is at
-    least ``ratio`` times the others' share: a refund with a credit may be the custom.
+    least ``ratio`` times the others' share, and its binomial tail at the share of the agent's team is below ``p``: a
+    refund with a credit may be the custom, and an account manager meets the same customers again.
     """
 
     takes: ClassVar[tuple[type, ...]] = (*ACTIONS, decisions.AuthorityFellShort)
@@ -102,7 +103,7 @@ class WideSplit:
         self._asked: dict[str, deque[tuple[GuardEvent, frozenset[str]]]] = defaultdict(deque)
         self._matters = Tally(parameters["days"])
 
-    def on(self, _settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for the part that completes a split."""
         body, since = event.body, event.at - self._parameters["wide_hours"] * HOUR
         if isinstance(body, decisions.AuthorityFellShort) and body.outcome == "escalate" and not body.preview:
@@ -122,7 +123,7 @@ class WideSplit:
         self._matters.note(event.at, action.agent, matter, proof)
         if proof:
             yield from self._after_asking(action, parts, matter, since)
-            yield from self._often(action)
+            yield from self._often(settled, action)
 
     def _is_quick(self, parts: list[ObservedAction]) -> bool:
         """Return whether the parts are of one kind and within ``hours``: the other half of this rule counts those."""
@@ -152,17 +153,21 @@ class WideSplit:
                 evidence = [*(one.position for one in later), request.position]
                 yield RULE.finding((f"agent:{action.agent}",), f"parts {matter}", text, evidence)
 
-    def _often(self, action: ObservedAction) -> Iterator[RuleFinding]:
+    def _often(self, settled: SettledHistory, action: ObservedAction) -> Iterator[RuleFinding]:
         agent, days = action.agent, self._parameters["days"]
         found = self._matters.marked(agent)
-        if len(found) >= self._parameters["times"] and self._matters.stands_out(agent, self._parameters["ratio"]):
+        if len(found) < self._parameters["times"] or not self._matters.stands_out(agent, self._parameters["ratio"]):
+            return
+        p = self._matters.chance(agent, settled.mates(agent))
+        if p < self._parameters["p"]:
             others, of_others = self._matters.others(agent)
             text = (
                 f"{agent} gave more than the limit in parts of other kinds or on other days in {len(found)} of "
-                f"{self._matters.of(agent)} matters in {days} days; of the others' {of_others} it is {others}"
+                f"{self._matters.of(agent)} matters in {days} days; of the others' {of_others} it is {others} "
+                f"(chance at the team's share {p:.1g})"
             )
             evidence = [position for proof in found.values() for position in proof]
-            yield RULE.finding((f"agent:{agent}",), "parts often", text, evidence)
+            yield RULE.finding((f"agent:{agent}",), "parts often", text, evidence, p)
 
 
 def _places(order: str | None, interaction: str | None, customer: str | None) -> frozenset[str]:

@@ -51,7 +51,7 @@ class SerialClaimant:
                 f"agents in {self._parameters['days']} days ({money(total, action.currency)}) for {told} orders or "
                 f"reasons; at the agents' rates it would be {share * contacts:.1f} (chance {p:.1g})"
             )
-            yield RULE.finding((f"customer:{action.group}",), "", text, [one.position for one in actions])
+            yield RULE.finding((f"customer:{action.group}",), "", text, [one.position for one in actions], p)
 
     @staticmethod
     def _chances(history: GuardHistory, group: str, actions: list[ObservedAction], since: float) -> list[float]:
