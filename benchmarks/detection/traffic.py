@@ -255,7 +255,7 @@ class HonestTraffic:
                 receiver = random.choice(self._organisation.people)
             if receiver is not person:
                 world.thank(start + HOUR, person, receiver)
-        if person.role == "manager" and random.random() < 0.02:
+        if person.role == "manager" and random.random() < 0.06:
             member = random.choice(person.team.members)
             if member is not person:
                 world.grant(start + 2 * HOUR, person.employee_id, member, 5_000)
