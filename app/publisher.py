@@ -18,6 +18,7 @@ from consumers.intake.validation import Rejection, accept, check_new
 from consumers.rejections import RejectedEntry, id_token
 from ledger.errors import LedgerError, UnavailableError
 from ledger.store.atomic_batches import MAX_BATCH, in_batches
+from ledger.store.content_modes import IMPORT_HEADER
 from ledger.store.duplicate_events import canonical_form
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
@@ -31,40 +32,78 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _STALLED_SECONDS = 60.0
+_WINDOW_EVENTS = 10_000
+_LISTED, _FIRST_LINES = 1_000, 5
+"""Rejections that are listed one by one, and lines that are named for each kind."""
 
 
 class Outgoing(NamedTuple):
-    """An event to publish: its line in the input, its source, its id and its bytes."""
+    """An event to publish: its line in the input, its source, its id, its bytes, and the input's file."""
 
     line: int
     source: str
     id: str
     data: bytes
+    file: str = ""
 
 
 class RejectedLine(NamedTuple):
-    """A rejected event: its line in the input, its id, and the reason."""
+    """A rejected event: its line in the input, its id, the reason, and the input's file."""
 
     line: int
     id: str
     code: str
     field: str
     message: str
+    file: str = ""
+
+
+class RejectionKind:
+    """The rejections with one code and one field: their number, the first lines, and the first message."""
+
+    def __init__(self, first: RejectedLine) -> None:
+        self.code, self.field, self.message = first.code, first.field, first.message
+        self.count = 0
+        self.lines: list[int] = []
+
+    def wire(self) -> JsonObject:
+        """Return ``{code, field, count, lines, message}``."""
+        return {
+            "code": self.code,
+            "field": self.field,
+            "count": self.count,
+            "lines": list(self.lines),
+            "message": self.message,
+        }
 
 
 class Outcome:
-    """Counts of the events of one run, and the rejections among them."""
+    """Counts of the events of one run, and the first rejections among them."""
 
     def __init__(self) -> None:
         self.read = 0
         self.recorded = 0
         self.duplicate = 0
         self.rejected: list[RejectedLine] = []
+        """The first ``_LISTED`` rejections; ``rejected_count`` is the number of all."""
+        self.rejected_count = 0
         self.skipped: Counter[str] = Counter()
+        self._kinds: dict[tuple[str, str], RejectionKind] = {}
 
-    def reject(self, line: int, identifier: str, rejection: Rejection) -> None:
+    def reject(self, line: int, identifier: str, rejection: Rejection, *, file: str = "") -> None:
         """Count an event that cannot be published or recorded."""
-        self.rejected.append(RejectedLine(line, identifier, rejection.code, rejection.field, rejection.message))
+        one = RejectedLine(line, identifier, rejection.code, rejection.field, rejection.message, file)
+        self.rejected_count += 1
+        if len(self.rejected) < _LISTED:
+            self.rejected.append(one)
+        kind = self._kinds.setdefault((one.code, one.field), RejectionKind(one))
+        kind.count += 1
+        if len(kind.lines) < _FIRST_LINES:
+            kind.lines.append(line)
+
+    def kinds(self) -> list[RejectionKind]:
+        """Return the rejections by kind, the most frequent first."""
+        return sorted(self._kinds.values(), key=lambda kind: -kind.count)
 
     def wire(self) -> JsonObject:
         """Return ``{read, recorded, duplicate, rejected, skipped: {reason: n}, rejections: [...]}``."""
@@ -72,40 +111,67 @@ class Outcome:
             "read": self.read,
             "recorded": self.recorded,
             "duplicate": self.duplicate,
-            "rejected": len(self.rejected),
+            "rejected": self.rejected_count,
             "skipped": dict(sorted(self.skipped.items())),
-            "rejections": [one._asdict() for one in self.rejected[:1000]],
+            "rejections": [one._asdict() for one in self.rejected],
         }
 
 
-class Publisher:
-    """Publishes events, and waits until the intake has handled each of them."""
+class _Window(NamedTuple):
+    """Published events without a counted outcome: the last place in the inbox, and the events by source."""
 
-    def __init__(self, session: Session, inbox_log: Log, outcome: Outcome, progressed: Callable[[int], None]) -> None:
+    last: int
+    events: dict[str, list[_Sent]]
+
+
+class _Sent(NamedTuple):
+    """A published event, without its bytes."""
+
+    line: int
+    id: str
+    file: str
+
+
+class Publisher:
+    """Publishes events, and waits until the intake has handled each of them.
+
+    The outcome of earlier events is counted while later ones are published, so that memory does not grow with them.
+    """
+
+    def __init__(
+        self, session: Session, inbox_log: Log, outcome: Outcome, progressed: Callable[[int], None], run: str = ""
+    ) -> None:
         self._session = session
         self._inbox = inbox_log
         self._progressed = progressed
         self._waiting: list[Outgoing] = []
-        self._sent: dict[str, list[Outgoing]] = defaultdict(list)
-        self._last_inbox = 0
+        self._sent = _Window(0, defaultdict(list))
+        self._before = _Window(0, defaultdict(list))
+        self._headers = ((IMPORT_HEADER, run),) if run else ()
         self._first_position = 0
-        self._first_rejected = 0
+        self._last_rejected = 0
+        self._rejected: dict[tuple[str, str], list[Rejection]] = defaultdict(list)
         self.outcome = outcome
 
     @classmethod
-    async def open(cls, session: Session, outcome: Outcome, progressed: Callable[[int], None]) -> Publisher:
-        """Return a publisher; it knows the log's end at its start, to tell new events from duplicates."""
+    async def open(
+        cls, session: Session, outcome: Outcome, progressed: Callable[[int], None], run: str = ""
+    ) -> Publisher:
+        """Return a publisher; it knows the log's end at its start, to tell new events from duplicates.
+
+        ``run`` is the id of an import, which its recorded events keep.
+        """
         inbox_log = await Log.unstamped(await session.connection("publisher"), topology.IMPORT)
-        publisher = cls(session, inbox_log, outcome, progressed)
+        publisher = cls(session, inbox_log, outcome, progressed, run)
         publisher._first_position = await session.log.last_position()
-        publisher._first_rejected = await session.rejected.last_position()
+        publisher._last_rejected = await session.rejected.last_position()
         return publisher
 
     async def add(self, event: Outgoing) -> None:
         """Publish an event in a batch with the next ones."""
         if len(event.data) > topology.MAX_EVENT_BYTES:
             message = f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(event.data)}"
-            self.outcome.reject(event.line, event.id, Rejection("too_large", "", message))
+            self.outcome.reject(event.line, event.id, Rejection("too_large", "", message), file=event.file)
             return
         self._waiting.append(event)
         if len(self._waiting) == MAX_BATCH:
@@ -116,29 +182,47 @@ class Publisher:
         batch, self._waiting = self._waiting, []
         if not batch:
             return
-        drafts = [Draft(f"{topology.IMPORT_SUBJECT}.{token_of_source(event.source)}", event.data) for event in batch]
+        drafts = [
+            Draft(f"{topology.IMPORT_SUBJECT}.{token_of_source(event.source)}", event.data, headers=self._headers)
+            for event in batch
+        ]
+        last = self._sent.last
         for part in in_batches(drafts, lambda draft: len(draft.data)):
             first = await self._inbox.append(part, patience_seconds=30)
-            self._last_inbox = max(self._last_inbox, first + len(part) - 1)
+            last = max(last, first + len(part) - 1)
         for event in batch:
-            self._sent[event.source].append(event)
+            self._sent.events[event.source].append(_Sent(event.line, event.id, event.file))
+        self._sent = self._sent._replace(last=last)
         self._progressed(len(batch))
+        if sum(map(len, self._sent.events.values())) >= _WINDOW_EVENTS:
+            await self._settle(self._before)
+            self._before, self._sent = self._sent, _Window(0, defaultdict(list))
 
     async def settle(self) -> None:
         """Wait for the intake; count recorded, duplicate and rejected events."""
         await self.flush()
-        await self._wait_for_intake()
-        rejected = await self._new_rejections()
-        for source, events in self._sent.items():
-            await self._count(source, events, rejected)
+        for window in (self._before, self._sent):
+            await self._settle(window)
+        self._before = self._sent = _Window(0, defaultdict(list))
 
-    async def _wait_for_intake(self) -> None:
+    async def _settle(self, window: _Window) -> None:
+        """Count the events of a window after the intake has handled them."""
+        if not window.events:
+            return
+        await self._wait_for_intake(window.last)
+        await self._read_rejections()
+        last_position = self._first_position
+        for source, events in window.events.items():
+            last_position = max(last_position, await self._count(source, events))
+        self._first_position = last_position  # a later event with an earlier position is a duplicate
+
+    async def _wait_for_intake(self, last: int) -> None:
         stalled, floor_before = 0.0, -1
-        while self._last_inbox:
+        while last:
             name = f"CONSUMER.INFO.{topology.IMPORT}.{topology.INTAKE_CONSUMER}"
             info = await js_api(self._session.client, name)
             floor = info.get("ack_floor", {}).get("stream_seq", 0)
-            if floor >= self._last_inbox:
+            if floor >= last:
                 return
             stalled = 0.0 if floor != floor_before else stalled + _POLL_SECONDS
             floor_before = floor
@@ -147,28 +231,28 @@ class Publisher:
                 raise UnavailableError(message)
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _new_rejections(self) -> dict[tuple[str, str], list[Rejection]]:
-        """Return the rejections since the start, by (subject token, token of the id)."""
-        found: dict[tuple[str, str], list[Rejection]] = defaultdict(list)
+    async def _read_rejections(self) -> None:
+        """Read the rejections since the last call, by (subject token, token of the id)."""
+        end = await self._session.rejected.last_position()
         subject = f"{topology.REJECTED_SUBJECT}.>"
-        async for batch in self._session.rejected.subject_batches(subject, self._first_rejected):
+        async for batch in self._session.rejected.subject_batches(subject, self._last_rejected):
             for recorded in batch:
                 entry = msgspec.json.decode(recorded.data, type=RejectedEntry)
                 _, token, claimed, *_ = recorded.subject.split(".")
-                found[token, claimed].append(Rejection(entry.code, entry.field, entry.message))
-        return found
+                self._rejected[token, claimed].append(Rejection(entry.code, entry.field, entry.message))
+                end = max(end, recorded.position)
+        self._last_rejected = end
 
-    async def _count(
-        self, source: str, events: list[Outgoing], rejected: dict[tuple[str, str], list[Rejection]]
-    ) -> None:
+    async def _count(self, source: str, events: list[_Sent]) -> int:
+        """Count the events of a source; return the last position among them."""
         token = token_of_source(source)
         positions = await self._positions(token, source, [event.id for event in events])
         counted: set[str] = set()
         for event in reversed(events):  # of two events with one id, the later one is rejected
-            reasons = rejected.get((token, id_token(event.id)))
+            reasons = self._rejected.get((token, id_token(event.id)))
             position = positions.get(event.id)
             if reasons:
-                self.outcome.reject(event.line, event.id, reasons.pop())
+                self.outcome.reject(event.line, event.id, reasons.pop(), file=event.file)
             elif position is None:
                 raise LedgerError(f"{source} {event.id} was acknowledged, but is neither recorded nor rejected")
             elif position > self._first_position and event.id not in counted:
@@ -176,6 +260,7 @@ class Publisher:
                 self.outcome.recorded += 1
             else:
                 self.outcome.duplicate += 1
+        return max(positions.values(), default=0)
 
     async def _positions(self, token: str, source: str, ids: list[str]) -> dict[str, int]:
         found: dict[str, int] = {}

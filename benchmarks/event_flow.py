@@ -14,7 +14,9 @@ from eventsourcing.persistence import StoredEvent, Tracking
 from eventsourcing.projection import Projection, ProjectionRunner
 from eventsourcing.sqlite import SQLiteTrackingRecorder
 
-from app.importing.importer import import_events, load_mapping
+from app.importing.import_report import ImportReport
+from app.importing.importer import import_events
+from app.importing.mapping import load_mapping
 from app.publisher import Outcome, Publisher
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import budget_of_actions, fact
@@ -207,7 +209,7 @@ async def imports(context: BenchmarkContext) -> list[Contest]:
 
     def events() -> Iterator[Outgoing]:
         path = _invoices(context.folder, next(runs), number)
-        return import_events(load_mapping("online_retail"), [path], Outcome(), lambda _: None)
+        return import_events(load_mapping("online_retail"), [path], ImportReport(), lambda _: None)
 
     async def ours(_round: int) -> float:
         outcome = Outcome()

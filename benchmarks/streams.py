@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.importing.importer import import_events, load_mapping
-from app.publisher import Outcome
+from app.importing.import_report import ImportReport
+from app.importing.importer import import_events
+from app.importing.mapping import load_mapping
 from benchmarks.misuse import World
 from domain.abuse.history import DAY, HOUR
 from domain.events import facts
@@ -40,7 +41,7 @@ def available_streams() -> list[str]:
 @cache
 def _busiest_days(name: str) -> list[tuple[float, Any]]:
     """Return the busiest ninety days of a stream, as (seconds since its first day, fact)."""
-    made = import_events(load_mapping(name), [DATA / FILES[name]], Outcome(), lambda _bytes: None)
+    made = import_events(load_mapping(name), [DATA / FILES[name]], ImportReport(), lambda _bytes: None)
     told = list[tuple[float, Any]]()
     for one in made:
         event = msgspec.json.decode(one.data, type=_Envelope)

@@ -125,7 +125,7 @@ _COMMANDS = {
     "run": ("run",),
     "demo": ("run",),
     "publish": ("publish",),
-    "import": ("publish",),
+    "import": ("import_history",),
     "decide": ("decide",),
     "policy": ("decide",),
     "report": (

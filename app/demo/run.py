@@ -196,7 +196,7 @@ async def _summary(session: Session, answers: Counter[str], outcome: Outcome) ->
     asked, value = sum(answers.values()), loyalty["currencies"][0]
     return {
         "events": await session.log.last_position(),
-        "facts": {"recorded": outcome.recorded, "duplicate": outcome.duplicate, "rejected": len(outcome.rejected)},
+        "facts": {"recorded": outcome.recorded, "duplicate": outcome.duplicate, "rejected": outcome.rejected_count},
         "asked": asked,
         "answers": dict(sorted(answers.items())),
         "decided_on_the_spot": round(answers["taken"] / asked, 4) if asked else None,

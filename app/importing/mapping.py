@@ -1,367 +1,283 @@
-"""Column mappings: rules that turn the rows of a CSV file into events (docs/integrate/importing.md)."""
+"""Mappings: an envelope in YAML around one SELECT for each event type (docs/integrate/importing.md)."""
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, NamedTuple
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from app.importing.mapping_fields import FieldReader, Pattern
-from app.importing.mapping_parts import (
-    Condition,
-    MappingError,
-    Row,
-    RowContext,
-    Test,
-    Value,
-    ValueProblem,
-    changed,
-    constant,
-    decimal_of,
-    first,
-    not_first,
-    number,
-    on_column,
-    on_previous,
-    on_sum,
-)
-from domain.currencies import EXPONENTS
+from app.document_file import DocumentFileError, read_document
 from domain.events.facts import FACTS
 from domain.money import shown
-from ledger.store.cloudevents import parse_time, time_text
 
-_COLUMN = re.compile(r"\$\{([^}]+)\}")
+if TYPE_CHECKING:
+    from collections.abc import Mapping as Document
+    from collections.abc import Sequence
+
+    from app.document_file import DocumentFile
+    from domain.serialization import Json, JsonObject
+
+type Disambiguation = Literal["earlier", "later", "reject"]
+"""The choice for local times that a clock change skips or repeats, as ``disambiguation`` of ECMAScript's Temporal."""
+FORMATS = ("csv", "jsonl", "parquet", "xlsx")
+RESERVED_COLUMNS = ("_file", "_line", "_row", "_skip", "_bad")
+_KEYS = ("source", "time_zone", "ambiguous", "id_prefix", "files", "views", "events")
+_FILE_KEYS = ("format", "encoding", "delimiter", "decimal", "thousands", "blank", "sheet", "optional", "required")
+_EVENT_KEYS = ("type", "select")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}", re.ASCII)
+_SIGNS = (".", ",", "'", " ", "\u00a0", "\u202f", "")
+_NAME_CHARACTERS = 40
 
 
-class Emission(NamedTuple):
-    """A kind of event that a row, or the first row of a group, may make."""
+class MappingError(ValueError):
+    """An invalid mapping; the message names the part and the remedy."""
+
+
+class TableOptions(NamedTuple):
+    """A table of a mapping: its name, and the form of the file that it is read from."""
+
+    name: str
+    format: str | None = None
+    """One of ``FORMATS``; None: by the file's name."""
+    encoding: str | None = None
+    """None: by the byte order mark, else UTF-8, else Windows-1252 with a warning."""
+    delimiter: str = ","
+    decimal: str = "."
+    thousands: str = ""
+    blank: tuple[str, ...] = ("",)
+    """Cells, without white space at their ends, that become NULL."""
+    sheet: str | None = None
+    optional: tuple[str, ...] = ()
+    """Columns that are NULL where the file has no such column."""
+    required: tuple[str, ...] = ()
+    """Columns that the file must have; `import --guess` knows an export by them."""
+
+
+class EventSelect(NamedTuple):
+    """A SELECT, and the type of the events that its rows are."""
 
     type: str
-    when: Condition
-    once: bool
-    id: Value
-    time: Value
-    data: dict[str, Value]
+    select: str
+    at: str
 
 
-class Skip(NamedTuple):
-    """A condition of rows that make no event, and the reason."""
+class NamedSelect(NamedTuple):
+    """A SELECT that later SELECTs of the mapping read by name."""
 
-    when: Condition
-    reason: str
+    name: str
+    select: str
+    at: str
 
 
-class ColumnMapping(NamedTuple):
+class ImportMapping(NamedTuple):
     """A parsed mapping."""
 
+    text: bytes
     source: str
-    encoding: str
-    delimiter: str
-    columns: tuple[str, ...]
-    group_by: str | None
-    order_by: str | None
-    each: str
-    sums: dict[str, Callable[[Row], Decimal]]
-    only_with: Condition | None
-    only_with_reason: str
-    skips: tuple[Skip, ...]
-    emissions: tuple[Emission, ...]
+    zone: ZoneInfo | None
+    ambiguous: Disambiguation
+    id_prefix: str
+    tables: tuple[TableOptions, ...]
+    """Empty: a table for each file, named after it."""
+    events: tuple[EventSelect, ...]
+    views: tuple[NamedSelect, ...] = ()
+
+    @property
+    def hashes(self) -> bool:
+        """True if a SELECT hashes texts with the ledger's key."""
+        selects = (*(view.select for view in self.views), *(event.select for event in self.events))
+        return any("_hash" in select.lower() for select in selects)
 
 
-def build_mapping(document: Any) -> ColumnMapping:
+def load_mapping(name: str) -> ImportMapping:
+    """Return a mapping from a YAML file, or a shipped mapping by its name.
+
+    Raises:
+        MappingError: no such file, not YAML, or not a mapping.
+
+    """
+    path = Path(name)
+    if not path.exists():
+        path = shipped_mappings().get(path.stem, path)
+        if not path.exists():
+            names = ", ".join(sorted(shipped_mappings()))
+            raise MappingError(f"no mapping {name}: give a YAML file, or the name of a shipped mapping ({names})")
+    text = path.read_bytes()
+    try:
+        file = read_document(text)
+    except DocumentFileError as error:
+        raise MappingError(f"{path}: {error}") from None
+    try:
+        return build_mapping(file.document, text)
+    except MappingError as error:
+        line, column = _place_of(file, str(error))
+        raise MappingError(f"{path}: line {line}, column {column}: {error}") from None
+
+
+def shipped_mappings() -> dict[str, Path]:
+    """Return the files of the mappings that come with the program, by name."""
+    folder = Path(str(resources.files("config") / "mappings"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _place_of(file: DocumentFile, message: str) -> tuple[int, int]:
+    """Return the place of the part at the start of a message, e.g. ``events[0].select: ...``."""
+    found: tuple[int, int, int] = (0, 1, 1)
+    for path, place in file.places.items():
+        part = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in path).removeprefix(".")
+        if message.startswith((f"{part}:", f"{part}.", f"{part}[")):
+            found = max(found, (len(part), *place))
+    return found[1:]
+
+
+def build_mapping(document: Json, text: bytes = b"") -> ImportMapping:
     """Return a mapping from its YAML document.
 
     Raises:
         MappingError: with the invalid part and its remedy.
 
     """
-    return _Builder(document).build()
+    if not isinstance(document, dict):
+        raise MappingError("a mapping is a YAML mapping that begins with `source:`")
+    _check_names(document, _KEYS, "")
+    source, ambiguous = document.get("source"), document.get("ambiguous", "reject")
+    if not isinstance(source, str) or not source.strip():
+        raise MappingError("source: name the source of these events, e.g. `source: online-retail`")
+    if ambiguous not in ("earlier", "later", "reject"):
+        raise MappingError(f"ambiguous: must be earlier, later or reject, not {shown(ambiguous)}")
+    events = document.get("events")
+    if not isinstance(events, list) or not events:
+        raise MappingError("events: list at least one event, each with `type` and `select`")
+    return ImportMapping(
+        text=text,
+        source=source,
+        zone=_time_zone(document.get("time_zone")),
+        ambiguous=ambiguous,
+        id_prefix=_text(document.get("id_prefix", ""), "id_prefix"),
+        tables=_tables(document.get("files")),
+        events=tuple(_event(item, f"events[{number}]") for number, item in enumerate(events)),
+        views=_views(document.get("views"), [name.lower() for name in _mapping(document.get("files") or {}, "files")]),
+    )
 
 
-_KEYS = (
-    "source",
-    "encoding",
-    "delimiter",
-    "time_zone",
-    "group_by",
-    "order_by",
-    "each",
-    "sums",
-    "only_with",
-    "skip",
-    "events",
-)
-_VALUES = (
-    "text",
-    "column",
-    "strip_suffix",
-    "extract",
-    "pattern",
-    "otherwise",
-    "money",
-    "currency",
-    "number",
-    "integer",
-    "map",
-    "cases",
-    "const",
-    "time",
-    "format",
-    "zone",
-    "previous",
-)
-_TESTS = ("matches", "not", "above", "below", "is", "blank")
+def _views(spec: Json, tables: Sequence[str]) -> tuple[NamedSelect, ...]:
+    found: list[NamedSelect] = []
+    for name, select in _mapping({} if spec is None else spec, "views").items():
+        if not _NAME.fullmatch(name) or name.lower() in tables:
+            raise MappingError(f"views.{name}: letters, digits and _, and a name that no file and no other view has")
+        found.append(NamedSelect(name, _text(select, f"views.{name}"), f"views.{name}"))
+    return tuple(found)
 
 
-class _Builder(FieldReader):
-    def __init__(self, document: Any) -> None:
-        if not isinstance(document, dict):
-            raise MappingError("a mapping is a YAML mapping that begins with `source:`")
-        super().__init__()
-        self.document = document
-        self.sums: dict[str, Callable[[Row], Decimal]] = {}
-        self.check_names(document, _KEYS, "")
-        self.zone = self.time_zone(document.get("time_zone"))
+def _event(item: Json, at: str) -> EventSelect:
+    spec = _mapping(item, at)
+    _check_names(spec, _EVENT_KEYS, at)
+    for required in _EVENT_KEYS:
+        if required not in spec:
+            raise MappingError(f"{at}.{required}: is required")
+    name = f"resolution.{spec['type']}.v1"
+    if name not in FACTS or spec["type"] == "fact.corrected":
+        known = [one.removeprefix("resolution.").removesuffix(".v1") for one in FACTS]
+        near = get_close_matches(str(spec["type"]), known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise MappingError(f"{at}.type: {shown(spec['type'])} is not a fact such as purchase.completed{hint}")
+    return EventSelect(name, _text(spec["select"], f"{at}.select"), f"{at}.select")
 
-    def build(self) -> ColumnMapping:
-        document = self.document
-        source = document.get("source")
-        if not isinstance(source, str) or not source:
-            raise MappingError("source: name the source of these events, e.g. `source: online-retail`")
-        for name, factors in self.mapping(document.get("sums", {}), "sums").items():
-            self.sums[name] = self._product(factors, f"sums.{name}")
-        group_by, order_by = (
-            None if document.get(name) is None else self.column(document[name]) for name in ("group_by", "order_by")
-        )
-        only = self.mapping(document.get("only_with", {}), "only_with")
-        self.check_names(only, ("when", "reason"), "only_with")
-        each = document.get("each", "row")
-        if each not in ("row", "group"):
-            raise MappingError(f"each: must be row or group, not {shown(each)}")
-        skips, events = (self.items(document.get(name, []), name) for name in ("skip", "events"))
-        if not events:
-            raise MappingError("events: list at least one event")
-        return ColumnMapping(
-            source=source,
-            encoding=self.encoding(document.get("encoding", "utf-8")),
-            delimiter=self.delimiter(document.get("delimiter", ",")),
-            group_by=group_by if group_by is None else self.column(group_by),
-            order_by=order_by if order_by is None else self.column(order_by),
-            each=each,
-            sums=self.sums,
-            only_with=self._condition(only.get("when", {}), "only_with.when") if only else None,
-            only_with_reason=str(only.get("reason", "no row that makes an event")),
-            skips=tuple(self._skip(item, number) for number, item in enumerate(skips)),
-            emissions=tuple(self._emission(item, number) for number, item in enumerate(events)),
-            columns=tuple(self.used),
-        )
 
-    def _skip(self, item: Any, number: int) -> Skip:
-        at = f"skip[{number}]"
-        spec = self.mapping(item, at)
-        self.check_names(spec, ("when", "reason"), at)
-        return Skip(self._condition(spec.get("when", {}), f"{at}.when"), str(spec.get("reason", at)))
+def _tables(spec: Json) -> tuple[TableOptions, ...]:
+    if spec is None:
+        return ()
+    tables = tuple(_table(name, options) for name, options in _mapping(spec, "files").items())
+    names = [table.name.lower() for table in tables]
+    if len(set(names)) < len(names):
+        raise MappingError("files: two tables have the same name; case does not count in SQL")
+    return tables
 
-    def _emission(self, item: Any, number: int) -> Emission:
-        at = f"events[{number}]"
-        spec = self.mapping(item, at)
-        self.check_names(spec, ("type", "when", "once", "id", "time", "data"), at)
-        name = f"resolution.{spec.get('type')}.v1"
-        if name not in FACTS:
-            raise MappingError(f"{at}.type: {shown(spec.get('type'))} is not a fact such as purchase.completed")
-        for required in ("id", "time", "data"):
-            if required not in spec:
-                raise MappingError(f"{at}.{required}: is required")
-        fields = FACTS[name].__struct_fields__
-        data = self.mapping(spec["data"], f"{at}.data")
-        for field in data:
-            if field not in fields:
-                raise MappingError(f"{at}.data.{field}: {spec['type']} has no such field; it has {', '.join(fields)}")
-        time = spec["time"] if isinstance(spec["time"], dict) else {"column": spec["time"]}
-        return Emission(
-            type=name,
-            when=self._condition(spec.get("when", {}), f"{at}.when"),
-            once=self.truth(spec.get("once", False), f"{at}.once"),
-            id=self._id(spec["id"], f"{at}.id"),
-            time=self._time(time),
-            data={field: self._value(spec, f"{at}.data.{field}") for field, spec in data.items()},
-        )
 
-    def _id(self, spec: Any, at: str) -> Value:
-        """Return a value that is never blank, including each ${column} of a text."""
-        value = self._value(spec, at)
-        in_text = [] if isinstance(spec, dict) else _COLUMN.findall(str(spec))
-        named = next((spec[key] for key in _VALUES if key in spec), "id") if isinstance(spec, dict) else "id"
+def _table(name: str, options: Json) -> TableOptions:
+    at = f"files.{name}"
+    if not _NAME.fullmatch(name):
+        raise MappingError(f"{at}: a table's name has letters, digits and _ and begins with a letter")
+    spec = _mapping({} if options is None else options, at)
+    _check_names(spec, _FILE_KEYS, at)
+    form, sheet = spec.get("format"), spec.get("sheet")
+    if form is not None and form not in FORMATS:
+        raise MappingError(f"{at}.format: must be {', '.join(FORMATS)}, not {shown(form)}")
+    decimal, thousands = (_sign(spec.get(key, default), f"{at}.{key}") for key, default in _SIGN_DEFAULTS)
+    if not decimal or decimal == thousands:
+        raise MappingError(f"{at}.decimal: must be one sign, and another one than `thousands`")
+    return TableOptions(
+        name=name,
+        format=str(form) if form is not None else None,
+        encoding=None if spec.get("encoding") is None else _encoding(spec["encoding"], f"{at}.encoding"),
+        delimiter=_delimiter(spec.get("delimiter", ","), f"{at}.delimiter"),
+        decimal=decimal,
+        thousands=thousands,
+        blank=("", *_texts(spec.get("blank", []), f"{at}.blank")),
+        sheet=None if sheet is None else _text(sheet, f"{at}.sheet"),
+        optional=_texts(spec.get("optional", []), f"{at}.optional"),
+        required=_texts(spec.get("required", []), f"{at}.required"),
+    )
 
-        def filled(context: RowContext) -> Any:
-            blank = [column for column in in_text if not context.row[column].strip()]
-            found = None if blank else value(context)
-            if found is None or not str(found).strip():
-                raise ValueProblem(f"{blank[0] if blank else named} is blank, and an id needs it", "id")
-            return found
 
-        return filled
+_SIGN_DEFAULTS = (("decimal", "."), ("thousands", ""))
 
-    # ------------------------------------------------------------------ conditions
 
-    def _condition(self, spec: Any, at: str) -> Condition:
-        parts: list[Condition] = []
-        for name, test in self.mapping(spec, at).items():
-            path = f"{at}.{name}"
-            if name == "first":
-                parts.append(first if self.truth(test, path) else not_first)
-            elif name == "changed":
-                columns = [self.column(column) for column in (test if isinstance(test, list) else [test])]
-                parts.append(changed(columns))
-            elif name == "previous":
-                inner = [(self.column(c), self._test(t, f"{path}.{c}")) for c, t in self.mapping(test, path).items()]
-                parts.append(on_previous(inner))
-            elif name in self.sums:
-                parts.append(on_sum(name, self._test(test, path)))
-            else:
-                parts.append(on_column(self.column(name), self._test(test, path)))
-        return lambda context: all(part(context) for part in parts)
+def _check_names(spec: Document[str, Json], names: Sequence[str], at: str) -> None:
+    """Reject unknown names; ``at`` is empty for the document itself."""
+    for name in spec:
+        if name not in names:
+            part = name if name.isprintable() and len(name) <= _NAME_CHARACTERS else shown(name)
+            raise MappingError(f"{f'{at}.' if at else ''}{part}: unknown name; known are {', '.join(names)}")
 
-    def _test(self, spec: Any, at: str) -> Test:
-        if isinstance(spec, list):
-            tests = [self.equality(item, at) for item in spec]
-            return lambda value: any(test(value) for test in tests)
-        if not isinstance(spec, dict):
-            return self.equality(spec, at)
-        self.check_names(spec, _TESTS, at)
-        parts = [self._one_test(name, argument, f"{at}.{name}") for name, argument in spec.items()]
-        return lambda value: all(test(value) for test in parts)
 
-    def _one_test(self, name: str, argument: Any, at: str) -> Test:
-        match name:
-            case "matches":
-                pattern = self.pattern(argument, at)
-                return lambda value: pattern.fullmatch(value) is not None
-            case "not":
-                inner = self._test(argument, at)
-                return lambda value: not inner(value)
-            case "blank":
-                expected = self.truth(argument, at)
-                return lambda value: (not value.strip()) is expected
-        number = self.decimal(argument, at)
-        match name:
-            case "above":
-                return lambda value: Decimal(value) > number
-            case "below":
-                return lambda value: Decimal(value) < number
-        return lambda value: Decimal(value) == number
+def _mapping(spec: Json, at: str) -> JsonObject:
+    if not isinstance(spec, dict):
+        raise MappingError(f"{at}: must be a mapping, not {shown(spec)}")
+    return spec
 
-    # ------------------------------------------------------------------ values
 
-    def _value(self, spec: Any, at: str) -> Value:  # noqa: PLR0911 - one form of value after the other
-        if not isinstance(spec, dict):
-            return self._text(self.text(spec, at))
-        self.check_names(spec, _VALUES, at)
-        if "const" in spec:
-            return constant(spec["const"])
-        if "money" in spec:
-            return self._money(spec, at)
-        if "number" in spec or "integer" in spec:
-            column = self.column(spec.get("number", spec.get("integer")))
-            kind = float if "number" in spec else int
-            return lambda context: number(context.row[column], kind, column)
-        if "map" in spec:
-            column, cases = self.column(spec["map"]), self.mapping(spec.get("cases", {}), f"{at}.cases")
-            return lambda context: cases.get(context.row[column], spec.get("otherwise"))
-        if "extract" in spec:
-            column, pattern = self.column(spec["extract"]), self.pattern(spec.get("pattern"), at)
-            return self._extract(column, pattern, spec)
-        if "time" in spec:
-            moment = self._time({**spec, "column": spec["time"]})
-            return lambda context: time_text(moment(context))
-        if "previous" in spec:
-            column = self.column(spec["previous"])
-            return lambda context: None if context.previous is None else context.previous[column].strip() or None
-        if "column" in spec:
-            column, suffix = self.column(spec["column"]), str(spec.get("strip_suffix", ""))
-            return lambda context: context.row[column].strip().removesuffix(suffix) or None
-        raise MappingError(f"{at}: say column, money, number, integer, extract, map, time or const")
+def _text(spec: Json, at: str) -> str:
+    if isinstance(spec, bool) or not isinstance(spec, (str, int)):
+        raise MappingError(f"{at}: must be a text, in quotes where it looks like something else, not {shown(spec)}")
+    return str(spec)
 
-    def _text(self, template: str) -> Value:
-        """Return a text with ${columns} filled in; None if all of them are blank."""
-        columns = [self.column(name) for name in _COLUMN.findall(template)]
-        if not columns:
-            return constant(template)
-        if template == "${" + columns[0] + "}":
-            return lambda context: context.row[columns[0]].strip() or None
 
-        def fill(context: RowContext) -> str | None:
-            if all(not context.row[column].strip() for column in columns):
-                return None
-            return _COLUMN.sub(lambda found: context.row[found[1]].strip(), template)
+def _texts(spec: Json, at: str) -> tuple[str, ...]:
+    return tuple(_text(one, at).strip() for one in (spec if isinstance(spec, list) else [spec]))
 
-        return fill
 
-    def _money(self, spec: Mapping[str, Any], at: str) -> Value:
-        currency = spec.get("currency")
-        if not isinstance(currency, str) or currency not in EXPONENTS:
-            raise MappingError(f"{at}.currency: an ISO 4217 code such as GBP is needed, not {shown(currency)}")
-        name, cents = str(spec["money"]), Decimal(1).scaleb(-EXPONENTS[currency])
-        if name not in self.sums:
-            self.column(name)
+def _sign(spec: Json, at: str) -> str:
+    if not isinstance(spec, str) or spec not in _SIGNS:
+        raise MappingError(f"{at}: must be one of . , ' or a space, in quotes, not {shown(spec)}")
+    return spec
 
-        def money(context: RowContext) -> dict[str, str] | None:
-            raw = context.group.sums[name] if name in self.sums else decimal_of(context.row[name], name)
-            if raw is None:
-                return None
-            amount = abs(raw).quantize(cents, rounding=ROUND_HALF_EVEN)
-            return {"amount": f"{amount:f}", "currency": currency}
 
-        return money
+def _encoding(name: Json, at: str) -> str:
+    try:
+        "a".encode(str(name))  # some codecs are no text encodings
+        return codecs.lookup(str(name)).name
+    except (LookupError, TypeError, ValueError):
+        message = f"{at}: must be a text encoding such as utf-8, utf-16 or cp1252, not {shown(name)}"
+        raise MappingError(message) from None
 
-    @staticmethod
-    def _extract(column: str, pattern: Pattern, spec: Mapping[str, Any]) -> Value:
-        otherwise, whole = spec.get("otherwise"), pattern.groups > 0
 
-        def extract(context: RowContext) -> Any:
-            found = pattern.search(context.row[column])
-            if found is None:
-                return otherwise
-            text = found[1] if whole else found[0]
-            return number(text, int, column) if isinstance(otherwise, int) else text
+def _delimiter(spec: Json, at: str) -> str:
+    if spec == "\\t":
+        return "\t"
+    if not isinstance(spec, str) or len(spec) != 1 or spec in '\r\n"':
+        raise MappingError(f'{at}: must be one character such as ";" in quotes, not {shown(spec)}')
+    return spec
 
-        return extract
 
-    def _time(self, spec: Mapping[str, Any]) -> Callable[[RowContext], datetime]:
-        column, form = self.column(spec.get("column")), spec.get("format")
-        if form is not None and not isinstance(form, str):
-            raise MappingError(f"format: must be a text such as '%d/%m/%Y %H:%M', not {shown(form)}")
-        zone = self.time_zone(spec["zone"]) if "zone" in spec else self.zone
-
-        def moment(context: RowContext) -> datetime:
-            text = context.row[column].strip()
-            try:
-                if form is None and zone is None:
-                    return parse_time(text)
-                naive = datetime.strptime(text, form) if form else datetime.fromisoformat(text)  # noqa: DTZ007 - its zone follows
-                if naive.tzinfo is None:
-                    if zone is None:
-                        raise ValueProblem(f"{column} {text!r} has no zone: give the mapping a time_zone", column)
-                    naive = naive.replace(tzinfo=zone)
-                return naive.astimezone(UTC)
-            except (ValueError, OverflowError) as error:
-                raise ValueProblem(f"{column} {text[:40]!r} is not a time: {error}", column) from None
-
-        return moment
-
-    # ------------------------------------------------------------------ parts
-
-    def _product(self, spec: Any, at: str) -> Callable[[Row], Decimal]:
-        factors = [self.column(name) for name in (spec if isinstance(spec, list) else [spec])]
-        if not factors:
-            raise MappingError(f"{at}: name the columns whose product is summed")
-
-        def product(row: Row) -> Decimal:
-            result = decimal_of(row[factors[0]], factors[0]) or Decimal(0)
-            for column in factors[1:]:
-                result *= decimal_of(row[column], column) or Decimal(0)
-            return result
-
-        return product
+def _time_zone(name: Json) -> ZoneInfo | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(str(name))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise MappingError(f"time_zone: must be an IANA zone such as Europe/London, not {shown(name)}") from None

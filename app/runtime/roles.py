@@ -165,6 +165,7 @@ async def running(
             services.append(service)
             responder.open(service)
         gc.freeze()  # objects from the start live on: the collector need not scan them
+        stack.callback(gc.unfreeze)  # libraries report objects that are not collected at the end of the process
         yield services
 
 

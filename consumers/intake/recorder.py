@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from consumers.runtime.source_tokens import read_token
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.store.atomic_batches import in_batches
 from ledger.store.cloudevents import event_key, stored_decoder, with_corrects, with_via
-from ledger.store.content_modes import claimed_id
+from ledger.store.content_modes import IMPORT_HEADER, claimed_id
 from ledger.store.duplicate_events import content_hash, same_event
 from ledger.store.event_id_index import EventIdEntry, EventIdIndex
 from ledger.store.log import Draft, Log, Recorded, digest_of
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ledger.encryption.keyring import Key, Keyring
 
 _log = logging.getLogger(__name__)
+_RUN = re.compile(r"[0-9a-f]{12}", re.ASCII)
+"""The id of an import."""
 _AT_ONCE = 1000
 """Events that are recorded together; the messages of one pull may hold many more."""
 _REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1, 0)
@@ -246,7 +249,7 @@ class Intake:
             subject = f"{topology.FACT_SUBJECT}.{fact.token}"
             expect = None if subject in begun else self._index.head(subject).position
             begun.add(subject)
-            drafts.append(Draft(subject, with_via(fact.json) if fact.by_operator else fact.json, expect))
+            drafts.append(Draft(subject, with_via(fact.json, fact.run) if fact.by_operator else fact.json, expect))
         first = await self._log.append(drafts)
         last_of = {draft.subject: number for number, draft in enumerate(drafts)}
         heads = {
@@ -327,7 +330,8 @@ def _validated(message: Message, now: datetime) -> Accepted | Rejection:
         return Rejection(fault.code, "subject", fault.message)
     found = accept(message.data, now, message.headers, message.token, message.received)
     if isinstance(found, Accepted) and is_from_operator(message):
-        return found._replace(by_operator=True)
+        run = next((value for name, value in message.headers if name == IMPORT_HEADER), "")
+        return found._replace(by_operator=True, run=run if _RUN.fullmatch(run) else "")
     return found
 
 

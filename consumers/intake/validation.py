@@ -51,6 +51,8 @@ class Accepted(NamedTuple):
     """Sent under the token that earlier versions gave its source, which others may share."""
     by_operator: bool = False
     """Sent by the ledger's own commands, which no profile limits."""
+    run: str = ""
+    """The id of the import that sent it, or empty."""
 
 
 class Rejection(NamedTuple):

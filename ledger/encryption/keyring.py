@@ -183,6 +183,10 @@ class Keyring:
             self._current.clear()
         return found
 
+    async def has_key(self, owner: str) -> bool:
+        """Return whether an owner has a key, without creating one."""
+        return any(entry.key for _, entry in (await self._generations(owner_token(owner))).values())
+
     async def _load(self, owners: set[str]) -> None:
         """Cache the key of each owner."""
         generation = await self._first_generation()

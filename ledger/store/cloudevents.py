@@ -39,7 +39,8 @@ _INT32, _INT64 = 2**31, 2**63
 _MICROSECOND = timedelta(microseconds=1)
 _UTC_SECONDS, _UTC_MICROSECONDS = len("2026-01-04T20:00:00Z"), len("2026-01-04T20:00:00.000000Z")
 _ASSUMED_TIME = "timeassumed"
-_LEDGER_ATTRIBUTES = ("recordedtime", "position", "corrects", "via", _ASSUMED_TIME)
+_IMPORT_RUN = "importrun"
+_LEDGER_ATTRIBUTES = ("recordedtime", "position", "corrects", "via", _IMPORT_RUN, _ASSUMED_TIME)
 _TEXT_ATTRIBUTES = ("specversion", "id", "source", "type", "time")
 _KNOWN = frozenset((*_TEXT_ATTRIBUTES, "data"))
 _NOT_EMPTY = ("subject", "datacontenttype", "dataschema", "sequence", "sequencetype")
@@ -292,9 +293,23 @@ def with_corrects(event: bytes, position: int) -> bytes:
     return b'%b,"corrects":%d}' % (event[:-1], position)
 
 
-def with_via(event: bytes) -> bytes:
-    """Return a fact that the ledger's own commands published, with the attribute that says so."""
-    return event[:-1] + b',"via":"cli"}'
+def with_via(event: bytes, run: str = "") -> bytes:
+    """Return a fact that the ledger's own commands published, with the attributes that say so.
+
+    ``run`` is the id of the import that published it, or empty.
+    """
+    return event[:-1] + (b',"via":"cli","%b":"%b"}' % (_IMPORT_RUN.encode(), run.encode()) if run else b',"via":"cli"}')
+
+
+def is_of_run(event: bytes, run: str) -> bool:
+    """Return whether the import with this id published a stored fact."""
+    return b'"%b":"%b"' % (_IMPORT_RUN.encode(), run.encode()) in event and json_member(event, _IMPORT_RUN) == run
+
+
+def json_member(event: bytes, name: str) -> object:
+    """Return a member of a JSON object, or ``None``."""
+    members: JsonObject = _decoder.decode(event)
+    return members.get(name)
 
 
 def hash_of(text: bytes) -> bytes:

@@ -23,6 +23,8 @@ STRUCTURED_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
 RECEIVED_HEADER = "ledger-received"
 """The header of a retried message: the time at which an inbox first received it (RFC 3339)."""
+IMPORT_HEADER = "ledger-import"
+"""The header of a message of an import: the id of its run. It counts in the inbox of the ledger's own commands only."""
 MAX_BATCH_EVENTS = 1000
 _SMALL_BATCH, _MIN_EVENT_BYTES = 16, 64
 """A batch of more events than this needs at least so many bytes for each; the smallest fact has about 100."""
@@ -30,6 +32,7 @@ Headers = tuple[tuple[str, str], ...]
 """Names and values in order; bytes that are not UTF-8 become surrogates (``surrogateescape``)."""
 
 _PREFIX = "ce-"
+_KEPT = (_PREFIX, "content-type", RECEIVED_HEADER, IMPORT_HEADER)
 _STRUCTURED = {"application/cloudevents", STRUCTURED_TYPE}
 _BATCH = {"application/cloudevents-batch", BATCH_TYPE}
 _CHARSETS = {"utf-8", "utf8", "us-ascii"}
@@ -68,7 +71,7 @@ def headers_of(raw: bytes) -> Headers:
     """
     lines = raw.decode(errors="surrogateescape").split("\r\n")[1:]
     pairs = ((name.strip(), value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines))
-    return tuple(pair for pair in pairs if pair[0].lower().startswith((_PREFIX, "content-type", RECEIVED_HEADER)))
+    return tuple(pair for pair in pairs if pair[0].lower().startswith(_KEPT))
 
 
 def first_received(headers: Headers, received: datetime) -> datetime:

@@ -18,8 +18,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from app.demo.run import run_demo
-from app.importing.importer import import_events, load_mapping
-from app.publisher import Outcome
+from app.importing.import_report import ImportReport
+from app.importing.importer import import_events
+from app.importing.mapping import load_mapping
 from app.runtime.session import Session
 from config.settings import load_settings
 from ledger.store.cloudevents import time_text
@@ -49,7 +50,7 @@ MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 def imported(mapping: str, path: Path) -> list[bytes]:
     """Return the events that an import of a file makes, in its order."""
-    outcome = Outcome()
+    outcome = ImportReport()
     made = [one.data for one in import_events(load_mapping(mapping), [path], outcome, lambda _: None)]
     assert not outcome.rejected
     return made

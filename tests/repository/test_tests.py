@@ -15,6 +15,7 @@ FOLDERS = {
     "decisions",
     "domain",
     "eventsourcing",
+    "importing",
     "intake",
     "ledger",
     "privacy",

@@ -1,0 +1,436 @@
+"""A fenced DuckDB for one import: tables of the files, and the results of a mapping's SELECTs.
+
+The statements of a mapping read the tables of the import and nothing else: no file, no network, no extension, no
+setting. They have limits of memory and time. Rows that do not fit into memory are in a folder that is removed
+afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+
+from app.importing.csv_rows import ColumnError, ImportFileError
+from app.importing.mapping import MappingError
+from app.importing.select_tree import (
+    Node,
+    SelectRewriter,
+    functions_of,
+    outputs_of,
+    tables_of,
+    walk,
+)
+from ledger.errors import MissingExtraError
+
+try:
+    import duckdb
+    from duckdb.func import PythonUDFType
+except ImportError as error:
+    raise MissingExtraError("imports", "import") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+
+LINE_BITS = 40
+"""``_row`` is the file's number, shifted by these bits, plus the line."""
+BATCH_ROWS = 5_000
+_INSERTED_ROWS = 30_000
+_NUMBER_MACRO = r"""
+CREATE MACRO _number(cell, decimal_sign, thousands_sign) AS CASE
+  WHEN thousands_sign <> '' AND contains(CAST(cell AS VARCHAR), thousands_sign)
+    AND NOT regexp_full_match(trim(CAST(cell AS VARCHAR)), '[+-]?[0-9]{1,3}(' || regexp_escape(thousands_sign)
+      || '[0-9]{3})+(' || regexp_escape(decimal_sign) || '[0-9]*)?')
+    THEN '?' || CAST(cell AS VARCHAR)
+  WHEN decimal_sign <> '.' OR thousands_sign <> ''
+    THEN replace(replace(translate(CAST(cell AS VARCHAR), '._xX', CASE WHEN '.' IN (decimal_sign, thousands_sign)
+      THEN '.???' ELSE '????' END), thousands_sign, ''), decimal_sign, '.')
+  ELSE translate(CAST(cell AS VARCHAR), '_xX', '???') END
+"""
+"""A cell's number with a point, or a text that no cast accepts."""
+
+
+class TextColumn(NamedTuple):
+    """A table's column of text cells."""
+
+    table: str
+    name: str
+
+
+class Statement(NamedTuple):
+    """A checked SELECT: its part of the mapping, its text and its tree."""
+
+    at: str
+    text: str
+    tree: Node
+
+    @property
+    def node(self) -> Node:
+        """The root of the SELECT."""
+        root: Node = self.tree["statements"][0]["node"]
+        return root
+
+    @property
+    def outputs(self) -> dict[str, list[str]]:
+        """The source columns of each result column."""
+        return outputs_of(self.node)
+
+
+class Fence(NamedTuple):
+    """The limits of a mapping's statements."""
+
+    memory_mb: int = 192
+    seconds: float = 600.0
+
+
+class ImportDatabase:
+    """An in-memory database with its overflow in ``folder``; ``hash_of`` computes the keyed hash of a text."""
+
+    def __init__(self, folder: Path, hash_of: Callable[[str], str], fence: Fence) -> None:
+        self._seconds = fence.seconds
+        self._connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": f"{fence.memory_mb}MB",
+                "temp_directory": str(folder / "overflow"),
+                "threads": 1,  # the same order of rows in every run
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "python_enable_replacements": False,
+            },
+        )
+        self._add_functions(hash_of)
+        self._rows("SET TimeZone = 'UTC'")
+        self._rows("SET disabled_optimizers = 'common_subexpressions'")  # it takes a failing part out of its TRY
+        self._rows("SET enable_external_access = false")
+        self._rows("SET lock_configuration = true")
+        rows = self._rows("SELECT function_name, function_type, stability FROM duckdb_functions()")
+        self._aggregates = frozenset(str(name) for name, kind, _ in rows if kind == "aggregate")
+        stable = {str(name) for name, _, stability in rows if stability in ("CONSISTENT", None)}
+        self._unstable = {str(name) for name, _, stability in rows if stability not in ("CONSISTENT", None)} - stable
+        self._text_columns: dict[str, tuple[str, str]] = {}
+        self.files: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._connection.remove_function("keyed_hash")
+        self._connection.close()
+
+    def _add_functions(self, hash_of: Callable[[str], str]) -> None:
+        """Add the functions that mappings may call beside DuckDB's own."""
+
+        def hashed(texts: Any) -> Any:
+            values = (None if text is None else hash_of(text) for text in texts.to_pylist())
+            return pa.array(values, pa.string())
+
+        self._connection.create_function("keyed_hash", hashed, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
+        self._rows(_NUMBER_MACRO)
+        self._rows("CREATE MACRO email_hash(address) AS keyed_hash(lower(trim(nfc_normalize(address))))")
+
+    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """Return all rows of a statement; a result that is not read to its end would block the connection."""
+        return rows_of(self._connection, sql, parameters)
+
+    # ------------------------------------------------------------------ statements
+
+    def parse(self, at: str, text: str) -> Statement:
+        """Return a SELECT of a mapping.
+
+        Raises:
+            MappingError: it is not one SELECT, or its result would differ from run to run.
+
+        """
+        tree = json.loads(str(self._rows("SELECT json_serialize_sql(?)", [text.strip().rstrip(";")])[0][0]))
+        if tree["error"]:
+            raise MappingError(f"{at}: {tree['error_message']}")
+        if len(tree["statements"]) != 1:
+            raise MappingError(f"{at}: one SELECT is expected, not {len(tree['statements'])}")
+        if unstable := functions_of(tree) & self._unstable:
+            raise MappingError(f"{at}: {min(unstable)}() gives another result in each run, which no import may have")
+        return Statement(at, text, tree)
+
+    def rewriter(self, *, careful: bool) -> SelectRewriter:
+        """Return a rewriter for statements over the loaded tables."""
+        return SelectRewriter(self._expression, self._aggregates, self._text_columns, careful)
+
+    def _expression(self, text: str) -> Node:
+        serialized = str(self._rows("SELECT json_serialize_sql(?)", [f"SELECT {text}"])[0][0])
+        expression: Node = json.loads(serialized)["statements"][0]["node"]["select_list"][0]
+        return expression
+
+    def text_of(self, tree: Node) -> str:
+        """Return a statement's tree as SQL."""
+        return str(self._rows("SELECT json_deserialize_sql(?)", [json.dumps(tree)])[0][0])
+
+    def expression_text(self, node: Node) -> str:
+        """Return the SQL of an expression."""
+        tree = json.loads(json.dumps(_EMPTY_SELECT))
+        tree["statements"][0]["node"]["select_list"] = [node | {"alias": ""}]
+        return self.text_of(tree).removeprefix("SELECT ")
+
+    # ------------------------------------------------------------------ tables
+
+    def create_table(self, name: str, signs: tuple[str, str]) -> TableWriter:
+        """Return a writer of a new table; ``signs`` are the decimal and thousands signs of its text cells."""
+        return TableWriter(self._connection, name, signs, self._text_columns)
+
+    def finish_table(self, writer: TableWriter, optional: Sequence[str]) -> None:
+        """Make a loaded table visible under its name, with ``_file``, ``_line``, ``_row`` and ``_bad``."""
+        columns = list(writer.columns)
+        missing = [name for name in optional if name.lower() not in {one.lower() for one in columns}]
+        parts = [_quoted(name) for name in columns] + [f"CAST(NULL AS VARCHAR) AS {_quoted(name)}" for name in missing]
+        names = " ".join(f"WHEN {number} THEN {_text(name)}" for number, name in enumerate(self.files))
+        parts += [f"CASE _row >> {LINE_BITS} {names} END AS _file", f"_row & {(1 << LINE_BITS) - 1} AS _line"]
+        parts += ["_row", "CAST(NULL AS BIGINT) AS _bad"]
+        self._rows(
+            f"CREATE VIEW {_quoted(writer.name)} AS SELECT {', '.join(parts)} FROM {_quoted(writer.stored_name)}"  # noqa: S608
+        )
+
+    def cells(self, tables: Sequence[str], row: int, columns: Sequence[str]) -> dict[str, object]:
+        """Return the cells of a row of the files, by column, as far as a table has them."""
+        for table in tables:
+            try:
+                names = [name for name, _ in self.described(f"SELECT * FROM {_quoted(table)}")]  # noqa: S608
+                found = self._rows(f"SELECT * FROM {_quoted(table)} WHERE _row = ?", [row])  # noqa: S608
+            except duckdb.Error:
+                continue
+            if found:
+                by_name = {name.lower(): (name, cell) for name, cell in zip(names, found[0], strict=True)}
+                return {by_name[one.lower()][0]: by_name[one.lower()][1] for one in columns if one.lower() in by_name}
+        return {}
+
+    def error_of(self, expression: Node, tables: Sequence[str], row: int) -> str | None:
+        """Return the error that an expression has in a row of the files, or ``None``."""
+        text = self.expression_text(expression)
+        for table in tables:
+            try:
+                query = f"SELECT {text} FROM {_quoted(table)} WHERE _row = ?"  # noqa: S608
+                found = self._rows(query, [row])
+            except (duckdb.BinderException, duckdb.CatalogException):
+                continue
+            except duckdb.Error as error:
+                return first_line(error)
+            if found and found[0][0] is None:
+                return f"not readable as {_type_of(expression)}, so that a condition is undecided"
+        return None
+
+    # ------------------------------------------------------------------ results
+
+    def run(self, sql: str) -> list[tuple[object, ...]]:
+        """Return the rows of a statement that runs within the limits.
+
+        Raises:
+            duckdb.Error: the statement is wrong, or a value cannot be read.
+            ImportFileError: it takes too long or too much memory.
+
+        """
+        with self._limited():
+            return self._rows(sql)
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        timer = threading.Timer(self._seconds, self._connection.interrupt)
+        timer.start()
+        try:
+            yield
+        except duckdb.InterruptException:
+            message = f"a SELECT took longer than {self._seconds:.0f} seconds: simplify it, or raise --time-limit"
+            raise ImportFileError(message) from None
+        except duckdb.OutOfMemoryException as error:
+            message = f"a SELECT needs more memory than it may use: raise --memory ({first_line(error)})"
+            raise ImportFileError(message) from None
+        finally:
+            timer.cancel()
+
+    def batches(self, sql: str) -> Iterator[list[tuple[object, ...]]]:
+        """Yield the rows of a query in batches, with a cursor of its own."""
+        cursor = self._connection.cursor()
+        try:
+            found = cursor.execute(sql)
+            while batch := found.fetchmany(BATCH_ROWS):
+                yield batch
+        finally:
+            cursor.close()
+
+    def insert(self, table: str, rows: pa.Table) -> None:
+        """Append rows to a table."""
+        self._connection.register("_chunk", rows)
+        try:
+            self._rows(f"INSERT INTO {table} SELECT * FROM _chunk")  # noqa: S608
+        finally:
+            self._connection.unregister("_chunk")
+
+    def present(self, table: str, ids: Sequence[str]) -> list[str]:
+        """Return those of these ids that a table has."""
+        sql = f"SELECT DISTINCT CAST(id AS VARCHAR) FROM {table} WHERE CAST(id AS VARCHAR) IN (SELECT unnest(?))"  # noqa: S608
+        return [str(row[0]) for row in self._rows(sql, [list(ids)])]
+
+    def lookup(self, table: str, ids: Sequence[str]) -> dict[str, str]:
+        """Return the contents of these ids in a table."""
+        sql = f"SELECT id, content FROM {table} WHERE id IN (SELECT unnest(?))"  # noqa: S608
+        return {str(row[0]): str(row[1]) for row in self._rows(sql, [list(ids)])}
+
+    def described(self, sql: str) -> list[tuple[str, str]]:
+        """Return name and type of each column of a query."""
+        return [(str(row[0]), str(row[1])) for row in self._rows(f"DESCRIBE {sql}")]
+
+    def missing_column(self, error: duckdb.Error, at: str, headers: Mapping[str, Sequence[str]]) -> MappingError:
+        """Return the error of a SELECT that cannot be bound, with the columns that the files have."""
+        tables = "; ".join(f"{name} has {', '.join(header)}" for name, header in headers.items())
+        return ColumnError(f"{at}: {first_line(error)}; {tables}")
+
+
+class TableWriter:
+    """Appends rows of files to a table."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        name: str,
+        signs: tuple[str, str],
+        texts: dict[str, tuple[str, str]],
+    ) -> None:
+        self.name, self.stored_name = name, f"_rows_{name}"
+        self.columns: dict[str, str] = {}
+        self._connection, self._signs, self._texts = connection, signs, texts
+        self._exists = False
+        self._waiting: list[pa.Table] = []
+        self._count = 0
+
+    def append(self, lines: Sequence[int], columns: Mapping[str, pa.Array], file: int) -> None:
+        """Append rows of a file; a column that is new is NULL in earlier rows."""
+        numbers = np.arange(lines.start, lines.stop) if isinstance(lines, range) else np.array(lines, np.int64)
+        own = {one.lower(): one for one in self.columns}
+        arrays = {own.get(name.lower(), name): array for name, array in columns.items()}
+        table = pa.table({**arrays, "_row": numbers + (file << LINE_BITS)})
+        if self._waiting and self._waiting[0].schema != table.schema:
+            self.flush()
+        self._waiting.append(table)
+        self._count += len(table)
+        if self._count >= _INSERTED_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Insert the rows that wait."""
+        tables, self._waiting, self._count = self._waiting, [], 0
+        if not tables:
+            return
+        table = pa.concat_tables(tables)
+        self._connection.register("_chunk", table)
+        try:
+            names = table.schema.names
+            self._fit(names[:-1])
+            listed = ", ".join(_quoted(name) for name in names)
+            rows_of(self._connection, f"INSERT INTO {_quoted(self.stored_name)} ({listed}) SELECT {listed} FROM _chunk")  # noqa: S608
+        finally:
+            self._connection.unregister("_chunk")
+
+    def _fit(self, names: Sequence[str]) -> None:
+        if not self._exists:
+            rows_of(self._connection, f"CREATE TABLE {_quoted(self.stored_name)} (_row BIGINT)")
+            self._exists = True
+        new = [name for name in names if name not in self.columns]
+        if not new:
+            return
+        types = {str(row[0]): str(row[1]) for row in rows_of(self._connection, "DESCRIBE _chunk")}
+        for name in new:
+            self.columns[name] = types[name]
+            if types[name] == "VARCHAR":
+                self._texts[name.lower()] = self._signs
+            rows_of(
+                self._connection, f"ALTER TABLE {_quoted(self.stored_name)} ADD COLUMN {_quoted(name)} {types[name]}"
+            )
+
+    def finish(self, header: Sequence[str], wanted: Callable[[str], bool]) -> None:
+        """Insert the rows that wait, and add columns of a file without rows."""
+        self.flush()
+        rows_of(self._connection, f"CREATE TABLE IF NOT EXISTS {_quoted(self.stored_name)} (_row BIGINT)")
+        own = {one.lower() for one in self.columns}
+        for name in header:
+            if wanted(name) and name.lower() not in own:
+                self.columns[name] = "VARCHAR"
+                rows_of(self._connection, f"ALTER TABLE {_quoted(self.stored_name)} ADD COLUMN {_quoted(name)} VARCHAR")
+
+    def undo(self, file: int) -> None:
+        """Delete the rows of a file that is read again."""
+        self.flush()
+        if self._exists:
+            rows_of(
+                self._connection,
+                f"DELETE FROM {_quoted(self.stored_name)} WHERE _row >= ?",  # noqa: S608
+                [file << LINE_BITS],
+            )
+
+
+_EMPTY_SELECT: Node = {
+    "error": False,
+    "statements": [
+        {
+            "node": {
+                "type": "SELECT_NODE",
+                "modifiers": [],
+                "cte_map": {"map": []},
+                "select_list": [],
+                "from_table": {"type": "EMPTY", "alias": "", "sample": None},
+                "where_clause": None,
+                "group_expressions": [],
+                "group_sets": [],
+                "aggregate_handling": "STANDARD_HANDLING",
+                "having": None,
+                "sample": None,
+                "qualify": None,
+            },
+            "named_param_map": [],
+        }
+    ],
+}
+
+
+def rows_of(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> list[tuple[object, ...]]:
+    """Return all rows of a statement."""
+    rows: list[tuple[object, ...]] = connection.execute(sql, list(parameters)).fetchall()
+    return rows
+
+
+def _type_of(expression: Node) -> str:
+    return str((expression.get("type_expr") or {}).get("type_name", "a time"))
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a DuckDB error, without its kind."""
+    return str(error).partition("\n")[0].partition(": ")[2].strip() or str(error)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def check_tables(statement: Statement, tables: Sequence[str]) -> None:
+    """Reject a SELECT over tables that the import does not have, such as DuckDB's own.
+
+    Raises:
+        MappingError: with the tables that there are.
+
+    """
+    keys = {key["key"].lower() for node in [statement.tree] for key in _cte_entries(node)}
+    for name in sorted(tables_of(statement.tree)):
+        if name not in keys and name not in {table.lower() for table in tables}:
+            raise MappingError(f"{statement.at}: there is no table {name}; the files are {', '.join(tables)}")
+
+
+def _cte_entries(tree: Node) -> list[Node]:
+    return [entry for node in walk(tree) for entry in (node.get("cte_map") or {}).get("map", ())]
