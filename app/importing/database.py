@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
-import pyarrow as pa
 
 from app.importing.csv_rows import ColumnError, ImportFileError
 from app.importing.mapping import MappingError
@@ -29,9 +28,10 @@ from ledger.errors import MissingExtraError
 
 try:
     import duckdb
+    import pyarrow as pa
     from duckdb.func import PythonUDFType
 except ImportError as error:
-    raise MissingExtraError("imports", "import") from error
+    raise MissingExtraError("Imports", "import") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

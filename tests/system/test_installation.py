@@ -48,17 +48,21 @@ def name_of(requirement: str) -> str:
 
 @pytest.mark.integration
 def test_large_libraries_are_loaded_by_no_role_and_no_command_of_the_base() -> None:
-    """Every module except that of the extra `archive` loads while libraries outside of the base cannot be imported."""
+    """Every module except those of the extras loads while libraries outside of the base cannot be imported."""
     text = """
 import importlib, pathlib, sys
 for name in ("pyarrow", "scipy", "datafusion", "pandas", "polars", "duckdb"):
     sys.modules[name] = None
 for path in sorted(pathlib.Path().glob("*/**/*.py")):
-    if path.parts[0] in sys.argv[1:] and path.stem not in ("__main__", "parquet"):
+    if path.parts[0] in sys.argv[1:] and path.stem not in ("__main__", "parquet") and path.parts[1] != "importing":
         importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
 from ledger.errors import MissingExtraError
 try:
     import ledger.archive.parquet
+except MissingExtraError as error:
+    print(error)
+try:
+    import app.importing.database
 except MissingExtraError as error:
     print(error)
 """
@@ -70,7 +74,10 @@ except MissingExtraError as error:
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "Parquet files need the extra `archive`: pip install 'resolution-ledger[archive]'\n"
+    assert (
+        done.stdout
+        == "Parquet files need the extra `archive`: pip install 'resolution-ledger[archive]'\nImports need the extra `import`: pip install 'resolution-ledger[import]'\n"
+    )
 
 
 def test_every_extra_is_documented() -> None:
@@ -80,7 +87,7 @@ def test_every_extra_is_documented() -> None:
         .partition("| extra | brings | for |\n")[2]
         .partition("\n\n")[0]
     )
-    documented = dict(re.findall(r"^\| `(\w+)` \| ([\w ]+)", table, re.MULTILINE))
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([\w ,-]+)", table, re.MULTILINE))
     assert documented.keys() == PROJECT["project"]["optional-dependencies"].keys()
     for extra, requirements in PROJECT["project"]["optional-dependencies"].items():
         assert all(name_of(one) in documented[extra] for one in requirements), extra

@@ -73,7 +73,6 @@ async def import_history(
 ) -> None:
     """Import history from FILES (CSV, JSON Lines, Parquet, Excel) by a MAPPING in SQL: a file, or a shipped one."""
     from app.importing.csv_rows import ImportFileError
-    from app.importing.database import Fence
     from app.importing.mapping import MappingError, load_mapping
 
     alone = guess is not None or retract is not None
@@ -85,6 +84,8 @@ async def import_history(
         elif retract is not None:
             await _retract(settings, retract, as_json=as_json)
         else:
+            from app.importing.database import Fence
+
             fence = Fence(memory, float(time_limit))
             await _import(settings, load_mapping(mapping or ""), files, fence, _Purpose(dry, preview), as_json=as_json)
     except MappingError as error:
