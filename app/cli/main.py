@@ -125,7 +125,7 @@ _COMMANDS = {
     "run": ("run",),
     "demo": ("run",),
     "publish": ("publish",),
-    "import": ("import_history",),
+    "import": ("publish",),
     "decide": ("decide",),
     "policy": ("decide",),
     "report": (

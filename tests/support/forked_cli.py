@@ -22,7 +22,6 @@ _PRELOADED = [
     "app.cli.commands.audit_flags",
     "app.cli.commands.report_loyalty",
     "app.cli.commands.publish",
-    "app.cli.commands.import_history",
     "app.cli.commands.report_views",
     "app.cli.commands.audit_verify",
     "app.cli.commands.run",
