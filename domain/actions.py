@@ -97,6 +97,17 @@ def named_team(of: Done | EscalationRequested | ActionReported) -> str | None:
     return None if filled else of.team_id
 
 
+def counted_minor(basis: Basis, amount: Money, owed: Money | None) -> int:
+    """Return the part of an amount that counts as goodwill, in minor units.
+
+    ``owed`` is the part of an entitlement or a correction that needs no authority; ``None`` where a policy of earlier
+    rules asked for no proof, so that all of it needs none.
+    """
+    if basis == "goodwill":
+        return amount.minor
+    return 0 if owed is None else amount.minor - owed.minor
+
+
 def is_reservation(held: HeldMoney) -> bool:
     """Return whether money is reserved for an open escalation; such a record is not an action yet."""
     return held.escalation_id is not None

@@ -252,6 +252,9 @@ class SourceRegistry:
         people = any(
             "people" in one.registered.profile.split("+") and one.state != "retired" for one in self._sources.values()
         )
+        self._has_tills = any(
+            "facts" in one.registered.profile.split("+") and one.state != "retired" for one in self._sources.values()
+        )
         if self._admits_others:
             facts = _COMMON_FACTS if people else _NAMES
             self._others = Rights(frozenset(f"resolution.{name}.v1" for name in facts), _DESK)
@@ -294,6 +297,13 @@ class SourceRegistry:
             f"the source {name!r} may not {attempt}: "
             f"an operator widens its rights with `admin sources change NAME{needed}`"
         )
+
+    def proves_payments(self, name: str) -> bool:
+        """Return whether a payment that this source records shows what is owed.
+
+        Unregistered sources share one credential, so they prove nothing once a source with the profile `facts` exists.
+        """
+        return name in self._sources or not self._has_tills
 
     def is_shut(self, name: str) -> bool:
         """Return whether a source was stopped or retired."""

@@ -16,6 +16,7 @@ from domain.decisions.streams import (
     CustomerStream,
     FlagStream,
     LoadableStream,
+    OrderStream,
     PolicyStream,
     RefusalStream,
     StreamNotLoadedError,
@@ -121,7 +122,7 @@ class BudgetRepository:
                 stored = await self._log.read_subject(subject := subject_of_stream(key))
                 last = stored[-1].position if stored else 0
                 return BudgetStream(key, subject, None, last, flag=await known_flag(self._log, stored))
-            case CustomerStream() | PolicyStream():
+            case CustomerStream() | OrderStream() | PolicyStream():
                 subject = subject_of_stream(key)
                 newest = await self._log.last(subject)
                 return BudgetStream(key, subject, None, newest.position if newest else 0)
@@ -174,11 +175,13 @@ def subject_of(holder: str, currency: str, period: str) -> str:
     return f"{topology.BUDGET_SUBJECT}.{token_of_id(holder)}.{currency}.{period}"
 
 
-def subject_of_stream(stream: CustomerStream | FlagStream | PolicyStream | RefusalStream) -> str:
+def subject_of_stream(stream: CustomerStream | OrderStream | FlagStream | PolicyStream | RefusalStream) -> str:
     """Return the subject of a stream that has no budget."""
     match stream:
         case CustomerStream():
             return f"{topology.CUSTOMER_SUBJECT}.{token_of_id(f'customer:{stream.customer_id}')}"
+        case OrderStream():
+            return f"{topology.ORDER_SUBJECT}.{token_of_id(f'order:{stream.order_id}')}"
         case FlagStream():
             return f"{topology.FLAG_SUBJECT}.{token_of_id(stream.flag_id)}"
         case RefusalStream():

@@ -160,7 +160,11 @@ class BatchCommitter:
                 bad.append(request)
                 changed |= touched
                 for row in [draft.row for draft in request.drafts if draft.row is not None]:
-                    undone |= {f"customer {row.customer_id}", f"interaction {row.interaction_id}"}
+                    undone |= {
+                        f"customer {row.customer_id}",
+                        f"interaction {row.interaction_id}",
+                        f"order {row.order_id}",
+                    }
         return good, bad
 
     def _counted_by(self, request: PendingRequest) -> set[str]:
@@ -169,6 +173,8 @@ class BatchCommitter:
         if not isinstance(command, Preview):
             return set()
         counted = set() if command.interaction_id is None else {f"interaction {command.interaction_id}"}
+        if command.order_id is not None and command.basis != "goodwill":
+            counted.add(f"order {command.order_id}")
         if command.customer_id is not None:
             counted |= {f"customer {name}" for name in self._state.actions.group_of(command.customer_id)}
         return counted

@@ -16,6 +16,7 @@ from domain.decisions.streams import (
     BudgetPeriod,
     CustomerStream,
     FlagStream,
+    OrderStream,
     PolicyStream,
     RefusalStream,
 )
@@ -88,7 +89,7 @@ class UnitOfWork(msgspec.Struct, eq=False):
         stream = self.budgets.get(key)
         return not stream.unstored and stream.last <= self.state.position
 
-    def is_known(self, stream: BudgetKey | CustomerStream) -> bool:
+    def is_known(self, stream: BudgetKey | CustomerStream | OrderStream) -> bool:
         """Return whether the decision state has read all that others wrote to a stream; see ``LoadedStreams``."""
         found = self.budgets.get(stream)
         return found.own or found.last <= self.state.position
@@ -146,7 +147,7 @@ class UnitOfWork(msgspec.Struct, eq=False):
             case RefusalStream():
                 subject = subject_of_stream(place)
                 return BudgetStream(None, subject, None, 0), subject, event.begins
-            case CustomerStream() | FlagStream() | PolicyStream():
+            case CustomerStream() | OrderStream() | FlagStream() | PolicyStream():
                 stream = self.budgets.get(place)
                 return stream, stream.subject, not stream.last and not stream.unstored
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventsourcing.domain import BaseAggregate, CanInitAggregate, CanMutateAggregate
 
+from domain.actions import counted_minor
 from domain.events import decisions
 from domain.money import Money
 from domain.serialization import raw_of
@@ -89,9 +90,11 @@ class Budget(BaseAggregate[str]):
         def fold(budget: Budget, record: decisions.ActionTaken) -> None:
             """Release the reservation, then add goodwill to the budget's and the interaction's total."""
             budget.free(record.action_id)
-            if record.basis == "goodwill":
-                budget.spent_minor += record.amount.minor
-                budget.count(record.interaction_id, record.amount.minor)
+            minor = record.amount.minor
+            if record.basis != "goodwill":
+                minor = counted_minor(record.basis, record.amount, record.owed)
+            budget.spent_minor += minor
+            budget.count(record.interaction_id, minor)
 
     @dataclass(frozen=True)
     class Held(BudgetEvent[decisions.ActionHeld]):
@@ -99,8 +102,8 @@ class Budget(BaseAggregate[str]):
 
         @staticmethod
         def fold(budget: Budget, record: decisions.ActionHeld) -> None:
-            """Reserve the amount; entitlements and corrections reserve nothing."""
-            minor = record.amount.minor if record.basis == "goodwill" else 0
+            """Reserve the part that counts as goodwill."""
+            minor = counted_minor(record.basis, record.amount, record.owed)
             budget.hold(record.action_id, minor, record.interaction_id)
 
     @dataclass(frozen=True)
@@ -111,9 +114,7 @@ class Budget(BaseAggregate[str]):
         def fold(budget: Budget, record: decisions.ActionSettled) -> None:
             """Release the whole hold and spend the amount that was paid."""
             budget.free(record.action_id)
-            if record.basis == "goodwill":
-                budget.spent_minor += record.amount.minor
-                budget.count(record.interaction_id, record.amount.minor)
+            budget.spend(record.interaction_id, counted_minor(record.basis, record.amount, record.owed))
 
     @dataclass(frozen=True)
     class Voided(BudgetEvent[decisions.ActionVoided]):
@@ -130,9 +131,8 @@ class Budget(BaseAggregate[str]):
 
         @staticmethod
         def fold(budget: Budget, record: decisions.ActionCharged) -> None:
-            """Spend the amount."""
-            budget.spent_minor += record.amount.minor
-            budget.count(record.interaction_id, record.amount.minor)
+            """Spend the part that counts as goodwill."""
+            budget.spend(record.interaction_id, counted_minor(record.basis, record.amount, record.owed))
 
     @dataclass(frozen=True)
     class Reversed(BudgetEvent[decisions.ActionReversed]):
@@ -141,13 +141,11 @@ class Budget(BaseAggregate[str]):
         @staticmethod
         def fold(budget: Budget, record: decisions.ActionReversed) -> None:
             """Restore recovered goodwill: to the grant if the action's own period is closed, otherwise as not spent."""
-            if not record.recovered or record.basis != "goodwill":
-                return
+            minor = counted_minor(record.basis, record.amount, record.owed) if record.recovered else 0
             if record.late:
-                budget.granted_minor += record.amount.minor
+                budget.granted_minor += minor
             else:
-                budget.spent_minor -= record.amount.minor
-                budget.count(record.interaction_id, -record.amount.minor)
+                budget.spend(record.interaction_id, -minor)
 
     @dataclass(frozen=True)
     class Granted(BudgetEvent[decisions.BudgetGranted]):
@@ -294,6 +292,11 @@ class Budget(BaseAggregate[str]):
         self.reserved_minor -= held.minor
         self.count(held.interaction_id, -held.minor)
         return held
+
+    def spend(self, interaction_id: str | None, minor: int) -> None:
+        """Add to the amount spent, and to the total that this holder gave on one interaction."""
+        self.spent_minor += minor
+        self.count(interaction_id, minor)
 
     def count(self, interaction_id: str | None, minor: int) -> None:
         """Add to the total that this holder gave on one interaction."""

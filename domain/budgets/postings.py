@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 import msgspec
 
+from domain.actions import counted_minor
 from domain.commands import RequestError
 from domain.events.causes import NO_COMMAND, RULES_VERSION
 from domain.events.decisions import (
@@ -70,6 +71,10 @@ class ActionLike(Protocol):
     @property
     def basis(self) -> Basis:
         """Goodwill, entitlement or correction."""
+
+    @property
+    def owed_minor(self) -> int | None:
+        """The part of an entitlement or a correction that draws no budget; ``None`` without proof or for goodwill."""
 
     @property
     def customer_id(self) -> str | None:
@@ -328,10 +333,21 @@ def settled(
 def settled_by_fact(
     held: ActionLike, open_minor: int, total: Money, position: int, budget: Budget, cause: RequestContext
 ) -> ActionSettled:
-    """Return the record that settles a hold because a fact reports the payment, even above the amount held."""
+    """Return the record that settles a hold because a fact reports the payment, by no more than was held."""
+    amount, beyond = total, None
+    if total.minor > held.amount.minor and cause.rules_version >= _SETTLES_NO_MORE_SINCE:
+        amount, beyond = held.amount, Money(total.minor - held.amount.minor, total.currency)
     return ActionSettled(
-        held=Money(open_minor, total.currency), relates_to=position, **_posted(held, total, budget), **cause.fields()
+        held=Money(open_minor, total.currency),
+        relates_to=position,
+        beyond=beyond,
+        **_posted(held, amount, budget),
+        **cause.fields(),
     )
+
+
+_SETTLES_NO_MORE_SINCE = 2
+"""Rules of version 1 let a reported payment settle a hold above its amount."""
 
 
 def voided(
@@ -348,22 +364,24 @@ def voided(
     return ActionVoided(
         reason=reason,
         escalation_id=escalation_id,
-        **_posted(held, Money(open_minor, held.amount.currency), budget),
+        **(_posted(held, Money(open_minor, held.amount.currency), budget) | {"owed": None}),
         **(cause.answer() if answers else cause.fields()),
     )
 
 
 def charged(
-    fact: ActionReported, action_id: str, position: int, budget: Budget, cause: RequestContext
+    fact: ActionReported, action_id: str, position: int, budget: Budget, cause: RequestContext, owed: Money | None
 ) -> ActionCharged:
     """Return the record that posts a reported action to its budget, even where that overdraws it."""
-    over = fact.amount.minor - max(0, budget.remaining_minor)
+    over = counted_minor(fact.basis, fact.amount, owed) - max(0, budget.remaining_minor)
     return ActionCharged(
         action_id=action_id,
         holder=budget.holder,
         period=budget.period,
         amount=fact.amount,
         agent_id=fact.agent_id,
+        basis=fact.basis,
+        owed=owed,
         customer_id=fact.customer_id,
         interaction_id=fact.interaction_id,
         overdrawn=budget.money(max(0, over)),
@@ -376,6 +394,7 @@ def reversed_by(
     request: ReversalRequest,
     action: ActionLike,
     left: Money,
+    counted: int,
     position: int,
     budget: Budget,
     cause: RequestContext,
@@ -383,6 +402,9 @@ def reversed_by(
     late: bool,
 ) -> ActionReversed:
     """Return the record that reverses an action, wholly or by ``request.amount``; ``left`` is not yet reversed.
+
+    ``counted`` is the part of it that counts as goodwill, in minor units. That part is reversed first, because what the
+    customer keeps is owed as far as it was.
 
     Raises:
         RequestError: the amount is zero, in another currency, or more than is left of the action.
@@ -402,6 +424,7 @@ def reversed_by(
         amount=amount,
         agent_id=action.agent_id,
         basis=action.basis,
+        owed=None if action.owed_minor is None else Money(max(0, amount.minor - counted), amount.currency),
         customer_id=action.customer_id,
         interaction_id=action.interaction_id,
         recovered=request.recovered,
@@ -420,6 +443,7 @@ class _Posted(TypedDict):
     amount: Money
     agent_id: str
     basis: Basis
+    owed: Money | None
     customer_id: str | None
     interaction_id: str | None
 
@@ -432,6 +456,7 @@ def _posted(held: ActionLike, amount: Money, budget: Budget) -> _Posted:
         "amount": amount,
         "agent_id": held.agent_id,
         "basis": held.basis,
+        "owed": None if held.owed_minor is None else Money(min(amount.minor, held.owed_minor), amount.currency),
         "customer_id": held.customer_id,
         "interaction_id": held.interaction_id,
     }

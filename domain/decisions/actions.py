@@ -10,10 +10,17 @@ from domain.budgets import postings
 from domain.commands import ActionRequest, escalation_id_of
 from domain.decisions import authority
 from domain.decisions.answers import preview_answer
-from domain.decisions.context import customer_charge, decision_context, require_known, rules_in_force, team_pool
+from domain.decisions.context import (
+    customer_charge,
+    decision_context,
+    order_charge,
+    require_known,
+    rules_in_force,
+    team_pool,
+)
 from domain.decisions.decision import Retry
 from domain.decisions.escalations import file_escalation, route_escalation
-from domain.decisions.streams import BudgetKey, CustomerStream, RefusalStream
+from domain.decisions.streams import BudgetKey, CustomerStream, OrderStream, RefusalStream
 
 if TYPE_CHECKING:
     from domain.commands import Preview
@@ -68,7 +75,10 @@ def _take(context: DecisionContext, verdict: Verdict, decision: Decision, shadow
     elif verdict.guarded is not None:
         met = next(limit for limit in verdict.limits if limit.name == "per_customer")
         group, days = context.seen.group, verdict.guarded
-        charge = customer_charge(decision, min(group), cause.action_id, command.amount, met, days)
+        charge = customer_charge(decision, min(group), cause.action_id, verdict.counted(command.amount), met, days)
+    order_id, on_order = command.order_id, None
+    if verdict.guards_order and order_id is not None:
+        on_order = order_charge(decision, order_id, cause.action_id, command.amount, context.seen.order)
     if verdict.draw is not None and context.pool is not None:
         out, into = postings.drawn(context.pool, context.budget, verdict.draw, cause.action_id, cause)
         decision.write(context.pool, out)
@@ -78,6 +88,8 @@ def _take(context: DecisionContext, verdict: Verdict, decision: Decision, shadow
     decision.write(context.budget, record)
     if charge is not None:
         decision.write_to(CustomerStream(charge.customer_id), charge)
+    if on_order is not None:
+        decision.write_to(OrderStream(on_order.order_id), on_order)
     return decision.answer_with(record, context.budget)
 
 
@@ -93,12 +105,15 @@ def preview_action(command: Preview, decision: Decision) -> Decision:
     if command.amount is None:
         available, verdict = authority.available(context)
         answer = preview_answer(verdict, rules.version, context.budget, kind=context.agent.kind)
-        answer["available"] = available.wire()
+        if available is not None:
+            answer["available"] = available.wire()
         return decision.answer_only(answer)
     verdict = authority.judge(context, command.amount)
     if verdict.outcome == "escalate" and command.escalate:
         verdict, _, _ = route_escalation(context, verdict, decision)
-    answer = preview_answer(verdict, rules.version, context.budget, hold=command.hold, kind=context.agent.kind)
+    answer = preview_answer(
+        verdict, rules.version, context.budget, hold=command.hold, kind=context.agent.kind, amount=command.amount
+    )
     noted = (command.interaction_id, command.kind) in context.budget.noted_previews
     if verdict.outcome == "taken" or command.interaction_id is None or noted:
         return decision.answer_only(answer)

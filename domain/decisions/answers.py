@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from domain.decisions.owed import shown
 from domain.events import decisions, flags
 from domain.policy.linting import contradictions
 from domain.policy.parsing import read_policy
 from domain.serialization import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from domain.budgets.budget import Budget
     from domain.decisions.authority import Verdict
     from domain.events.facts import AgentKind
+    from domain.money import Money
     from domain.serialization import JsonObject
 
 
@@ -25,6 +29,9 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
         case decisions.ActionTaken() | decisions.ActionHeld():
             held = {"expires_at": plain(record.expires_at)} if isinstance(record, decisions.ActionHeld) else {}
             kind = {"agent_kind": "ai"} if record.agent_kind == "ai" else {}
+            owed = {}
+            if record.owed is not None:
+                owed = _owed(record.owed, record.amount, {limit.name for limit in record.limits})
             return {
                 "outcome": "held" if held else "taken",
                 "action_id": record.action_id,
@@ -34,6 +41,7 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
                 "budget": balance,
                 **held,
                 **kind,
+                **owed,
             }
         case decisions.AuthorityFellShort():
             filed = {"escalation_id": record.escalation_id} if record.escalation_id else {}
@@ -45,6 +53,7 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
                 "budget": balance,
                 **filed,
                 **agent_kind_of(record.agent_kind),
+                **_owed(record.owed, record.amount, {reason.rule for reason in record.reasons}),
             }
         case decisions.BudgetGranted() | decisions.BudgetTransferred():
             return {"outcome": "done", "position": position, "budget": balance}
@@ -93,6 +102,7 @@ def _escalation_answer(
         case decisions.EscalationRequested():
             answer |= {"to": list(record.to), "due": plain(record.due), "reasons": record.reasons}
             answer |= agent_kind_of(record.agent_kind)
+            answer |= _owed(record.owed, record.amount, {reason.rule for reason in record.reasons})
             if not record.to:
                 answer["message"] = "no announced person may approve this yet: announce one before `due`, or it expires"
         case decisions.EscalationForwarded():
@@ -102,6 +112,14 @@ def _escalation_answer(
         case _:
             pass
     return answer
+
+
+def _owed(owed: Money | None, amount: Money, proofs: Collection[str]) -> JsonObject:
+    """Return the owed part of an entitlement or a correction, also in words."""
+    if owed is None:
+        return {}
+    by_policy = bool(proofs) and "owed" not in proofs
+    return {"owed": owed, "explanation": shown(owed, amount, by_policy=by_policy)}
 
 
 def agent_kind_of(kind: AgentKind) -> JsonObject:
@@ -123,13 +141,21 @@ def _proposal_answer(record: decisions.ProposalEvent, position: int | None) -> J
 
 
 def preview_answer(
-    verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False, kind: AgentKind = "human"
+    verdict: Verdict,
+    version: int | None,
+    budget: Budget | None,
+    *,
+    hold: bool = False,
+    kind: AgentKind = "human",
+    amount: Money | None = None,
 ) -> JsonObject:
-    """Return the answer of a preview. It has no position, because nothing is recorded."""
+    """Return the answer of a preview of an amount. It has no position, because nothing is recorded."""
+    proofs = {met.name for met in verdict.met}
     return {
         "outcome": "held" if hold and verdict.outcome == "taken" else verdict.outcome,
         "policy_version": version,
         "reasons": verdict.reasons,
         "budget": budget.balance() if budget else None,
         **agent_kind_of(kind),
+        **(_owed(verdict.owed, amount, proofs) if amount is not None else {}),
     }

@@ -6,7 +6,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.actions import action_fields
-from domain.decisions.authority import Agent, DecisionContext, Verdict, person_refusal, requested_fields, source_refusal
+from domain.decisions.authority import (
+    Agent,
+    DecisionContext,
+    OwedPart,
+    Verdict,
+    person_refusal,
+    requested_fields,
+    source_refusal,
+)
 from domain.events.decisions import (
     ActionHeld,
     ActionTaken,
@@ -20,6 +28,7 @@ from domain.events.decisions import (
     Reason,
 )
 from domain.managers import managers_above
+from domain.money import Money
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +36,6 @@ if TYPE_CHECKING:
     from domain.budgets.budget import Budget
     from domain.budgets.postings import RequestContext
     from domain.commands import EscalationDecision
-    from domain.money import Money
     from domain.policy.model import Limits, Policy, Rules
 
 
@@ -128,6 +136,7 @@ def requested(
         period=asking.budget.period,
         currency=asking.budget.currency,
         holder=pool.holder if pool is not None else None,
+        owed=verdict.owed,
         **(cause.answer() if answers else cause.fields()),
         **requested_fields(asking),
     )
@@ -147,6 +156,7 @@ def reserved(
         policy_version=asking.rules.version,
         training=(),
         limits=(Limit(name="pool", limit=pool.money(pool.granted_minor), used=used),),
+        owed=escalation.owed,
         **cause.fields(),
         **requested_fields(asking),
     )
@@ -225,6 +235,7 @@ def approved(
     approver: Approver,
     rules: Rules,
     amount: Money,
+    owed: OwedPart | None,
     budget: Budget,
     payer: Budget,
     now: datetime,
@@ -251,7 +262,9 @@ def approved(
         limits=(
             Limit(name="approves", limit=limit, used=payer.money(0)),
             Limit(name="payer", limit=payer.money(payer.granted_minor), used=used),
+            *(() if owed is None else (_proof(owed),)),
         ),
+        owed=None if owed is None else owed.amount,
         authority="approved",
         escalation_id=asked_for.escalation_id,
         decided_by=request.decided_by,
@@ -269,6 +282,12 @@ def approved(
 def _other_source(waiting: Open, cause: RequestContext) -> str | None:
     """Return the source of an escalation, where it is not that of the decision."""
     return waiting.asked.source if waiting.asked.source != cause.source else None
+
+
+def _proof(owed: OwedPart) -> Limit:
+    limit, currency = owed.proof.limit, owed.amount.currency
+    shown = None if limit is None else Money(limit, currency)
+    return Limit(name=owed.proof.name, limit=shown, used=Money(owed.proof.used, currency))
 
 
 def denied(
@@ -319,7 +338,7 @@ def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | 
         agent = agent_of(agent_id)
         for above in managers_above(agent, agent_of) if agent else ():
             allowed = may_decide(above) and above.agent_id not in (*waiting.to, asked_for.agent_id)
-            if allowed and approves(above.role, asked_for.kind, asked_for.amount, policy):
+            if allowed and approves(above.role, asked_for.kind, asked_for.counted, policy):
                 return (above.agent_id,)
     return ()
 

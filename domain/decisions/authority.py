@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -13,6 +13,7 @@ from domain.actions import ActionFields, AgentFields, action_fields
 from domain.budgets.budget import Budget
 from domain.budgets.postings import AnswerFields
 from domain.commands import Preview, RequestError
+from domain.decisions.owed import NOTHING_PAID, OrderAccount, shown
 from domain.events.decisions import (
     ActionHeld,
     ActionTaken,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from domain.policy.model import PerCustomer, Policy, Role
 
 DAY_SECONDS = 86_400
+MOST_MINOR = 10**15
+"""More than any amount of a request, in minor units."""
 HOLD_DAYS = 7
 """Days after which a hold that was not settled expires."""
 
@@ -88,6 +91,8 @@ class SoftState(msgspec.Struct, frozen=True, kw_only=True):
     interaction: Sequence[Gift] = ()
     customer: Sequence[Gift] = ()
     """Goodwill given to the group; where the request names no customer, the agent's goodwill without one."""
+    order: OrderAccount = NOTHING_PAID
+    """The money of the order named, in the currency of the request; of an entitlement or a correction alone."""
 
 
 NOTHING_SEEN = SoftState()
@@ -114,6 +119,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The amount to draw from the team's pool first."""
     guarded: int | None = None
     """The days of the customer's cap, where a record on the customer's own stream has to enforce it."""
+    owed: Money | None = None
+    """The part of an entitlement or a correction that needs no authority; ``None`` where no proof was asked for."""
+    guards_order: bool = False
+    """True where a record on the order's own stream has to enforce the owed amount."""
+
+    def counted(self, amount: Money) -> Money:
+        """Return the part of the amount that counts as goodwill; all of it where no proof was asked for."""
+        return amount if self.owed is None else Money(amount.minor - self.owed.minor, amount.currency)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -145,8 +158,36 @@ class DecisionContext(msgspec.Struct, frozen=True, kw_only=True):
     seen: SoftState = NOTHING_SEEN
 
 
+class OwedPart(NamedTuple):
+    """The part of an amount that needs no authority, and the proof of it."""
+
+    amount: Money
+    proof: LimitUsage
+    """`owed`: the amount paid for the order and the amount given back; or `basis_limit`, the policy's own limit."""
+
+    @property
+    def by_policy(self) -> bool:
+        """True where ``basis_limits`` ask for no proof."""
+        return self.proof.name == "basis_limit"
+
+
+def owed_part(policy: Policy, role: str, kind: str, basis: str, amount: Money, order: OrderAccount) -> OwedPart:
+    """Return the part of an entitlement or a correction that needs no authority."""
+    limits = policy.basis_limits.get(role, {}).get(kind, {})
+    if basis not in limits:
+        minor = max(0, min(amount.minor, order.paid - order.back))
+        return OwedPart(Money(minor, amount.currency), LimitUsage("owed", order.paid, order.back))
+    limit = limits[basis]
+    if limit is None:
+        return OwedPart(amount, LimitUsage("basis_limit", None, 0))
+    minor = min(amount.minor, limit.minor) if limit.currency == amount.currency else 0
+    return OwedPart(Money(minor, amount.currency), LimitUsage("basis_limit", limit.minor, 0))
+
+
 def judge(asking: DecisionContext, amount: Money) -> Verdict:
     """Return the policy's verdict on this amount.
+
+    Of an entitlement or a correction, the owed part needs no authority. The rest is judged as goodwill.
 
     Raises:
         RequestError: the request is for goodwill in another currency than the policy's.
@@ -161,7 +202,7 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
     if refusal is not None:
         return Verdict(outcome="refused", reasons=(refusal,))
     if request.basis != "goodwill":
-        return Verdict(outcome="taken")
+        return _judge_owed(asking, amount) if asking.rules.is_strict else Verdict(outcome="taken")
     if amount.currency != policy.currency:
         message = f"the policy in force gives in {policy.currency}, not {amount.currency}"
         raise RequestError("currency", message, "amount.currency")
@@ -201,18 +242,64 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
     )
 
 
+def _judge_owed(asking: DecisionContext, amount: Money) -> Verdict:
+    """Return the verdict on an entitlement or a correction: the part that is not owed is judged as goodwill."""
+    request, policy = asking.request, asking.rules.policy
+    owed = owed_part(policy, asking.agent.role, request.kind, request.basis, amount, asking.seen.order)
+    verdict = Verdict(outcome="taken", currency=amount.currency)
+    if owed.amount.minor < amount.minor:
+        as_goodwill = msgspec.structs.replace(asking, request=msgspec.structs.replace(request, basis="goodwill"))
+        verdict = judge(as_goodwill, Money(amount.minor - owed.amount.minor, amount.currency))
+    return _with_owed(verdict, owed, amount, asking)
+
+
+def _with_owed(verdict: Verdict, owed: OwedPart, amount: Money, asking: DecisionContext) -> Verdict:
+    """Return the verdict on the part that counts as goodwill, with the owed part and its proof."""
+    reasons = verdict.reasons
+    if verdict.outcome != "taken" and not owed.by_policy:
+        paid, back = (_money(minor, amount.currency) for minor in (owed.proof.limit or 0, owed.proof.used))
+        reasons = (
+            Reason(rule="owed", message=shown(owed.amount, amount), limit=paid, used=back, asked=amount),
+            *reasons,
+        )
+    role = asking.rules.policy.roles.get(asking.agent.role)
+    return msgspec.structs.replace(
+        verdict,
+        reasons=reasons,
+        met=[owed.proof, *verdict.met],
+        owed=owed.amount,
+        guards_order=bool(owed.amount.minor) and not owed.by_policy and is_near(role, asking.seen.order, amount),
+    )
+
+
+def is_near(role: Role | None, order: OrderAccount, amount: Money) -> bool:
+    """Return whether so much of an order is given back that its own stream has to make the owed amount exact."""
+    hard = None if role is None or role.per_customer is None else role.per_customer.hard_above
+    return hard is not None and (amount.currency != hard.currency or order.back + amount.minor > hard.minor)
+
+
 def _role_refusal(asking: DecisionContext) -> Reason | None:
     """Return the reason why this agent may not act in its role at any amount, or ``None``."""
     agent, policy = asking.agent, asking.rules.policy
     return source_refusal(agent, policy, asking.source) or kind_refusal(agent, policy)
 
 
-def available(asking: DecisionContext) -> tuple[Money, Verdict]:
-    """Return the most that this agent could give now without approval, and the verdict on an amount of zero."""
-    policy = asking.rules.policy
+def available(asking: DecisionContext) -> tuple[Money | None, Verdict]:
+    """Return the most that this agent could give now without approval, and the verdict on an amount of zero.
+
+    The amount is ``None`` where ``basis_limits`` say `unlimited`.
+    """
+    policy, request = asking.rules.policy, asking.request
     verdict = judge(asking, policy.zero())
     if verdict.outcome != "taken":
         return policy.zero(), verdict
+    if verdict.owed is not None:
+        most = Money(MOST_MINOR, policy.currency)
+        owed = owed_part(policy, asking.agent.role, request.kind, request.basis, most, asking.seen.order).amount
+        as_goodwill = msgspec.structs.replace(request, basis="goodwill")
+        rest, _ = available(msgspec.structs.replace(asking, request=as_goodwill))
+        unlimited = owed.minor == MOST_MINOR or rest is None
+        return (None if unlimited or rest is None else Money(owed.minor + rest.minor, policy.currency)), verdict
     rooms = [met.limit - met.used for met in verdict.met if met.limit is not None]
     if asking.pool is not None and rooms:
         rooms[-1] += _step(asking.pool, asking.rules.policy)  # the budget's limit is the last
@@ -237,6 +324,8 @@ def shadowed(asking: DecisionContext, amount: Money, shadow: Rules) -> Shadow:
     budget.granted_minor += change_minor  # for as long as the shadow looks at it
     try:
         verdict = judge(msgspec.structs.replace(asking, rules=shadow, pool=pool), amount)
+    except RequestError as error:  # the part of an entitlement that is not owed, in another currency
+        verdict = Verdict(outcome="refused", reasons=(Reason(rule=error.code, message=error.message, asked=amount),))
     finally:
         budget.granted_minor -= change_minor
     return Shadow(policy_version=shadow.version, outcome=verdict.outcome, reasons=verdict.reasons)
@@ -298,6 +387,7 @@ def fell_short(
         note_hash=request.note_hash,
         escalate=request.escalate,
         hold=request.hold,
+        owed=verdict.owed,
         **(cause.noted() if preview else cause.answer()),
         **(
             action_fields(request, amount)
@@ -380,6 +470,7 @@ class _DoneFields(AnswerFields, RequestedFields):
     note_hash: str | None
     escalate: bool
     shadow: Shadow | None
+    owed: Money | None
 
 
 def _done(
@@ -418,6 +509,7 @@ def _done(
         "note_hash": request.note_hash,
         "escalate": request.escalate,
         "shadow": shadow,
+        "owed": verdict.owed,
         "source": cause.source,
         "request_id": cause.request_id,
         "seen_position": cause.seen_position,

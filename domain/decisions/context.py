@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from domain.commands import RequestError
 from domain.currencies import currency_fault
-from domain.decisions.authority import DAY_SECONDS, NOTHING_SEEN, DecisionContext, SoftState
+from domain.decisions.authority import DAY_SECONDS, NOTHING_SEEN, DecisionContext, SoftState, owed_part
 from domain.decisions.decision import Retry, RetryError
-from domain.decisions.streams import BudgetKey, CustomerStream
-from domain.events.decisions import CustomerCharged, Limit
+from domain.decisions.owed import NOTHING_PAID, OrderAccount, order_account
+from domain.decisions.streams import BudgetKey, CustomerStream, OrderStream
+from domain.events.decisions import CustomerCharged, Limit, OrderCharged
+from domain.money import Money
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +23,6 @@ if TYPE_CHECKING:
     from domain.decisions.authority import Agent, Gift
     from domain.decisions.decision import Decision
     from domain.decisions.known import KnownAction
-    from domain.money import Money
     from domain.policy.model import Role, Rules
 
 
@@ -91,12 +94,13 @@ def decision_context(decision: Decision, command: Preview, rules: Rules) -> Deci
     other_currency = amount is not None and amount.currency != budget.currency
     if other_currency or currency_fault(budget.currency, decision.now):
         check_currencies(decision, budget, amount)
-    draws = command.basis == "goodwill" and (amount is None or amount.minor > budget.remaining_minor)
+    is_goodwill = command.basis == "goodwill"
+    draws = is_goodwill and (amount is None or amount.minor > budget.remaining_minor)
     pool = team_pool(decision, agent, command, rules) if draws else None
     seen = NOTHING_SEEN
     if command.customer_id is not None or command.interaction_id is not None or rules.caps_unnamed:
         seen = _soft_state(decision, command, rules, rules.policy.roles.get(agent.role))
-    return DecisionContext(
+    context = DecisionContext(
         request=command,
         agent=agent,
         rules=rules,
@@ -106,6 +110,30 @@ def decision_context(decision: Decision, command: Preview, rules: Rules) -> Deci
         pool=pool,
         seen=seen,
     )
+    return context if is_goodwill else _with_order(decision, context)
+
+
+def _with_order(decision: Decision, context: DecisionContext) -> DecisionContext:
+    """Return the context of an entitlement or a correction: with the account of its order, and a pool if it draws."""
+    command, rules, amount = context.request, context.rules, context.request.amount
+    currency = rules.policy.currency if amount is None else amount.currency
+    order = seen_order(decision, command.order_id, currency, context.source)
+    context = msgspec.structs.replace(context, seen=msgspec.structs.replace(context.seen, order=order))
+    if not rules.is_strict:
+        return context
+    asked = rules.policy.zero() if amount is None else amount
+    owed = owed_part(rules.policy, context.agent.role, command.kind, command.basis, asked, order).amount
+    if amount is not None and asked.minor - owed.minor <= context.budget.remaining_minor:
+        return context
+    return msgspec.structs.replace(context, pool=team_pool(decision, context.agent, command, rules))
+
+
+def seen_order(decision: Decision, order_id: str | None, currency: str, source: str, without: str = "") -> OrderAccount:
+    """Return the account of an order as it shows what is owed to a request of this source."""
+    if order_id is None:
+        return NOTHING_PAID
+    state = decision.state
+    return order_account(state.orders.of_order(order_id), state.actions.on_order(order_id), currency, source, without)
 
 
 def _soft_state(decision: Decision, command: Preview, rules: Rules, role: Role | None) -> SoftState:
@@ -126,7 +154,7 @@ def _soft_state(decision: Decision, command: Preview, rules: Rules, role: Role |
     return SoftState(group=group, interaction=interaction, customer=customer)
 
 
-def require_known(decision: Decision, stream: BudgetKey | CustomerStream) -> None:
+def require_known(decision: Decision, stream: BudgetKey | CustomerStream | OrderStream) -> None:
     """End the decision with a retry unless the known state contains all that other deciders wrote to a stream."""
     if not decision.streams.is_known(stream):
         raise RetryError(Retry.AFTER_CATCH_UP)
@@ -145,6 +173,19 @@ def customer_charge(
         limit=met.limit,
         used=met.used,
         days=days,
+        **decision.cause.fields(),
+    )
+
+
+def order_charge(decision: Decision, order_id: str, action_id: str, amount: Money, order: OrderAccount) -> OrderCharged:
+    """Return the record of an action on the stream of an order, of which much is given back."""
+    require_known(decision, OrderStream(order_id))
+    return OrderCharged(
+        order_id=order_id,
+        action_id=action_id,
+        amount=amount,
+        paid=Money(order.paid, amount.currency),
+        used=Money(order.back, amount.currency),
         **decision.cause.fields(),
     )
 

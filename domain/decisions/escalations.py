@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from domain.budgets import postings
 from domain.commands import RequestError, action_id_of, escalation_id_of
 from domain.decisions import approvals, authority
 from domain.decisions.approvals import Approver
-from domain.decisions.context import customer_charge, decision_context, known_agent, required_rules, team_pool
+from domain.decisions.context import (
+    customer_charge,
+    decision_context,
+    known_agent,
+    order_charge,
+    required_rules,
+    seen_order,
+    team_pool,
+)
 from domain.decisions.decision import Retry
-from domain.decisions.streams import CustomerStream
+from domain.decisions.streams import CustomerStream, OrderStream
 from domain.events.decisions import AuthorityFellShort, Limit, Reason
 from domain.money import Money
 
@@ -18,9 +28,9 @@ if TYPE_CHECKING:
     from domain.budgets.budget import Budget
     from domain.commands import EscalationAsk, EscalationDecision
     from domain.decisions.approvals import Open
-    from domain.decisions.authority import Agent, DecisionContext, Verdict
+    from domain.decisions.authority import Agent, DecisionContext, OwedPart, Verdict
     from domain.decisions.decision import Decision
-    from domain.events.decisions import CustomerCharged, EscalationRequested
+    from domain.events.decisions import CustomerCharged, EscalationRequested, OrderCharged
     from domain.policy.model import Rules
 
 
@@ -60,16 +70,16 @@ def route_escalation(
     """
     command, agent, policy = context.request, context.agent, context.rules.policy
     assert command.amount is not None
-    amount, staff = command.amount, decision.state.staff
+    amount, staff = verdict.counted(command.amount), decision.state.staff
 
     def refused(reason: Reason) -> tuple[Verdict, tuple[str, ...], Budget | None]:
-        return authority.Verdict(outcome="refused", reasons=(*verdict.reasons, reason)), (), None
+        return msgspec.structs.replace(verdict, outcome="refused", reasons=(*verdict.reasons, reason)), (), None
 
     if not any(approvals.approves(role, command.kind, amount, policy) for role in policy.roles):
         message = f"no role approves a {command.kind} of {amount.text}"
         return refused(Reason(rule="approves", message=message, asked=amount))
     pool = None
-    if policy.escalation.payer == "team" and command.basis == "goodwill":
+    if policy.escalation.payer == "team" and (command.basis == "goodwill" or verdict.owed is not None):
         pool = team_pool(decision, agent, command, context.rules)
     if pool is not None and (short := approvals.payer_short(pool, amount, "")):
         return refused(short)
@@ -108,26 +118,32 @@ def decide_escalation(command: EscalationDecision, decision: Decision) -> Decisi
     rules, cause, now = required_rules(decision), decision.cause, decision.now
     escalation, budget = _open_escalation(command.escalation_id, decision, rules)
     amount = _amount(command, escalation)
+    owed = _owed_now(escalation.asked, amount, decision, rules) if command.operation == "approve" else None
+    counted = amount if owed is None else Money(amount.minor - owed.amount.minor, amount.currency)
     person = known_agent(decision, command.decided_by, rules, "decided_by")
-    approver, reasons = _approver(command.operation, escalation, person, amount, rules, decision)
+    approver, reasons = _approver(command.operation, escalation, person, counted, rules, decision)
     payer = None
     if command.operation == "approve" and not reasons:
         holder = escalation.asked.holder or f"agent:{approver.authority.agent_id}"
         payer = decision.budget(holder, rules, escalation.asked.currency)
-    if payer is not None and escalation.asked.basis == "goodwill":
-        short = approvals.payer_short(payer, amount, escalation.asked.action_id)
+    if payer is not None and (escalation.asked.basis == "goodwill" or (owed is not None and counted.minor)):
+        short = approvals.payer_short(payer, counted, escalation.asked.action_id)
         reasons = (short,) if short else ()
     if reasons:
         refused = _refused_attempt(escalation, command, person, amount, reasons, rules, budget, decision)
         decision.write(budget, refused)
         return decision.answer_with(refused, budget)
     if payer is not None:
-        charge = _customer_charge(escalation.asked, amount, decision, rules)
-        step, action = approvals.approved(escalation, command, approver, rules, amount, budget, payer, now, cause)
+        asked = escalation.asked
+        charge = _customer_charge(asked, counted, decision, rules) if owed or asked.basis == "goodwill" else None
+        on_order = _order_charge(asked, amount, owed, decision, rules)
+        step, action = approvals.approved(escalation, command, approver, rules, amount, owed, budget, payer, now, cause)
         decision.write(budget, step)
         decision.write(payer, action)
         if charge is not None:
             decision.write_to(CustomerStream(charge.customer_id), charge)
+        if on_order is not None:
+            decision.write_to(OrderStream(on_order.order_id), on_order)
         return decision.answer_with(step)
     if command.operation == "forward":
         to = _forward_to(command, escalation, rules, decision)
@@ -147,7 +163,7 @@ def _customer_charge(
     """Return an approved action's record on the customer's stream; ``None`` unless the customer is near the cap."""
     role = rules.policy.roles.get(asked.role)
     cap = None if role is None or decision.cause.rules_version < _APPROVALS_CHARGE_SINCE else role.per_customer
-    if cap is None or cap.hard_above is None or asked.customer_id is None or asked.basis != "goodwill":
+    if cap is None or cap.hard_above is None or asked.customer_id is None:
         return None
     actions = decision.state.actions
     group = actions.group_of(asked.customer_id)
@@ -156,6 +172,25 @@ def _customer_charge(
         return None
     met = Limit(name="per_customer", limit=cap.amount, used=Money(used, amount.currency))
     return customer_charge(decision, min(group), asked.action_id, amount, met, cap.days)
+
+
+def _owed_now(asked: EscalationRequested, amount: Money, decision: Decision, rules: Rules) -> OwedPart | None:
+    """Return the part of an approved amount that is owed by now; ``None`` where no proof is asked for."""
+    if asked.basis == "goodwill" or not rules.is_strict:
+        return None
+    order = seen_order(decision, asked.order_id, amount.currency, asked.source)
+    return authority.owed_part(rules.policy, asked.role, asked.kind, asked.basis, amount, order)
+
+
+def _order_charge(
+    asked: EscalationRequested, amount: Money, owed: OwedPart | None, decision: Decision, rules: Rules
+) -> OrderCharged | None:
+    """Return an approved action's record on the order's stream; ``None`` where the owed part needs none."""
+    if owed is None or owed.by_policy or not owed.amount.minor or asked.order_id is None:
+        return None
+    order = seen_order(decision, asked.order_id, amount.currency, asked.source)
+    near = authority.is_near(rules.policy.roles.get(asked.role), order, amount)
+    return order_charge(decision, asked.order_id, asked.action_id, amount, order) if near else None
 
 
 def expire_escalation(command: OverdueEscalation, decision: Decision) -> Decision:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from domain.budgets import postings
-from domain.decisions.context import required_rules
+from domain.decisions.authority import owed_part
+from domain.decisions.context import required_rules, seen_order
 from domain.events.facts import ActionReported, RefundSettled
 
 if TYPE_CHECKING:
     from domain.decisions.decision import Decision
+    from domain.money import Money
+    from domain.policy.model import Rules
 
 
 class DuePosting(NamedTuple):
@@ -29,6 +32,14 @@ class PostingCommand(NamedTuple):
     fact: ActionReported | RefundSettled
 
 
+def _owed(fact: ActionReported, action_id: str, decision: Decision, rules: Rules) -> Money:
+    """Return the part of a reported entitlement or correction that is owed, apart from this action itself."""
+    agent = decision.state.staff.agent(fact.agent_id, rules.policy.default_role)
+    role = "" if agent is None else agent.role
+    order = seen_order(decision, fact.order_id, fact.amount.currency, decision.cause.source, action_id)
+    return owed_part(rules.policy, role, fact.kind, fact.basis, fact.amount, order).amount
+
+
 def post_fact(command: PostingCommand, decision: Decision) -> Decision:
     """Post a fact's amount to its budget, once."""
     due, fact = command.due, command.fact
@@ -40,7 +51,10 @@ def post_fact(command: PostingCommand, decision: Decision) -> Decision:
     budget = decision.budget(due.holder, rules, action.budget_currency if action else fact_currency, late=True)
     decision.require_read(budget)
     if isinstance(fact, ActionReported):
-        decision.write(budget, postings.charged(fact, due.action_id, due.position, budget, decision.cause))
+        owed = None
+        if fact.basis != "goodwill" and rules.is_strict:
+            owed = _owed(fact, due.action_id, decision, rules)
+        decision.write(budget, postings.charged(fact, due.action_id, due.position, budget, decision.cause, owed))
         return decision
     hold = budget.holds.get(due.action_id)
     if hold is None or action is None or fact.total.currency != action.currency:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from domain.budgets.budget import Budget
     from domain.decisions.approvals import Open
     from domain.decisions.authority import Gift
-    from domain.decisions.streams import BudgetKey, BudgetPeriod, CustomerStream, FlagStream, PolicyStream
+    from domain.decisions.owed import OrderAction, OrderFact
+    from domain.decisions.streams import BudgetKey, BudgetPeriod, CustomerStream, FlagStream, OrderStream, PolicyStream
     from domain.money import Money
     from domain.policy.history import PolicyHistory
     from domain.policy.proposals import Proposals
@@ -47,6 +48,10 @@ class KnownAction(ActionLike, Protocol):
         """True where limits and budgets apply to it."""
 
     @property
+    def minor(self) -> int:
+        """The amount that counts as goodwill now, in minor units."""
+
+    @property
     def left(self) -> Money:
         """The amount that may still be reversed."""
 
@@ -78,8 +83,18 @@ class KnownActions(Protocol):
     def unnamed_by(self, agent_id: str, since: float, until: float) -> Sequence[Gift]:
         """Return an agent's actions without a customer, at least those between two moments (seconds since 1970)."""
 
+    def on_order(self, order_id: str) -> Sequence[OrderAction]:
+        """Return the actions that name an order."""
+
     def on_interaction(self, interaction_id: str) -> Sequence[Gift]:
         """Return the actions on an interaction."""
+
+
+class KnownOrders(Protocol):
+    """The facts about orders."""
+
+    def of_order(self, order_id: str) -> Sequence[OrderFact]:
+        """Return what sources recorded as paid for an order, and as given back."""
 
 
 class KnownWork(Protocol):
@@ -130,6 +145,10 @@ class KnownState(Protocol):
         """All actions."""
 
     @property
+    def orders(self) -> KnownOrders:
+        """The facts about orders."""
+
+    @property
     def pending(self) -> KnownWork:
         """The pending work."""
 
@@ -152,7 +171,7 @@ class LoadedStreams(Protocol):
     def is_read(self, key: BudgetKey) -> bool:
         """Return whether the known state contains all events of the newest budget."""
 
-    def is_known(self, stream: BudgetKey | CustomerStream) -> bool:
+    def is_known(self, stream: BudgetKey | CustomerStream | OrderStream) -> bool:
         """Return whether the known state contains all that other deciders wrote to a stream."""
 
     def last_position(self, stream: PolicyStream) -> int:

@@ -18,7 +18,7 @@ def reverse(command: ReversalRequest, decision: Decision) -> Decision:
     """Reverse an action, or a part of it."""
     rules = required_rules(decision)
     action = known_action(decision, command.action_id)
-    if action.state == "reported" and action.goodwill:
+    if action.state == "reported" and (action.goodwill or action.position in decision.state.pending.dues):
         decision.need(Retry.WHEN_IDLE)
         message = "this reported action is not posted to its budget yet; ask again"
         raise RequestError("not_posted", message, "action_id")
@@ -28,6 +28,8 @@ def reverse(command: ReversalRequest, decision: Decision) -> Decision:
     budget = decision.budget(action.holder, rules, action.budget_currency)
     decision.require_read(budget)
     late = budget.period != action.period
-    record = postings.reversed_by(command, action, action.left, action.position, budget, decision.cause, late=late)
+    record = postings.reversed_by(
+        command, action, action.left, action.minor, action.position, budget, decision.cause, late=late
+    )
     decision.write(budget, record)
     return decision.answer_with(record, budget)

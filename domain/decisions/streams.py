@@ -29,6 +29,12 @@ class CustomerStream(msgspec.Struct, frozen=True, gc=False):
     customer_id: str
 
 
+class OrderStream(msgspec.Struct, frozen=True, gc=False):
+    """The stream that makes the owed amount of an order exact, where several deciders give it back."""
+
+    order_id: str
+
+
 class RefusalStream(msgspec.Struct, frozen=True, gc=False):
     """The stream of one request that was refused because no policy is in force."""
 
@@ -46,8 +52,8 @@ class PolicyStream(msgspec.Struct, frozen=True, gc=False):
     """All published policies."""
 
 
-type LoadableStream = BudgetKey | BudgetPeriod | CustomerStream | FlagStream | PolicyStream
-type Stream = BudgetPeriod | CustomerStream | RefusalStream | FlagStream | PolicyStream
+type LoadableStream = BudgetKey | BudgetPeriod | CustomerStream | OrderStream | FlagStream | PolicyStream
+type Stream = BudgetPeriod | CustomerStream | OrderStream | RefusalStream | FlagStream | PolicyStream
 
 
 class NewEvent(msgspec.Struct, frozen=True):

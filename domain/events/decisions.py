@@ -240,6 +240,8 @@ class Done(Record, frozen=True, kw_only=True):
     shadow: Shadow | None = None
     escalate: bool = False
     """The request asked for an escalation where the authority falls short."""
+    owed: Money | None = None
+    """The part of an entitlement or a correction that draws no budget; the rest counts as goodwill."""
     team_filled: bool = False
     """The request named no team: ``team_id`` is the first of the agent's teams, as the decider knew them."""
     manager_id: Id | None = None
@@ -279,6 +281,8 @@ class Posting(Record, frozen=True, kw_only=True):
     basis: Basis = "goodwill"
     customer_id: Id | None = None
     interaction_id: Id | None = None
+    owed: Money | None = None
+    """The part of the amount that draws no budget; the rest counts as goodwill."""
 
 
 class ActionSettled(Posting, frozen=True, kw_only=True):
@@ -288,6 +292,8 @@ class ActionSettled(Posting, frozen=True, kw_only=True):
     held: Money
     relates_to: int | None = None
     """The position of the ``refund.settled`` that reported the payment, where a fact did."""
+    beyond: Money | None = None
+    """The part of a reported payment above the hold; no budget pays it."""
 
 
 class ActionVoided(Posting, frozen=True, kw_only=True):
@@ -330,6 +336,17 @@ class CustomerCharged(Record, frozen=True, kw_only=True):
     days: int
 
 
+class OrderCharged(Record, frozen=True, kw_only=True):
+    """Much of what was paid for an order is given back; recorded on the order's own stream, in the action's batch."""
+
+    order_id: Id
+    action_id: str
+    amount: Money
+    paid: Money
+    used: Money
+    """The amount that was given back before."""
+
+
 class AuthorityFellShort(Record, frozen=True, kw_only=True):
     """A request exceeded the agent's authority (`escalate`) or everyone's (`refused`)."""
 
@@ -358,6 +375,8 @@ class AuthorityFellShort(Record, frozen=True, kw_only=True):
     """The request asked for an escalation."""
     hold: bool = False
     """The request asked to hold the money."""
+    owed: Money | None = None
+    """The part of an entitlement or a correction that needs no authority."""
     team_filled: bool = False
     """The request named no team: ``team_id`` is the first of the agent's teams, as the decider knew them."""
     manager_id: Id | None = None
@@ -398,6 +417,19 @@ class EscalationRequested(Record, frozen=True, kw_only=True):
     order_id: Id | None = None
     note: Personal | None = None
     guideline: Id | None = None
+    owed: Money | None = None
+    """The part that was shown as owed by then; the approval looks again."""
+
+    @property
+    def owed_minor(self) -> int | None:
+        """The owed part in minor units."""
+        return None if self.owed is None else self.owed.minor
+
+    @property
+    def counted(self) -> Money:
+        """The part that an approver has to allow."""
+        return self.amount if self.owed is None else Money(self.amount.minor - self.owed.minor, self.amount.currency)
+
     team_filled: bool = False
     """The request named no team: ``team_id`` is the first of the agent's teams, as the decider knew them."""
     manager_id: Id | None = None
@@ -480,6 +512,7 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "action.reversed": ActionReversed,
     "authority.fell_short": AuthorityFellShort,
     "customer.charged": CustomerCharged,
+    "order.charged": OrderCharged,
     "escalation.requested": EscalationRequested,
     "escalation.forwarded": EscalationForwarded,
     "escalation.approved": EscalationApproved,

@@ -266,11 +266,22 @@ class ActionReported(Fact, frozen=True, kw_only=True):
 
 
 class RefundSettled(Fact, frozen=True, kw_only=True):
-    """The payment processor paid a refund."""
+    """The payment processor paid a refund: of an action, or of an order with the processor's own reference."""
 
-    action_id: Id
+    action_id: Id | None = None
     total: Money
+    order_id: Id | None = None
     processor_reference: str | None = None
+
+    def __post_init__(self) -> None:
+        """Require a name of the refund.
+
+        Raises:
+            ValueError: it names neither an action nor an order with a reference.
+
+        """
+        if self.action_id is None and (self.order_id is None or self.processor_reference is None):
+            raise ValueError("name the action_id, or the order_id and the processor_reference")
 
 
 class EscalationReported(Fact, frozen=True, kw_only=True):

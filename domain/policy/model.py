@@ -112,6 +112,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     asking: AskingMinutes
     privacy: Privacy
     governance: Governance | None
+    basis_limits: dict[str, dict[str, Limits]]
+    """Amounts that need no proof, by role, kind and basis."""
     document: dict[str, Any]
     cases_per_week: float = CASES_PER_WEEK
     """The cases that the guard opens in a week for 100 people."""

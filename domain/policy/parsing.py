@@ -104,6 +104,7 @@ def _policy(document: object, *, stored: bool) -> Policy:
         privacy=reader.privacy(document.get("privacy", {})),
         governance=reader.governance(document.get("governance")),
         cases_per_week=reader.cases_per_week(document.get("cases_per_week", CASES_PER_WEEK)),
+        basis_limits=reader.basis_limits(document.get("basis_limits", {}), roles),
         document=document,
         ai_roles=frozenset(name for name, role in roles.items() if role.kind == "ai"),
     )
@@ -137,6 +138,7 @@ _OPTIONAL = (
     "privacy",
     "governance",
     "cases_per_week",
+    "basis_limits",
 )
 _COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
 
@@ -210,6 +212,21 @@ class _Reader:
             else:
                 limits[kind] = self.limit(limit, (*path, kind))
         return limits
+
+    def basis_limits(self, value: object, roles: Mapping[str, Role]) -> dict[str, dict[str, Limits]]:
+        path: Path = ("basis_limits",)
+        found: dict[str, dict[str, Limits]] = {}
+        for name, kinds in self.mapping(value, path).items():
+            self.role_name(name, roles, (*path, name))
+            of_role = found[str(name)] = {}
+            for kind, limits in self.mapping(kinds, (*path, name)).items():
+                at: Path = (*path, name, kind)
+                if kind not in KINDS:
+                    self.add(at, f"is not a kind of action; kinds are {', '.join(KINDS)}")
+                given = self.mapping(limits, at)
+                self.known(given, at, (), ("entitlement", "correction"))
+                of_role[kind] = {str(basis): self.limit(limit, (*at, basis)) for basis, limit in given.items()}
+        return found
 
     def limit(self, value: object, path: Path) -> Money | None:
         return None if value == "unlimited" else self.money(value, path)

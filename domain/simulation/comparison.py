@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from domain.decisions.owed import OrderAccount
 from domain.events import decisions
 from domain.matters import SECONDS, matter_of
 
@@ -50,6 +51,17 @@ class DecisionSummary(msgspec.Struct, array_like=True, gc=False):
     """True if another person approved the action."""
     preview: bool
     order_id: str | None = None
+    owed_minor: int | None = None
+    """The part of an entitlement or a correction that needed no authority; ``None`` where no proof was asked for."""
+    order: OrderAccount | None = None
+    """The account of the order as the decider saw it, where it looked."""
+
+    @property
+    def counted_minor(self) -> int:
+        """The part that counts as goodwill, in minor units."""
+        if self.basis == "goodwill":
+            return self.minor
+        return 0 if self.owed_minor is None else self.minor - self.owed_minor
 
     @property
     def done(self) -> bool:
@@ -61,15 +73,17 @@ def decided(record: Decision) -> DecisionSummary:
     """Return the summary of a decision's record."""
     if isinstance(record, decisions.AuthorityFellShort):
         met = {one.rule: one.used for one in record.reasons}
+        paid = next((one.limit for one in record.reasons if one.rule == "owed"), None)
         outcome, rules, action_id = str(record.outcome), tuple([one.rule for one in record.reasons]), ""
         approved, preview = False, record.preview
     else:
         met = {one.name: one.used for one in record.limits}
+        paid = next((one.limit for one in record.limits if one.name == "owed"), None)
         outcome, rules, action_id = "held", (), record.action_id
         approved, preview = False, False
         if isinstance(record, decisions.ActionTaken):
             outcome, approved = "taken", record.authority != "own"
-    interaction, customer = met.get("per_interaction"), met.get("per_customer")
+    interaction, customer, back = met.get("per_interaction"), met.get("per_customer"), met.get("owed")
     return DecisionSummary(
         outcome,
         record.agent_id,
@@ -94,6 +108,8 @@ def decided(record: Decision) -> DecisionSummary:
         approved,
         preview,
         record.order_id,
+        None if record.owed is None else record.owed.minor,
+        None if paid is None or back is None else OrderAccount(paid.minor, back.minor),
     )
 
 

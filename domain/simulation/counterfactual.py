@@ -14,6 +14,7 @@ from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext, grant_of, opening, period_to_book
 from domain.customers import CustomerLinks, unnamed_customer
 from domain.decisions.authority import Gift
+from domain.decisions.owed import NOTHING_PAID, OrderAccount
 from domain.events import facts
 from domain.periods import Calendar, kind_of, zone_of
 from domain.policy.history import PolicyHistory
@@ -67,6 +68,7 @@ class CounterfactualState:
         self.acts: dict[str, SimulatedAction] = {}
         self.budgets: dict[Key, Budget] = {}
         self._customers = CustomerLinks()
+        self._back: dict[tuple[str, str], list[int]] = {}  # by order and currency: in history, and here
         self.group_of = self._customers.group_of
         self._later: deque[tuple[int, Callable[[], object]]] = deque()
         self.seconds, self.period = 0.0, ""
@@ -122,7 +124,7 @@ class CounterfactualState:
     ) -> None:
         """Record an action given in history, under the other policy or both, at ``seconds`` since 1970."""
         customer, interaction = record.customer_id or unnamed_customer(record.agent_id), record.interaction_id
-        minor = amount[0] if record.basis == "goodwill" else 0
+        minor = amount[0]
         gift = GoodwillTotals(record.agent_id, seconds, minor, amount[1], did, would)
         act = self.acts.get(action_id)
         if act is None:
@@ -134,6 +136,22 @@ class CounterfactualState:
             self.apart.add(customer)
         if interaction is not None:
             self.on_interactions.setdefault(interaction, []).append(gift)
+
+    def give_back(self, order_id: str | None, minor: int, currency: str, *, did: bool, would: bool) -> None:
+        """Count an amount that was given back for an order in history, under the other policy, or both."""
+        if order_id is not None:
+            sums = self._back.setdefault((order_id, currency), [0, 0])
+            sums[0] += minor if did else 0
+            sums[1] += minor if would else 0
+
+    def order_account(self, one: DecisionSummary) -> OrderAccount:
+        """Return the account of a decision's order under the other policy, from the one that the decider saw."""
+        if one.basis == "goodwill":
+            return NOTHING_PAID
+        did, would = self._back.get((one.order_id or "", one.currency), (0, 0))
+        if one.order is None:  # no proof was asked for then, and none is asked for here
+            return OrderAccount(one.minor)
+        return OrderAccount(one.order.paid, one.order.back + would - did)
 
     def to_group(self, one: DecisionSummary, group: frozenset[str], days: int) -> Sequence[Gift]:
         """Return the goodwill given to a group in so many ``days`` under the other policy.
@@ -163,9 +181,9 @@ class CounterfactualState:
         here = [gift for gift in given if gift.would]
         return here if used is None else _as_seen(here, used, [gift for gift in given if gift.did], one, self.seconds)
 
-    def count(self, currency: str, basis: str, minor: int, *, did: bool, would: bool) -> None:
+    def count(self, currency: str, minor: int, *, did: bool, would: bool) -> None:
         """Count goodwill that was spent after history and the counterfactual diverged."""
-        if not self.diverged or basis != "goodwill":
+        if not self.diverged or not minor:
             return
         spent = self.spent.get((self.period, currency))
         if spent is None:
@@ -219,10 +237,7 @@ class CounterfactualState:
 
     def spend(self, budget: Budget, record: DecisionSummary | Posting, minor: int) -> None:
         """Spend goodwill from the budget and count it on the interaction."""
-        if record.basis == "goodwill":
-            budget.spent_minor += minor
-            if record.interaction_id is not None:
-                budget.count(record.interaction_id, minor)
+        budget.spend(record.interaction_id, minor)
 
 
 def _as_seen(

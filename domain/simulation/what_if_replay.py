@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain.actions import action_fields, change_of
+from domain.actions import action_fields, change_of, counted_minor
 from domain.commands import RequestError, action_id_of
 from domain.customers import unnamed_customer
 from domain.decisions import approvals, authority
@@ -95,7 +95,7 @@ class PolicyReplay:
                 return self._as_it_would_be(body, *found)
             return None if found is None else body
         if isinstance(body, facts.ActionReported):
-            amount = (body.amount.minor, body.amount.currency)
+            amount = (counted_minor(body.basis, body.amount, None), body.amount.currency)
             key, seconds = (f"agent:{body.agent_id}", body.amount.currency), at.timestamp()
             self.state.later(
                 position, lambda: self.state.act(action_id, key, body, amount, did=True, would=True, seconds=seconds)
@@ -128,24 +128,30 @@ class PolicyReplay:
         known = self.state.acts.get(one.action_id)
         # The agent has already taken it on their own authority: this action, or another for the same matter.
         instead = (known is not None and known.would) or one.escalation_id in self.comparison.saved
-        self.state.count(one.currency, one.basis, one.minor, did=True, would=not instead)
+        self.state.count(one.currency, one.counted_minor, did=True, would=not instead)
+        self.state.give_back(one.order_id, one.minor, one.currency, did=True, would=not instead)
         key = (one.holder, one.currency)
         self.state.act(
-            one.action_id, key, one, (one.minor, one.currency), did=True, would=not instead, seconds=self.state.seconds
+            one.action_id,
+            key,
+            one,
+            (one.counted_minor, one.currency),
+            did=True,
+            would=not instead,
+            seconds=self.state.seconds,
         )
         if instead:
             return None
         budget = self.state.budget(*key, at)
         budget.free(one.action_id)
-        self.state.spend(budget, one, one.minor)
+        self.state.spend(budget, one, one.counted_minor)
         return one
 
     def _reserved(self, at: datetime, one: DecisionSummary) -> DecisionSummary | None:
         """Apply a reservation for an open escalation."""
         if one.escalation_id in self.comparison.saved:
             return None
-        minor = one.minor if one.basis == "goodwill" else 0
-        self.state.budget(one.holder, one.currency, at).hold(one.action_id, minor, one.interaction_id)
+        self.state.budget(one.holder, one.currency, at).hold(one.action_id, one.counted_minor, one.interaction_id)
         return one
 
     def _judged(self, position: int, at: datetime, one: DecisionSummary, *, done: bool) -> Replayed:
@@ -175,12 +181,22 @@ class PolicyReplay:
         would = verdict.outcome == "taken"
         self.comparison.tell(position, at, one, verdict.outcome, verdict.reasons)
         if done or would:
-            self._apply(one, budget, done=done, would=would)
+            counted = (
+                verdict.counted(Money(one.minor, one.currency)).minor if verdict.owed is not None else one.counted_minor
+            )
+            if done and would and counted != one.counted_minor:  # both amounts count, each on its own side
+                self._apply(one, budget, done=True, would=False)
+                self._apply(one, budget, done=False, would=True, counted=counted)
+            else:
+                self._apply(one, budget, done=done, would=would, counted=counted if would else None)
         return one if done == would else (budget, verdict)
 
-    def _apply(self, one: DecisionSummary, budget: Budget, *, done: bool, would: bool) -> None:
-        """Apply the action in history, under the other policy, or both."""
-        state, minor = self.state, one.minor
+    def _apply(
+        self, one: DecisionSummary, budget: Budget, *, done: bool, would: bool, counted: int | None = None
+    ) -> None:
+        """Apply the action in history, under the other policy, or both; ``counted`` is the part that is goodwill."""
+        state, minor = self.state, one.counted_minor if counted is None else counted
+        state.give_back(one.order_id, one.minor, one.currency, did=done, would=would)
         action_id = one.action_id if done else action_id_of(one.source, one.request_id)
         state.act(
             action_id,
@@ -192,11 +208,11 @@ class PolicyReplay:
             seconds=state.seconds,
         )
         if one.outcome != "held":
-            state.count(one.currency, one.basis, minor, did=done, would=would)
+            state.count(one.currency, minor, did=done, would=would)
             if would:
                 state.spend(budget, one, minor)
         elif would:
-            budget.hold(action_id, minor if one.basis == "goodwill" else 0, one.interaction_id)
+            budget.hold(action_id, minor, one.interaction_id)
 
     def _as_it_would_be(self, record: Decision, budget: Budget, verdict: Verdict) -> Decision:
         common = action_fields(record, record.amount)
@@ -220,6 +236,7 @@ class PolicyReplay:
                 holder=budget.holder,
                 period=budget.period,
                 policy_version=version,
+                owed=verdict.owed,
                 **common,
                 **cause,
             )
@@ -232,6 +249,7 @@ class PolicyReplay:
             policy_version=version,
             training=verdict.training,
             limits=verdict.limits,
+            owed=verdict.owed,
             **common,
             **cause,
         )
@@ -248,20 +266,27 @@ class PolicyReplay:
         filed = one.escalation_id is not None or any(rule in _FILED for rule in one.rules[-1:])
         if not filed:
             return verdict
-        if not any(approvals.approves(role, one.kind, amount, policy) for role in policy.roles):
+        counted = verdict.counted(amount)
+        if not any(approvals.approves(role, one.kind, counted, policy) for role in policy.roles):
             reason = decisions.Reason(rule="approves", message=f"no role approves {one.kind} of this amount")
             return Verdict(outcome="refused", reasons=(*verdict.reasons, reason))
         team = self.state.rules.pool_team(asking.agent.teams_for(one.team_id))
-        if policy.escalation.payer == "team" and one.basis == "goodwill" and team is not None:
+        draws = one.basis == "goodwill" or verdict.owed is not None
+        if policy.escalation.payer == "team" and draws and team is not None:
             pool = self.state.budget(f"team:{team}", policy.currency, asking.now)
-            if short := approvals.payer_short(pool, amount, ""):
+            if short := approvals.payer_short(pool, counted, ""):
                 return Verdict(outcome="refused", reasons=(*verdict.reasons, short))
         return verdict
 
     def _asking(self, one: DecisionSummary, at: datetime, agent: authority.Agent, budget: Budget) -> DecisionContext:
         state, policy = self.state, self.state.rules.policy
-        pool = None
-        if one.basis == "goodwill" and one.minor > budget.remaining_minor:
+        pool, order = None, state.order_account(one)
+        counted = one.minor
+        if one.basis != "goodwill":
+            amount = Money(one.minor, one.currency)
+            owed = authority.owed_part(policy, agent.role, one.kind, one.basis, amount, order).amount.minor
+            counted = one.minor - owed if state.rules.is_strict else 0
+        if counted > budget.remaining_minor:
             team = state.rules.pool_team(agent.teams_for(one.team_id))
             pool = state.budget(f"team:{team}", policy.currency, at) if team is not None else None
         role = policy.roles.get(agent.role)
@@ -286,35 +311,36 @@ class PolicyReplay:
             now=at,
             budget=budget,
             pool=pool,
-            seen=SoftState(group=group, interaction=interaction, customer=customer),
+            seen=SoftState(group=group, interaction=interaction, customer=customer, order=order),
         )
 
     # ------------------------------------------------------------------ postings and budgets
 
     def _ended_hold(self, position: int, at: datetime, record: decisions.Posting) -> Record | None:
         act, state = self.state.acts.get(record.action_id), self.state
-        spent = change_of(record).amount_minor or 0
+        change = change_of(record).amount_minor
+        spent = 0 if not change else counted_minor(record.basis, record.amount, record.owed)
         if act is None or record.action_id in state.budget(record.holder, record.amount.currency, at).holds:
             budget = state.budget(record.holder, record.amount.currency, at)
             budget.free(record.action_id)
             state.spend(budget, record, spent)
         if act is not None:
-            counted = spent if record.basis == "goodwill" else 0
-            state.later(position, lambda: _set_gifts(act, counted))
+            state.later(position, lambda: _set_gifts(act, spent))
         there = act is None or act.would
-        state.count(record.amount.currency, record.basis, spent, did=True, would=there)
+        state.count(record.amount.currency, spent, did=True, would=there)
         return record if there else None
 
     def _charged(self, _: int, at: datetime, record: decisions.ActionCharged) -> Record:
-        self.state.spend(self.state.budget(record.holder, record.amount.currency, at), record, record.amount.minor)
-        self.state.count(record.amount.currency, record.basis, record.amount.minor, did=True, would=True)
+        spent = counted_minor(record.basis, record.amount, record.owed)
+        self.state.spend(self.state.budget(record.holder, record.amount.currency, at), record, spent)
+        self.state.count(record.amount.currency, spent, did=True, would=True)
         return record
 
     def _reversed(self, position: int, at: datetime, record: decisions.ActionReversed) -> Record | None:
         act, state = self.state.acts.get(record.action_id), self.state
-        minor = change_of(record).recovered_minor if record.basis == "goodwill" else 0
+        minor = counted_minor(record.basis, record.amount, record.owed) if record.recovered else 0
         there = act is None or act.would
-        state.count(record.amount.currency, record.basis, -minor, did=True, would=there)
+        state.count(record.amount.currency, -minor, did=True, would=there)
         if act is not None:
             state.later(position, lambda: _lower_gifts(act, minor))
         if not there:
@@ -374,7 +400,7 @@ class ShadowRecord:
         self.diverged_at, would = self.diverged_at or position, shadow.outcome == "taken"
         self.state.now(at)
         self.comparison.tell(position, at, one, shadow.outcome, shadow.reasons)
-        self.state.count(one.currency, one.basis, one.minor, did=one.done, would=would)
+        self.state.count(one.currency, one.counted_minor if one.done else one.minor, did=one.done, would=would)
         return body
 
     def correct(self, position: int, before: msgspec.Struct | None, after: msgspec.Struct | None) -> None:

@@ -85,6 +85,8 @@ class StoredFields(msgspec.Struct):
     data: msgspec.Raw
     corrects: int | None = None
     """In a `fact.corrected`: the position of the corrected fact."""
+    via: str | None = None
+    """`cli` where the ledger's own commands sent the fact."""
     sequence: msgspec.Raw = msgspec.Raw()
     """The source's own order of its events, as JSON; see ``sequence_of``."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from domain.events import decisions, facts
 from domain.events.causes import Caused
+from domain.events.decisions import Done
 from ledger.store.subject_tokens import token_of_id
 from projections.engine.events import UnknownEventError, read_event
 from projections.engine.pages import PageRequest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _STAFF = ("employee.", "training.", "relationship.", "delegation.")
 _ACTIONS = ("action.", "refund.", "customer.linked", "customer.unlinked")
 _BUDGET = "ledger.budget."
+_SOURCES = "ledger.sources"
 
 
 class Foundation(NamedTuple):
@@ -61,6 +63,11 @@ async def foundation_of(log: Log, connection: sa.Connection, position: int) -> F
         if getattr(event.body, f"{kind}_id", None)
     }
     found |= set(_named(connection, sorted(wanted), ("action.", "refund.", "escalation."), first))
+    orders = [("order", order) for event in group if (order := _order_of(event.body)) is not None]
+    on_order = _named(connection, orders, ("purchase.", "action.", "refund."), first)
+    done = {("action", event.body.action_id) for event in await _events(log, on_order) if isinstance(event.body, Done)}
+    found |= {*on_order, *_named(connection, sorted(done), ("action.",), first)}
+    found |= {one.position for one in await log.read_subject(_SOURCES) if orders and one.position < first}
     positions = sorted(found | await _corrections(log, connection, found, first))
     return Foundation(first, max(event.position for event in group), positions)
 
@@ -90,6 +97,11 @@ async def _event_at(log: Log, position: int) -> Event | None:
 def _cause(event: Event) -> tuple[object, ...] | None:
     body = event.body
     return (body.source, body.request_id, body.seen_position) if isinstance(body, Caused) else None
+
+
+def _order_of(body: object) -> str | None:
+    """Return the order of an entitlement or a correction; its account was looked at."""
+    return None if getattr(body, "basis", "goodwill") == "goodwill" else getattr(body, "order_id", None)
 
 
 def _people(body: object) -> list[str]:

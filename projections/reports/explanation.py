@@ -42,6 +42,7 @@ class ExplainedAction(TypedDict):
     amount: dict[str, str]
     reason: str
     basis: NotRequired[str]
+    owed: NotRequired[dict[str, str]]
     note: NotRequired[str]
     role: NotRequired[str]
     training: NotRequired[list[str]]

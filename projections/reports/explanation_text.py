@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from domain.money import money_text
+from domain.decisions.owed import shown
+from domain.money import money_from_wire, money_text
 
 if TYPE_CHECKING:
     from projections.reports.explanation import AppliedLimit, BudgetThen, ExplainedAction, Explanation
@@ -16,6 +17,7 @@ def story_of(found: Explanation) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("what", f"{done['kind']} of {money_text(done['amount'])} ({done.get('basis', 'goodwill')})"),
         ("why", done["reason"]),
+        ("owed", _owed(done)),
         ("note", done.get("note")),
         ("who", f"{done['agent_id']}" + (f", {done['role']}" if "role" in done else "")),
         ("training", ", ".join(done.get("training", ()))),
@@ -28,7 +30,7 @@ def story_of(found: Explanation) -> list[tuple[str, object]]:
             ("asked by", f"{found['source']}, request {found['request_id']}"),
             ("policy", f"version {found['policy']['version']}"),
             ("authority", _authority(done)),
-            *((f"limit {limit['name']}", _limit(limit)) for limit in done.get("limits", ())),
+            *((f"limit {limit['name']}", _limit(limit)) for limit in done.get("limits", ()) if limit["name"] != "owed"),
             ("totals seen", f"as the log was at position {found['seen_position']}"),
             ("budget before", _balance(found["budget_before"])),
             ("budget after", _balance(found["budget_after"])),
@@ -44,6 +46,18 @@ def _authority(done: ExplainedAction) -> str:
         return "the agent's own"
     behalf = f" on behalf of {done['on_behalf_of']}" if done.get("on_behalf_of") else ""
     return f"approved by {done['decided_by']}{behalf}"
+
+
+def _owed(done: ExplainedAction) -> str | None:
+    """Return the owed part in words, with its proof."""
+    if "owed" not in done:
+        return None
+    owed, amount = money_from_wire(done["owed"]), money_from_wire(done["amount"])
+    proof = next((limit for limit in done.get("limits", ()) if limit["name"] in {"owed", "basis_limit"}), None)
+    words = shown(owed, amount, by_policy=proof is not None and proof["name"] == "basis_limit")
+    if proof is None or proof["name"] == "basis_limit" or "limit" not in proof:
+        return words
+    return f"{words} ({money_text(proof['limit'])} paid for the order, {money_text(proof['used'])} given back before)"
 
 
 def _limit(limit: AppliedLimit) -> str:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import sqlalchemy as sa
 
 from domain.commands import action_id_of
-from domain.events.facts import ActionReported, FactCorrected, RecognitionGiven
+from domain.events.decisions import ActionHeld, ActionTaken, OrderCharged
+from domain.events.facts import (
+    ActionReported,
+    FactCorrected,
+    PurchaseCompleted,
+    PurchaseReturned,
+    RecognitionGiven,
+    RefundSettled,
+)
 from projections.engine.events import TYPES
 from projections.engine.pages import WHOLE, PageRequest, in_short_range, is_short_range, paged
 from projections.engine.row_cache import PreparedQuery, at_most
@@ -66,6 +74,11 @@ _AGENTS = (
     "on_behalf_of",
     "read_by",
 )
+_OF_ORDERS = (
+    *(PurchaseCompleted, PurchaseReturned, RefundSettled, ActionReported),
+    *(ActionTaken, ActionHeld, OrderCharged),
+)
+"""The events that change the account of an order, on which a decision may rest."""
 _CUSTOMERS = ("customer_id", "referred_customer_id", "a", "b")
 
 
@@ -99,7 +112,7 @@ class Trail:
         """Do nothing, because nothing is cached."""
 
 
-def _mentioned(event: Event) -> Iterator[tuple[str, str]]:
+def _mentioned(event: Event) -> Iterator[tuple[str, str]]:  # noqa: C901 - a case for each kind of id
     """Yield the ids that an event names, as (kind, id), e.g. ("agent", "A-7"); the actor's comes first."""
     body = event.body
     thanked_by_customer = isinstance(body, RecognitionGiven) and body.giver_kind == "customer"
@@ -111,6 +124,8 @@ def _mentioned(event: Event) -> Iterator[tuple[str, str]]:
             yield "customer", name
     if interaction_id := getattr(body, "interaction_id", None):
         yield "interaction", interaction_id
+    if isinstance(body, _OF_ORDERS) and body.order_id is not None:
+        yield "order", body.order_id
     if escalation_id := getattr(body, "escalation_id", None):
         yield "escalation", escalation_id
     if isinstance(body, ActionReported):

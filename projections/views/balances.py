@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import sqlalchemy as sa
 
+from domain.actions import counted_minor
 from domain.events.decisions import BudgetOpened
+from domain.events.facts import Basis
 from domain.money import Money, wire_of
 from domain.serialization import encode
 from ledger.store.cloudevents import time_text
@@ -56,7 +58,8 @@ class _Change(msgspec.Struct):
     period: str
     amount: Money | None = None
     action_id: str = ""
-    basis: str = "goodwill"
+    basis: Basis = "goodwill"
+    owed: Money | None = None
     direction: str = ""
     recovered: bool = False
     late: bool = False
@@ -90,7 +93,7 @@ class Balances:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "budget_balances"
-    version = 4
+    version = 5
     metadata = metadata
     prefixes = ("ledger.budget.",)
     types = _TYPES
@@ -130,7 +133,7 @@ class Balances:
 
     def _apply(self, connection: sa.Connection, row: Row, name: str, change: _Change, holding: dict[str, int]) -> None:
         """Apply one event to the balance's columns."""
-        minor = change.amount.minor if change.amount is not None and change.basis == "goodwill" else 0
+        minor = 0 if change.amount is None else counted_minor(change.basis, change.amount, change.owed)
         if name in ("action.settled", "action.voided") or (name == "action.taken" and change.escalation_id):
             held = holding.get(change.action_id)
             row["reserved_minor"] -= self._held(connection, change.action_id) if held is None else held

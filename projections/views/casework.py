@@ -226,7 +226,7 @@ class Casework:
                     self._act(connection, event, body)
                 case decisions.Posting():
                     self._post(connection, event, body)
-                case facts.RefundSettled():
+                case facts.RefundSettled() if body.action_id is not None:
                     self._pay(connection, body.action_id, body.total, event.position, event.stored.time)
                 case decisions.EscalationRequested() | decisions.EscalationStep():
                     self._escalate(connection, event, body)
@@ -254,7 +254,9 @@ class Casework:
         for rows in (self._interactions, self._households):
             rows.correct(connection, correction, event.position)
         for fact, sign in ((correction.before, -1), (correction.after, 1)):
-            if fact is not None and isinstance(body := fact.body, facts.RefundSettled):
+            if fact is None or not isinstance(body := fact.body, facts.RefundSettled):
+                continue
+            if body.action_id is not None:
                 total = Money(sign * body.total.minor, body.total.currency)
                 self._pay(connection, body.action_id, total, event.position, fact.stored.time)
         told = correction.before or correction.after

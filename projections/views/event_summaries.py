@@ -64,12 +64,13 @@ def _describe_action(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one
     match body:
         case decisions.ActionTaken():
             approved = f", approved by {body.decided_by}" if body.decided_by else ""
-            return f"{body.kind} of {amount_text(body.amount)} ({body.basis}{approved}): {body.reason}"
+            return f"{body.kind} of {amount_text(body.amount)} ({_basis(body)}{approved}): {body.reason}"
         case decisions.ActionHeld():
             waits = "reserved for an escalation" if body.escalation_id else "held"
             return f"{waits}: {body.kind} of {amount_text(body.amount)}: {body.reason}"
         case decisions.ActionSettled():
-            return f"settled {amount_text(body.amount)} of {amount_text(body.held)} held"
+            beyond = f", {amount_text(body.beyond)} above it was reported" if body.beyond is not None else ""
+            return f"settled {amount_text(body.amount)} of {amount_text(body.held)} held{beyond}"
         case decisions.ActionVoided():
             return f"{amount_text(body.amount)} free again: {body.reason}"
         case decisions.ActionCharged():
@@ -82,7 +83,13 @@ def _describe_action(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one
             return (
                 f"near the cap: {amount_text(body.used)} of {amount_text(body.limit)} in {body.days} days before this"
             )
+        case decisions.OrderCharged():
+            return f"order {body.order_id}: {amount_text(body.used)} of {amount_text(body.paid)} given back before this"
     return None
+
+
+def _basis(body: decisions.ActionTaken) -> str:
+    return body.basis if body.owed is None else f"{body.basis}, {amount_text(body.owed)} owed"
 
 
 def _describe_authority(body: msgspec.Struct) -> str | None:  # noqa: C901, PLR0911 - one sentence for each kind of event

@@ -51,17 +51,18 @@ async def test_a_void_frees_everything(upstream: Upstream) -> None:
     assert (unknown["error"]["code"], unknown["error"]["field"]) == ("unknown_action", "action_id")
 
 
-async def test_a_settlement_fact_settles_a_hold_once_even_above_its_amount(upstream: Upstream) -> None:
+async def test_a_settlement_fact_settles_a_hold_once_and_by_no_more_than_was_held(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     action_id = await take_hold(upstream, "r-1", "30.00")
     await upstream.wait_for_decider()  # the hold is read back before the fact is
     fact = event("s-1", "refund.settled", action_id=action_id, total=gbp("31.00"), processor_reference="P-1")
     await upstream.record(fact)
-    await wait_until_spent(upstream, "31.00")
-    assert await upstream.budget() == amounts("200.00", "31.00", "0.00", "169.00")
+    await wait_until_spent(upstream, "30.00")
+    assert await upstream.budget() == amounts("200.00", "30.00", "0.00", "170.00")
+    assert [one["beyond"] for one in await upstream.recorded("action.settled")] == [gbp("1.00")]
     await upstream.record(event("s-2", "refund.settled", action_id=action_id, total=gbp("31.00")))
     await asyncio.sleep(0.3)
-    assert (await upstream.budget())["spent"] == "31.00"
+    assert (await upstream.budget())["spent"] == "30.00"
 
 
 async def wait_until_spent(upstream: Upstream, amount: str) -> None:
@@ -154,13 +155,14 @@ async def test_a_reported_action_is_charged_once_even_beyond_the_budget(session:
                 f"off-{number}", "50.00", reason="no network", offline_reason="cellar", time=f"{now}-01T10:00:00Z"
             )
             await upstream.record(fact)
-        await upstream.record(reported_action("law", "9.00", reason="x", basis="entitlement"))
+        await upstream.record(event("paid", "purchase.completed", "till", order_id="O-1", total=gbp("9.00")))
+        await upstream.record(reported_action("law", "9.00", reason="x", basis="entitlement", order_id="O-1"))
         await wait_until_spent(upstream, "260.00")
     async with upstream_of(session) as upstream:
         await asyncio.sleep(0.4)
         assert await upstream.budget() == amounts("200.00", "260.00", "0.00", "-60.00")
         charges = await upstream.recorded("action.charged")
-        assert len(charges) == len({charge["relates_to"] for charge in charges}) == 5
+        assert len(charges) == len({charge["relates_to"] for charge in charges}) == 6
         assert sum(float(charge["overdrawn"]["amount"]) for charge in charges) == 60.0
         assert (await upstream.action("r-1", "1.00"))["outcome"] == "escalate"
 

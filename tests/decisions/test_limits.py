@@ -62,9 +62,10 @@ async def test_a_customer_and_their_household_have_one_cap(upstream: Upstream) -
     await upstream.action("r-2", "40.00", agent_id="A-2", customer_id="C-2")
     answer = await upstream.action("r-3", "11.00", agent_id="D-1", customer_id="C-3")
     assert (answer["reasons"][0]["rule"], answer["reasons"][0]["used"]) == ("per_customer", gbp("90.00"))
-    assert (await upstream.action("r-4", "11.00", agent_id="D-1", customer_id="C-3", basis="correction"))[
-        "outcome"
-    ] == "taken"
+    await upstream.record(event("p-1", "purchase.completed", "till", order_id="O-1", total=gbp("11.00")))
+    await upstream.wait_for_decider()
+    owed = {"customer_id": "C-3", "basis": "correction", "order_id": "O-1"}
+    assert (await upstream.action("r-4", "11.00", agent_id="D-1", **owed))["outcome"] == "taken"
     guards = await upstream.recorded("customer.charged")
     assert [(guard["customer_id"], guard["used"]) for guard in guards] == [("C-1", gbp("50.00"))]
     await upstream.record(event("l-3", "customer.unlinked", a="C-2", b="C-3", relation="same_person"))

@@ -31,7 +31,7 @@ ANY = _Any()
 _MONEY = frozenset(
     (
         *("amount", "asked", "carried_over", "granted", "held", "lapsed", "limit", "overdrawn", "reserved", "spent"),
-        *("total", "used"),
+        *("beyond", "owed", "paid", "total", "used"),
     )
 )
 _INSTANTS = frozenset(("due", "expires_at", "from_time", "until_time", "valid_until"))
@@ -149,6 +149,16 @@ def corrected(position: int, data: Document | None) -> Described:
     return Described(facts.FactCorrected, fields, corrects=position)
 
 
+def paid(order_id: str, total: str, source: str = "till", **fields: Any) -> Described:
+    """Return the fact that a customer paid for an order, as the till recorded it."""
+    return described(facts.PurchaseCompleted, order_id=order_id, total=total, source=source, **fields)
+
+
+def returned(order_id: str | None, total: str, source: str = "till", **fields: Any) -> Described:
+    """Return the fact that a customer returned goods of an order."""
+    return described(facts.PurchaseReturned, order_id=order_id, total=total, source=source, **fields)
+
+
 # ---------------------------------------------------------------------- budgets
 
 
@@ -231,6 +241,11 @@ def customer_charged(customer_id: str, amount: str, **fields: Any) -> Described:
     """Return goodwill to a customer near the cap, on the customer's own stream."""
     given: Document = {"limit": "100.00", "days": 90} | fields
     return described(decisions.CustomerCharged, customer_id=customer_id, amount=amount, **given)
+
+
+def order_charged(order_id: str, amount: str, **fields: Any) -> Described:
+    """Return an action for an order of which much is given back, on the order's own stream."""
+    return described(decisions.OrderCharged, order_id=order_id, amount=amount, **fields)
 
 
 def met(**limits: tuple[str | None, str]) -> tuple[Limit, ...]:

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 _TYPE_OF = {cls: name for name, cls in TYPES.items()}
 _LOADABLE = (
-    *(streams.BudgetKey, streams.BudgetPeriod, streams.CustomerStream),
+    *(streams.BudgetKey, streams.BudgetPeriod, streams.CustomerStream, streams.OrderStream),
     *(streams.FlagStream, streams.PolicyStream),
 )
 _COMPARED = frozenset(("source", "request_id", "seen_position", "request_sha256"))
@@ -652,7 +652,7 @@ class _Streams:
         newest = self._newest_stream(key)
         return newest is None or self._last_on(newest) <= self._read_position
 
-    def is_known(self, stream: BudgetKey | streams.CustomerStream) -> bool:
+    def is_known(self, stream: BudgetKey | streams.CustomerStream | streams.OrderStream) -> bool:
         """Return whether the state has read all that others wrote to a stream."""
         if isinstance(stream, streams.BudgetKey):
             return self.is_read(stream)
@@ -746,6 +746,8 @@ def _stream_of(record: Any) -> Stream:
             return streams.FlagStream(record.flag_id)
         case decisions.CustomerCharged():
             return streams.CustomerStream(record.customer_id)
+        case decisions.OrderCharged():
+            return streams.OrderStream(record.order_id)
         case decisions.AuthorityFellShort() if record.holder is None:
             return streams.RefusalStream(record.source, record.request_id)
     is_step = isinstance(record, decisions.EscalationRequested | decisions.EscalationStep)

@@ -55,8 +55,9 @@ class Kept:
             assert book in self.overdrawn, f"{name} overspends {book}"
 
     def _move(self, sums: dict[str, int], book: Book, name: str, data: Document) -> None:  # noqa: C901
-        goodwill = data.get("basis", "goodwill") == "goodwill"
-        minor = minor_of(data["amount"]) if goodwill and "amount" in data else 0
+        minor = minor_of(data["amount"]) if "amount" in data else 0
+        if data.get("basis", "goodwill") != "goodwill":  # the owed part draws no budget
+            minor = minor - minor_of(data["owed"]) if "owed" in data else 0
         match name:
             case "action.taken":
                 sums["reserved"] -= self.holds.pop(data["action_id"], 0)
@@ -73,7 +74,7 @@ class Kept:
                 sums["reserved"] -= self.holds.pop(data["action_id"])
             case "action.charged":
                 sums["spent"] += minor
-                self.taken[data["action_id"]] = minor
+                self.taken[data["action_id"]] = minor_of(data["amount"])
                 self.overdrawn.add(book)
                 self.charged.append(data["relates_to"])
             case "action.reversed":

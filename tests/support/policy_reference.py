@@ -39,6 +39,7 @@ _FOLDER = ROOT / "tests" / "domain" / "decisions"
 _FAMILIES = {
     "actions": "Actions",
     "customers": "Interactions, customers and relations",
+    "owed": "Owed amounts",
     "pools": "Pools",
     "previews": "Previews",
     "holds": "Holds",
@@ -201,6 +202,7 @@ def _what(fields: Document) -> str:
     words = f"a {kind} of {fields['amount'].text}"
     if basis != "goodwill":
         words += f" ({basis})"
+    words += f" for {fields['order_id']}" if fields.get("order_id") and basis != "goodwill" else ""
     words += f" to {fields['customer_id']}" if fields.get("customer_id") else ""
     return words + (f" on {fields['interaction_id']}" if fields.get("interaction_id") else "")
 
@@ -222,6 +224,8 @@ _EVENTS: dict[type, Callable[[Document], str]] = {
     facts.TrainingCompleted: _fact("{employee_id} completed {course_id}"),
     facts.RelationshipDeclared: _fact("{employee_id} declared a relation to {customer_id}"),
     facts.DelegationDeclared: _fact("{from_employee_id} delegated to {to_employee_id}"),
+    facts.PurchaseCompleted: _fact("{total} was paid for {order_id}"),
+    facts.PurchaseReturned: _fact("{total} of {order_id} was returned"),
     facts.CustomerLinked: _fact("{a} and {b} are linked ({relation})"),
     facts.CustomerUnlinked: _fact("{a} and {b} are not linked any more"),
     facts.ActionReported: _gift("reported"),
@@ -248,7 +252,10 @@ _EVENTS: dict[type, Callable[[Document], str]] = {
 
 
 def _words_of_request(command: commands.Preview) -> str:
-    fields = {name: getattr(command, name) for name in ("kind", "basis", "customer_id", "interaction_id", "amount")}
+    fields = {
+        name: getattr(command, name)
+        for name in ("kind", "basis", "customer_id", "interaction_id", "order_id", "amount")
+    }
     verb = "asks for" if isinstance(command, commands.EscalationAsk) else "requests"
     if type(command) is commands.Preview:
         verb = "previews"

@@ -64,6 +64,32 @@ async def redecide(log: ForgedLog, folder: Path, first: int = 1) -> Redecider:
     return redecider
 
 
+async def _give_what_is_owed(upstream: Upstream) -> None:
+    """Give back an order beyond its payment: on every basis, by a hold, a report, a refund and an approval."""
+    await upstream.record(event("paid", "purchase.completed", "till", order_id="O-9", total=gbp("200.00")))
+    await upstream.wait_for_decider()
+    order: Document = {"order_id": "O-9", "agent_id": "A-2"}
+    await upstream.action("owed", "90.00", basis="entitlement", **order)
+    partly = await upstream.action("partly", "118.00", basis="correction", **order)
+    assert partly["owed"] == gbp("110.00")
+    undo = {"action_id": partly["action_id"], "reversed_by": "M-1", "reason": "found", "recovered": True}
+    await upstream.ask("reversal", request_id="undo", amount=gbp("60.00"), **undo)
+    held = await upstream.action("owed later", "30.00", basis="entitlement", hold=True, **order)
+    fact = event("refunded", "refund.settled", "bank", order_id="O-9", processor_reference="P-1", total=gbp("31.00"))
+    await upstream.record(fact)
+    await upstream.record(reported_action("reported too", "40.00", basis="correction", **order))
+    asked: Document = {"operation": "request", "kind": "refund", "reason": "broken", "basis": "correction"}
+    one = await upstream.ask("escalation", request_id="ask-owed", amount=gbp("150.00"), **asked, **order)
+    decided = await upstream.ask(
+        "escalation",
+        request_id="decide-owed",
+        operation="approve",
+        escalation_id=one["escalation_id"],
+        decided_by="M-1",
+    )
+    assert (held["outcome"], decided["outcome"]) == ("held", "done"), decided
+
+
 async def record_every_kind_of_decision(upstream: Upstream) -> None:
     """Record every kind of decision: by agents, approvers, operators, facts and the clock."""
     await set_up_organisation(upstream)
@@ -134,6 +160,7 @@ async def record_every_kind_of_decision(upstream: Upstream) -> None:
     await ask("preview", agent_id="A-1", kind="refund", amount=gbp("300.00"), reason="?", interaction_id="I-3")
     fact = reported_action("reported", "7.00")
     await upstream.record(fact)
+    await _give_what_is_owed(upstream)
     policy = FULL_POLICY | {"effective_from": "2021-01-01T00:00:00Z"}
     answer = await ask("policy", request_id="policy-2", policy=policy, published_by="owner")
     assert answer["outcome"] == "done", answer

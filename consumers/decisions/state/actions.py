@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from domain.actions import change_of, is_reservation
+from domain.actions import change_of, counted_minor, is_reservation
 from domain.customers import connected, is_linked_after, unnamed_customer
 from domain.decisions.authority import Gift
 from domain.events.decisions import ActionHeld, ActionTaken
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS given (position INTEGER PRIMARY KEY, customer TEXT, interaction TEXT, expires REAL,
-    row BLOB NOT NULL);
+    row BLOB NOT NULL, ordered TEXT);
 CREATE TABLE IF NOT EXISTS actions (key BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS given_customer ON given (customer) WHERE customer IS NOT NULL;
 CREATE INDEX IF NOT EXISTS given_interaction ON given (interaction) WHERE interaction IS NOT NULL;
+CREATE INDEX IF NOT EXISTS given_ordered ON given (ordered) WHERE ordered IS NOT NULL;
 CREATE INDEX IF NOT EXISTS given_expires ON given (expires) WHERE expires IS NOT NULL;
 CREATE TABLE IF NOT EXISTS links (a TEXT, b TEXT, relation TEXT, PRIMARY KEY (a, b, relation)) WITHOUT ROWID;
 """
-_COLUMNS = ("customer", "interaction")
+_COLUMNS = ("customer", "interaction", "ordered")
 _CACHED = 50_000
 _KEYS_A_QUERY = 500
 _ROWS_AT_ONCE = 500
@@ -65,11 +66,20 @@ class ActionRow(Gift, array_like=True):
     """True where the index of requests has its id; otherwise the table ``actions`` does."""
     source: str | None = None
     """The source that requested or reported it; ``None`` in a row of an earlier version."""
+    order_id: str | None = None
+    owed_minor: int | None = None
+    """The part of an entitlement or a correction that draws no budget; ``None`` without proof or for goodwill."""
+    recovered_minor: int = 0
 
     @property
     def goodwill(self) -> bool:
         """True if limits and budgets apply to it."""
         return self.basis == "goodwill"
+
+    @property
+    def given_minor(self) -> int:
+        """The amount that the customer has of it, in minor units."""
+        return self.done_minor - self.recovered_minor
 
     @property
     def amount(self) -> Money:
@@ -87,12 +97,22 @@ class ActionRow(Gift, array_like=True):
         self.state = change.state or self.state
         if change.amount_minor is not None:
             self.done_minor, self.expires_at = change.amount_minor, None
-            self.minor = change.amount_minor if self.goodwill else 0
+            self.minor = self._counted(change.amount_minor)
         if change.state in ("settled", "charged"):
             self.period = posting.period
+        if change.state == "charged" and posting.owed is not None:
+            self.owed_minor = posting.owed.minor
+            self.minor = self._counted(self.done_minor)
         self.reversed_minor += change.reversed_minor
+        if change.recovered_minor:
+            self.recovered_minor += change.recovered_minor
+            self.minor -= counted_minor(self.basis, posting.amount, posting.owed)
+
+    def _counted(self, minor: int) -> int:
+        """Return the part of an amount that counts as goodwill."""
         if self.goodwill:
-            self.minor -= change.recovered_minor
+            return minor
+        return 0 if self.owed_minor is None else max(0, minor - self.owed_minor)
 
 
 class TakenFields(msgspec.Struct):
@@ -111,6 +131,8 @@ class TakenFields(msgspec.Struct):
     customer_id: str | None = None
     interaction_id: str | None = None
     requested_by_source: str | None = None
+    order_id: str | None = None
+    owed: Money | None = None
 
 
 class HeldFields(TakenFields):
@@ -171,6 +193,13 @@ class ActionIndex:
         spans = range(int(max(since, 0) // _SPAN_SECONDS), int((until + _AHEAD_SECONDS) // _SPAN_SECONDS) + 1)
         return self.to_group(frozenset(_unnamed(agent_id, span) for span in spans))
 
+    def on_order(self, order_id: str) -> Sequence[ActionRow]:
+        """Return the actions that name an order."""
+        cache = self._caches["ordered"]
+        if order_id not in cache:
+            self.preload("ordered", (order_id,))
+        return cache[order_id]
+
     def group_of(self, customer_id: str) -> frozenset[str]:
         """Return the customer and all customers that are linked with it, directly or through others."""
         if not self._linked:
@@ -218,7 +247,8 @@ class ActionIndex:
         row = row_of(record, at, -self._pending, budget_currency)
         if row is not None:
             self.unstored[row.action_id] = row
-            self._add_to_totals(row)
+            if True in self._watched.values():
+                self._add_to_totals(row)
         return row
 
     def discard_pending(self, row: ActionRow) -> None:
@@ -280,7 +310,7 @@ class ActionIndex:
         linked = [pair for pair, is_linked in self._links_writing.items() if is_linked]
         unlinked = [pair for pair, is_linked in self._links_writing.items() if not is_linked]
         changes: list[Change] = [
-            ("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?)", list(values.values())),
+            ("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?)", list(values.values())),
             ("INSERT OR REPLACE INTO actions VALUES (?, ?)", unnamed),
             ("INSERT OR IGNORE INTO links VALUES (?, ?, ?)", linked),
             ("DELETE FROM links WHERE a = ? AND b = ? AND relation = ?", unlinked),
@@ -307,7 +337,8 @@ class ActionIndex:
         """Mark a row to be written. It is encoded now, so that writing thousands does not block the event loop."""
         self._changed[row.position] = self._by_action[row.action_id] = row
         customer = _customer_in(row)
-        self._values[row.position] = (row.position, customer, row.interaction_id, row.expires_at, _encode(row))
+        ids = customer, row.interaction_id
+        self._values[row.position] = (row.position, *ids, row.expires_at, _encode(row), row.order_id)
 
     def _linked_to(self, customer_id: str) -> set[str]:
         known = dict.fromkeys(self._index.rows(_LINKS_OF, (customer_id,)), True)
@@ -338,7 +369,7 @@ class ActionIndex:
             stored.update((position, _decode(value)) for position, value in self._index.rows(query, keys))
         by_name: dict[str | None, dict[int, ActionRow]] = {}
         for position, row in stored.items():
-            key = _customer_in(row) if column == "customer" else row.interaction_id
+            key = _NAMES[column](row)
             by_name.setdefault(key, {})[position] = row
         for name in missing:
             found = by_name.get(name, {})
@@ -352,6 +383,8 @@ class ActionIndex:
             found.append(("customer", _customer_in(row)))
         if row.interaction_id is not None and self._watched["interaction"]:
             found.append(("interaction", row.interaction_id))
+        if row.order_id is not None and self._watched["ordered"]:
+            found.append(("ordered", row.order_id))
         return found
 
     def _index_unwritten(self, row: ActionRow) -> None:
@@ -376,6 +409,14 @@ def _customer_in(row: ActionRow) -> str:
     return row.customer_id or _unnamed(row.agent_id, int(row.at // _SPAN_SECONDS))
 
 
+_NAMES: dict[str, Callable[[ActionRow], str | None]] = {
+    "customer": _customer_in,
+    "interaction": lambda row: row.interaction_id,
+    "ordered": lambda row: row.order_id,
+}
+"""Column -> the name of a row in it."""
+
+
 def _key_of(action_id: str) -> bytes | None:
     """Return the key of an action in the index; ``None`` for an id that the ledger never gives."""
     try:
@@ -397,7 +438,7 @@ def row_of(
     return ActionRow(
         agent_id=record.agent_id,
         at=at.timestamp(),
-        minor=amount.minor if record.basis == "goodwill" else 0,
+        minor=amount.minor if record.basis == "goodwill" else counted_minor(record.basis, amount, record.owed),
         currency=amount.currency,
         budget_currency=budget_currency,
         position=position,
@@ -412,6 +453,8 @@ def row_of(
         expires_at=expires_at.timestamp() if expires_at else None,
         named=record.request_sha256 is not None,
         source=(None if isinstance(record, ActionHeld) else record.requested_by_source) or record.source,
+        order_id=record.order_id,
+        owed_minor=None if record.owed is None else record.owed.minor,
     )
 
 
@@ -434,6 +477,7 @@ def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: in
         interaction_id=fact.interaction_id,
         named=False,
         source=source,
+        order_id=fact.order_id,
     )
 
 

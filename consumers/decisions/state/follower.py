@@ -21,9 +21,11 @@ import msgspec
 from config import topology
 from consumers.decisions.budget_repository import currency_of
 from consumers.decisions.state.actions import ActionIndex, ActionRow, HeldFields, TakenFields, row_of, row_of_fact
+from consumers.decisions.state.orders import OrderIndex, paid_or_back, refunded_action
 from consumers.decisions.state.pending import PendingWork
 from domain.commands import action_id_of
 from domain.decisions.fact_postings import DuePosting
+from domain.decisions.owed import OrderFact
 from domain.events import administration, decisions, facts
 from domain.policy.history import PolicyHistory, rules_of
 from domain.policy.model import Rules
@@ -52,7 +54,7 @@ _WRITE_SECONDS = 1.0
 _TRIES, _PAUSE_SECONDS = 5, 0.5
 """Attempts to apply one event, and the pause between them."""
 _ENTRIES_AT_ONCE = 500
-_LAYOUT = 2
+_LAYOUT = 3
 """The layout of the index; it grows with each change that needs the whole log to be read again."""
 
 
@@ -83,6 +85,7 @@ class DecisionState:
         self.index = index
         self.actions = ActionIndex(index)
         self.pending = PendingWork(index)
+        self.orders = OrderIndex(index)
         self.staff = Staff()
         self.policies = PolicyHistory()
         self.proposals = Proposals()
@@ -199,7 +202,7 @@ class DecisionState:
         if self._writing is None:
             assert self._last is not None
             cursor = ReadCursor(self._last.position, digest_of(self._last.data))
-            changes = [*self.actions.take_changes(), *self.pending.take_changes()]
+            changes = [*self.actions.take_changes(), *self.pending.take_changes(), *self.orders.take_changes()]
             notes = [(key, *note) for key, note in self._notes.items()]
             if self.notified is not None:
                 notes.append(("notified", cursor.position, b"%d" % self.notified()))
@@ -211,6 +214,7 @@ class DecisionState:
         for _ in chain(self.actions.on_written(), self._forget_written(entries)):
             await asyncio.sleep(0)
         self.pending.on_written()
+        self.orders.on_written()
         self._writing, self._written_to = None, cursor
 
     def _forget_written(self, entries: list[EventIdEntry]) -> Iterator[None]:
@@ -296,9 +300,9 @@ class DecisionState:
             case facts.ActionReported():
                 self._add_reported(event, body)
             case facts.RefundSettled():
-                row = self.actions.action(body.action_id)
-                if row is not None and row.state == "held":
-                    self.pending.add_due(DuePosting(position, "settle", body.action_id, row.holder))
+                self._note_refund(event, body)
+            case facts.PurchaseCompleted() | facts.PurchaseReturned():
+                self._note_order(event)
             case facts.CustomerLinked() | facts.CustomerUnlinked():
                 self.actions.link(body)
             case administration.SourceEvent():
@@ -318,6 +322,12 @@ class DecisionState:
 
     def _correct(self, correction: Correction) -> None:
         """Apply a correction to the state; decisions that were made in the meantime stay valid."""
+        told = correction.after or correction.before
+        if told is not None and isinstance(told.body, (facts.PurchaseCompleted, facts.PurchaseReturned)):
+            self._note_order(told, happened=correction.after is not None)
+        elif told is not None and isinstance(refund := told.body, facts.RefundSettled) and refund.action_id is None:
+            back = OrderFact("back", told.stored.source, refund.total.minor, refund.total.currency)
+            self.orders.put(told.position, refund.order_id, back if correction.after is not None else None)
         for event, undo in ((correction.before, True), (correction.after, False)):
             match event.body if event is not None else None:
                 case facts.CustomerLinked() | facts.CustomerUnlinked() as fact:
@@ -335,6 +345,28 @@ class DecisionState:
         if self.staff.has_left(employee_id):
             self.pending.make_due(employee_id, at)
 
+    def _note_order(self, event: Event, *, happened: bool = True) -> None:
+        """Note what a fact says about the money of its order; ``happened``: it was not taken back."""
+        fact, source = event.body, event.stored.source
+        assert isinstance(fact, (facts.PurchaseCompleted, facts.PurchaseReturned))
+        is_proof = event.stored.via is not None or self.sources.proves_payments(source)
+        told = paid_or_back(fact, source, is_proof=is_proof) if happened else None
+        self.orders.put(event.position, fact.order_id, told)
+
+    def _note_refund(self, event: Event, fact: facts.RefundSettled) -> None:
+        """Note a refund that was paid: it settles its hold, pays an action, or is given back for its order alone."""
+        row = self.actions.action(fact.action_id) if fact.action_id is not None else None
+        if fact.action_id is None and fact.order_id is not None:
+            told, source = self.orders.of_order(fact.order_id), event.stored.source
+            if any((one.source, one.reference) == (source, fact.processor_reference) for one in told):
+                return  # told before
+            row = refunded_action(fact.total, self.actions.on_order(fact.order_id), told, event.position)
+            action_id = None if row is None else row.action_id
+            back = OrderFact("back", source, fact.total.minor, fact.total.currency, fact.processor_reference, action_id)
+            self.orders.put(event.position, fact.order_id, back)
+        if row is not None and row.state == "held":
+            self.pending.add_due(DuePosting(event.position, "settle", row.action_id, row.holder))
+
     def _count_for_source(self, row: ActionRow, position: int) -> None:
         """Count an action towards the amount a day of its source."""
         if row.source is None or self.sources.rights(row.source).per_day is None:
@@ -347,7 +379,8 @@ class DecisionState:
     def _add_reported(self, event: Event, fact: facts.ActionReported) -> None:
         action_id = action_id_of(event.stored.source, event.stored.id)
         self.actions.add(row_of_fact(fact, action_id, event.time, event.position, event.stored.source))
-        if fact.basis == "goodwill":
+        rules = self.policies.in_force(event.recorded)
+        if fact.basis == "goodwill" or (rules is not None and rules.is_strict):
             self.pending.add_due(DuePosting(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
 
     def _change_action(self, body: decisions.Posting) -> None:
@@ -392,6 +425,8 @@ _TYPES = {f"resolution.{name}.v1": cls for name, cls in _SHORT_FORMS.items()} | 
     administration.SourceEvent,
     facts.ActionReported,
     facts.RefundSettled,
+    facts.PurchaseCompleted,
+    facts.PurchaseReturned,
     facts.CustomerLinked,
     facts.CustomerUnlinked,
     facts.EmployeeJoined,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
+from domain.actions import counted_minor
 from domain.events import decisions, facts
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Overdrawn:
                 yield self._found(body.agent_id, f"budget {body.action_id}", text, [body.relates_to, event.position])
             case decisions.ActionTaken():
                 for limit in body.limits:
-                    used = limit.used.minor + body.amount.minor
+                    used = limit.used.minor + counted_minor(body.basis, body.amount, body.owed)
                     soft = limit.name in {"per_customer", "per_interaction"} and body.decided_by is None
                     if soft and limit.limit is not None and used > limit.limit.minor:
                         most = money(limit.limit.minor, limit.limit.currency)

@@ -16,6 +16,8 @@ from tests.support.decision_events import (
     met,
     moved,
     opened,
+    order_charged,
+    paid,
     published,
     taken,
     trained,
@@ -267,24 +269,28 @@ def test_a_course_of_one_agent_opens_nothing_for_another() -> None:
 # ---------------------------------------------------------------------- entitlement and correction
 
 
-@rule("limits do not apply to entitlement and correction")
-def test_a_correction_meets_no_limit() -> None:
-    given(company()).when(action("900.00", basis="correction")).then(
-        OPENED, taken("900.00", basis="correction", limits=(), authority="own")
+PAID = paid("O-1", "1000.00")
+
+
+def test_a_correction_that_is_owed_meets_no_limit() -> None:
+    given(company(), PAID).when(action("900.00", basis="correction", order_id="O-1")).then(
+        OPENED,
+        taken("900.00", limits=ANY, authority="own", owed="900.00"),
+        order_charged("O-1", "900.00", paid="1000.00", used="0.00"),
     )
 
 
 @pytest.mark.parametrize("basis", ["entitlement", "correction"])
-def test_only_goodwill_is_spent_from_the_budget(basis: str) -> None:
-    given(company()).when(action("30.00", basis=basis)).then(
+def test_what_is_owed_is_not_spent_from_the_budget(basis: str) -> None:
+    given(company(), PAID).when(action("30.00", basis=basis, order_id="O-1")).then(
         OPENED,
-        taken("30.00", basis=basis, limits=(), authority="own"),
+        taken("30.00", basis=basis, limits=ANY, authority="own", owed="30.00"),
         answer={"budget": balance("agent:A-7", "200.00")},
     )
 
 
 def test_an_entitlement_may_be_of_a_kind_that_no_role_gives() -> None:
-    found = given(company()).when(action("5.00", kind="gift", basis="entitlement"))
+    found = given(company(), PAID).when(action("5.00", kind="gift", basis="entitlement", order_id="O-1"))
     assert found.answer["outcome"] == "taken"
 
 

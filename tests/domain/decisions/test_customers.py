@@ -14,6 +14,7 @@ from tests.support.decision_events import (
     linked,
     met,
     opened,
+    paid,
     published,
     related,
     reported,
@@ -170,8 +171,8 @@ def test_only_goodwill_counts_for_a_customer(basis: str) -> None:
 
 
 def test_a_correction_is_given_beyond_the_customers_cap() -> None:
-    found = given(company(), gave("100.00", customer_id="C-9")).when(
-        action("50.00", customer_id="C-9", basis="correction")
+    found = given(company(), paid("O-1", "50.00"), gave("100.00", customer_id="C-9")).when(
+        action("50.00", customer_id="C-9", basis="correction", order_id="O-1")
     )
     assert found.answer["outcome"] == "taken"
 

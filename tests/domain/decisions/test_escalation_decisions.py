@@ -26,6 +26,8 @@ from tests.support.decision_events import (
     linked,
     met,
     opened,
+    order_charged,
+    paid,
     related,
     requested,
     taken,
@@ -237,11 +239,13 @@ def test_an_approval_may_use_exactly_the_rest_of_the_approvers_budget() -> None:
 
 
 @pytest.mark.parametrize("basis", ["entitlement", "correction"])
-def test_an_approved_entitlement_or_correction_needs_no_budget(basis: str) -> None:
+def test_an_approved_amount_that_is_owed_needs_no_budget(basis: str) -> None:
     spent = taken("2000.00", "M-1", kind="fix", action_id="act-0a")
-    given(company(), spent, requested("90.00", basis=basis)).when(approve("esc-1", "M-1")).then(
+    asked = requested("90.00", basis=basis, order_id="O-1")
+    given(company(), paid("O-1", "90.00"), spent, asked).when(approve("esc-1", "M-1")).then(
         approved("90.00", paid_by="agent:M-1"),
-        taken("90.00", basis=basis, holder="agent:M-1", escalation_id="esc-1", limits=ANY),
+        taken("90.00", holder="agent:M-1", escalation_id="esc-1", limits=ANY, owed="90.00"),
+        order_charged("O-1", "90.00", paid="90.00", used="0.00"),
     )
 
 

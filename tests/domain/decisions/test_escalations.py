@@ -19,6 +19,7 @@ from tests.support.decision_events import (
     met,
     moved,
     opened,
+    paid,
     requested,
     taken,
     trained,
@@ -351,9 +352,15 @@ def test_a_team_without_a_pool_leaves_the_payment_to_the_approver() -> None:
 
 
 @pytest.mark.parametrize("basis", ["entitlement", "correction"])
-def test_only_goodwill_is_reserved_in_the_pool(basis: str) -> None:
-    given(company(escalation=TEAM_PAYS)).when(ask("90.00", "D-1", basis=basis)).then(
-        opened("agent:D-1", "200.00"), requested("90.00", "D-1", basis=basis, payer="approver", to=("M-1",), due=DUE)
+def test_what_is_owed_is_not_reserved_in_the_pool(basis: str) -> None:
+    given(company(escalation=TEAM_PAYS), paid("O-1", "90.00")).when(
+        ask("90.00", "D-1", basis=basis, order_id="O-1")
+    ).then(
+        opened("agent:D-1", "200.00"),
+        requested("90.00", "D-1", payer="team", holder="team:doorstep", to=("M-1",), due=DUE, owed="90.00"),
+        opened("team:doorstep", "40.00"),
+        held("90.00", "D-1", holder="team:doorstep", escalation_id=ANY, limits=ANY, owed="90.00"),
+        answer={"explanation": "90.00 of 90.00 is shown as owed"},
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from domain.decisions.decision import Retry
 from tests.support.decision_commands import action
-from tests.support.decision_company import company
+from tests.support.decision_company import STAFF, company, policy
 from tests.support.decision_events import (
     ANY,
     charged,
@@ -17,6 +17,8 @@ from tests.support.decision_events import (
     left,
     linked,
     opened,
+    paid,
+    published,
     related,
     reported,
     taken,
@@ -67,8 +69,17 @@ def test_each_reported_action_is_charged() -> None:
 
 
 @pytest.mark.parametrize("basis", ["entitlement", "correction"])
-def test_only_reported_goodwill_is_charged(basis: str) -> None:
-    given(company(), reported("20.00", basis=basis)).when_posted().then()
+def test_a_reported_action_is_charged_as_far_as_it_is_not_owed(basis: str) -> None:
+    offline = reported("20.00", basis=basis, order_id="O-1")
+    found = given(company(), paid("O-1", "12.00"), offline).when_posted()
+    scenario = found.then(OPENED, charged("20.00", basis=basis, owed="12.00"))
+    assert scenario.budget("agent:A-7").spent_minor == 800
+
+
+@pytest.mark.parametrize("basis", ["entitlement", "correction"])
+def test_under_a_policy_of_earlier_rules_only_reported_goodwill_is_charged(basis: str) -> None:
+    earlier = published(policy(), rules_version=1), *STAFF
+    given(earlier, reported("20.00", basis=basis)).when_posted().then()
 
 
 def test_an_action_of_an_employee_who_has_left_is_charged_too() -> None:

@@ -17,6 +17,7 @@ from tests.support.decision_events import (
     met,
     open_hold,
     opened,
+    paid,
     refund_settled,
     settled,
     taken,
@@ -60,9 +61,9 @@ def test_a_hold_meets_the_same_limits_as_an_action() -> None:
 
 
 def test_a_hold_of_an_entitlement_reserves_nothing() -> None:
-    given(company()).when(action("20.00", hold=True, basis="entitlement")).then(
+    given(company(), paid("O-1", "20.00")).when(action("20.00", hold=True, basis="entitlement", order_id="O-1")).then(
         OPENED,
-        held("20.00", basis="entitlement", expires_at="2026-03-17T09:00:00Z", limits=()),
+        held("20.00", expires_at="2026-03-17T09:00:00Z", limits=ANY, owed="20.00"),
         answer={"outcome": "held", "budget": balance("agent:A-7", "200.00")},
     )
 
@@ -220,15 +221,20 @@ def test_a_hold_expires_into_the_period_that_is_open_then() -> None:
 # ---------------------------------------------------------------------- the payment processor
 
 
-@rule("a refund that was paid settles its hold, even above the amount")
-def test_a_settled_refund_settles_its_hold_even_above_the_amount() -> None:
-    paid = refund_settled("act-01", "25.00", event_id="pay-1")
-    scenario = (
-        given(company(), HELD, paid)
-        .when_posted()
-        .then(settled("25.00", held="20.00", source="payments", request_event_id="pay-1", relates_to=11))
+@rule("a refund that was paid settles its hold, by no more than was held")
+def test_a_settled_refund_settles_its_hold_by_no_more_than_was_held() -> None:
+    more = refund_settled("act-01", "20.01", event_id="pay-1")
+    scenario = given(company(), HELD, more).when_posted()
+    after = scenario.then(
+        settled("20.00", held="20.00", beyond="0.01", source="payments", request_event_id="pay-1", relates_to=11)
     )
-    assert scenario.budget("agent:A-7").spent_minor == 2500
+    assert after.budget("agent:A-7").spent_minor == 2000
+
+
+def test_a_settled_refund_of_exactly_the_hold_has_nothing_beyond_it() -> None:
+    given(company(), HELD, refund_settled("act-01", "20.00")).when_posted().then(
+        settled("20.00", held="20.00", relates_to=11)
+    )
 
 
 def test_a_settled_refund_below_the_hold_releases_the_rest() -> None:

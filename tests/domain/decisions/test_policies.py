@@ -14,6 +14,7 @@ from tests.support.decision_events import (
     fell_short,
     joined,
     opened,
+    paid,
     published,
     sha256_of,
     taken,
@@ -221,14 +222,17 @@ def test_a_shadow_policy_in_another_currency_refuses() -> None:
 @pytest.mark.parametrize("currency", ["GBP", "EUR"])
 def test_a_shadow_policy_takes_a_correction_in_any_currency_as_an_enforced_one_does(currency: str) -> None:
     shadow = published(policy(mode="shadow", currency=currency), 2)
-    given(company(), shadow).when(action("10.00 EUR", basis="correction")).then(
+    owed = paid("O-1", "20.00 EUR")
+    given(company(agent={"per_customer": None}), owed, shadow).when(
+        action("10.00 EUR", basis="correction", order_id="O-1")
+    ).then(
         OPENED,
         taken(
             "10.00 EUR",
-            basis="correction",
             shadow=Shadow(policy_version=2, outcome="taken"),
-            limits=(),
+            limits=ANY,
             authority="own",
+            owed="10.00 EUR",
         ),
     )
 

@@ -6,7 +6,7 @@ from domain.commands import Preview
 from domain.decisions.streams import BudgetKey
 from tests.support.decision_commands import action, preview
 from tests.support.decision_company import company
-from tests.support.decision_events import ANY, Described, drawn, fell_short, joined, met, opened, taken, why
+from tests.support.decision_events import ANY, Described, drawn, fell_short, joined, met, opened, paid, taken, why
 from tests.support.decision_scenarios import balance, given, rule
 
 SPENT = taken("200.00", "D-1", kind="fix")
@@ -139,8 +139,17 @@ def test_the_askedsays_which_teams_pool_is_meant() -> None:
 
 
 def test_a_correction_draws_on_no_pool() -> None:
-    given(company(), SPENT).when(action("20.00", "D-1", basis="correction")).then(
-        taken("20.00", "D-1", limits=(), authority="own")
+    given(company(), paid("O-1", "20.00"), SPENT).when(action("20.00", "D-1", basis="correction", order_id="O-1")).then(
+        taken("20.00", "D-1", limits=ANY, authority="own", owed="20.00")
+    )
+
+
+def test_the_part_of_a_correction_that_is_not_owed_draws_on_the_pool() -> None:
+    given(company(), paid("O-1", "15.00"), SPENT).when(action("20.00", "D-1", basis="correction", order_id="O-1")).then(
+        opened("team:doorstep", "40.00"),
+        drawn("team:doorstep", "out", "agent:D-1", "30.00"),
+        drawn("agent:D-1", "in", "team:doorstep", "30.00"),
+        taken("20.00", "D-1", limits=ANY, authority="own", owed="15.00"),
     )
 
 
@@ -166,7 +175,7 @@ AGENTS_BUDGET, POOL = BudgetKey("agent:D-1", "GBP"), BudgetKey("team:doorstep", 
     ("asked", "read"),
     [
         (action("50.00", "D-1"), {AGENTS_BUDGET}),
-        (action("900.00", "D-1", basis="correction"), {AGENTS_BUDGET}),
+        (action("900.00", "D-1", basis="correction"), {AGENTS_BUDGET, POOL}),
         (action("200.01", "D-1", kind="fix"), {AGENTS_BUDGET, POOL}),
         (preview(agent_id="D-1"), {AGENTS_BUDGET, POOL}),
         (action("900.00", kind="fix"), {BudgetKey("agent:A-7", "GBP")}),

@@ -7,13 +7,14 @@ import pytest
 from domain.decisions.decision import Retry
 from domain.serialization import encode
 from tests.support.decision_commands import action, reverse
-from tests.support.decision_company import STAFF, company
+from tests.support.decision_company import STAFF, company, policy
 from tests.support.decision_events import (
     ANY,
     charged,
     closed,
     held,
     opened,
+    published,
     reported,
     reversal,
     settled,
@@ -180,9 +181,10 @@ def test_a_reported_action_is_not_reversed_before_it_was_posted() -> None:
     )
 
 
-def test_a_reported_entitlement_is_reversed_without_a_posting() -> None:
+def test_under_a_policy_of_earlier_rules_a_reported_entitlement_is_reversed_without_a_posting() -> None:
+    earlier = published(policy(), rules_version=1), *STAFF
     offline = reported("20.00", event_id="till-1", basis="entitlement")
-    given(company(), offline).when(reverse(REPORTED_ID)).then(
+    given(earlier, offline).when(reverse(REPORTED_ID)).then(
         opened("agent:A-7", "200.00"), reversal("20.00", relates_to=9, late=ANY)
     )
 
