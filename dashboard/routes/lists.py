@@ -13,6 +13,7 @@ from dashboard.list_query import AfterKey, ByKey, FeedQuery, PageQuery, PastQuer
 from dashboard.list_reader import Listing, ListReader
 from dashboard.problem_details import ParameterError
 from dashboard.schemas import LIST_ANSWERS, Page
+from domain.events.facts import AgentKind  # noqa: TC001 - FastAPI reads the annotations
 from projections.access import cases_without_names, without_names
 from projections.engine.pages import cursor_of, key_of, source_of
 from projections.plugin_views import plugin_table
@@ -111,10 +112,12 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         kind: str | None = None,
         holder: str | None = None,
         period: str | None = None,
+        agent_kind: AgentKind | None = None,
         viewer: Principal = caller,
     ) -> Response:
         times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
         equal = {"agent_id": agent, "team_id": team, "kind": kind, "holder": holder, "period": period}
+        equal["agent_kind"] = agent_kind
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             some = feed.page(limit, after, at, times.texts)
@@ -139,10 +142,11 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         team: str | None = None,
         kind: str | None = None,
         status: str | None = None,
+        agent_kind: AgentKind | None = None,
         viewer: Principal = caller,
     ) -> Response:
         times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
-        equal = {"agent_id": agent, "team_id": team, "kind": kind, "status": status}
+        equal = {"agent_id": agent, "team_id": team, "kind": kind, "status": status, "agent_kind": agent_kind}
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             some = feed.page(limit, after, at, times.texts)

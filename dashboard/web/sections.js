@@ -5,6 +5,7 @@ const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeSty
 
 const money = (value) => value == null ? ""
   : new Intl.NumberFormat(undefined, { style: "currency", currency: value.currency }).format(Number(value.amount));
+const agentOf = (one) => one.agent_kind === "ai" ? `${one.agent_id} (AI)` : one.agent_id;
 const time = (text) => text ? moment.format(new Date(text)) : "";
 const hours = (value) => value == null ? "" : value >= 2 ? `${number.format(Math.round(value * 10) / 10)} h` : `${Math.round(value * 60)} min`;
 const share = (one) => one?.share == null ? "none"
@@ -95,8 +96,8 @@ async function pendingEscalations(place, { all, act, me, travelling }) {
   if (!items.length) return;
   const mayDecide = me.role === "manager" && !travelling;
   place.append(table("Pending escalations", ["since", "agent", "kind", "reason", "#amount", ...(mayDecide ? ["decision"] : [])], items.map((one) => {
-    const row = [time(one.requested), one.agent_id, one.kind, one.reason, money(one.asked)];
-    if (mayDecide) row.push(commandForm(`Decide ${one.agent_id}, ${one.kind}`, [field("decision", "operation", { options: ["approve", "deny", "forward"] }), field("lower amount", "amount", { inputmode: "decimal", size: 6, placeholder: one.asked.amount }), field("reason", "reason", { size: 12 })], "Send", async (values) => {
+    const row = [time(one.requested), agentOf(one), one.kind, one.reason, money(one.asked)];
+    if (mayDecide) row.push(commandForm(`Decide ${agentOf(one)}, ${one.kind}`, [field("decision", "operation", { options: ["approve", "deny", "forward"] }), field("lower amount", "amount", { inputmode: "decimal", size: 6, placeholder: one.asked.amount }), field("reason", "reason", { size: 12 })], "Send", async (values) => {
       const answer = await act(`escalations/${encodeURIComponent(one.escalation_id)}`, without(withMoney({ ...values, currency: one.asked.currency }), "currency"));
       return `${answer.status ?? answer.outcome}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
     }));
@@ -148,7 +149,7 @@ async function overview(place, page) {
     if (gap.cannot_do.length) place.append(table("Remedies beyond authority", ["", "#times"], gap.cannot_do.slice(0, 8).map((one) => [one.text, number.format(one.asked + one.silent)])));
   }
   place.append(table("Latest actions", ["time", "agent", "kind", "reason", "#amount", "state"], actions.items.map((one) =>
-    [time(one.time), one.agent_id, one.kind, one.reason, money(one.amount), one.state])));
+    [time(one.time), agentOf(one), one.kind, one.reason, money(one.amount), one.state])));
   await pendingEscalations(place, page);
   if (!travelling && me.role !== "auditor") place.append(heading("Check an action"), previewForm(me, act, budgets[0]?.currency ?? "GBP"));
 }
