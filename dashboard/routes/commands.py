@@ -7,16 +7,19 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 from fastapi import Body, Depends, HTTPException, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from config import topology
-from dashboard.nats_requests import OPERATOR, SOURCE, ask
+from dashboard.nats_requests import OPERATOR, SOURCE, ask, ask_raw
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import CommandAnswer, JsonResponse, checked_by
+from dashboard.schemas import CommandAnswer, EventReceipt, JsonResponse, checked_by
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
 from domain.policy.history import PolicyHistory
+from domain.serialization import encode, plain
+from ledger.errors import UnavailableError
 from projections.policy_history import published_policies
 from projections.views.casework import escalations, read_escalations, seen_by
 from projections.views.flags import read_flags
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from ledger.store.log import Log
 
 _TRIAL_DAYS = 28
+_DELEGATIONS = "delegations"
+"""The source of delegations by signed-in persons; the intake takes them from the ledger's own user only."""
 _TIME_TO_APPROVE = timedelta(days=7)
 """A limit that is proposed begins so long after the proposal."""
 _STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
@@ -93,6 +98,15 @@ class FlagReview(_CommandBody, title="Review"):
     request_id: Id | None = None
 
 
+class Delegation(_CommandBody):
+    """The person and the time of a delegation; the signed-in person delegates."""
+
+    to_employee_id: Id
+    from_time: AwareDatetime | None = Field(None, description="Default: now.")
+    until_time: AwareDatetime
+    request_id: Id | None = Field(None, description="The event's id: repeats with the same content have no effect.")
+
+
 class LimitTrial(_CommandBody, title="Try"):
     """Another limit: in shadow mode, or as a trial for randomly chosen teams."""
 
@@ -145,6 +159,13 @@ class BudgetChange(_CommandBody, title="Budget"):
     amount: Amount
     reason: Words
     request_id: Id | None = None
+
+
+class _PubAck(msgspec.Struct):
+    """The acknowledgement of a stream; without a sequence, the message was not stored."""
+
+    stream: str = ""
+    seq: int = 0
 
 
 class CommandClient:
@@ -239,6 +260,37 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         return await commands.ask("budget", body, viewer)
 
     _add_policy(api, context.log, authorizer, commands)
+    _add_delegations(api, context.client, authorizer)
+
+
+def _add_delegations(api: FastAPI, client: LedgerClient, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
+
+    @api.post(
+        "/api/v1/delegations",
+        status_code=202,
+        response_model=EventReceipt,
+        summary="Delegate the own decisions to another person for a time",
+        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager"))],
+    )
+    async def delegation(command: Delegation, viewer: Principal = caller) -> Response:
+        now = datetime.now(UTC)
+        start, end = command.from_time or now, command.until_time
+        if end <= max(start, now):
+            raise ParameterError("until_time", "it must lie in the future, and after from_time")
+        if command.to_employee_id == viewer.person_id:
+            raise ParameterError("to_employee_id", "delegate to another person")
+        name = command.request_id or str(uuid.uuid4())
+        data = {"from_employee_id": viewer.person_id, "to_employee_id": command.to_employee_id}
+        data |= {"from_time": plain(start), "until_time": plain(end)}
+        event = {"specversion": "1.0", "id": name, "source": _DELEGATIONS, "type": "resolution.delegation.declared.v1"}
+        stored = await ask_raw(
+            client, f"{topology.IMPORT_SUBJECT}.{_DELEGATIONS}", encode(event | {"data": data}), "intake"
+        )
+        ack = msgspec.json.decode(stored, type=_PubAck)
+        if not ack.seq:
+            raise UnavailableError("the inbox does not take the delegation; try again later")
+        return JsonResponse({"id": name, "status": "pending", "stream": ack.stream, "seq": ack.seq}, status_code=202)
 
 
 def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: CommandClient) -> None:

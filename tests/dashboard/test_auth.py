@@ -54,6 +54,7 @@ ACTING: dict[str, set[str]] = {
     "/api/v1/escalations/{escalation_id}": {"manager"},
     "/api/v1/flags/{flag_id}": {"manager", "operator"},
     "/api/v1/policies": {"manager", "operator"},
+    "/api/v1/delegations": {"manager"},
     "/api/v1/budgets": {"manager", "operator"},
 }
 

@@ -209,6 +209,10 @@ def recorded(ledger: Ledger) -> Document:
     }
 
 
+_LATER = ("role", "manager_id", "agent_kind")
+"""Fields of actions and escalations that later versions show."""
+
+
 def lasting(name: str, reading: Document) -> Document:
     """Return a reading without the fields that depend on the day, and a report also without its sentences.
 
@@ -219,8 +223,8 @@ def lasting(name: str, reading: Document) -> Document:
     kept: Document = json.loads(_WHOLE_SECONDS.sub(r"\1.000000Z", json.dumps(lasting_fields)))
     if name == "balances":
         return kept | {"items": [without_later(one) for one in kept["items"]]}
-    if name == "actions":
-        return kept | {"items": [{field: one[field] for field in one if field != "role"} for one in kept["items"]]}
+    if name in ("actions", "escalations"):
+        return kept | {"items": [{field: one[field] for field in one if field not in _LATER} for one in kept["items"]]}
     return unworded(kept) if name in REPORTS else kept
 
 
