@@ -223,7 +223,7 @@ def lasting(name: str, reading: Document) -> Document:
     kept: Document = json.loads(_WHOLE_SECONDS.sub(r"\1.000000Z", json.dumps(lasting_fields)))
     if name == "balances":
         return kept | {"items": [without_later(one) for one in kept["items"]]}
-    if name in ("actions", "escalations"):
+    if name in ("actions", "escalations", "waiting"):
         return kept | {"items": [{field: one[field] for field in one if field not in _LATER} for one in kept["items"]]}
     return unworded(kept) if name in REPORTS else kept
 
