@@ -41,6 +41,7 @@ SETTLED = (*ACTIONS, *LINKS, *PEOPLE, facts.PurchaseCompleted)
 _CUSTOM = 10
 _MATES_PRIOR = 20.0
 """The weight of all others beside the mates of an agent, in entries."""
+_CHANCE = 1e-4
 
 
 class Change(NamedTuple):
@@ -204,11 +205,14 @@ class SettledHistory:
 
 
 def stands_out(mine: int, of: int, others: int, of_others: int, times: float) -> bool:
-    """Return whether one share is at least ``times`` the others' share, (others + 1) / (of others + 2).
+    """Return whether one share is far above the others' share, (others + 1) / (of others + 2).
 
-    The others need ten entries, because fewer are no custom that one person could depart from.
+    It is at least ``times`` the others' share, and the binomial tail of so many at that share is below 1e-4. The others
+    need ten entries, because fewer are no custom that one person could depart from.
     """
-    return of > 0 and of_others >= _CUSTOM and mine / of >= times * (others + 1) / (of_others + 2)
+    share = (others + 1) / (of_others + 2)
+    enough = of > 0 and of_others >= _CUSTOM and mine / of >= times * share
+    return enough and binomial_tail(mine, of, share) < _CHANCE
 
 
 class Tally:
@@ -268,6 +272,11 @@ class Tally:
         """Return how many of all others' entries are marked, and how many there are."""
         return self._all_marked - len(self._marked[agent]), self._all - self._of[agent]
 
-    def stands_out(self, agent: str, times: float) -> bool:
-        """Return whether the agent's share of marked entries is far above the others' (see ``stands_out``)."""
+    def stands_out(self, agent: str, times: float, *, alone: bool = False) -> bool:
+        """Return whether the agent's share of marked entries is far above the others' (see ``stands_out``).
+
+        ``alone`` is the answer where the others have too few entries for a custom.
+        """
+        if alone and self._all - self._of[agent] < _CUSTOM:
+            return True
         return stands_out(len(self._marked[agent]), self._of[agent], *self.others(agent), times)

@@ -224,16 +224,19 @@ def test_a_dismissal_puts_no_other_rule_and_no_other_person_to_sleep() -> None:
 # ---------------------------------------------------------------- late facts
 
 
+def reports_entitlement(story: Story) -> None:
+    """Report an entitlement far beyond the limit, for an order that no payment shows, and wait for late facts."""
+    story.gives("A-1", 500, 2, reported=True, basis="entitlement", order="O-late")
+    assert story.waits() == ["R14"]
+
+
 def test_a_late_fact_that_would_acquit_is_shown_and_does_not_close() -> None:
     story = Story()
-    story.tell(facts.PurchaseCompleted(order_id="O-0", total=Money(1500, "GBP")), 1)
-    story.gives("A-1", 10, 2, order="O-late")
-    story.waits()
-    assert story.rules() == ["R7"]
+    reports_entitlement(story)
     nights(story)
-    story.tell(facts.PurchaseCompleted(order_id="O-late", total=Money(1500, "GBP")), 1.5)
+    story.tell(facts.PurchaseCompleted(order_id="O-late", total=Money(50_000, "GBP")), 1.5)
     update = story.raised[-1]
-    assert (update.number, update.finding.rule) == (2, "R7")
+    assert (update.number, update.finding.rule) == (2, "R14")
     assert update.finding.explanation.endswith(
         f"; a fact of an earlier time that was recorded after the flag (position {len(story.seen)}, order O-late) would "
         "speak for the subject"
@@ -244,10 +247,8 @@ def test_a_late_fact_that_would_acquit_is_shown_and_does_not_close() -> None:
 
 def test_a_fact_of_a_later_time_is_no_late_fact() -> None:
     story = Story()
-    story.tell(facts.PurchaseCompleted(order_id="O-0", total=Money(1500, "GBP")), 1)
-    story.gives("A-1", 10, 2, order="O-later")
-    story.waits()
-    story.tell(facts.PurchaseCompleted(order_id="O-later", total=Money(1500, "GBP")), 10)
+    reports_entitlement(story)
+    story.tell(facts.PurchaseCompleted(order_id="O-late", total=Money(50_000, "GBP")), 10)
     assert [one.number for one in story.raised] == [1]
 
 

@@ -332,7 +332,7 @@ def test_r16_corrections_that_no_payment_shows_as_owed() -> None:
     story = Story()
     story.ordinary(days=3)
     purchase(story, "O-0", 100)
-    for number in range(3):
+    for number in range(4):
         story.gives("A-1", 10, story.hour + 1, basis="correction", order=f"O-unknown{number}")
     assert "R16" in story.waits()
 

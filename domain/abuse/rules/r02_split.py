@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
-from domain.abuse.history import DAY, HOUR, GuardEvent, GuardHistory, ObservedAction
+from domain.abuse.history import HOUR, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.settled import ACTIONS, Tally
 from domain.events import decisions
 
@@ -29,7 +29,7 @@ class Split:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._asked: dict[tuple[str, str, str], GuardEvent] = {}
-        self._splits: dict[str, dict[str, tuple[float, list[int]]]] = defaultdict(dict)
+        self._matters = Tally(parameters["days"])
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding after the answer `escalate`, or at the third split in thirty days."""
@@ -52,10 +52,11 @@ class Split:
             and one.minor <= (one.limit or 0)
         ]
         total = sum(one.minor for one in parts)
-        if len(parts) < 2 or total <= action.limit:  # noqa: PLR2004 - one is no split
-            return
         positions = [one.position for one in parts]
-        self._splits[action.agent][matter] = event.at, positions
+        is_split = len(parts) > 1 and total > action.limit
+        self._matters.note(event.at, action.agent, matter, tuple(positions) if is_split else ())
+        if not is_split:
+            return
         what = f"{action.agent} gave {money(total, action.currency)} for {matter} in {len(parts)} {action.kind}s"
         limit = money(action.limit, action.currency)
         asked = self._asked.get((action.agent, matter, action.kind))
@@ -64,16 +65,14 @@ class Split:
             yield RULE.finding(
                 (f"agent:{action.agent}",), f"asked {matter} {action.kind}", text, [*positions, asked.position]
             )
-        recent = {
-            where: found
-            for where, found in self._splits[action.agent].items()
-            if found[0] > event.at - self._parameters["days"] * DAY
-        }
-        self._splits[action.agent] = recent
-        if len(recent) >= self._parameters["times"]:
-            days = self._parameters["days"]
-            text = f"{what}; {len(recent)} times in {days} days more than the limit of {limit} in parts"
-            evidence = [position for _, some in recent.values() for position in some]
+        found, ratio = self._matters.marked(action.agent), self._parameters["ratio"]
+        if len(found) >= self._parameters["times"] and self._matters.stands_out(action.agent, ratio, alone=True):
+            days, (others, of_others) = self._parameters["days"], self._matters.others(action.agent)
+            text = (
+                f"{what}; in {len(found)} of {self._matters.of(action.agent)} matters in {days} days more than the "
+                f"limit of {limit} in parts; of the others' {of_others} it is {others}"
+            )
+            evidence = [position for some in found.values() for position in some]
             yield RULE.finding((f"agent:{action.agent}",), "times", text, evidence)
 
 
@@ -107,7 +106,7 @@ class WideSplit:
         """Yield a finding for the part that completes a split."""
         body, since = event.body, event.at - self._parameters["wide_hours"] * HOUR
         if isinstance(body, decisions.AuthorityFellShort) and body.outcome == "escalate" and not body.preview:
-            matters = _places(body.order_id, body.interaction_id, body.customer_id)
+            matters = _places(body.order_id, body.interaction_id, None) or _places(None, None, body.customer_id)
             self._asked[body.agent_id].append((event, matters))
         if action is None or not action.bounded or not action.limit or not 0 < action.minor <= action.limit:
             return
