@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import lru_cache, partial
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ type Rows = list[Document]
 
 def loyalty_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the figures of `report loyalty` that differ from the oracle's: totals, and retention by cohort."""
-    found, oracle = found or ledger.report(loyalty_report, ledger.published), ledger.figures("loyalty")
+    found, oracle = found or ledger.report(loyalty_report, ledger.published), _value_of(ledger).oracle
     cohorts: dict[str, Rows] = {}
     for one in oracle["retention"]:
         shares = [{"days": days, **one[f"days_{days}"]} for days in DAYS]
@@ -53,7 +54,13 @@ def value_differences(ledger: HistoryLedger, found: Document | None = None) -> l
         if other["currency"] != "GBP":  # no action and no return is recorded in it
             nothing = {"treated": 0, "told_by_sales": True, "why": NOBODY, "ladder": []}
             lines += differences({name: other.get(name) for name in nothing}, nothing, other["currency"])
-    return lines or _Value(ledger.figures("loyalty")).differences(pounds)
+    return lines or _value_of(ledger).differences(pounds)
+
+
+@lru_cache(64)
+def _value_of(ledger: HistoryLedger) -> _Value:
+    """Return the oracle's figures of a ledger, computed once."""
+    return _Value(ledger.figures("loyalty"))
 
 
 class _Value:
@@ -63,6 +70,7 @@ class _Value:
         self.oracle = oracle
         self.helped: Rows = oracle["helped_customers"]
         self.of = {one["customer"]: one for one in self.helped}
+        self._memory: dict[object, Any] = {}
         self.matched = {one["customer"] for one in oracle["pairs"] if one["matched"]}
 
     def differences(self, found: Document) -> list[str]:
@@ -72,10 +80,9 @@ class _Value:
         lines += differences(found["summary"], [self._summary(days) for days in DAYS], "summary")
         for ladder, days in zip(found["ladder"], DAYS, strict=True):
             lines += differences(ladder["days"], days, "ladder.days")
-            lines += _estimates(
-                ladder["spending"], [self._before_after(days), self._parallel(days)], f"{days}.spending"
-            )
-            lines += _estimates(ladder["coming_back"], list(self._coming_back(days)), f"{days}.coming_back")
+            spending, coming_back = self._once(days, partial(self._ladder, days))
+            lines += _estimates(ladder["spending"], spending, f"{days}.spending")
+            lines += _estimates(ladder["coming_back"], coming_back, f"{days}.coming_back")
         for name, groups in found["groups"].items():
             lines += self._groups(name, groups)
         for name, column in (("return_rates", "came"), ("repeat_claims", "again")):
@@ -85,6 +92,14 @@ class _Value:
             lines += differences(found[name], rates, name)
         lines += self._payback(found["payback"])
         return lines + self._kept(found["keep_item"]) + self._waited(found["waiting"])
+
+    def _once(self, key: object, make: Callable[[], Any]) -> Any:
+        if key not in self._memory:
+            self._memory[key] = make()
+        return self._memory[key]
+
+    def _ladder(self, days: int) -> tuple[Rows, Rows]:
+        return [self._before_after(days), self._parallel(days)], list(self._coming_back(days))
 
     def _windows(self, days: int, known: str) -> Rows:
         return [one | self.of[one["customer"]] for one in self.oracle["windows"] if one["days"] == days and one[known]]
@@ -174,10 +189,13 @@ class _Value:
             [(one[name], one["treated"]) for one in groups], [(one, labels.count(one)) for one in order]
         )
         pairs = self._pairs(90, "known")
-        expected = [
-            self._matched(90, "matched", [one for one in pairs if self.of[one["customer"]][name] == label])
-            for label in order
-        ]
+        expected = self._once(
+            name,
+            lambda: [
+                self._matched(90, "matched", [one for one in pairs if self.of[one["customer"]][name] == label])
+                for label in order
+            ],
+        )
         shown = [{key: value for key, value in one.items() if key not in (name, "treated")} for one in groups]
         return lines + _estimates(shown, expected, f"groups.{name}")
 
@@ -315,7 +333,7 @@ def _step(method: str, near: Rows) -> Document:
     caveats = ["holds only for amounts near the limit", NOT_AN_EFFECT, f"no bunching seen (p = {p:.2g})"]
     found = _refused(3, method, "", len(below), len(above))
     value, reach = ends[0] - ends[1], 1.959964 * math.sqrt(sum(error**2 for error in errors))
-    return found | {"value": _Around(value, 0.02), "interval": _Near(value, reach), "caveats": caveats}
+    return found | {"value": _Around(value, 1e-4), "interval": _Near(value, reach), "caveats": caveats}
 
 
 def _end_of_line(side: list[tuple[float, float]]) -> tuple[float, float]:

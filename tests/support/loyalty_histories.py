@@ -38,11 +38,17 @@ def policies() -> list[tuple[datetime, Document, list[str]]]:
 
 
 class LoyaltyHistory:
-    """A history that a seed determines; ``effect`` is the chance that a helped customer buys once more."""
+    """A history that a seed determines; ``effect`` is the chance that a helped customer buys once more.
 
-    def __init__(self, seed: int, helped: int = 90, effect: float = 0.5) -> None:
+    There are ``requests`` near a limit. With ``selected``, helped customers had bought more before they were helped.
+    """
+
+    def __init__(
+        self, seed: int, helped: int = 90, effect: float = 0.5, requests: int = 260, *, selected: bool = False
+    ) -> None:
         self.random = random.Random(seed)
-        self.helped, self.effect = helped, effect
+        self.helped, self.effect, self.requests, self.selected = helped, effect, requests, selected
+        self.step = self.random.choice((1, 250))
         self._events: list[tuple[datetime, int, Document]] = []
         self._orders = 0
 
@@ -58,7 +64,7 @@ class LoyaltyHistory:
             self._pair(number)
         for number in range(40):
             self._bought(f"X-{number}", self._at(0, DAYS))
-        for number in range(260):
+        for number in range(self.requests):
             self._limited(number)
         for day in (0, DAYS):
             self._bought("X-0", BEGIN + timedelta(days=day))
@@ -95,6 +101,8 @@ class LoyaltyHistory:
             if chance() < 0.95:
                 nearby = self._at(-4, 4) - BEGIN if chance() < 0.7 else timedelta()
                 self._bought(other, max(BEGIN, when + nearby))
+        if self.selected and chance() < 0.8:
+            self._bought(mine, max(BEGIN, at - timedelta(days=self.random.choice((59, 45, 31)))))
         if chance() < self.effect:
             self._bought(mine, at + timedelta(days=self.random.choice((0, 1, 10, 30, 60, 90, 90.5, 180))))
         problem = {"channel": self.random.choice(CHANNELS), "reason": f"R-{number}"}
@@ -148,7 +156,8 @@ class LoyaltyHistory:
 
     def _limited(self, number: int) -> None:
         """Add a request near a limit of 50.00: taken up to it, and beyond it told to escalate."""
-        minor, at, customer = self.random.randint(2400, 7600), self._at(0, DAYS), f"L-{number % 230}"
+        minor = self.random.randint(2400 // self.step, 7600 // self.step) * self.step
+        at, customer = self._at(0, DAYS), f"L-{number % 230}"
         kind = self.random.choice(("refund",) * 9 + ("credit",))
         request = {"agent_id": "A-9", "role": "agent", "customer_id": customer, "kind": kind, "basis": "goodwill"}
         data = {**_CAUSE, **request, "amount": money(minor), "reason": "late"}

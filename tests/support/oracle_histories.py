@@ -23,8 +23,14 @@ from tests.support.what_if_histories import WhatIfHistory, simulated_differences
 
 SEEDS = ((3, 1.0), (7, 1.0), (11, 2.0), (19, 4.0), (5, 0.1), (23, 8.0), (29, 8.0), (31, 4.0), (37, 0.5), (41, 2.0))
 """Seeds and scales of random histories."""
-LOYALTY_SEEDS = ((3, 90), (4, 90), (5, 30), (6, 140))
-"""Seeds of histories of customers, and how many of them are helped."""
+LOYALTY = (
+    *(LoyaltyHistory(40 + helped, helped, 0.9, 40 + 4 * helped) for helped in (2, 6, 14, 20, 22, 24, 26, 28, 31, 34)),
+    LoyaltyHistory(5, 60, 1.0, 140, selected=True),
+    LoyaltyHistory(8, 70, 0.0, 600, selected=True),
+    LoyaltyHistory(3, 90),
+    LoyaltyHistory(6, 140),
+)
+"""Histories of customers: few that are helped, so that figures begin to be shown, and many."""
 LOYALTY_VIEWS = ("loyalty_effects", "casework", "journeys")
 type Check = Callable[[HistoryLedger], list[str]]
 _COMPARISONS: dict[str, Check] = {
@@ -51,8 +57,7 @@ def _kept(ledger: HistoryLedger, check: Check, report: str) -> Callable[[], bool
 
 def _ledgers(report: str) -> list[tuple[HistoryLedger, Check]]:
     if report == "loyalty":
-        customers = [LoyaltyHistory(seed, helped) for seed, helped in LOYALTY_SEEDS]
-        return [(HistoryLedger(one.events(), LOYALTY_VIEWS), value_differences) for one in customers]
+        return [(HistoryLedger(one.events(), LOYALTY_VIEWS), value_differences) for one in LOYALTY]
     if report == "what_if":
         return [(_what_if(seed, 150, generous=False), what_if_differences) for seed in (1, 2, 3)]
     ledgers = [HistoryLedger(RandomHistory(seed, scale).events()) for seed, scale in SEEDS]
