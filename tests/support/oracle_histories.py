@@ -19,7 +19,7 @@ from tests.support.report_comparisons import (
 from tests.support.report_histories import BEGIN, RandomHistory
 from tests.support.report_oracle import HistoryLedger
 from tests.support.summary_comparisons import summary_differences
-from tests.support.what_if_histories import WhatIfHistory, simulated_differences, what_if_differences
+from tests.support.what_if_histories import WhatIfHistory, log_differences, simulated_differences, what_if_differences
 
 SEEDS = ((3, 1.0), (7, 1.0), (11, 2.0), (19, 4.0), (5, 0.1), (23, 8.0), (29, 8.0), (31, 4.0), (37, 0.5), (41, 2.0))
 """Seeds and scales of random histories."""
@@ -59,7 +59,8 @@ def _ledgers(report: str) -> list[tuple[HistoryLedger, Check]]:
     if report == "loyalty":
         return [(HistoryLedger(one.events(), LOYALTY_VIEWS), value_differences) for one in LOYALTY]
     if report == "what_if":
-        return [(_what_if(seed, 150, generous=False), what_if_differences) for seed in (1, 2, 3)]
+        ledgers = [_what_if(seed, 150, generous=False) for seed in (1, 2, 3)]
+        return [(one, check) for one in ledgers for check in (what_if_differences, log_differences)]
     ledgers = [HistoryLedger(RandomHistory(seed, scale).events()) for seed, scale in SEEDS]
     if report == "summary":
         return [(one, _summary_differences) for one in ledgers[:5]]

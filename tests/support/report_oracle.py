@@ -55,7 +55,7 @@ class HistoryLedger:
 
     def __init__(self, events: Iterable[Document], names: Sequence[str] = tuple(MODELS)) -> None:
         self.events = list(events)
-        stored = [_recorded(one) for one in self.events]
+        stored = [recorded_of(one) for one in self.events]
         self._engines = {name: _engine() for name in names}
         self._projectors: dict[str, Projector] = {}
         originals = {one.position: one for one in stored}
@@ -111,7 +111,7 @@ class HistoryLedger:
         return found
 
 
-def _recorded(event: Document) -> Recorded:
+def recorded_of(event: Document) -> Recorded:
     """Return an event as the log holds it, without spaces between its parts."""
     kept = {name: value for name, value in event.items() if name != "position"}
     return Recorded(event["position"], subject_of(event), json.dumps(kept, separators=(",", ":")).encode())

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from copy import deepcopy
 from datetime import datetime, timedelta
 from typing import Any
 
+from domain.abuse.guard import Guard
+from domain.abuse.history import GuardEvent
 from domain.policy.parsing import read_policy
+from projections.engine.events import read_event
 from projections.reading import Reader
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.policy_simulation import PolicySimulation, WhatIfReport, try_quickly
 from tests.support.documents import Document
 from tests.support.report_histories import BEGIN, POLICY, event_document, money, numbered
-from tests.support.report_oracle import HistoryLedger, differences
+from tests.support.report_oracle import HistoryLedger, differences, recorded_of
 
 LIMITS: dict[str, dict[str, int]] = {
     "agent": {"refund": 5000, "credit": 2500},
@@ -111,6 +115,8 @@ class WhatIfHistory:
             way = "not asked"
         filed = f"esc-{number}" if way == "at once" else None
         self._decide("authority.fell_short", at, number, **request, **short, escalation_id=filed)
+        if way == "not asked" and limit is not None and self.random.random() < 0.5:
+            self._split(request, number, at, limit)
         if way == "told again":
             at += timedelta(hours=2)
             filed = f"esc-{number}"
@@ -118,6 +124,14 @@ class WhatIfHistory:
         if way != "not asked":
             wait = self.random.choice((0, 3600, 6.9 * 86_400, 7 * 86_400, 7.1 * 86_400)) if way == "apart" else 0
             self._escalated(f"esc-{number}", request, number, at + timedelta(seconds=wait))
+
+    def _split(self, request: Document, number: int, at: datetime, limit: int) -> None:
+        """Give in parts what was told to escalate, which the guard flags."""
+        met = [{"name": "per_action", "limit": money(limit), "used": money(0)}]
+        for part in (1, 2):
+            name, at = f"act-{number}-{part}", at + timedelta(hours=1)
+            done = request | {"amount": money(limit), "limits": met, "authority": "own", "training": []}
+            self._decide("action.taken", at, number + part * 100_000, action_id=name, **done)
 
     def _escalated(self, name: str, request: Document, number: int, at: datetime) -> None:
         of: Document = {"escalation_id": name, "budget": request["holder"], "period": "2025-12"}
@@ -162,9 +176,11 @@ def what_if_differences(ledger: HistoryLedger) -> list[str]:
     return [line for limits in OTHERS for line in compared(ledger, limits, what_if_report(ledger, limits))]
 
 
-def compared(ledger: HistoryLedger, limits: dict[str, dict[str, int]], found: Document) -> list[str]:
+def compared(
+    ledger: HistoryLedger, limits: dict[str, dict[str, int]], found: Document, since: datetime | None = None
+) -> list[str]:
     """Return the figures of one simulation that differ from the oracle's."""
-    _try(ledger, limits)
+    _try(ledger, limits, since)
     oracle = ledger.figures("what_if")
     (whole,) = oracle["whole"]
     shown = {
@@ -234,7 +250,46 @@ def _foreign(effect: Document) -> list[str]:
     return differences(amounts, ["GBP"] * len(amounts), "currency")
 
 
-def _try(ledger: HistoryLedger, limits: dict[str, dict[str, int]]) -> None:
+def log_differences(ledger: HistoryLedger) -> list[str]:
+    """Return the differences where the whole log is read, from a decision on, and with the guard's flags."""
+    lines: list[str] = []
+    taken = [one for one in ledger.events if one["type"] == "resolution.action.taken.v1"]
+    since = datetime.fromisoformat(taken[len(taken) // 3]["time"])
+    stored = [recorded_of(one) for one in ledger.events]
+    flags = Counter(_rules_of(ledger))
+    for limits in (LIMITS, OTHERS[0]):
+        for begin in (None, since):
+            simulation = PolicySimulation(read_policy(policy(limits)), ledger.published, begin, flags=begin is None)
+            simulation.take(stored, {})
+            found: Document = {**simulation.document(len(stored))}
+            if begin is None:
+                shown = {one["rule"]: one["raised"] for one in found["flags"]["by_rule"] if one["raised"]}
+                lines += differences(shown, dict(flags), "flags")
+            if begin is None:
+                balance = sum(one["would_be_raised"] - one["raised"] for one in found["flags"]["by_rule"])
+                lines += differences(found["flags"]["new"] - found["flags"]["gone"], balance, "flags.balance")
+            if begin is None and limits is LIMITS:
+                would = {one["rule"]: one["would_be_raised"] for one in found["flags"]["by_rule"]}
+                changed = [found["flags"]["new"], found["flags"]["gone"]]
+                lines += differences(would, dict(flags), "flags.would") + differences(changed, [0, 0], "flags.changed")
+            lines += compared(ledger, limits, found | {"flags": None, "policy_version": 2}, begin)
+    return lines
+
+
+def _rules_of(ledger: HistoryLedger) -> list[str]:
+    """Return the rule of each flag that the guard raises over the history."""
+    guard, found = Guard(), dict[str, str]()
+    for one in ledger.events:
+        event = read_event(recorded_of(one))
+        at, told = event.time.timestamp(), event.recorded.timestamp()
+        for raised in guard.take(GuardEvent(event.position, at, told, event.body, "")):
+            found[raised.flag_id] = raised.finding.rule
+    return list(found.values())
+
+
+def _try(ledger: HistoryLedger, limits: dict[str, dict[str, int]], since: datetime | None = None) -> None:
+    begin = datetime(1970, 1, 1) if since is None else since.replace(tzinfo=None)
+    ledger.database.execute("CREATE OR REPLACE TABLE since AS SELECT ?::TIMESTAMP AS moment", [begin])
     ledger.database.execute("CREATE OR REPLACE TABLE tried (role TEXT, kind TEXT, most BIGINT)")
     rows = [(role, kind, minor) for role, kinds in limits.items() for kind, minor in kinds.items()]
     rows += [("manager", "refund", 50_000), ("manager", "keep_item", 100)]

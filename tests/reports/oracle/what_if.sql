@@ -10,7 +10,8 @@ SELECT position, moment, text(d, 'agent_id') AS agent, text(d, 'role') AS role, 
        CASE WHEN most IS NULL THEN 'kind' WHEN minor(d, 'amount') > most THEN 'per_action' END AS rule_now,
        concat_ws('/', text(d, 'agent_id'), text(d, 'kind'), text(d, 'interaction_id'), text(d, 'order_id'), text(d, 'customer_id')) AS matter
 FROM events LEFT JOIN tried ON tried.role = text(d, 'role') AND tried.kind = text(d, 'kind')
-WHERE (type = 'action.taken' AND text(d, 'authority') = 'own') OR (type = 'authority.fell_short' AND text(d, 'preview') = 'false');
+WHERE ((type = 'action.taken' AND text(d, 'authority') = 'own') OR (type = 'authority.fell_short' AND text(d, 'preview') = 'false'))
+  AND moment >= (SELECT moment FROM since);
 
 -- figure: filed
 -- The escalation of a request: the one it filed at once, else the first separate one for the same matter within seven days.
@@ -45,7 +46,7 @@ WITH paid AS (
     SELECT moment, amount, done AS did, now = 'taken' AS would FROM judged WHERE done OR now = 'taken'
     UNION ALL
     SELECT moment, minor(d, 'amount'), true, text(d, 'escalation_id') NOT IN (SELECT spared FROM filed WHERE spared IS NOT NULL AND now = 'taken')
-    FROM events WHERE type = 'action.taken' AND text(d, 'authority') != 'own'
+    FROM events WHERE type = 'action.taken' AND text(d, 'authority') != 'own' AND position > (SELECT min(position) FROM judged)
 )
 SELECT strftime(timezone('Europe/London', timezone('UTC', moment)), '%Y-%m') AS period,
        coalesce(sum(amount) FILTER (did), 0)::BIGINT AS spent, coalesce(sum(amount) FILTER (would), 0)::BIGINT AS would_be_spent
