@@ -305,6 +305,66 @@ async def test_a_desk_gives_no_more_than_its_amount_a_day(company: Company) -> N
     assert (await daily.action("d-3", agent_id="M-2", amount="4.00"))["outcome"] == "taken"
 
 
+async def test_a_desk_proves_nothing_to_itself(company: Company) -> None:
+    """The desk records a payment of its own, and another source's payment shows what is owed."""
+    desk, order = company["desk"], {"order_id": "O-own", "basis": "entitlement", "agent_id": "D-1"}
+    await desk.record(event("self-paid", "purchase.completed", "desk", order_id="O-own", total=gbp("90000.00")))
+    await company.operator.wait_for_decider()
+    answer = await desk.action("own-1", amount="90000.00", **order)
+    assert answer["outcome"] in ("escalate", "refused")
+    assert answer["explanation"] == "0.00 of 90000.00 is shown as owed; the rest counts as goodwill"
+    await company["till"].record(event("paid", "purchase.completed", "till", order_id="O-own", total=gbp("60.00")))
+    await company.operator.wait_for_decider()
+    owed = await desk.action("own-2", amount="60.00", **order)
+    assert (owed["outcome"], owed["explanation"]) == ("taken", "60.00 of 60.00 is shown as owed")
+    again = await desk.action("own-3", amount="90000.00", **order)
+    assert again["explanation"] == "0.00 of 90000.00 is shown as owed; the rest counts as goodwill"
+
+
+async def test_an_entitlement_in_another_currency_is_owed_nothing(company: Company) -> None:
+    answer = await company["desk"].ask(
+        "action",
+        request_id="eur-1",
+        agent_id="D-1",
+        kind="refund",
+        amount=gbp("5.00") | {"currency": "EUR"},
+        reason="late",
+        basis="entitlement",
+        order_id="O-own",
+    )
+    assert answer["error"]["code"] == "currency"
+
+
+async def test_a_source_cuts_no_link_of_another(company: Company) -> None:
+    """The link stays, although a second personnel system repeats it, cuts it, and takes its own word back."""
+    other = await company.register("other-hr", "people")
+    pair = {"a": "A-2", "b": "C-kin", "relation": "household"}
+    await company["hr"].record(event("kin", "customer.linked", "hr", **pair))
+    await other.record(event("kin-too", "customer.linked", "other-hr", **pair))
+    await other.record(event("no-kin", "customer.unlinked", "other-hr", **pair))
+    undone: Document = {"source_of": "other-hr", "id_of": "kin-too", "data": None, "reason": "mistaken"}
+    await other.record(event("kin-undone", "fact.corrected", "other-hr", **undone))
+    await company.operator.wait_for_decider()
+    answer = await company["desk"].action("kin-1", amount="1.00", agent_id="A-2", customer_id="C-kin")
+    assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("refused", "self_dealing")
+
+
+async def test_a_payment_system_reports_no_more_than_was_held(company: Company) -> None:
+    desk = company["desk"]
+    held = await desk.action("above-1", amount="5.00", agent_id="D-2", hold=True)
+    await company.operator.wait_for_decider()
+    fact = event("above", "refund.settled", "psp", action_id=held["action_id"], total=gbp("90000.00"))
+    await company["psp"].record(fact)
+    settled = await eventually(lambda: company.operator.recorded("action.settled"), lambda found: bool(of(found, held)))
+    (one,) = of(settled, held)
+    assert (one["amount"], one["beyond"]) == (gbp("5.00"), gbp("89995.00"))
+
+
+def of(postings: list[Document], action: Document) -> list[Document]:
+    """Return the postings of an action."""
+    return [one for one in postings if one["action_id"] == action["action_id"]]
+
+
 async def test_a_stopped_source_is_refused_at_once(company: Company) -> None:
     thief = await company.register("thief", "desk")
     assert (await thief.action("t-1", agent_id="A-2", amount="1.00"))["outcome"] == "taken"

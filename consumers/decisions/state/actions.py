@@ -34,7 +34,8 @@ CREATE INDEX IF NOT EXISTS given_customer ON given (customer) WHERE customer IS 
 CREATE INDEX IF NOT EXISTS given_interaction ON given (interaction) WHERE interaction IS NOT NULL;
 CREATE INDEX IF NOT EXISTS given_ordered ON given (ordered) WHERE ordered IS NOT NULL;
 CREATE INDEX IF NOT EXISTS given_expires ON given (expires) WHERE expires IS NOT NULL;
-CREATE TABLE IF NOT EXISTS links (a TEXT, b TEXT, relation TEXT, PRIMARY KEY (a, b, relation)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS links (a TEXT, b TEXT, relation TEXT, source TEXT, PRIMARY KEY (a, b, relation))
+    WITHOUT ROWID;
 """
 _COLUMNS = ("customer", "interaction", "ordered")
 _CACHED = 50_000
@@ -160,8 +161,8 @@ class ActionIndex:
         self._writing: dict[int, ActionRow] = {}
         self._by_action: dict[str, ActionRow] = {}  # of the changed and the writing rows
         self._unwritten: dict[tuple[str, str], dict[int, ActionRow]] = {}  # all rows in memory, by column and id
-        self._links: dict[tuple[str, str, str], bool] = {}
-        self._links_writing: dict[tuple[str, str, str], bool] = {}
+        self._links: dict[tuple[str, str, str], str | None] = {}
+        self._links_writing: dict[tuple[str, str, str], str | None] = {}
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
         self._groups: dict[str, frozenset[str]] = {}
         self._pending = 0
@@ -292,12 +293,27 @@ class ActionIndex:
         for column, name in self._ids_of(row):
             self._caches[column].pop(name, None)
 
-    def link(self, fact: CustomerLink, *, undo: bool = False) -> None:
-        """Apply a fact that links two customers or removes their link, or take it back."""
+    def link(self, fact: CustomerLink, source: str = "", *, undo: bool = False, by_operator: bool = False) -> None:
+        """Apply a fact that links two customers or removes their link, or take it back.
+
+        A link belongs to the first source that made it. Another source neither removes it nor takes it back.
+        """
+        owner = self._owner_of(fact.a, fact.b, fact.relation)
         linked = is_linked_after(fact, undo=undo)
-        self._links[fact.a, fact.b, fact.relation] = self._links[fact.b, fact.a, fact.relation] = linked
+        if owner is not None and (linked or not (by_operator or owner == source)):
+            return
+        pairs = (fact.a, fact.b, fact.relation), (fact.b, fact.a, fact.relation)
+        self._links.update(dict.fromkeys(pairs, source if linked else None))
         self._linked = True
         self._groups.clear()
+
+    def _owner_of(self, a: str, b: str, relation: str) -> str | None:
+        """Return the source that made a link, or ``None`` where there is none."""
+        for changes in (self._links, self._links_writing):
+            if (a, b, relation) in changes:
+                return changes[a, b, relation]
+        rows = self._index.rows("SELECT source FROM links WHERE a = ? AND b = ? AND relation = ?", (a, b, relation))
+        return rows[0][0] if rows else None
 
     def take_changes(self) -> list[Change]:
         """Return the changes to write; iterate ``on_written`` after they were written."""
@@ -307,12 +323,12 @@ class ActionIndex:
         # The index of requests has the other actions, because their id is the hash of the request.
         unnamed = [(_key_of(row.action_id), row.position) for row in self._writing.values() if not row.named]
         unnamed = [one for one in unnamed if one[0] is not None]
-        linked = [pair for pair, is_linked in self._links_writing.items() if is_linked]
-        unlinked = [pair for pair, is_linked in self._links_writing.items() if not is_linked]
+        linked = [(*pair, source) for pair, source in self._links_writing.items() if source is not None]
+        unlinked = [pair for pair, source in self._links_writing.items() if source is None]
         changes: list[Change] = [
             ("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?)", list(values.values())),
             ("INSERT OR REPLACE INTO actions VALUES (?, ?)", unnamed),
-            ("INSERT OR IGNORE INTO links VALUES (?, ?, ?)", linked),
+            ("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?)", linked),
             ("DELETE FROM links WHERE a = ? AND b = ? AND relation = ?", unlinked),
         ]
         return [change for change in changes if change[1]]
@@ -343,7 +359,9 @@ class ActionIndex:
     def _linked_to(self, customer_id: str) -> set[str]:
         known = dict.fromkeys(self._index.rows(_LINKS_OF, (customer_id,)), True)
         for changes in (self._links_writing, self._links):
-            known.update({(b, relation): linked for (a, b, relation), linked in changes.items() if a == customer_id})
+            known.update(
+                {(b, relation): one is not None for (a, b, relation), one in changes.items() if a == customer_id}
+            )
         return {b for (b, _), linked in known.items() if linked}
 
     def _add_to_totals(self, row: ActionRow) -> None:

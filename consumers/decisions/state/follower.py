@@ -54,7 +54,7 @@ _WRITE_SECONDS = 1.0
 _TRIES, _PAUSE_SECONDS = 5, 0.5
 """Attempts to apply one event, and the pause between them."""
 _ENTRIES_AT_ONCE = 500
-_LAYOUT = 3
+_LAYOUT = 4
 """The layout of the index; it grows with each change that needs the whole log to be read again."""
 
 
@@ -304,7 +304,8 @@ class DecisionState:
             case facts.PurchaseCompleted() | facts.PurchaseReturned():
                 self._note_order(event)
             case facts.CustomerLinked() | facts.CustomerUnlinked():
-                self.actions.link(body)
+                by_operator = event.stored.via is not None
+                self.actions.link(body, event.stored.source, by_operator=by_operator)
             case administration.SourceEvent():
                 self.sources.apply(body)
                 self._notes[f"source {body.source}"] = position, self.sources.note(body.source)
@@ -331,7 +332,8 @@ class DecisionState:
         for event, undo in ((correction.before, True), (correction.after, False)):
             match event.body if event is not None else None:
                 case facts.CustomerLinked() | facts.CustomerUnlinked() as fact:
-                    self.actions.link(fact, undo=undo)
+                    assert event is not None
+                    self.actions.link(fact, event.stored.source, undo=undo)
                 case facts.EmployeeJoined() | facts.EmployeeChanged() if undo and correction.after is not None:
                     continue  # the corrected fact replaces it; other facts about the employee stay
                 case facts.Fact() as fact:

@@ -8,6 +8,7 @@ from tests.support.decision_company import STAFF, company, policy
 from tests.support.decision_events import (
     ANY,
     Described,
+    corrected,
     customer_charged,
     fell_short,
     held,
@@ -154,6 +155,29 @@ def test_removing_one_of_two_links_leaves_the_customers_linked() -> None:
     links = linked("C-1", "C-2"), linked("C-1", "C-2", "same_person"), unlinked("C-1", "C-2")
     found = given(company(), *links, gave("90.00", customer_id="C-1")).when(action("50.00", customer_id="C-2"))
     assert found.answer["outcome"] == "escalate"
+
+
+def by(source: str, event: Described) -> Described:
+    """Return a fact of another source."""
+    return event._replace(source=source)
+
+
+@rule("a link is removed only by the source that made it")
+def test_another_source_does_not_remove_a_link() -> None:
+    told = linked("A-7", "C-9"), by("stranger", unlinked("A-7", "C-9"))
+    given(company(), *told).when(action("5.00", customer_id="C-9")).then(
+        OPENED, fell_short("5.00", "refused", why("self_dealing"))
+    )
+
+
+def test_a_source_that_repeats_a_link_does_not_own_it() -> None:
+    told = linked("A-7", "C-9"), by("stranger", linked("A-7", "C-9")), by("stranger", unlinked("A-7", "C-9"))
+    assert given(company(), *told).when(action("5.00", customer_id="C-9")).answer["outcome"] == "refused"
+
+
+def test_a_source_that_takes_its_repeated_link_back_leaves_the_other_sources_link() -> None:
+    told = by("hr", linked("A-7", "C-9")), linked("A-7", "C-9"), corrected(10, None)
+    assert given(company(), *told).when(action("5.00", customer_id="C-9")).answer["outcome"] == "refused"
 
 
 @pytest.mark.parametrize(("at", "outcome"), [("2025-12-10T09:00:00Z", "taken"), ("2025-12-10T09:00:01Z", "escalate")])
