@@ -57,7 +57,8 @@ class _Prepared(NamedTuple):
     statement: Statement
     type: str
     table: str
-    columns: list[str]
+    columns: dict[str, str]
+    """Type by name."""
     rows: int
 
 
@@ -180,8 +181,8 @@ class Import:
         """Run the SELECT of a type of events into a table, in the order of files and lines."""
         table = f"_events_{number}"
         self._run_select(table, statement, ordered=True)
-        columns = [name for name, _ in self.database.described(f"SELECT * FROM {table}")]  # noqa: S608
-        self._check_columns(type_name, statement, columns)
+        columns = dict(self.database.described(f"SELECT * FROM {table}"))  # noqa: S608
+        self._check_columns(type_name, statement, list(columns))
         rows = int(str(self.database.run(f"SELECT count(*) FROM {table}")[0][0]))  # noqa: S608
         return _Prepared(number, statement, type_name, table, columns, rows)
 
@@ -288,7 +289,7 @@ class Import:
 
     def _events_of(self, one: _Prepared) -> Iterator[tuple[tuple[int, int], Outgoing | None]]:
         maker = _EventMaker(self, one, self._times)
-        columns = ", ".join(f'"{name}"' for name in maker.selected)
+        columns = ", ".join(_fetched(name, one.columns[name]) for name in maker.selected)
         end = len(self._paths) << LINE_BITS
         for batch in self.database.batches(f"SELECT {columns} FROM {one.table}"):  # noqa: S608
             for row in batch:
@@ -514,6 +515,11 @@ _WITHOUT_GROUPS: Node = {
     "modifiers": [],
     "aggregate_handling": "STANDARD_HANDLING",
 }
+
+
+def _fetched(name: str, kind: str) -> str:
+    """Return a column as Python gets it: an instant as text, since DuckDB needs another library for its zone."""
+    return f"strftime(\"{name}\", '%Y-%m-%dT%H:%M:%S.%fZ')" if kind == "TIMESTAMP WITH TIME ZONE" else f'"{name}"'
 
 
 def _listed(cells: dict[str, object]) -> str:

@@ -108,6 +108,15 @@ def test_one_id_with_two_contents_is_rejected_and_with_one_is_a_duplicate(tmp_pa
     assert [(one.line, one.code) for one in made.report.rejected] == [(4, "id_reused")]
 
 
+@pytest.mark.parametrize(
+    "time", ["to_timestamp(1780000000)", "TIMESTAMPTZ '2026-05-28 22:26:40+02'", "'2026-05-28T22:26:40+02:00'"]
+)
+def test_instants_with_a_zone_stay_instants(tmp_path: Path, time: str) -> None:
+    select = RETURNS.replace("try_strptime(\"at\", '%d/%m/%Y %H:%M')", time)
+    made = from_text(tmp_path, mapping_of(select), HEADER + "1,K,4.00,x\n")
+    assert [one["time"] for one in made.events] == ["2026-05-28T20:26:40.000000Z"]
+
+
 def test_ids_have_the_prefix_of_the_mapping(tmp_path: Path) -> None:
     made = from_text(tmp_path, mapping_of(id_prefix="v2/"), HEADER + "1,K,4.00,02/06/2026 09:00\n")
     assert [one["id"] for one in made.events] == ["v2/1"]
