@@ -11,7 +11,7 @@ names the last. So a fact in order is appended, and costs one short row, however
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
+from domain.money import Money
 from domain.serialization import convert, encode, plain
 from ledger.store.cloudevents import sequence_of
 from projections.engine.row_cache import PreparedQuery, RowCache
@@ -27,7 +28,7 @@ from projections.engine.storage import driver, prepare_insert, upserting
 from projections.engine.temporal_tables import HAPPENED, SINCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from projections.engine.day_blocks import DayBlocks
     from projections.engine.events import Correction, Event
@@ -156,7 +157,7 @@ class EntityRows(RowCache):
         self._step = step
         self._key_of = key_of or attrgetter(f"body.{self._key.name}")
         self._kinds = {
-            cls: (kind, min(1, kind // openings) if openings else 1, _picker(names))
+            cls: (kind, min(1, kind // openings) if openings else 1, _picker(cls, names))
             for kind, (cls, names) in enumerate(fields.items())
         }
         self.classes = tuple(fields)
@@ -281,20 +282,40 @@ def _chain(facts: sa.Table) -> str:
     return PreparedQuery.of(sa.select(chain.union_all(before).c.fact)).text
 
 
-def _picker(names: tuple[str, ...]) -> Callable[[msgspec.Struct], tuple[object, ...]]:
-    """Return a function that gives the values of these fields of a fact."""
-    if len(names) > 1:
-        return attrgetter(*names)
-    return lambda body: tuple(getattr(body, name) for name in names)
+def _fields_of(cls: type[msgspec.Struct], names: tuple[str, ...], word: str) -> frozenset[str]:
+    """Return the fields whose type has this word."""
+    return frozenset(
+        field.name for field in msgspec.structs.fields(cls) if field.name in names and word in str(field.type)
+    )
+
+
+def _picker(cls: type[msgspec.Struct], names: tuple[str, ...]) -> Callable[[msgspec.Struct], tuple[object, ...]]:
+    """Return a function that gives the values of these fields of a fact, money as minor units and currency."""
+    if len(names) < 2:  # noqa: PLR2004 - a getter of one name returns no tuple
+        return lambda body: tuple(getattr(body, name) for name in names)
+    pick: Callable[[msgspec.Struct], tuple[object, ...]] = attrgetter(*names)
+    if not _fields_of(cls, names, "Money"):
+        return pick
+    return lambda body: tuple((one.minor, one.currency) if type(one) is Money else one for one in pick(body))
 
 
 def _builder(
     cls: type[msgspec.Struct], names: tuple[str, ...], key: str
 ) -> Callable[[tuple[object, ...], str], msgspec.Struct]:
     """Return a function that makes a fact of these values of its fields, and of its key."""
-    known = {field.name: field.type for field in msgspec.structs.fields(cls)}
-    if any(word in str(known[name]) for name in names for word in ("Money", "datetime")):
+    known = {field.name for field in msgspec.structs.fields(cls)}
+    money = tuple(name in _fields_of(cls, names, "Money") for name in names)
+    if _fields_of(cls, names, "datetime"):
         return lambda values, entity: convert(cls, plain({key: entity, **dict(zip(names, values, strict=True))}))
+    if any(money):
+
+        def build(values: tuple[object, ...], entity: str) -> msgspec.Struct:
+            given: dict[str, object] = {key: entity} if key in known else {}
+            for name, is_money, value in zip(names, money, values, strict=True):
+                given[name] = Money(*value) if is_money and isinstance(value, Sequence) else value
+            return cls(**given)
+
+        return build
     if key in known:
         return lambda values, entity: cls(**{key: entity}, **dict(zip(names, values, strict=True)))
     return lambda values, _: cls(**dict(zip(names, values, strict=True)))

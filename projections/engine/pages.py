@@ -15,7 +15,6 @@ import sqlalchemy as sa
 
 from domain.serialization import encode
 from projections.engine.row_cache import PreparedQuery, at_most, dict_rows
-from projections.engine.storage import driver
 from projections.engine.temporal_tables import as_of_by_key
 
 if TYPE_CHECKING:
@@ -70,8 +69,8 @@ def page_rows(
     values = {name: value for name, value in (equal or {}).items() if value is not None}
     given = page.given()
     if not where and (source is None or source is table):
-        of_few = not values and is_short_range(connection, table, page, time)
-        query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, of_few)
+        is_far = not values and is_far_range(connection, table, page, time)
+        query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, is_far)
         return query.rows(connection, {**values, **given, "limit": at_most(page.limit)})
     found = source_of(table, page) if source is None else source
     conditions = [*where, *(found.c[name] == value for name, value in values.items())]
@@ -81,36 +80,36 @@ def page_rows(
 
 @cache
 def _prepared(
-    table: sa.Table, names: frozenset[str], given: frozenset[str], newest_first: bool, time: str, of_few: bool
+    table: sa.Table, names: frozenset[str], given: frozenset[str], newest_first: bool, time: str, is_far: bool
 ) -> PreparedQuery:
     found = as_of_by_key(table, sa.bindparam("at")) if "at" in given else table
     query = sa.select(found).where(*(found.c[name] == sa.bindparam(name) for name in sorted(names)))
     bounds: dict[str, object] = {name: sa.bindparam(name) for name in given}
-    if of_few:
-        return PreparedQuery.of(in_short_range(query, table, bounds, newest_first=newest_first, time=time))
+    if is_far:
+        return PreparedQuery.of(in_far_range(query, table, bounds, newest_first=newest_first, time=time))
     return PreparedQuery.of(
         paged(query, found, bounds, newest_first=newest_first, time=time).limit(sa.bindparam("limit"))
     )
 
 
-_FEW_ROWS = 300_000
-"""The most rows of a range that are sorted by position. In a longer one, a page is found in the order of positions."""
+_PROBE = 100
 
 
-def is_short_range(connection: sa.Connection, table: sa.Table, page: PageRequest, time: str = "time") -> bool:
-    """Return whether a page is limited to times with few rows, so that an index of the time finds them faster."""
-    index = f"{table.name}_by_time"
+def is_far_range(connection: sa.Connection, table: sa.Table, page: PageRequest, time: str = "time") -> bool:
+    """Return whether few of the first rows in a page's order have its times, so that an index finds them faster."""
     if page.at is not None or page.limit is None or (page.begin is None and page.end is None):
         return False
-    if all(one.name != index for one in table.indexes):
+    if all(one.name != f"{table.name}_by_time" for one in table.indexes):
         return False
-    query = f"""SELECT count(*) FROM (SELECT 1 FROM {table.name} INDEXED BY {index}
-        WHERE {time} >= ? AND {time} < ? LIMIT {_FEW_ROWS + 1})"""  # noqa: S608 - names of ours
-    (number,) = driver(connection).execute(query, (page.begin or "", page.end or "~")).fetchone()
-    return bool(number <= _FEW_ROWS)
+    rows = paged(
+        sa.select(table.c[time]), table, {"after": page.after} if page.after else {}, newest_first=page.newest_first
+    )
+    first = connection.execute(rows.limit(_PROBE)).scalars()
+    within = [(page.begin or "") <= (one or "") < (page.end or "~") for one in first]
+    return bool(10 * sum(within) < len(within))
 
 
-def in_short_range[*Values](
+def in_far_range[*Values](
     query: sa.Select[*Values],
     table: sa.Table,
     given: Mapping[str, object],
@@ -152,7 +151,8 @@ def paged[*Values](
         query = query.where(position < given["after"] if newest_first else position > given["after"])
     else:
         query = query.where(position > 0)
-    return query.where(*_within(found.c[time], given)).order_by(position.desc() if newest_first else position)
+    happened = found.c[time] + ""  # so that SQLite does not sort all rows of the times, but reads in the page's order
+    return query.where(*_within(happened, given)).order_by(position.desc() if newest_first else position)
 
 
 def by_key[*Values](

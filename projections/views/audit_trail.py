@@ -18,7 +18,7 @@ from domain.events.facts import (
     RefundSettled,
 )
 from projections.engine.events import TYPES
-from projections.engine.pages import WHOLE, PageRequest, in_short_range, is_short_range, paged
+from projections.engine.pages import WHOLE, PageRequest, in_far_range, is_far_range, paged
 from projections.engine.row_cache import PreparedQuery, at_most
 from projections.engine.storage import texts, upsert, write
 from projections.views.event_summaries import describe
@@ -175,8 +175,8 @@ def read_trail(
     kinds = tuple(kind for kind, _ in named)
     values = {f"name_{number}": name for number, (_, name) in enumerate(named)}
     given = page.given() | ({} if happened is None else {"happened": happened})
-    of_few = not kinds and happened is None and is_short_range(connection, trail, page)
-    rows = _lines(kinds, frozenset(given), page.newest_first, of_few).rows(
+    is_far = not kinds and happened is None and is_far_range(connection, trail, page)
+    rows = _lines(kinds, frozenset(given), page.newest_first, is_far).rows(
         connection, {**values, **given, "limit": at_most(page.limit)}
     )
     for row in rows:
@@ -186,10 +186,10 @@ def read_trail(
 
 
 @cache
-def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool, of_few: bool) -> PreparedQuery:
+def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool, is_far: bool) -> PreparedQuery:
     bounds: dict[str, sa.BindParameter[object]] = {name: sa.bindparam(name) for name in given}
-    if of_few:
-        return PreparedQuery.of(in_short_range(sa.select(trail), trail, bounds, newest_first=newest_first))
+    if is_far:
+        return PreparedQuery.of(in_far_range(sa.select(trail), trail, bounds, newest_first=newest_first))
     query = paged(sa.select(trail), trail, bounds, newest_first=newest_first)
     if "at" in given:
         query = query.where(trail.c.position <= bounds["at"])

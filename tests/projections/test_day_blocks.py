@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.runtime.views import read_view
 from domain.events import decisions
 from domain.events.decisions import Record
 from domain.money import Money
@@ -21,11 +22,12 @@ from projections.engine.storage import driver
 from projections.reading import AccessScope
 from projections.reports.summary import summary
 from projections.views.authority import ASKED_DAYS
-from projections.views.casework import ACTION_DAYS, INTERACTION_DAYS
+from projections.views.casework import ACTION_DAYS, INTERACTION_DAYS, read_actions
 from projections.views.journeys import FEEDBACK_DAYS, JOURNEY_DAYS
 from tests.support.any_order import ACTION, OPENED, POSTED, History, decision
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
+from tests.support.upstreams import Upstream
 from tests.support.view_histories import Views, recorded
 
 TABLES: dict[str, tuple[DayTable, ...]] = {
@@ -181,3 +183,14 @@ def test_a_day_that_changes_gets_its_block_again_only_after_a_while(tmp_path: Pa
         assert 0 < asyncio.run(check(views)) < complete
     finally:
         views.close()
+
+
+async def test_a_view_that_has_read_the_whole_log_has_the_blocks_of_all_its_days(upstream: Upstream) -> None:
+    await upstream.set_up_basics()
+    await upstream.action("r-1", "5.00")
+
+    def days(connection: sa.Connection) -> list[str]:
+        return list(connection.execute(sa.select(ACTION_DAYS.blocks.c.day)).scalars())
+
+    (action,) = (await read_view(upstream.session, "casework", read_actions)).result
+    assert (await read_view(upstream.session, "casework", days)).result == [action["time"][:10]]
