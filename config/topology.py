@@ -20,7 +20,6 @@ READ_SUBJECT = "resolution.read"
 VIEWS_SUBJECT = "resolution.views"
 ESCALATION_SUBJECT = "resolution.notify.escalation"
 """One subject below it for each source: the steps of the escalations that the source filed."""
-POLICY_NOTICE_SUBJECT = "resolution.notify.policy"
 DECIDERS_SUBJECT = "resolution.deciders"
 INTAKES_SUBJECT = "resolution.intakes"
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from fastapi import Response
@@ -82,6 +82,28 @@ class Receipts(BaseModel):
     """The receipts of published events, in the order of the request."""
 
     receipts: list[EventReceipt]
+
+
+class PolicyProposal(BaseModel):
+    """A proposed policy, and how far it has come."""
+
+    sha256: str
+    state: Literal["open", "objected", "published"]
+    policy: JsonObject
+    replaces: int
+    proposed_by: str
+    at: str
+    signed_in: bool
+    due: str | None = Field(None, description="The end of the time for objections.")
+    approved_by: list[str]
+    missing: int = Field(description="The approvals that it still needs.")
+
+
+class PolicyProposals(BaseModel):
+    """All proposals, the newest first."""
+
+    items: list[PolicyProposal]
+    position: int
 
 
 class Caller(BaseModel, title="Me"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from domain.events.decisions import PolicyPublished
+from domain.events.decisions import PolicyApproved, PolicyObjected, PolicyProposed, PolicyPublished
 from domain.policy.history import PolicyHistory
+from domain.policy.proposals import Proposals
 from ledger.store.cloudevents import parse_time, stored_decoder
 from projections.engine.events import read_event
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from domain.policy.model import Policy, Rules
+    from domain.policy.proposals import Proposal
     from ledger.store.log import Log
 
 POLICY_SUBJECT = "ledger.policy"
@@ -26,6 +28,16 @@ async def published_policies(log: Log, position: int | None = None) -> list[Poli
     stored = await log.read_subject(POLICY_SUBJECT)
     records = (read_event(one).body for one in stored if position is None or one.position <= position)
     return [record for record in records if isinstance(record, PolicyPublished)]
+
+
+async def read_proposals(log: Log) -> tuple[list[Proposal], int]:
+    """Return all proposals of policies, the newest first, and the position of the last event about policies."""
+    proposals, position = Proposals(), 0
+    for recorded in await log.read_subject(POLICY_SUBJECT):
+        event, position = read_event(recorded), recorded.position
+        if isinstance(event.body, PolicyPublished | PolicyProposed | PolicyApproved | PolicyObjected):
+            proposals.apply(event.body, event.time)
+    return proposals.newest_first(), position
 
 
 def in_force_now(published: Sequence[PolicyPublished]) -> Rules | None:

@@ -14,13 +14,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 from config import topology
 from dashboard.nats_requests import OPERATOR, SOURCE, ask, ask_raw
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import CommandAnswer, EventReceipt, JsonResponse, checked_by
+from dashboard.schemas import CommandAnswer, EventReceipt, JsonResponse, PolicyProposals, checked_by
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
 from domain.policy.history import PolicyHistory
 from domain.serialization import encode, plain
 from ledger.errors import UnavailableError
-from projections.policy_history import published_policies
+from projections.policy_history import published_policies, read_proposals
 from projections.views.casework import escalations, read_escalations, seen_by
 from projections.views.flags import read_flags
 
@@ -51,6 +51,11 @@ _STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
 Id = Annotated[str, checked_by(fault_of), WithJsonSchema({"type": "string", **ID_SCHEMA})]
 PathId = Annotated[str, Path(max_length=128)]
 Words = Annotated[str, Field(max_length=10_000)]
+NotBlank = Annotated[str, Field(max_length=10_000, pattern="[A-Za-z0-9]")]
+HolderName = Annotated[
+    str, WithJsonSchema({"type": "string", "pattern": "^(agent|team):[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"})
+]
+"""A holder; ids may have more characters than this pattern shows."""
 
 
 class _CommandBody(BaseModel):
@@ -142,7 +147,7 @@ class Objection(_CommandBody):
 
     operation: Literal["object"]
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The SHA-256 of the proposed policy.")
-    reason: Words
+    reason: NotBlank
     request_id: Id | None = None
 
 
@@ -154,10 +159,10 @@ class BudgetChange(_CommandBody, title="Budget"):
 
     __qualname__ = "Budget"  # the schema's name in the OpenAPI document
     operation: Literal["grant", "transfer"]
-    holder: Words = Field(description="`agent:<id>` or `team:<id>`")
-    to_holder: Words | None = None
+    holder: HolderName = Field(description="`agent:<id>` or `team:<id>`")
+    to_holder: HolderName | None = None
     amount: Amount
-    reason: Words
+    reason: NotBlank
     request_id: Id | None = None
 
 
@@ -295,6 +300,16 @@ def _add_delegations(api: FastAPI, client: LedgerClient, authorizer: Authorizer)
 
 def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: CommandClient) -> None:
     caller = Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/policies",
+        response_model=PolicyProposals,
+        summary="The proposals of policies, the newest first",
+        dependencies=[Depends(authorizer.allowed("manager", "auditor", "operator"))],
+    )
+    async def proposals() -> Response:
+        found, position = await read_proposals(log)
+        return JsonResponse({"items": [plain(one) for one in found], "position": position})
 
     @api.post(
         "/api/v1/policies",

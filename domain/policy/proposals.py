@@ -40,6 +40,10 @@ class Proposals:
         """Return the newest proposal of the policy with this SHA-256, or ``None``."""
         return self._by_sha256.get(sha256)
 
+    def newest_first(self) -> list[Proposal]:
+        """Return all proposals, the newest first."""
+        return sorted(self._by_sha256.values(), key=lambda one: one.at, reverse=True)
+
     def apply(self, event: ProposalEvent | PolicyPublished, at: datetime) -> str | None:
         """Apply an event; return the SHA-256 of the proposal that it changed, or ``None``."""
         found = self._by_sha256.get(event.sha256)

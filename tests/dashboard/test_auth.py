@@ -26,7 +26,7 @@ OPEN = {
     "/api/v1/projections",
     "/api/v1/me",
 }
-ABOVE = {"/api/v1/loyalty", "/api/v1/gap", "/api/v1/quality", "/api/v1/recognition"}
+ABOVE = {"/api/v1/policies", "/api/v1/loyalty", "/api/v1/gap", "/api/v1/quality", "/api/v1/recognition"}
 ALL = {
     "/api/v1/events/{position}",
     "/metrics",

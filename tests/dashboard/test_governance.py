@@ -51,6 +51,8 @@ async def test_two_people_who_signed_in_change_the_policy(session: Session) -> N
         status, proposed = await who["M-1"].post("policies", operation="propose", policy=NEXT, replaces=1)
         assert (status, proposed["status"], proposed["missing"]) == (200, "proposed", 1), proposed
         step = {"operation": "approve", "sha256": proposed["sha256"]}
+        (waiting,) = (await who["M-2"].client.get("/api/v1/policies")).json()["items"]
+        assert (waiting["sha256"], waiting["state"], waiting["policy"]) == (proposed["sha256"], "open", NEXT)
         for person in ("M-1", "operator"):
             status, refused = await who[person].post("policies", **step)
             assert (status, refused["code"]) == (409, "not_governor"), (person, refused)

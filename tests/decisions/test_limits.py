@@ -197,6 +197,9 @@ async def test_currencies_are_never_summed(upstream: Upstream) -> None:
     assert charge["overdrawn"] == yen
     euros = BASIC_POLICY | {"currency": "EUR", "default_role": "agent"}
     await upstream.ask("policy", request_id="p-2", policy=euros, published_by="owner")
-    answer = await upstream.ask("action", request_id="r-3", amount={"amount": "5.00", "currency": "EUR"}, **ask)
+    five: Document = {"amount": {"amount": "5.00", "currency": "EUR"}}
+    answer = await upstream.ask("action", request_id="r-3", **ask, **five)
+    assert answer["budget"]["granted"] == {"amount": "0.00", "currency": "EUR"}  # the period has a grant in GBP
+    answer = await upstream.ask("action", request_id="r-4", **(ask | {"agent_id": "A-2"}), **five)
     assert answer["budget"]["granted"] == {"amount": "200.00", "currency": "EUR"}
     assert answer["budget"]["spent"] == {"amount": "5.00", "currency": "EUR"}
