@@ -24,7 +24,7 @@ from consumers.runtime.source_tokens import read_token
 from domain.commands import Preview, RequestError
 from domain.decisions.decide import decide, holder_of
 from domain.decisions.decision import Decision, Retry
-from domain.decisions.governance import ungoverned_refusal
+from domain.decisions.governance import GOVERNING, ungoverned_refusal
 from domain.decisions.source_authority import command_refusal
 from domain.events.decisions import ActionHeld, ActionTaken
 from domain.serialization import encode
@@ -385,7 +385,7 @@ class DecisionPipeline:
                 refusal = command_refusal(
                     request.command, cause.source, request.now, state, state.sources, history=self._history
                 )
-            if refusal is None:
+            if refusal is None and type(request.command) in GOVERNING:
                 refusal = ungoverned_refusal(request.command, cause.via, request.now, state)
             if refusal is None:
                 cause.seen_position, cause.decider_id = state.position, self.decider_id

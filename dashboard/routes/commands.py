@@ -154,16 +154,30 @@ class Objection(_CommandBody):
 PolicyBody = LimitTrial | Proposal | Approval | Objection
 
 
-class BudgetChange(_CommandBody, title="Budget"):
-    """A grant, or with ``to_holder`` a transfer."""
+class GrantBody(_CommandBody, title="Grant"):
+    """A grant for the present period."""
 
-    __qualname__ = "Budget"  # the schema's name in the OpenAPI document
-    operation: Literal["grant", "transfer"]
+    __qualname__ = "Grant"  # the schema's name in the OpenAPI document
+    operation: Literal["grant"]
     holder: HolderName = Field(description="`agent:<id>` or `team:<id>`")
-    to_holder: HolderName | None = None
     amount: Amount
     reason: NotBlank
     request_id: Id | None = None
+
+
+class TransferBody(_CommandBody, title="Transfer"):
+    """A transfer from one holder to another."""
+
+    __qualname__ = "Transfer"  # the schema's name in the OpenAPI document
+    operation: Literal["transfer"]
+    holder: HolderName = Field(description="`agent:<id>` or `team:<id>`: it loses the amount.")
+    to_holder: HolderName
+    amount: Amount
+    reason: NotBlank
+    request_id: Id | None = None
+
+
+BudgetBody = Annotated[GrantBody | TransferBody, Body(discriminator="operation")]
 
 
 class _PubAck(msgspec.Struct):
@@ -260,7 +274,7 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         summary="Grant a holder more for the present period, or transfer to another holder",
         dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
     )
-    async def budget(command: BudgetChange, viewer: Principal = caller) -> Response:
+    async def budget(command: BudgetBody, viewer: Principal = caller) -> Response:
         body = command.model_dump(exclude_none=True) | {"granted_by": _reviewer(viewer)}
         return await commands.ask("budget", body, viewer)
 

@@ -49,15 +49,19 @@ def is_operator_way(via: str | None) -> bool:
     return via in _OPERATOR_WAYS
 
 
+GOVERNING = frozenset((GrantRequest, TransferRequest, PolicyRequest, PolicyProposal, PolicyApproval, PolicyObjection))
+"""The commands that change the rules or the budgets of others."""
+
+
 def ungoverned_refusal(
     command: Command | InternalCommand, via: str | None, now: datetime, state: KnownState
 ) -> RequestError | None:
-    """Return the error for a command that only an operator may send while the policy in force has no governance.
+    """Return the error for a command of ``GOVERNING`` that only an operator may send without a governance in force.
 
     A policy in shadow mode, which decides nothing, may come from a signed-in person. It is a condition beside the
     decision: decisions of earlier versions, which had no governance, are made again.
     """
-    if type(command) not in _GOVERNING or is_operator_way(via):
+    if is_operator_way(via):
         return None
     rules = state.policies.in_force(now)
     if rules is not None and rules.policy.governance is not None:
@@ -66,9 +70,6 @@ def ungoverned_refusal(
         return None
     message = "the policy in force has no section governance, so only an operator may do this, on the command line"
     return RequestError(CODE, message, "operation" if hasattr(command, "operation") else None)
-
-
-_GOVERNING = frozenset((GrantRequest, TransferRequest, PolicyRequest, PolicyProposal, PolicyApproval, PolicyObjection))
 
 
 def governor(decision: Decision, person_id: str, field: str) -> Agent:

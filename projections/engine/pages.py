@@ -101,9 +101,8 @@ def is_far_range(connection: sa.Connection, table: sa.Table, page: PageRequest, 
         return False
     if all(one.name != f"{table.name}_by_time" for one in table.indexes):
         return False
-    rows = paged(
-        sa.select(table.c[time]), table, {"after": page.after} if page.after else {}, newest_first=page.newest_first
-    )
+    after = {"after": page.after} if page.after else {}
+    rows = paged(sa.select(table.c[time]), table, after, newest_first=page.newest_first, time=time)
     first = connection.execute(rows.limit(_PROBE)).scalars()
     within = [(page.begin or "") <= (one or "") < (page.end or "~") for one in first]
     return bool(10 * sum(within) < len(within))

@@ -167,3 +167,11 @@ async def test_a_wrong_parameter_is_refused_by_name(api: tuple[Upstream, httpx.A
             problem = answer.json()
             assert (answer.status_code, problem["field"]) == (422, field), (path, query)
             assert problem["detail"].startswith(f"{field}: "), (path, query)
+
+
+async def test_each_list_has_a_range_without_rows(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    _, client = api
+    for query in ({"to": "2000-01-01"}, {"from": "2000-01-01", "to": "2000-01-02", "order": "asc"}):
+        for path in LISTS:
+            answer = await client.get(f"/api/v1/{path}", params=query)
+            assert (answer.status_code, answer.json()["items"]) == (200, []), (path, query)

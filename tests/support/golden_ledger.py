@@ -58,8 +58,6 @@ CHANGING = {
     "quality": ("overall", "by_channel", "by_team", "by_line", "by_reason", "evenness", "satisfaction"),
 }
 """Fields of a reading that depend on the day on which it is read, or that a later version defines in another way."""
-LATER = ("granted_in_period", "retention")
-"""Fields within a balance or a report that later versions added."""
 REPORTS = {"gap", "loyalty", "quality", "recognition"}
 EXPECTED = Path(__file__).parents[1] / "golden" / "expected.json"
 _WHOLE_SECONDS = re.compile(r"\b(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)Z")
@@ -209,34 +207,30 @@ def recorded(ledger: Ledger) -> Document:
     }
 
 
-_LATER = ("role", "manager_id", "agent_kind")
-"""Fields of actions and escalations that later versions show."""
-
-
 def lasting(name: str, reading: Document) -> Document:
     """Return a reading without the fields that depend on the day, and a report also without its sentences.
 
-    A field that only later versions have is left out. Times have one form, since later versions write more digits.
+    Fields that only later versions have are left out. Times have one form, since later versions write more digits.
     """
     expected = json.loads(EXPECTED.read_text())["readings"][name] if EXPECTED.exists() else reading
-    lasting_fields = {field: reading[field] for field in expected if field not in CHANGING.get(name, ())}
-    kept: Document = json.loads(_WHOLE_SECONDS.sub(r"\1.000000Z", json.dumps(lasting_fields)))
-    if name == "balances":
-        return kept | {"items": [without_later(one) for one in kept["items"]]}
-    if name in ("actions", "escalations", "waiting"):
-        return kept | {"items": [{field: one[field] for field in one if field not in _LATER} for one in kept["items"]]}
+    lasting_fields = {field: one for field, one in reading.items() if field not in CHANGING.get(name, ())}
+    kept: Document = json.loads(_WHOLE_SECONDS.sub(r"\1.000000Z", json.dumps(_without_later(lasting_fields, expected))))
     return unworded(kept) if name in REPORTS else kept
 
 
-def without_later(balance: Document) -> Document:
-    """Return a balance without the fields that the version of the ledger did not have."""
-    return {name: value for name, value in balance.items() if name not in LATER}
+def _without_later(value: Any, expected: Any) -> Any:
+    """Return a document without the fields that the expected one does not have, at every level."""
+    if isinstance(value, dict) and isinstance(expected, dict):
+        return {field: _without_later(one, expected[field]) for field, one in value.items() if field in expected}
+    if isinstance(value, list) and isinstance(expected, list) and len(value) == len(expected):
+        return [_without_later(one, other) for one, other in zip(value, expected, strict=True)]
+    return value
 
 
 def unworded(value: Any) -> Any:
     """Return a report's document without its sentences, which later versions may reword."""
     if isinstance(value, dict):
-        return {name: unworded(one) for name, one in value.items() if name not in SENTENCES and name not in LATER}
+        return {name: unworded(one) for name, one in value.items() if name not in SENTENCES}
     return [unworded(one) for one in value] if isinstance(value, list) else value
 
 
