@@ -43,12 +43,41 @@ SAMPLES: dict[str, tuple[list[Document], list[Document], dict[str, int]]] = {
                 "charge": "ch_3",
                 "status": "failed",
             },
+            {
+                "id": "re_4",
+                "object": "refund",
+                "amount": 500,
+                "currency": "ugx",
+                "created": CREATED,
+                "charge": "ch_4",
+                "status": "succeeded",
+            },
+            {
+                "id": "re_5",
+                "object": "refund",
+                "amount": 500,
+                "currency": "mga",
+                "created": CREATED,
+                "charge": "ch_5",
+                "status": "succeeded",
+            },
+            {
+                "id": "re_6",
+                "object": "refund",
+                "amount": 500,
+                "currency": "gbp",
+                "created": CREATED,
+                "charge": "ch_6",
+                "status": None,
+            },
         ],
         [
             {"order_id": "ch_1", "total": {"amount": "10.50", "currency": "GBP"}},
             {"order_id": "ch_2", "total": {"amount": "1200", "currency": "JPY"}},
+            {"order_id": "ch_4", "total": {"amount": "5", "currency": "UGX"}},
+            {"order_id": "ch_5", "total": {"amount": "500.00", "currency": "MGA"}},
         ],
-        {"refund failed": 1},
+        {"refund failed": 1, "refund without status": 1},
     ),
     "stripe_disputes": (
         [
@@ -119,6 +148,14 @@ SAMPLES: dict[str, tuple[list[Document], list[Document], dict[str, int]]] = {
                 "score": "offered",
                 "comment": None,
             },
+            {
+                "id": 3,
+                "created_at": "2026-05-28T20:26:40Z",
+                "requester_id": 22,
+                "ticket_id": 37,
+                "score": "good, it seems",
+                "comment": None,
+            },
         ],
         [
             {
@@ -131,7 +168,7 @@ SAMPLES: dict[str, tuple[list[Document], list[Document], dict[str, int]]] = {
                 "comment": "quick",
             }
         ],
-        {"rating offered": 1},
+        {"rating offered": 1, "rating good, it seems": 1},
     ),
 }
 
