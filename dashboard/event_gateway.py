@@ -48,7 +48,7 @@ class FaultyEventsError(Exception):
         self.faults = faults
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class PublishedEvent(msgspec.Struct, frozen=True):
     """The receipt of a published event: its id, and the place of its message in the inbox."""
 
     id: str
@@ -101,7 +101,7 @@ class EventGateway:
     def __init__(self, client: LedgerClient) -> None:
         self._client = client
 
-    async def publish(self, source: str, events: Sequence[bytes]) -> list[Receipt]:
+    async def publish(self, source: str, events: Sequence[bytes]) -> list[PublishedEvent]:
         """Publish events into the inbox of a source; return their receipts in order.
 
         Raises:
@@ -114,7 +114,7 @@ class EventGateway:
         parts = list(_parts(events, topology.MAX_EVENT_BYTES))
         acks = await asyncio.gather(*(self._store(token, part) for part in parts))
         return [
-            Receipt(claimed_id(event), ack.stream, ack.seq)
+            PublishedEvent(claimed_id(event), ack.stream, ack.seq)
             for part, ack in zip(parts, acks, strict=True)
             for event in part
         ]

@@ -78,15 +78,18 @@ class EventReceipt(BaseModel, title="Receipt"):
     seq: int = Field(ge=1, description="The sequence of its message in this stream.")
 
 
-class Receipts(BaseModel):
+class PublishedEvents(BaseModel, title="Receipts"):
     """The receipts of published events, in the order of the request."""
+
+    __qualname__ = "Receipts"  # the schema's name in the OpenAPI document
 
     receipts: list[EventReceipt]
 
 
-class PolicyProposal(BaseModel):
+class ProposalState(BaseModel, title="PolicyProposal"):
     """A proposed policy, and how far it has come."""
 
+    __qualname__ = "PolicyProposal"  # the schema's name in the OpenAPI document
     sha256: str
     state: Literal["open", "objected", "published"]
     policy: JsonObject
@@ -102,7 +105,7 @@ class PolicyProposal(BaseModel):
 class PolicyProposals(BaseModel):
     """All proposals, the newest first."""
 
-    items: list[PolicyProposal]
+    items: list[ProposalState]
     position: int
 
 

@@ -31,7 +31,7 @@ _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 _KEYWORDS = {"at", "order", "group", "select", "from", "to", "date", "time", "user", "table", "case", "end", "desc"}
 
 
-class Proposal(NamedTuple):
+class MappingProposal(NamedTuple):
     """A mapping's YAML, and the name of the shipped mapping that it is, or empty."""
 
     text: str
@@ -45,7 +45,7 @@ class _Sample(NamedTuple):
     cells: dict[str, list[str]]
 
 
-def propose(path: Path, database: ImportDatabase) -> Proposal:
+def propose(path: Path, database: ImportDatabase) -> MappingProposal:
     """Return a mapping for a file.
 
     Raises:
@@ -56,8 +56,8 @@ def propose(path: Path, database: ImportDatabase) -> Proposal:
     header = list(sample.cells)
     name = _shipped_for(header, database)
     if name:
-        return Proposal(shipped_mappings()[name].read_text(), name)
-    return Proposal(_skeleton(path, sample), "")
+        return MappingProposal(shipped_mappings()[name].read_text(), name)
+    return MappingProposal(_skeleton(path, sample), "")
 
 
 def _read(path: Path) -> _Sample:

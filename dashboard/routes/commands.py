@@ -125,9 +125,10 @@ class LimitTrial(_CommandBody, title="Try"):
     request_id: Id | None = None
 
 
-class Proposal(_CommandBody):
+class ProposalBody(_CommandBody, title="Proposal"):
     """A policy in the place of the newest enforced version."""
 
+    __qualname__ = "Proposal"  # the schema's name in the OpenAPI document
     operation: Literal["propose"]
     policy: dict[str, Any]
     replaces: int = Field(ge=0, le=2**31, description="The newest enforced version.")
@@ -151,7 +152,7 @@ class Objection(_CommandBody):
     request_id: Id | None = None
 
 
-PolicyBody = LimitTrial | Proposal | Approval | Objection
+PolicyBody = LimitTrial | ProposalBody | Approval | Objection
 
 
 class GrantBody(_CommandBody, title="Grant"):

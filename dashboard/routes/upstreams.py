@@ -14,7 +14,7 @@ from dashboard.auth.source_limits import SourceLimits, tell
 from dashboard.event_gateway import EventGateway, FaultyEventsError, events_of_request
 from dashboard.nats_requests import ask_raw
 from dashboard.problem_details import ParameterError, problem
-from dashboard.schemas import CommandAnswer, JsonResponse, Receipts, checked_by
+from dashboard.schemas import CommandAnswer, JsonResponse, PublishedEvents, checked_by
 from domain.ids import ID_SCHEMA, fault_of
 from domain.serialization import encode
 from ledger.store.subject_tokens import token_of_source
@@ -76,7 +76,7 @@ def add_upstream_routes(api: FastAPI, context: ApiContext) -> None:
     @api.post(
         "/api/v1/events",
         status_code=202,
-        response_model=Receipts,
+        response_model=PublishedEvents,
         summary="Publish CloudEvents: one (structured or binary mode), or a batch",
         openapi_extra={"requestBody": _EVENT_BODY},
     )
