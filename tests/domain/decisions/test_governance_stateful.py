@@ -196,6 +196,6 @@ class WithGovernors(Requests):
 
 
 TestWithoutGovernance = WithoutGovernance.TestCase
-TestWithoutGovernance.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+TestWithoutGovernance.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
 TestWithGovernors = WithGovernors.TestCase
-TestWithGovernors.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+TestWithGovernors.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
