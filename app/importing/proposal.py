@@ -56,7 +56,7 @@ def propose(path: Path, database: ImportDatabase) -> MappingProposal:
     header = list(sample.cells)
     name = _shipped_for(header, database)
     if name:
-        return MappingProposal(shipped_mappings()[name].read_text(), name)
+        return MappingProposal(shipped_mappings()[name].read_text(encoding="utf-8"), name)
     return MappingProposal(_skeleton(path, sample), "")
 
 

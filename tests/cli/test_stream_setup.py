@@ -98,6 +98,12 @@ WORDS: dict[tuple[str, ...], list[str]] = {
     ("admin", "rejected", "retry"): ["--all"],
     ("report", "what-if"): ["in-force"],
     ("decide", "policy"): [str(ROOT / "config" / "policies" / "hotel.yaml"), "--published-by", "x"],
+    ("admin", "policy", "publish"): [
+        str(ROOT / "config" / "policies" / "hotel.yaml"),
+        "--break-glass",
+        "--reason",
+        "x",
+    ],
     ("import",): ["online_retail", "{csv}"],
 }
 """Words of commands whose arguments are checked before a server is asked."""
