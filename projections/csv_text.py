@@ -19,11 +19,11 @@ FIELDS = {
     "balances": "holder period granted$ spent$ reserved$ remaining$ granted_in_period$ opened closed",
     "actions": (
         "action_id position time state agent_id team_id customer_id interaction_id role kind basis reason holder "
-        "period escalation_id decided_by amount$ reversed$ settled$"
+        "period escalation_id decided_by manager_id agent_kind amount$ reversed$ settled$"
     ),
     "escalations": (
         "escalation_id position requested status agent_id team_id customer_id interaction_id kind reason asked_of due "
-        "decided_by waited_seconds action_id asked$ amount$"
+        "decided_by manager_id agent_kind waited_seconds action_id asked$ amount$"
     ),
     "flags": (
         "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
