@@ -450,6 +450,8 @@ async def test_the_threat_model_lists_each_of_these_tests() -> None:
 
 
 OTHER_TESTS = (
+    "tests/domain/decisions/test_customers.py",
+    "tests/dashboard/test_upstreams.py",
     "tests/domain/decisions/test_governance.py",
     "tests/domain/decisions/test_periods.py",
     "tests/dashboard/test_governance.py",
