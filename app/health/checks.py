@@ -26,6 +26,7 @@ from ledger.store.streams import js_api, server_problem, stream_config, stream_n
 from ledger.store.subscription import verify_cursor
 from ledger.transparency import alarm
 from projections.engine import storage
+from projections.policy_history import in_force_now, published_policies
 from projections.registry import MODELS
 from projections.views.people import read_people
 
@@ -138,6 +139,19 @@ async def _managers(session: Session) -> AsyncIterator[Check]:
     yield Check("managers", text if rings else "none report in a ring", not rings)
 
 
+async def _policy(session: Session) -> AsyncIterator[Check]:
+    rules = in_force_now(await published_policies(session.log))
+    if rules is None:
+        return
+    text = f"version {rules.version} is in force"
+    if not rules.is_strict:
+        text += (
+            " with the meaning of an earlier version of the ledger: without a cap for customers without a name, and "
+            "without proof that an amount is owed. Publish it again to have the present meaning"
+        )
+    yield Check("policy", text)
+
+
 async def _inbox(session: Session) -> AsyncIterator[Check]:
     waiting = await waiting_in_inboxes(session)
     behind = "".join(f"; {name}: {number}" for name, number in waiting.items() if number)
@@ -201,6 +215,7 @@ CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     seal,
     _keys,
     _managers,
+    _policy,
     _inbox,
     _sources,
     _rejected,

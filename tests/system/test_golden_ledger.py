@@ -88,6 +88,13 @@ def test_a_rebuilt_view_gives_the_recorded_answer(rebuilt: Run, name: str) -> No
     assert lasting(name, found) == lasting(name, EXPECTED["readings"][name])
 
 
+def test_the_doctor_says_that_the_policy_keeps_its_earlier_meaning(rebuilt: Run) -> None:
+    checks = json.loads(rebuilt("admin", "doctor", "--at-rest", "--json").stdout)["items"]
+    (policy,) = [one for one in checks if one["check"] == "policy"]
+    assert policy["ok"]
+    assert "Publish it again" in policy["says"]
+
+
 def test_rejected_events_are_listed_for_thirty_days(rebuilt: Run) -> None:
     listed = json.loads(rebuilt("admin", "rejected", "list", "--json").stdout)["items"]
     recorded = EXPECTED["readings"]["rejected"]["items"]
