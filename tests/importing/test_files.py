@@ -19,6 +19,8 @@ from app.importing.mapping import TableOptions
 from app.importing.source_files import FileReport, SourceFile, read_chunks
 from tests.support.imports import RETURNS, from_text, imported, mapping_of
 
+pytestmark = pytest.mark.long
+
 HEADER = "no,customer,amount,at\n"
 ROW = "1,K-1,4.00,02/06/2026 09:00\n"
 UMLAUT = HEADER + "1,Jürgen,4.00,02/06/2026 09:00\n2,Zoë,5.00,02/06/2026 09:00\n"

@@ -16,6 +16,8 @@ from app.importing.importer import opened_import
 from app.importing.mapping import build_mapping
 from tests.support.imports import RETURNS, from_text, imported, mapping_of
 
+pytestmark = pytest.mark.long
+
 HEADER = "no,customer,amount,at\n"
 ORDERS = "SELECT no AS id, min(\"at\") AS time, no AS order_id, {'amount': %s, 'currency': 'GBP'} AS total FROM returns"
 SUM = ORDERS % "sum(CAST(amount AS DECIMAL(12, 2)))" + " GROUP BY no"

@@ -20,6 +20,8 @@ from tests.support.report_leaves import changed, figures_of
 from tests.support.report_oracle import HistoryLedger
 from tests.support.what_if_histories import OTHERS, WhatIfHistory, compared, simulated_differences, what_if_report
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -20,6 +20,8 @@ from tests.support.report_comparisons import (
 from tests.support.report_histories import RandomHistory
 from tests.support.report_oracle import HistoryLedger
 
+pytestmark = pytest.mark.long
+
 COMPARISONS = {
     "gap": gap_differences,
     "loyalty": loyalty_differences,
