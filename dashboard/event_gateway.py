@@ -76,7 +76,7 @@ class _CheckAnswer(msgspec.Struct):
 
 
 def events_of_request(body: bytes, headers: Headers) -> list[bytes]:
-    """Return the events of a request, each as a JSON object, whatever its content mode.
+    """Return the events of a request in any content mode, each as a JSON object.
 
     Raises:
         ParameterError: 400 for a body that is no event, 413 for too many events.

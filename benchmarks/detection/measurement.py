@@ -51,7 +51,7 @@ class PlantedCase(NamedTuple):
 
     @property
     def moderate(self) -> bool:
-        """Whether it counts for the recall of moderate cases."""
+        """True for misuse that counts for the recall of moderate cases."""
         return self.strength == "moderate" and not self.evasion
 
 

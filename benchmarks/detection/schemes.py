@@ -104,7 +104,7 @@ class Plot:
     def call(
         self, at: float, customer: str | None = None, reason: str = "damaged", order: str | None = None
     ) -> Contact:
-        """Add a contact; without a customer it is an account that nobody used before."""
+        """Add a contact; without a customer it is about a new account."""
         return self.world.contact(at, self.person, customer or self.world.new("C"), reason, order)
 
     def colleague(self) -> Person:

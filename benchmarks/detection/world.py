@@ -49,7 +49,7 @@ class Misuse:
 
     @property
     def moderate(self) -> bool:
-        """Whether the misuse counts for the recall of moderate cases."""
+        """True for misuse that counts for the recall of moderate cases."""
         return self.strength == "moderate" and not self.evasion
 
 

@@ -81,7 +81,7 @@ class _Membership:
 
 
 class BorrowedPool:
-    """A check of members who join a team with their own budget used up, draw on its pool, and leave within ``days``.
+    """A check of agents with an empty budget: they join a team, draw on its pool, and leave within ``days``.
 
     The own budget was used up if the first action after the join drew on the pool.
     """

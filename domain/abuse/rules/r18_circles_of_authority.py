@@ -1,4 +1,4 @@
-"""R18, circles of authority: grants, approvals, delegations or policies come back to the person who gave first."""
+"""R18, circles of authority: grants, approvals, delegations or policies come back to their first giver."""
 
 from __future__ import annotations
 
