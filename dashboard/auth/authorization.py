@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from dashboard.auth.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter
+from dashboard.auth.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter, TokenBuckets
 from dashboard.auth.tokens import Principal, Tokens, digest_of
 from domain.managers import managed_by
 from projections.access import record_reading
@@ -143,16 +143,13 @@ class RateLimited(Gate):
 
     def __init__(self, known: Authenticated) -> None:
         self.needs = (known,)
-        self._left: dict[str, tuple[float, float]] = {}
+        self._buckets = TokenBuckets[str]()
 
     async def admit(self, request: Request) -> None:
         """Take one request from the token's bucket."""
-        name, now = request.state.viewer.name, time.monotonic()
-        left, at = self._left.get(name, (_COMMAND_BURST, now))
-        left = min(_COMMAND_BURST, left + (now - at) * _COMMANDS_A_SECOND)
-        if left < 1:
+        enough, _ = self._buckets.take(request.state.viewer.name, 1, _COMMAND_BURST, _COMMANDS_A_SECOND)
+        if not enough:
             raise HTTPException(429, "too many commands with this token: wait a second", {"Retry-After": "1"})
-        self._left[name] = left - 1, now
 
 
 class Authorizer:

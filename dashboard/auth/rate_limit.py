@@ -1,4 +1,4 @@
-"""Rate limit of failed logins by client network; it does not apply to valid tokens."""
+"""Rate limits: token buckets, and of failed logins by client network, which do not apply to valid tokens."""
 
 from __future__ import annotations
 
@@ -44,3 +44,23 @@ class FailureLimiter:
         if len(self._failures) > _NETWORKS:
             self._failures.popitem(last=False)
         return failures >= limit
+
+
+class TokenBuckets[Key]:
+    """Buckets that fill steadily: what a key takes at once is limited, and what it takes over time."""
+
+    def __init__(self) -> None:
+        self._left: dict[Key, tuple[float, float]] = {}
+
+    def take(self, key: Key, number: float, most: float, a_second: float) -> tuple[bool, float]:
+        """Take from a bucket that holds ``most`` and gains ``a_second``; return whether it did, and what is left.
+
+        A number above ``most`` may be taken from a full bucket.
+        """
+        now = time.monotonic()
+        left, at = self._left.get(key, (most, now))
+        left = min(most, left + (now - at) * a_second)
+        enough = left >= min(number, most)
+        left -= number if enough else 0
+        self._left[key] = left, now
+        return enough, left

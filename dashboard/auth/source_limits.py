@@ -6,10 +6,11 @@ Source: draft-ietf-httpapi-ratelimit-headers-10. A bucket holds what may come at
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING
 
 from fastapi import HTTPException
+
+from dashboard.auth.rate_limit import TokenBuckets
 
 if TYPE_CHECKING:
     from fastapi import Response
@@ -23,7 +24,7 @@ class SourceLimits:
     """The buckets of each token of a source: one of requests, one of events."""
 
     def __init__(self) -> None:
-        self._left: dict[tuple[str, str], tuple[float, float]] = {}
+        self._buckets = TokenBuckets[tuple[str, str]]()
 
     def take(self, token: str, policy: str, number: int = 1) -> dict[str, str]:
         """Take requests or events from a token's bucket; return the header fields that tell what is left.
@@ -35,12 +36,8 @@ class SourceLimits:
 
         """
         a_second = REQUESTS_A_SECOND if policy == "requests" else EVENTS_A_SECOND
-        most, now = a_second * BURST_SECONDS, time.monotonic()
-        left, at = self._left.get((token, policy), (most, now))
-        left = min(most, left + (now - at) * a_second)
-        enough = left >= min(number, most)
-        left -= number if enough else 0
-        self._left[token, policy] = left, now
+        most = a_second * BURST_SECONDS
+        enough, left = self._buckets.take((token, policy), number, most, a_second)
         wait = max(0, math.ceil((min(number, most) - left) / a_second)) if not enough else 0
         fields = {
             "RateLimit-Policy": f'"{policy}";q={most:.0f};w={BURST_SECONDS:.0f}',
