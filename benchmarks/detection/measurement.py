@@ -6,10 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.detection.organisation import Organisation, draw
-from benchmarks.detection.schemes import plant, plant_densely
-from benchmarks.detection.traffic import HonestTraffic
-from benchmarks.detection.world import World
+from app.demo.organisations.organisation import Organisation, draw
+from app.demo.organisations.schemes import plant, plant_densely
+from app.demo.organisations.traffic import HonestTraffic
+from app.demo.organisations.world import World
 from domain.abuse.fairness import tenure_of
 from domain.abuse.flag_book import FlagDraft
 from domain.abuse.guard import Guard
@@ -19,7 +19,7 @@ from domain.events import decisions, facts
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from benchmarks.detection.organisation import Person
+    from app.demo.organisations.organisation import Person
 
 TUNING = range(1, 11)
 """The seeds of the worlds on which rules may be tuned."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Table
 
-from benchmarks.detection.organisation import QUARTER_DAYS
+from app.demo.organisations.organisation import QUARTER_DAYS
 from domain.abuse.findings import rule_order
 from domain.statistics import wilson_interval
 

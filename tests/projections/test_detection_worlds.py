@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.demo.organisations.organisation import draw
+from app.demo.organisations.schemes import plant_densely
+from app.demo.organisations.traffic import HonestTraffic
+from app.demo.organisations.world import World
 from app.runtime.session import Session
 from benchmarks.detection.measurement import DENSE, DENSE_TUNING, REPORTING, TUNING, SeedError, joined, make_world
-from benchmarks.detection.organisation import draw
-from benchmarks.detection.schemes import plant_densely
-from benchmarks.detection.traffic import HonestTraffic
-from benchmarks.detection.world import World
 from consumers.guard.flag_writer import FlagWriter
 from domain.abuse.flag_book import FlagDraft
 from domain.abuse.guard import Guard

@@ -6,8 +6,8 @@ import math
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.detection.organisation import Surge
-from benchmarks.detection.world import BEGIN, Contact, World, midnight
+from app.demo.organisations.organisation import Surge
+from app.demo.organisations.world import BEGIN, Contact, World, midnight
 from domain.abuse.history import DAY, HOUR
 from domain.events import decisions, facts
 from domain.money import Money
@@ -15,7 +15,7 @@ from domain.money import Money
 if TYPE_CHECKING:
     from random import Random
 
-    from benchmarks.detection.organisation import Custom, Organisation, Person
+    from app.demo.organisations.organisation import Custom, Organisation, Person
     from domain.events.facts import Kind
 
 _KINDS: tuple[Kind, ...] = ("refund", "refund", "refund", "credit")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.detection.organisation import Person
+from app.demo.organisations.organisation import Person
 from domain.abuse.history import DAY, HOUR, GuardEvent
 from domain.events import decisions, facts
 from domain.money import Money
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from benchmarks.detection.organisation import Organisation
+    from app.demo.organisations.organisation import Organisation
     from domain.events.facts import Kind
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()

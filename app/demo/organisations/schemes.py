@@ -9,14 +9,14 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from benchmarks.detection.world import Contact, Misuse, World
+from app.demo.organisations.world import Contact, Misuse, World
 from domain.abuse.history import DAY, HOUR
 from domain.events import facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.detection.organisation import Person
+    from app.demo.organisations.organisation import Person
     from domain.events.facts import Kind
 
 type Scheme = Callable[[Plot], None]

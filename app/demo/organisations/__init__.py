@@ -1,0 +1,1 @@
+"""Simulated organisations with habits and misuse; the ground truth is kept apart from the events."""
