@@ -1,7 +1,7 @@
 # One image for every role; docker-compose.yml says which role a container has.
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY requirements-image.txt requirements-build.txt pyproject.toml README.md LICENSE ./
+COPY requirements-image.txt requirements-build.txt pyproject.toml hatch_build.py README.md LICENSE ./
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements-image.txt
 RUN python -m venv /tools && /tools/bin/pip install --no-cache-dir --require-hashes -r requirements-build.txt
 COPY domain domain

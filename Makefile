@@ -12,7 +12,9 @@ COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
-setup: $(VENV)/.current  ## make .venv/ with everything; nothing to do when it is current
+PAGE := dashboard/web/built/manifest.json
+
+setup: $(VENV)/.current $(PAGE)  ## make .venv/ with everything, and the page; nothing to do when both are current
 
 $(VENV)/.current: requirements.txt pyproject.toml
 	@python=$$(./find-python) && echo "setting up $(VENV) with $$python" && \
@@ -21,6 +23,9 @@ $(VENV)/.current: requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+$(PAGE): hatch_build.py $(shell find dashboard/web -type f -not -path '*/node_modules/*' -not -path '*/built*/*' -not -name api.d.ts) | $(VENV)/.current
+	@$(BIN)/python hatch_build.py && touch $@
 
 demo: setup  ## the main job: an organisation's ninety days, a manager's summary, and the page (where somebody watches)
 	@if test -t 1; then $(BIN)/resolution-ledger demo --data-dir $(DATA); \
@@ -57,6 +62,7 @@ lint: setup  ## ruff: rules and format
 
 types: setup  ## mypy, strict; the product as other systems see it, too
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.support.page_types
 	@for system in win32 darwin; do \
 	  $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system --no-warn-unreachable $(PACKAGES) || exit 1; done
 

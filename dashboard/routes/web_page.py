@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Cookie, Depends, HTTPException, Request, Response
-from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from dashboard.auth.authorization import COOKIE, SESSION_SECONDS
+from dashboard.built_page import PageNotBuiltError, built_page
 from ledger.errors import LedgerError
 from ledger.nats.incidents import report
 from projections.access import record_access
@@ -26,22 +25,15 @@ _REFUSAL_SECONDS = 60.0
 """A flood of refused sign-ins writes no more than one event in this time."""
 _UNKNOWN = "unknown"
 _PATIENCE_SECONDS = 2.0
-_FOLDER = Path(__file__).parents[1] / "web"
-_TYPES = {
-    "page.html": "text/html; charset=utf-8",
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "sections.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-}
+_POLICY = (
+    "default-src 'none'; script-src {script}; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_ENCODED = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
 
 
 class Login(BaseModel):
@@ -56,14 +48,25 @@ class _SecurityHeaders:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        policy = _POLICY.format(script=_allowed_scripts())
+        headers = {"Content-Security-Policy": policy, **_HEADERS}
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_ENCODED]
+                message["headers"] = [*message["headers"], *self._headers]
             await send(message)
 
         await self._app(scope, receive, sent)
+
+
+def _allowed_scripts() -> str:
+    """Return the sources of scripts: own files, and the page's inline script with the hashes of its modules."""
+    try:
+        return f"'self' '{built_page().inline_script}'"
+    except PageNotBuiltError:  # reported by the route of the page
+        return "'self'"
 
 
 class _SignIns:
@@ -112,14 +115,12 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
     sign_ins = _SignIns(context)
 
     @api.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return _file("page.html")
+    async def page(request: Request) -> Response:
+        return _file(request, "index.html")
 
     @api.get("/assets/{name}", include_in_schema=False)
-    async def asset(name: str) -> Response:
-        if name not in _TYPES:
-            raise HTTPException(404, "no such file")
-        return _file(name)
+    async def asset(request: Request, name: str) -> Response:
+        return _file(request, name)
 
     @api.post(
         "/api/v1/session",
@@ -153,5 +154,15 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
         return response
 
 
-def _file(name: str) -> Response:
-    return FileResponse(_FOLDER / name, media_type=_TYPES[name], headers={"Cache-Control": "no-cache"})
+def _file(request: Request, name: str) -> Response:
+    try:
+        files = built_page().files
+    except PageNotBuiltError as error:
+        raise HTTPException(503, str(error)) from None
+    if (found := files.get(name)) is None:
+        raise HTTPException(404, "no such file")
+    headers = {"Cache-Control": found.cache_control, "Vary": "Accept-Encoding"}
+    if "gzip" not in request.headers.get("Accept-Encoding", ""):
+        return Response(found.content, media_type=found.media_type, headers=headers)
+    headers["Content-Encoding"] = "gzip"
+    return Response(found.compressed, media_type=found.media_type, headers=headers)

