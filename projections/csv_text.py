@@ -23,7 +23,7 @@ FIELDS = {
     ),
     "escalations": (
         "escalation_id position requested status agent_id team_id customer_id interaction_id kind reason asked_of due "
-        "decided_by manager_id agent_kind waited_seconds action_id asked$ amount$"
+        "decided_by manager_id agent_kind waited_seconds action_id reported_by asked$ amount$"
     ),
     "flags": (
         "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "

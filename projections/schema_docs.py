@@ -119,8 +119,11 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "casework.escalations": (
-        "Current state of escalations.",
+        "Current state of escalations, here or in other systems; a row without a status is none.",
         {
+            "asking": "id, after the source of another system's request",
+            "reported_by": "the source of another system's request; null of an escalation of the ledger",
+            "position": "the position of its request, or of the first report",
             "requested": "time of the request",
             "status": "waiting, approved, denied, withdrawn, expired",
             "amount_minor": "amount approved",

@@ -250,6 +250,8 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         found = (await views.read("casework", lambda c: read_escalations(c, *seen), short=True)).result
         if not found:
             raise HTTPException(404, "no escalation with this id is visible to this token")
+        if all(one["reported_by"] is not None for one in found):
+            raise HTTPException(409, f"the system {found[0]['reported_by']} handles this escalation: decide it there")
         body = command.model_dump(exclude_none=True)
         body |= {"escalation_id": escalation_id, "decided_by": viewer.person_id}
         return await commands.ask("escalation", body, viewer)

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from domain.money import Money
 from domain.serialization import convert, encode, plain
-from ledger.store.cloudevents import sequence_of
+from ledger.store.cloudevents import parse_time, sequence_of
 from projections.engine.row_cache import PreparedQuery, RowCache
 from projections.engine.storage import driver, prepare_insert, upserting
 from projections.engine.temporal_tables import HAPPENED, SINCE
@@ -139,7 +139,8 @@ class EntityRows(RowCache):
 
     ``fields`` lists the classes of facts in the order of the entity's life, with the fields that the step reads. The
     first ``openings`` of them begin an entity: all of these are folded before other facts. The table's key is the field
-    ``key`` of a fact; ``key_of`` returns it where it is not a field of that name.
+    ``key`` of a fact; ``key_of`` returns it where it is not a field of that name. A row that is folded again keeps its
+    values of the columns ``kept``.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class EntityRows(RowCache):
         *,
         openings: int = 0,
         key_of: Callable[[Event], str] | None = None,
+        kept: Sequence[str] = (),
         blocks: DayBlocks | None = None,
         watched: Sequence[str] = (),
     ) -> None:
@@ -163,6 +165,7 @@ class EntityRows(RowCache):
         self.classes = tuple(fields)
         self._bodies = [_builder(cls, names, str(self._key.name)) for cls, names in fields.items()]
         self._blank: Row = {name: None for name in self._empty if name not in (self._key.name, SINCE, HAPPENED)}
+        self._kept_columns = tuple(kept)
         facts = table.metadata.tables[f"{table.name}_facts"]
         self._insert = prepare_insert(upserting(facts), ("position", "previous", "fact"))
         self._chain = _chain(facts)
@@ -243,6 +246,23 @@ class EntityRows(RowCache):
             story = self._stories[key] = [_decoder.decode(text) for (text,) in reversed(found)]
         return story
 
+    def until(self, connection: sa.Connection, moment: str) -> list[Row]:
+        """Return the rows with facts, each folded from its facts up to an event time alone."""
+        last_fact = self._table.c[LAST_FACT]
+        told = connection.execute(sa.select(self._key, last_fact).where(last_fact.is_not(None)))
+        found: list[Row] = []
+        for key, last in told.cursor.fetchall():
+            chain = driver(connection).execute(self._chain, {"position": last}).fetchall()
+            facts = [fact for (text,) in reversed(chain) if (fact := _decoder.decode(text)).time <= moment]
+            found.append({**self._empty, self._key.name: key, **self._folded(key, facts, {})})
+        return found
+
+    def _folded(self, key: str, facts: Iterable[KeptFact], begin: Row) -> Row:
+        row = self._blank | begin
+        for fact in facts:
+            row.update(self._step(row, self._bodies[fact.kind](fact.values, key), fact))
+        return row
+
     def _fold_late(self, connection: sa.Connection) -> None:
         late, self._late = self._late, {}
         for key, facts in late.items():
@@ -253,9 +273,8 @@ class EntityRows(RowCache):
         self, connection: sa.Connection, key: str, before: list[KeptFact], facts: list[KeptFact], position: int
     ) -> None:
         """Fold a row from all its facts; the new version is valid from a position on."""
-        row, facts = dict(self._blank), ordered(facts)
-        for fact in facts:
-            row.update(self._step(row, self._bodies[fact.kind](fact.values, key), fact))
+        known, facts = self.get(connection, key) or self._blank, ordered(facts)
+        row = self._folded(key, facts, {name: known[name] for name in self._kept_columns})
         row[LAST_FACT] = facts[-1].position if facts else None
         self.put(connection, key, row, position, facts[-1].time if facts else None)
         kept = {fact.position: (previous, fact) for previous, fact in _linked(before)}
@@ -267,6 +286,11 @@ class EntityRows(RowCache):
             self._last[key] = facts[-1]
         else:
             self._last.pop(key, None)
+
+
+def waited_seconds(begin: str, end: str) -> float:
+    """Return the seconds between two times, at least 0."""
+    return max(0.0, (parse_time(end) - parse_time(begin)).total_seconds())
 
 
 def _linked(facts: Sequence[KeptFact]) -> Iterator[tuple[int | None, KeptFact]]:

@@ -60,30 +60,41 @@ def page_rows(
     *,
     source: sa.FromClause | None = None,
     time: str = "time",
+    without_blank: str | None = None,
 ) -> list[Row]:
     """Return the rows of a page.
 
     ``where`` are conditions on ``source``, which is ``source_of(table, page)`` by default. A ``None`` in ``equal``
-    matches any value. ``time`` names the column of the event time.
+    matches any value. ``time`` names the column of the event time; a row without a value of ``without_blank`` is none.
     """
     values = {name: value for name, value in (equal or {}).items() if value is not None}
     given = page.given()
     if not where and (source is None or source is table):
         is_far = not values and is_far_range(connection, table, page, time)
-        query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, is_far)
+        query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, is_far, without_blank)
         return query.rows(connection, {**values, **given, "limit": at_most(page.limit)})
     found = source_of(table, page) if source is None else source
     conditions = [*where, *(found.c[name] == value for name, value in values.items())]
+    if without_blank is not None:
+        conditions.append(found.c[without_blank].is_not(None))
     query_ = paged(sa.select(found).where(*conditions), found, given, newest_first=page.newest_first, time=time)
     return dict_rows(connection, query_.limit(page.limit))
 
 
 @cache
 def _prepared(
-    table: sa.Table, names: frozenset[str], given: frozenset[str], newest_first: bool, time: str, is_far: bool
+    table: sa.Table,
+    names: frozenset[str],
+    given: frozenset[str],
+    newest_first: bool,
+    time: str,
+    is_far: bool,
+    without_blank: str | None,
 ) -> PreparedQuery:
     found = as_of_by_key(table, sa.bindparam("at")) if "at" in given else table
     query = sa.select(found).where(*(found.c[name] == sa.bindparam(name) for name in sorted(names)))
+    if without_blank is not None:
+        query = query.where(found.c[without_blank].is_not(None))
     bounds: dict[str, object] = {name: sa.bindparam(name) for name in given}
     if is_far:
         return PreparedQuery.of(in_far_range(query, table, bounds, newest_first=newest_first, time=time))

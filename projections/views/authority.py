@@ -10,9 +10,8 @@ from domain.actions import named_team
 from domain.events import decisions, facts
 from domain.matters import matter_of
 from domain.serialization import encode
-from ledger.store.cloudevents import parse_time
 from projections.engine.day_blocks import DayBlocks, DayTable
-from projections.engine.entities import EntityRows, facts_of, last_fact_column
+from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
 from projections.engine.storage import texts
@@ -121,7 +120,7 @@ class Authority:
             },
             _told,
             openings=1,
-            key_of=_reported_asking,
+            key_of=reported_asking,
             blocks=self.day_blocks,
             watched=("requested", "asking"),
         )
@@ -196,7 +195,7 @@ class Authority:
         self._short.put(connection, f"{event.position}", values, event.position)
 
 
-def _reported_asking(event: Event) -> str:
+def reported_asking(event: Event) -> str:
     """Return the key of an escalation in another system: its source, and the id there."""
     body = event.body
     assert isinstance(body, facts.EscalationReported | facts.EscalationOutcomeReported)
@@ -225,7 +224,7 @@ def _told(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
         "rejections": rejections + (body.verdict == "denied"),
     }
     if requested is not None:
-        values["waited_seconds"] = max(0.0, (parse_time(fact.time) - parse_time(requested)).total_seconds())
+        values["waited_seconds"] = waited_seconds(requested, fact.time)
     if body.verdict == "approved":
         values["approved_minor"] = body.amount.minor if body.amount else row["asked_minor"]
     return values

@@ -16,12 +16,13 @@ from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
 from domain.money import Money, wire_of
 from projections.engine.day_blocks import DayBlocks, DayTable
-from projections.engine.entities import EntityRows, facts_of, last_fact_column
+from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, page_rows
 from projections.engine.row_cache import RowCache, plain_rows
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, happened, past_of
+from projections.views.authority import reported_asking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,7 +80,8 @@ past_of(actions)
 escalations = sa.Table(
     "escalations",
     metadata,
-    sa.Column("escalation_id", sa.Text, primary_key=True),
+    sa.Column("asking", sa.Text, primary_key=True),  # its id; that of another system behind the name of its source
+    sa.Column("escalation_id", sa.Text),
     sa.Column("position", sa.BigInteger, index=True),
     *texts("requested", "status", "agent_id", "team_id"),
     sa.Column("customer_id", sa.Text, index=True),
@@ -91,13 +93,16 @@ escalations = sa.Table(
     *texts("reason", "asked_of", "due", "decided_by", "manager_id", "agent_kind", "named_team"),
     sa.Column("waited_seconds", sa.Float),
     sa.Column("action_id", sa.Text),
+    sa.Column("reported_by", sa.Text),  # the system that handles it, where that is not the ledger
     sa.Column("happened", sa.Text),  # event time of the last event
+    last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("escalations_by_time", "requested", "position"),
     sa.Index("escalations_by_agent", "agent_id", "position", "requested"),
     sa.Index("escalations_by_status", "status", "position", "requested"),
 )
 past_of(escalations)
+facts_of(escalations)
 households = sa.Table(
     "households",
     metadata,
@@ -171,7 +176,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 9
+    version = 10
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -182,6 +187,8 @@ class Casework:
         decisions.EscalationStep,
         facts.ActionReported,
         facts.RefundSettled,
+        facts.EscalationReported,
+        facts.EscalationOutcomeReported,
         facts.CustomerLinked,
         facts.CustomerUnlinked,
         facts.FactCorrected,
@@ -213,15 +220,25 @@ class Casework:
             key_of=_pair,
         )
         self._actions = RowCache(actions, self.day_blocks, ("time", "interaction_id"))
-        self._escalations = RowCache(escalations)
+        self._escalations = EntityRows(
+            escalations,
+            {
+                facts.EscalationReported: _REPORTED,
+                facts.EscalationOutcomeReported: ("escalation_id", "verdict", "decided_by", "amount"),
+            },
+            _escalated,
+            openings=1,
+            key_of=reported_asking,
+            kept=("position",),
+        )
+        entities = (self._interactions, self._households, self._escalations)
+        self._entities = {cls: rows for rows in entities for cls in rows.classes}
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
         for event in events:
             body = event.body
             match body:
-                case facts.CustomerLinked() | facts.CustomerUnlinked():
-                    self._households.add(connection, event)
                 case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported():
                     self._act(connection, event, body)
                 case decisions.Posting():
@@ -233,8 +250,8 @@ class Casework:
                 case facts.FactCorrected():
                     if event.correction:
                         self._correct(connection, event, event.correction)
-                case _:
-                    self._interactions.add(connection, event)
+                case _ if entity := self._entities.get(type(body)):
+                    entity.add(connection, event)
         for rows in self._tables:
             rows.write(connection)
         self.day_blocks.drop(connection)
@@ -249,9 +266,13 @@ class Casework:
     def _tables(self) -> tuple[RowCache, ...]:
         return self._interactions, self._actions, self._escalations, self._households
 
+    def reported_until(self, connection: sa.Connection, moment: str) -> list[Row]:
+        """Return the escalations of other systems, of their facts up to an event time alone."""
+        return self._escalations.until(connection, moment)
+
     def _correct(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
         """Apply a correction to the rows; decisions made in the meantime stand."""
-        for rows in (self._interactions, self._households):
+        for rows in (self._interactions, self._households, self._escalations):
             rows.correct(connection, correction, event.position)
         for fact, sign in ((correction.before, -1), (correction.after, 1)):
             if fact is None or not isinstance(body := fact.body, facts.RefundSettled):
@@ -319,6 +340,7 @@ class Casework:
     def _escalate(self, connection: sa.Connection, event: Event, body: _Escalation) -> None:
         if isinstance(body, decisions.EscalationRequested):
             values = {name: getattr(body, name) for name in _OF_ESCALATIONS} | {
+                "escalation_id": body.escalation_id,
                 "named_team": named_team(body),
                 "position": event.position,
                 "requested": event.stored.time,
@@ -364,6 +386,34 @@ def _handled(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
             return {"status": "resolved", "resolution": body.resolution}
         case _:
             return {"status": "open"}
+
+
+_REPORTED = ("escalation_id", "kind", "amount", "requested_by", "interaction_id", "customer_id", "reason")
+
+
+def _escalated(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
+    """Return the changes that a fact makes to an escalation in another system; an outcome alone makes none."""
+    if isinstance(body, facts.EscalationReported):
+        told = {"agent_id": body.requested_by} | {name: getattr(body, name) for name in _TOLD}
+        values: Row = {name: row[name] or value for name, value in told.items()}
+        if row["requested"] is None:
+            values |= {"escalation_id": body.escalation_id, "reported_by": fact.source, "requested": fact.time}
+            values |= {"position": row["position"] or fact.position, "status": "waiting"}
+            values |= {"currency": body.amount.currency, "asked_minor": body.amount.minor}
+        return values
+    assert isinstance(body, facts.EscalationOutcomeReported)
+    if row["requested"] is None or row["status"] == "approved":  # an approval is final
+        return {}
+    approved = body.verdict == "approved"
+    return {
+        "status": body.verdict,
+        "decided_by": body.decided_by,
+        "waited_seconds": waited_seconds(row["requested"], fact.time),
+        "amount_minor": (body.amount.minor if body.amount else row["asked_minor"]) if approved else 0,
+    }
+
+
+_TOLD = ("kind", "interaction_id", "customer_id", "reason")
 
 
 def _linked(_row: Row, body: msgspec.Struct, _fact: KeptFact) -> Row:
@@ -473,9 +523,10 @@ def read_actions_happened(connection: sa.Connection, moment: str) -> list[Row]:
 
 def read_escalations_happened(connection: sa.Connection, moment: str) -> list[Row]:
     """Return escalations that count only changes up to an event time, even those reported later."""
-    rows = happened(connection, escalations, moment)
-    found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
-    return [{**_with_money(row, ("asked", "amount")), "asked_of": json.loads(row["asked_of"])} for row in found]
+    rows = [row for row in happened(connection, escalations, moment) if row["last_fact"] is None]
+    rows += Casework().reported_until(connection, moment)
+    found = sorted((row for row in rows if row["status"] is not None), key=lambda row: int(row["position"]))
+    return [_as_escalation(row) for row in found]
 
 
 def unsettled(before: str, source: sa.FromClause = actions) -> sa.ColumnElement[bool]:
@@ -500,13 +551,21 @@ def read_escalations(
     source: sa.FromClause | None = None,
     **equal: str | None,
 ) -> list[Row]:
-    """Return a page of escalations in the order of the log; ``source`` is the table that ``where`` is about."""
-    rows = page_rows(connection, escalations, page, where, equal, source=source, time="requested")
-    shown = [_with_money(row, ("asked", "amount")) for row in rows]
-    return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
+    """Return a page of escalations in the order of the log; ``source`` is the table that ``where`` is about.
+
+    Those of other systems have ``reported_by``, the source, and nobody to ask here.
+    """
+    rows = page_rows(
+        connection, escalations, page, where, equal, source=source, time="requested", without_blank="status"
+    )
+    return [_as_escalation(row) for row in rows]
 
 
-HIDDEN = ("currency", "since", "happened", "last_fact", "first_agent", "first_team", "named_team")
+def _as_escalation(row: Row) -> Row:
+    return {**_with_money(row, ("asked", "amount")), "asked_of": json.loads(row["asked_of"] or "[]")}
+
+
+HIDDEN = ("currency", "since", "happened", "last_fact", "first_agent", "first_team", "named_team", "asking")
 
 
 def _with_money(row: Row, names: Sequence[str]) -> Row:

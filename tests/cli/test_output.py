@@ -200,3 +200,20 @@ def test_completion_and_version_work_as_documented() -> None:
     }
     done = subprocess.run([SCRIPT], env=asked, capture_output=True, text=True, check=True)
     assert done.stdout == "plain,trail\n"
+
+
+def test_escalations_of_other_systems_are_listed(told: CommandLine) -> None:
+    amount = gbp("30.00")
+    facts = [
+        event("e-1", "escalation.reported", "desk", "2026-05-01T10:00:00Z", escalation_id="E-1", amount=amount),
+        event(
+            "e-2", "escalation.outcome_reported", "desk", "2026-05-01T13:00:00Z", escalation_id="E-1", verdict="denied"
+        ),
+    ]
+    assert told("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
+    (found,) = json.loads(told("report", "escalations", "--json").stdout)["items"]
+    assert (found["reported_by"], found["status"], found["waited_seconds"]) == ("desk", "denied", 10_800)
+    table = told("report", "escalations").stdout
+    assert all(word in table for word in ("E-1", "30.00", "desk", "denied", "180 min"))
+    (row,) = csv.DictReader(io.StringIO(told("report", "escalations", "--csv").stdout))
+    assert (row["escalation_id"], row["reported_by"], row["asked_of"]) == ("E-1", "desk", "[]")

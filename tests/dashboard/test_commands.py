@@ -14,7 +14,7 @@ from dashboard.service import DashboardService
 from domain.commands import action_id_of, escalation_id_of
 from ledger.transparency.proofs import read_proof, verify_proof
 from ledger.transparency.sealer import seal_folder
-from tests.support.builders import event
+from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.http_api import client_with_token, read_current, served_with_tokens
 from tests.support.organisations import FULL_POLICY
@@ -230,3 +230,15 @@ async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Se
                 (flag,) = [one for one in (await read_current(manager, "flags"))["items"] if one["flag_id"] in name]
                 assert (flag["status"], flag["reviewed_by"]) == ("dismissed", "M-1")
                 assert (await posted(manager, "flags/none", verdict="dismissed"))[0] == 404
+
+
+async def test_an_escalation_of_another_system_is_decided_there(session: Session) -> None:
+    async with served_with_tokens(session) as (address, tokens):
+        async with upstream_of(session) as upstream:
+            told = {"escalation_id": "E-1", "amount": gbp("30.00"), "requested_by": "A-1"}
+            await upstream.record(event("reported", "escalation.reported", **told))
+        async with client_with_token(address, tokens["manager"]) as manager:
+            found = (await read_current(manager, "escalations", agent="A-1", status="waiting"))["items"]
+            assert [one["reported_by"] for one in found if one["escalation_id"] == "E-1"] == ["crm"]
+            status, answer = await posted(manager, "escalations/E-1", operation="approve")
+            assert (status, "crm" in answer["detail"]) == (409, True)

@@ -12,7 +12,7 @@ import pytest_asyncio
 from app.runtime.session import Session
 from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
-from tests.support.builders import event
+from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.http_api import read_current, served
 from tests.support.upstreams import Upstream
@@ -30,6 +30,9 @@ async def api(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncClie
             assert (await upstream.action(f"r-{agent}", agent_id=agent, reason=FORMULA))["outcome"] == "taken"
         for name, when in (("before", "2026-06-01T22:59:59Z"), ("after", "2026-06-01T23:00:00Z")):
             await upstream.record(event(name, "interaction.opened", time=when, interaction_id=f"I-{name}"))
+        for name, day in (("first", 1), ("second", 2)):
+            told = {"escalation_id": f"E-{name}", "amount": gbp("30.00"), "requested_by": "B-1"}
+            await upstream.record(event(f"e-{name}", "escalation.reported", time=f"2026-05-0{day}T12:00:00Z", **told))
         for path in LISTS:
             await read_current(client, path)
         yield upstream, client
@@ -56,6 +59,15 @@ async def test_every_list_has_a_next_until_its_end(api: tuple[Upstream, httpx.As
             backwards = await read_current(client, path, limit=1000, order={"asc": "desc", "desc": "asc"}[order])
             assert backwards["items"] == whole[::-1]
     assert len(await _pages(client, "balances", limit=1)) == 4
+
+
+async def test_escalations_of_other_systems_are_listed(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    _, client = api
+    found = (await read_current(client, "escalations", status="waiting", agent="B-1"))["items"]
+    assert [(one["escalation_id"], one["reported_by"]) for one in found] == [("E-second", "crm"), ("E-first", "crm")]
+    day = {"from": "2026-05-02", "to": "2026-05-02"}
+    assert [one["escalation_id"] for one in (await read_current(client, "escalations", **day))["items"]] == ["E-second"]
+    assert (await read_current(client, "escalations", agent="C-1"))["items"] == []
 
 
 async def test_the_newest_comes_first(api: tuple[Upstream, httpx.AsyncClient]) -> None:

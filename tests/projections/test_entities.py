@@ -229,7 +229,11 @@ def test_the_late_story_is_one_interaction_in_any_order(tmp_path: Path) -> None:
     assert {(row["outcome"], row["waited_seconds"], row["approved_minor"]) for row in asked} == {
         ("approved", 3 * 3600.0, 3000)
     }
-    assert (len(cases), len(asked)) == (720, 720)
+    listed = views.rows("casework", PLACES)["escalations"]
+    assert {(row["status"], row["requested"], row["waited_seconds"]) for row in listed} == {
+        ("approved", "2026-06-02T09:00:00.000000Z", 3 * 3600.0)
+    }
+    assert (len(cases), len(asked), len(listed)) == (720, 720, 720)
     for row in found:
         assert (row["transfers"], row["opened"], row["channel"], row["resolved"]) == (
             1,

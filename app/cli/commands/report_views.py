@@ -148,7 +148,7 @@ async def actions(
 async def escalations(
     settings: Settings, as_of: str | None, *, waiting: bool, happened: bool, output: OutputFormat
 ) -> None:
-    """Escalations with requester, approvers, waiting time and outcome."""
+    """Escalations with requester, approvers (or the system that handles it), waiting time and outcome."""
 
     def read(connection: sa.Connection) -> list[Row]:
         if happened:
@@ -168,7 +168,7 @@ async def escalations(
     def row(item: Row) -> list[object]:
         first = [item["escalation_id"], item["requested"][:16], item["agent_id"], item["kind"], *_moneys(item, "asked")]
         waited = "" if item["waited_seconds"] is None else f"{item['waited_seconds'] / 60:.0f} min"
-        return [*first, ", ".join(item["asked_of"]), item["status"], waited]
+        return [*first, item["reported_by"] or ", ".join(item["asked_of"]), item["status"], waited]
 
     _print_view(output, "Escalations", answer, at, columns, row, FIELDS["escalations"], (4, 7))
 

@@ -97,6 +97,7 @@ async function pendingEscalations(place, { all, act, me, travelling }) {
   const mayDecide = me.role === "manager" && !travelling;
   place.append(table("Pending escalations", ["since", "agent", "kind", "reason", "#amount", ...(mayDecide ? ["decision"] : [])], items.map((one) => {
     const row = [time(one.requested), agentOf(one), one.kind, one.reason, money(one.asked)];
+    if (one.reported_by) return [...row, ...(mayDecide ? [`handled in ${one.reported_by}`] : [])];
     if (mayDecide) row.push(commandForm(`Decide ${agentOf(one)}, ${one.kind}`, [field("decision", "operation", { options: ["approve", "deny", "forward"] }), field("lower amount", "amount", { inputmode: "decimal", size: 6, placeholder: one.asked.amount }), field("reason", "reason", { size: 12 })], "Send", async (values) => {
       const answer = await act(`escalations/${encodeURIComponent(one.escalation_id)}`, without(withMoney({ ...values, currency: one.asked.currency }), "currency"));
       return `${answer.status ?? answer.outcome}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
