@@ -235,7 +235,7 @@ async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Se
 async def test_an_escalation_of_another_system_is_decided_there(session: Session) -> None:
     async with served_with_tokens(session) as (address, tokens):
         async with upstream_of(session) as upstream:
-            told = {"escalation_id": "E-1", "amount": gbp("30.00"), "requested_by": "A-1"}
+            told: Document = {"escalation_id": "E-1", "amount": gbp("30.00"), "requested_by": "A-1"}
             await upstream.record(event("reported", "escalation.reported", **told))
         async with client_with_token(address, tokens["manager"]) as manager:
             found = (await read_current(manager, "escalations", agent="A-1", status="waiting"))["items"]

@@ -31,7 +31,7 @@ async def api(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncClie
         for name, when in (("before", "2026-06-01T22:59:59Z"), ("after", "2026-06-01T23:00:00Z")):
             await upstream.record(event(name, "interaction.opened", time=when, interaction_id=f"I-{name}"))
         for name, day in (("first", 1), ("second", 2)):
-            told = {"escalation_id": f"E-{name}", "amount": gbp("30.00"), "requested_by": "B-1"}
+            told: Document = {"escalation_id": f"E-{name}", "amount": gbp("30.00"), "requested_by": "B-1"}
             await upstream.record(event(f"e-{name}", "escalation.reported", time=f"2026-05-0{day}T12:00:00Z", **told))
         for path in LISTS:
             await read_current(client, path)

@@ -26,7 +26,7 @@ def ended(name: str, time: str, verdict: str = "approved", source: str = "desk",
 
 
 def never(name: str, corrected: str) -> Document:
-    told = {"source_of": "desk", "id_of": corrected, "reason": "typed wrongly", "data": None}
+    told: Document = {"source_of": "desk", "id_of": corrected, "reason": "typed wrongly", "data": None}
     return event(name, "fact.corrected", "desk", **told)
 
 
