@@ -57,7 +57,7 @@ TimeZone = Annotated[
 ]
 
 SummaryBy = Annotated[
-    Literal["day", "week", "month", "team", "agent", "role", "kind", "reason", "channel"] | None,
+    Literal["day", "week", "month", "team", "agent", "agent_kind", "role", "kind", "reason", "channel"] | None,
     Query(alias="by", description="The property by which the totals are divided; by default only the whole."),
 ]
 

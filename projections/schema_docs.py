@@ -67,6 +67,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "rules": "the limits that it met, as a JSON list",
             "team_id": "the team that the request names, else the agent's first team as the decider knew it",
             "named_team": "the team that the request names",
+            "agent_kind": "human or ai; null of a request in another system",
         },
     ),
     "authority.shortfalls": (

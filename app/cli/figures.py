@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from domain.analytics.empowerment_gap import Share
+    from domain.analytics.satisfaction import Satisfaction
 
 
 def share_text(share: Share) -> str:
@@ -19,3 +20,17 @@ def share_text(share: Share) -> str:
 def hours_text(hours: float | None) -> str:
     """Return a duration, e.g. ``48.6 h`` or ``12 min``."""
     return "" if hours is None else f"{hours:,.1f} h" if hours >= 2 else f"{hours * 60:.0f} min"  # noqa: PLR2004
+
+
+def satisfaction_text(one: Satisfaction) -> str:
+    """Return the figures of an instrument, e.g. ``81.0% (78.1% to 83.6%, n = 800) at 4 or better; mean 4.10``."""
+    low, high = one["interval"] or (one["mean"], one["mean"])
+    parts = [f"mean {one['mean']:.2f} ({low:.2f} to {high:.2f}, n = {one['n']:,})"]
+    if one["satisfied"] is not None:
+        parts.insert(0, f"{share_text(one['satisfied'])} at {one['threshold']:g} or better")
+    if one["points"] is not None and one["points_interval"] is not None:
+        low, high = one["points_interval"]
+        parts.insert(0, f"{one['points']:+.0f} points ({low:+.0f} to {high:+.0f})")
+    if one["response"]["n"]:
+        parts.append(f"{share_text(one['response'])} of the interactions answered")
+    return "; ".join(parts)

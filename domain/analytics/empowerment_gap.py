@@ -50,6 +50,7 @@ class AuthorityRequest(NamedTuple):
     matter: str | None = None
     seconds: float = 0.0
     """When it was requested, in seconds since 1970."""
+    agent_kind: str = "human"
 
     @property
     def anyway(self) -> bool:
@@ -102,6 +103,7 @@ class Figures(TypedDict):
     kind: NotRequired[str]
     band: NotRequired[str]
     role: NotRequired[str]
+    agent_kind: NotRequired[str]
     team: NotRequired[str]
     reason: NotRequired[str]
     asked: int

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from math import sqrt
-from statistics import fmean, stdev
+from collections import Counter, defaultdict
+from math import fsum, sqrt
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from domain.analytics.empowerment_gap import Share, share
 from domain.statistics import student_quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+type Scale = tuple[str, float, float]
+"""An instrument, its worst and its best score."""
 POSITIVE = 0.75
 """The part of the way from worst to best from which on a customer counts as satisfied, or a review as positive."""
 NPS_SCALE = (0, 10)
@@ -56,18 +57,27 @@ class Satisfaction(TypedDict):
 
 def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[Satisfaction]:
     """Return the figures by instrument and scale; means have Student's interval, shares Wilson's."""
-    by = defaultdict[tuple[str, float, float], list[float]](list)
+    by = defaultdict[Scale, Counter[float]](Counter)
     answered = defaultdict[str, set[str]](set)
     for one in answers:
-        by[one.instrument, one.worst, one.best].append(one.score)
+        by[one.instrument, one.worst, one.best][one.score] += 1
         if one.interaction is not None:
             answered[one.instrument].add(one.interaction)
+    return satisfaction_of_counts(by, {name: len(ids) for name, ids in answered.items()}, interactions)
+
+
+def satisfaction_of_counts(
+    counts: Mapping[Scale, Counter[float]], answered: Mapping[str, int], interactions: int
+) -> list[Satisfaction]:
+    """Return the figures of the number of answers by score, and of interactions with an answer by instrument."""
     found: list[Satisfaction] = []
-    for (name, worst, best), scores in sorted(by.items()):
+    for (name, worst, best), scores in sorted(counts.items()):
         threshold = _threshold(worst, best) if name in _SHARES else None
         points = _points(scores) if name == "nps" and (worst, best) == NPS_SCALE else (None, None)
-        n, mean = len(scores), fmean(scores)
-        half = student_quantile(0.95, n - 1) * stdev(scores) / n**0.5 if n > 1 else None
+        n = scores.total()
+        mean = fsum(number * score for score, number in scores.items()) / n
+        squares = fsum(number * (score - mean) ** 2 for score, number in scores.items())
+        half = student_quantile(0.95, n - 1) * sqrt(squares / (n - 1) / n) if n > 1 else None
         found.append(
             {
                 "instrument": name,
@@ -80,7 +90,7 @@ def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[Sa
                 "satisfied": None if threshold is None else _satisfied(scores, worst, best, threshold),
                 "points": points[0],
                 "points_interval": points[1],
-                "response": share(len(answered[name]), interactions),
+                "response": share(answered.get(name, 0), interactions),
             }
         )
     return found
@@ -91,16 +101,17 @@ def _threshold(worst: float, best: float) -> float:
     return best if abs(best - worst) == 1 else worst + POSITIVE * (best - worst)
 
 
-def _satisfied(scores: Sequence[float], worst: float, best: float, threshold: float) -> Share:
+def _satisfied(scores: Counter[float], worst: float, best: float, threshold: float) -> Share:
     """Return the share of scores at the threshold or better, in the direction of the scale."""
-    good = sum(score >= threshold if best > worst else score <= threshold for score in scores)
-    return share(good, len(scores))
+    good = (score >= threshold if best > worst else score <= threshold for score in scores)
+    return share(sum(number for is_good, number in zip(good, scores.values(), strict=True) if is_good), scores.total())
 
 
-def _points(scores: Sequence[float]) -> tuple[float, list[float]]:
+def _points(scores: Counter[float]) -> tuple[float, list[float]]:
     """Return promoters less detractors in points, with the adjusted Wald interval (Rocks 2016: 3 answers added)."""
-    n = len(scores)
-    promoters, detractors = sum(score >= PROMOTER for score in scores), sum(score <= DETRACTOR for score in scores)
+    n = scores.total()
+    promoters = sum(number for score, number in scores.items() if score >= PROMOTER)
+    detractors = sum(number for score, number in scores.items() if score <= DETRACTOR)
     p, d = ((count + _ADDED) / (n + 4 * _ADDED) for count in (promoters, detractors))
     reach = _Z * sqrt((p + d - (p - d) ** 2) / (n + 4 * _ADDED))
     return 100 * (promoters - detractors) / n, [100 * (p - d - reach), 100 * (p - d + reach)]

@@ -134,6 +134,7 @@ class GapReport(TypedDict):
     by_kind: list[Figures]
     by_band: list[Figures]
     by_role: list[Figures]
+    by_agent_kind: list[Figures]
     by_team: list[Figures]
     by_reason: list[Figures]
     recommended_limits: list[RecommendedLimit]
@@ -203,6 +204,9 @@ async def gap_report(
         "by_kind": [{"kind": label, **figures} for label, figures in grouped(asked, lambda one: one.kind)],
         "by_band": [{"band": label, **figures} for label, figures in empowerment_gap.by_band(asked)],
         "by_role": [{"role": label, **figures} for label, figures in grouped(asked, lambda one: one.role)],
+        "by_agent_kind": [
+            {"agent_kind": label, **figures} for label, figures in grouped(asked, lambda one: one.agent_kind)
+        ],
         "by_team": [{"team": label, **figures} for label, figures in grouped(asked, lambda one: one.team)],
         "by_reason": [{"reason": label, **figures} for label, figures in grouped(asked, lambda one: one.reason)],
         "recommended_limits": limits,
@@ -254,6 +258,7 @@ def _asked(row: Row) -> AuthorityRequest:
         None if row["rules"] is None else tuple(json.loads(row["rules"])),
         row["matter"],
         parse_time(row["requested"]).timestamp(),
+        row["agent_kind"] or NOT_SAID,
     )
 
 

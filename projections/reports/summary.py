@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import gather
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from domain.analytics.empowerment_gap import Share, share
+from domain.analytics.satisfaction import Satisfaction, satisfaction_of_counts
 from domain.money import wire_of
 from ledger.store.cloudevents import parse_time
 from projections.reading import EVERYBODY
 from projections.views.casework import GIVEN
 from projections.views.totals import (
     NO_INTERACTIONS,
-    NO_SCORES,
     PERIODS,
     ActionTotals,
     BudgetTotals,
@@ -48,15 +48,16 @@ if TYPE_CHECKING:
     from projections.views.totals import By
 
 type Amount = dict[str, str]
-_PROMOTERS = "nps"
 CAVEATS = (
     "an action, an escalation, an interaction and an answer belong to the event time at which they began",
     "budgets are those of periods with a day in the range, as a whole",
     "amounts of different currencies are never added",
     "first contact: judged seven days after the first resolution, for interactions that name a customer",
+    "response: interactions opened in the range with an answer, whenever it came, of all opened in the range",
     "differences between groups and to the range before are descriptions: they do not show a cause",
 )
 _NOT_DIVIDED: Mapping[str, tuple[str, ...]] = {
+    "agent_kind": ("budgets", "interactions", "satisfaction", "consistency"),
     "role": ("budgets", "interactions", "satisfaction", "consistency"),
     "kind": ("budgets", "interactions", "satisfaction", "consistency"),
     "reason": ("budgets",),
@@ -128,16 +129,6 @@ class InteractionFigures(TypedDict):
     stories_repeated: Share
 
 
-class ScoreFigures(TypedDict):
-    """Answers to one instrument: ``top`` is the share near the best score; ``nps`` in points, for that instrument."""
-
-    instrument: str
-    n: int
-    top: Share
-    mean: float
-    nps: float | None
-
-
 class Figures(TypedDict):
     """The figures of a group; ``None`` for those that are not divided by its property."""
 
@@ -145,7 +136,7 @@ class Figures(TypedDict):
     budgets: list[BudgetFigures] | None
     escalations: EscalationFigures
     interactions: InteractionFigures | None
-    satisfaction: list[ScoreFigures] | None
+    satisfaction: list[Satisfaction] | None
     consistency: Share | None
     """Interactions in which goodwill was given."""
 
@@ -176,10 +167,11 @@ Summary = TypedDict(
         "total": TotalFigures,
         "groups": list[GroupFigures],
         "caveats": Sequence[str],
+        "rung": int,
         "position": int,
     },
 )
-"""The document of `report summary`; `from` is a word of the language."""
+"""The document of `report summary`; `from` is a word of the language. `rung`: all figures are descriptions, level 1."""
 
 
 class _Read:
@@ -189,33 +181,35 @@ class _Read:
         self,
         actions: Mapping[str, ActionTotals],
         escalations: Mapping[str, EscalationTotals],
-        handled: tuple[Mapping[str, InteractionTotals], Mapping[tuple[str, str], ScoreTotals]],
+        handled: tuple[Mapping[str, InteractionTotals], Mapping[str, ScoreTotals]],
         helped: Mapping[str, HelpTotals],
         budgets: Mapping[tuple[str, str], BudgetTotals],
     ) -> None:
         self.actions, self.escalations, self.budgets, self.helped = actions, escalations, budgets, helped
         self.interactions, self.scores = handled
-        self.budgets_of, self.scores_of = _by_label(budgets), _by_label(self.scores)
+        self.budgets_of = _by_label(budgets)
 
     def labels(self) -> set[str]:
         """Return all groups."""
-        paired = {label for label, _ in (*self.scores, *self.budgets)}
-        return paired.union(self.actions, self.escalations, self.interactions)
+        return {label for label, _ in self.budgets}.union(
+            self.actions, self.escalations, self.interactions, self.scores
+        )
 
     def whole(self, budgets: Mapping[tuple[str, str], BudgetTotals]) -> _Read:
         """Return the totals of all groups; those of budgets are given, because a group may lack some."""
         actions, escalations, handled = ActionTotals(), EscalationTotals(), NO_INTERACTIONS
-        scores: dict[tuple[str, str], ScoreTotals] = {}
+        scores: ScoreTotals = {}
         for done in self.actions.values():
             actions.add(done)
         for asked in self.escalations.values():
             escalations.add(asked)
         for some in self.interactions.values():
             handled = handled.plus(some)
-        for (_, instrument), answers in self.scores.items():
-            scores["", instrument] = scores.get(("", instrument), NO_SCORES).plus(answers)
+        for answers in self.scores.values():
+            for scale, counts in answers.items():
+                scores.setdefault(scale, Counter()).update(counts)
         helped = HelpTotals(*(sum(one[at] for one in self.helped.values()) for at in range(2)))
-        return _Read({"": actions}, {"": escalations}, ({"": handled}, scores), {"": helped}, budgets)
+        return _Read({"": actions}, {"": escalations}, ({"": handled}, {"": scores}), {"": helped}, budgets)
 
 
 def _by_label[T](totals: Mapping[tuple[str, str], T]) -> Mapping[str, list[tuple[str, T]]]:
@@ -291,6 +285,7 @@ async def summary(read: Reader, times: DateRange, by: By | None = None, scope: A
         },
         "groups": groups,
         "caveats": CAVEATS,
+        "rung": 1,
         "position": min(totals.positions),
     }
 
@@ -304,7 +299,7 @@ def _figures(of: _Read, label: str, by: By | None) -> Figures:
         "budgets": None if "budgets" in lacks else [_of_budget(*one) for one in of.budgets_of[label]],
         "escalations": _of_escalations(of.escalations.get(label, EscalationTotals())),
         "interactions": None if "interactions" in lacks else _of_interactions(handled),
-        "satisfaction": None if "satisfaction" in lacks else [_of_scores(*one) for one in of.scores_of[label]],
+        "satisfaction": None if "satisfaction" in lacks else _of_scores(of.scores.get(label, {}), handled),
         "consistency": None if "consistency" in lacks else share(helped.helped, helped.opened),
     }
 
@@ -377,12 +372,5 @@ def _of_interactions(totals: InteractionTotals) -> InteractionFigures:
     }
 
 
-def _of_scores(instrument: str, totals: ScoreTotals) -> ScoreFigures:
-    points = 100 * (totals.promoters - totals.detractors) / totals.number
-    return {
-        "instrument": instrument,
-        "n": totals.number,
-        "top": share(totals.top, totals.number),
-        "mean": totals.total / totals.number,
-        "nps": points if instrument == _PROMOTERS else None,
-    }
+def _of_scores(scores: ScoreTotals, handled: InteractionTotals) -> list[Satisfaction]:
+    return satisfaction_of_counts(scores, handled.answered, handled.opened)

@@ -36,7 +36,7 @@ asked = sa.Table(
     sa.Column("position", sa.BigInteger, index=True),
     sa.Column("reported", sa.Boolean),
     sa.Column("requested", sa.Text, index=True),
-    *texts("agent_id", "role", "team_id", "named_team", "kind", "basis", "reason", "currency"),
+    *texts("agent_id", "agent_kind", "role", "team_id", "named_team", "kind", "basis", "reason", "currency"),
     *texts("interaction_id", "matter", "rules"),  # rules: the limits that it met, as JSON
     sa.Column("asked_minor", sa.BigInteger),
     sa.Column("outcome", sa.Text),  # approved, denied, withdrawn, expired; null while it is open
@@ -70,6 +70,7 @@ def _asked_days() -> DayTable:
         one.agent_id.label("agent"),
         one.team_id.label("team"),
         one.named_team.label("named"),
+        one.agent_kind,
         one.role,
         one.kind,
         one.reason,
@@ -91,7 +92,7 @@ class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 7
+    version = 8
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -155,7 +156,7 @@ class Authority:
             rows.forget()
 
     def _ask(self, connection: sa.Connection, event: Event, body: decisions.EscalationRequested) -> None:
-        names = ("agent_id", "basis", "role", "team_id", "kind", "reason", "interaction_id")
+        names = ("agent_id", "agent_kind", "basis", "role", "team_id", "kind", "reason", "interaction_id")
         values = {name: getattr(body, name) for name in names} | {
             "named_team": named_team(body),
             "matter": _matter(body),

@@ -130,6 +130,7 @@ def _action_days() -> DayTable:
         done.agent_id.label("agent"),
         done.team_id.label("team"),
         done.named_team.label("named"),
+        done.agent_kind,
         done.role,
         done.kind,
         done.reason,
@@ -176,7 +177,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 10
+    version = 11
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(

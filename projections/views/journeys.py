@@ -65,6 +65,8 @@ feedback = sa.Table(
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(feedback)
+ANSWERED = {"csat": 1, "nps": 2, "ces": 4, "review": 8}
+"""A number for each instrument; sums of them name sets of instruments."""
 
 
 def followed(source: sa.FromClause, over: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
@@ -83,11 +85,14 @@ def _journey_days() -> DayTable:
     """Return the blocks of interactions.
 
     ``judged`` is the first resolution of an interaction with a customer; ``alone``: no other contact was needed within
-    ``REPEAT_DAYS`` days after it.
+    ``REPEAT_DAYS`` days after it. ``answered`` is the sum of the numbers of instruments with an answer (``ANSWERED``).
     """
     one = journeys.c
     over = sa.func.strftime("%Y-%m-%dT%H:%M:%fZ", one.first_resolved, f"+{REPEAT_DAYS} days")
     judged = sa.case((one.customer_id.is_not(None), one.first_resolved))
+    said = feedback.c
+    answers = (said.interaction_id == one.interaction_id, said.score.is_not(None))
+    instruments = sa.case(ANSWERED, value=said.instrument, else_=0).distinct()
     alone = sa.and_(judged.is_not(None), one.transfers == 0, one.reopened == 0, sa.not_(followed(journeys, over)))
     numbers = {
         "resolved": one.resolved.is_not(None),
@@ -97,6 +102,7 @@ def _journey_days() -> DayTable:
         "told": one.repeated_stories.is_not(None),
         "repeated": sa.func.coalesce(one.repeated_stories, 0) > 0,
         "alone": sa.func.coalesce(alone, 0),
+        "answered": sa.func.coalesce(sa.select(sa.func.sum(instruments)).where(*answers).scalar_subquery(), 0),
     }
     query = sa.select(
         one.opened,
@@ -110,14 +116,15 @@ def _journey_days() -> DayTable:
     earlier = f"""SELECT DISTINCT substr(one.opened, 1, 10) FROM json_each(:touched) AS changed JOIN journeys AS one
         ON one.customer_id = json_extract(changed.value, '$[2]') AND one.opened < json_extract(changed.value, '$[0]')
         AND one.first_resolved >= date(json_extract(changed.value, '$[0]'), '-{REPEAT_DAYS + 1} days')"""  # noqa: S608 - a number of ours
-    return DayTable(journeys, query, {"judged": "time", **dict.fromkeys(numbers, "number")}, {"journeys": earlier})
+    answered = """SELECT DISTINCT substr(opened, 1, 10) FROM journeys
+        WHERE interaction_id IN (SELECT json_extract(value, '$[1]') FROM json_each(:touched))"""
+    forms = {"judged": "time", **dict.fromkeys(numbers, "number")}
+    return DayTable(journeys, query, forms, {"journeys": earlier, "feedback": answered})
 
 
 def _feedback_days() -> DayTable:
-    """Return the blocks of feedback; ``top``: from three quarters of the way from the worst to the best score on."""
+    """Return the blocks of feedback; ``scale``: the worst and the best score, as text."""
     one, of = feedback.c, journeys.c
-    bar = one.worst + 0.75 * (one.best - one.worst)
-    top = sa.case((one.best > one.worst, one.score >= bar), else_=one.score <= bar)
     query = sa.select(
         one.time,
         of.first_agent.label("agent"),
@@ -126,12 +133,12 @@ def _feedback_days() -> DayTable:
         of.channel,
         one.instrument,
         one.score,
-        top.label("top"),
+        sa.func.printf("%!.17g %!.17g", one.worst, one.best).label("scale"),
     )
     query = query.outerjoin(journeys, of.interaction_id == one.interaction_id).where(one.score.is_not(None))
     stale = """SELECT DISTINCT substr(time, 1, 10) FROM feedback
         WHERE interaction_id IN (SELECT json_extract(value, '$[1]') FROM json_each(:touched))"""
-    return DayTable(feedback, query, {"score": "real", "top": "number"}, {"journeys": stale})
+    return DayTable(feedback, query, {"score": "real"}, {"journeys": stale})
 
 
 JOURNEY_DAYS, FEEDBACK_DAYS = _journey_days(), _feedback_days()
@@ -141,7 +148,7 @@ class Journeys:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
-    version = 7
+    version = 8
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(
@@ -168,7 +175,7 @@ class Journeys:
             blocks=self.day_blocks,
             watched=("opened", "interaction_id", "customer_id"),
         )
-        self._feedback = RowCache(feedback, self.day_blocks, ("time", "told"))
+        self._feedback = RowCache(feedback, self.day_blocks, ("time", "interaction_id"))
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""

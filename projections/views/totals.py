@@ -21,7 +21,7 @@ from projections.reading import AccessScope
 from projections.views.authority import ASKED_DAYS, asked
 from projections.views.balances import balances
 from projections.views.casework import ACTION_DAYS, GIVEN, INTERACTION_DAYS, interactions
-from projections.views.journeys import FEEDBACK_DAYS, JOURNEY_DAYS
+from projections.views.journeys import ANSWERED, FEEDBACK_DAYS, JOURNEY_DAYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from domain.analytics.satisfaction import Scale
     from projections.engine.day_blocks import DayTable
 
-type By = Literal["day", "week", "month", "team", "agent", "role", "kind", "reason", "channel"]
+type By = Literal["day", "week", "month", "team", "agent", "agent_kind", "role", "kind", "reason", "channel"]
 PERIODS: tuple[By, ...] = ("day", "week", "month")
 _HOUR = 3600
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -73,7 +74,7 @@ class Group(NamedTuple):
             yield _Chunk(keys, labels, found, {name: columns.words.of(name) for name in names if name in _WORDS})
 
 
-_WORDS = frozenset(("currency", "state", "outcome", "instrument"))
+_WORDS = frozenset(("currency", "state", "outcome", "instrument", "scale"))
 
 
 class _Chunk(NamedTuple):
@@ -298,7 +299,10 @@ def escalation_totals_by_channel(
 
 
 class InteractionTotals(NamedTuple):
-    """Interactions of a group; ``known`` is the number of those whose first contact can be judged."""
+    """Interactions of a group.
+
+    ``known`` is the number of those whose first contact can be judged, ``csat`` of those with an answer to it.
+    """
 
     opened: int
     resolved: int
@@ -309,13 +313,22 @@ class InteractionTotals(NamedTuple):
     repeated: int
     known: int
     first_contact: int
+    csat: int
+    nps: int
+    ces: int
+    review: int
 
     def plus(self, numbers: Sequence[int]) -> InteractionTotals:
         """Return these totals and those of another group."""
         return InteractionTotals(*(a + b for a, b in zip(self, numbers, strict=True)))
 
+    @property
+    def answered(self) -> dict[str, int]:
+        """The number of interactions with an answer, by instrument."""
+        return {name: getattr(self, name) for name in ANSWERED}
 
-NO_INTERACTIONS = InteractionTotals(*(0,) * 9)
+
+NO_INTERACTIONS = InteractionTotals(*(0,) * 13)
 
 
 def interaction_totals(connection: sa.Connection, group: Group, now: datetime) -> dict[str, InteractionTotals]:
@@ -326,51 +339,28 @@ def interaction_totals(connection: sa.Connection, group: Group, now: datetime) -
     found: dict[str, InteractionTotals] = {}
     numbers = ("resolved", "transferred", "transfers", "reopened", "told", "repeated")
     over = _microseconds(now - timedelta(days=REPEAT_DAYS))
-    for chunk in group.chunks(connection, JOURNEY_DAYS, (*numbers, "judged", "alone")):
+    for chunk in group.chunks(connection, JOURNEY_DAYS, (*numbers, "judged", "alone", "answered")):
         known = chunk.columns["judged"] <= over
-        for label, sums in chunk.sums((), (*numbers, known, chunk.columns["alone"] * known)):
+        answered = [(chunk.columns["answered"] & number) > 0 for number in ANSWERED.values()]
+        for label, sums in chunk.sums((), (*numbers, known, chunk.columns["alone"] * known, *answered)):
             found[label] = found.get(label, NO_INTERACTIONS).plus(sums)
     return found
 
 
-class ScoreTotals(NamedTuple):
-    """Answers to one survey instrument in a group, with the sums that its figure needs."""
-
-    number: int
-    top: int
-    promoters: int
-    detractors: int
-    total: float
-
-    def plus(self, numbers: Sequence[float]) -> ScoreTotals:
-        """Return these totals and those of another group."""
-        number, top, promoters, detractors, total = numbers
-        return ScoreTotals(
-            self.number + int(number),
-            self.top + int(top),
-            self.promoters + int(promoters),
-            self.detractors + int(detractors),
-            self.total + total,
-        )
+type ScoreTotals = dict[Scale, Counter[float]]
+"""The number of answers by score, of each instrument and scale."""
 
 
-NO_SCORES = ScoreTotals(0, 0, 0, 0, 0.0)
-
-
-def score_totals(connection: sa.Connection, group: Group) -> dict[tuple[str, str], ScoreTotals]:
-    """Return the totals of customers' feedback by group and instrument; it belongs to its own event time.
-
-    ``top`` counts scores from three quarters of the way from the worst to the best on.
-    """
-    found: dict[tuple[str, str], ScoreTotals] = {}
-    for chunk in group.chunks(connection, FEEDBACK_DAYS, ("instrument", "score", "top")):
+def score_totals(connection: sa.Connection, group: Group) -> dict[str, ScoreTotals]:
+    """Return the totals of customers' feedback by group; it belongs to its own event time."""
+    found: defaultdict[str, ScoreTotals] = defaultdict(dict)
+    for chunk in group.chunks(connection, FEEDBACK_DAYS, ("instrument", "scale", "score")):
         scores, places = np.unique(chunk.columns["score"], return_inverse=True)
-        instruments = chunk.words["instrument"]
-        for label, (instrument_at, at, number, top) in chunk.sums(("instrument", places), ("top",)):
-            place, score = (label, str(instruments[instrument_at])), float(scores[at])
-            promoters, detractors = number * (score >= 9), number * (score <= 6)  # noqa: PLR2004 - the scale of the NPS
-            more = (number, top, promoters, detractors, number * score)
-            found[place] = found.get(place, NO_SCORES).plus(more)
+        instruments, scales = chunk.words["instrument"], chunk.words["scale"]
+        for label, (instrument_at, scale_at, at, number) in chunk.sums(("instrument", "scale", places), ()):
+            worst, best = map(float, str(scales[scale_at]).split())
+            scale = str(instruments[instrument_at]), worst, best
+            found[label].setdefault(scale, Counter())[float(scores[at])] += number
     return found
 
 
@@ -387,7 +377,7 @@ def budget_totals(connection: sa.Connection, group: Group) -> dict[tuple[str, st
 
     A group by day, week or month has the budgets of that period; longer and shorter periods are only in the total.
     """
-    if group.by in {"role", "kind", "reason", "channel"}:
+    if group.by in {"agent_kind", "role", "kind", "reason", "channel"}:
         return {}
     one = balances.c
     query = sa.select(one.holder, one.period, one.currency, one.granted_minor, one.spent_minor, one.reserved_minor)

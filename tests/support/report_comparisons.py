@@ -44,7 +44,7 @@ def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> lis
     found, oracle = found or ledger.report(gap_report, ledger.published), ledger.figures("gap")
     groups: dict[tuple[str, str], Document] = {(one.pop("what"), one.pop("label")): one for one in oracle["groups"]}
     shown: dict[tuple[str, str], Document] = {("overall", ""): found["overall"]} if found["overall"]["asked"] else {}
-    for what in ("kind", "band", "role", "team", "reason"):
+    for what in ("kind", "band", "role", "agent_kind", "team", "reason"):
         shown |= {(what, line[what]): line for line in found[f"by_{what}"]}
     flat = {
         key: {name: value for name, value in line.items() if name not in ("waiting", key[0])} | line["waiting"]
@@ -53,7 +53,12 @@ def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> lis
     lines = differences(flat, groups, "groups")
     lines += differences(
         [key for key in flat if key[0] != "band"],
-        [key for order in ("overall", "kind", "role", "team", "reason") for key in groups if key[0] == order],
+        [
+            key
+            for order in ("overall", "kind", "role", "agent_kind", "team", "reason")
+            for key in groups
+            if key[0] == order
+        ],
         "order",
     )
     total, *kinds = oracle["silent_gap"]
@@ -95,7 +100,7 @@ def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> lis
 
 
 def _unused(found: Document, oracle: Document) -> list[str]:
-    interval = _interval(oracle["mean_use"], oracle.pop("standard_error"), oracle["budgets"])
+    interval = interval_of_mean(oracle["mean_use"], oracle.pop("standard_error"), oracle["budgets"])
     return differences(found, oracle | {"interval": interval}, "unused")
 
 
@@ -164,7 +169,7 @@ def quality_differences(ledger: HistoryLedger, found: Document | None = None) ->
         "order",
     )
     for one in oracle["satisfaction"]:
-        one["interval"] = _interval(one["mean"], one.pop("standard_error"), one["n"])
+        one["interval"] = interval_of_mean(one["mean"], one.pop("standard_error"), one["n"])
     lines += differences(found["satisfaction"], oracle["satisfaction"], "satisfaction")
     lines += _head(found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
     lines += differences(found["window_days"], 7, "window_days")
@@ -228,7 +233,7 @@ def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:
     return lines
 
 
-def _interval(mean: float | None, error: float | None, n: int) -> list[float] | None:
+def interval_of_mean(mean: float | None, error: float | None, n: int) -> list[float] | None:
     """Return Student's 95 % interval, computed by scipy."""
     if mean is None or error is None or n < 2:
         return None

@@ -44,6 +44,11 @@ def money(minor: int, currency: str = "GBP") -> Document:
     return {"amount": f"{minor // 100}.{minor % 100:02d}", "currency": currency}
 
 
+def _kind_of(agent: str) -> str:
+    """Return the kind of an agent: one in three is no human."""
+    return "ai" if int(agent.rpartition("-")[2]) % 3 == 2 else "human"
+
+
 class RandomHistory:
     """A history that a seed determines; ``days`` is its length, and ``scale`` multiplies the number of events."""
 
@@ -273,6 +278,7 @@ class RandomHistory:
             **of,
             action_id=f"act-{name}",
             role=self.random.choice(("agent",) * 5 + ROLES),
+            agent_kind=_kind_of(request["agent_id"]),
             team_id=self._maybe(TEAMS),
             reasons=reasons,
             payer="approver",
@@ -325,6 +331,7 @@ class RandomHistory:
                 **request,
                 **of,
                 "role": "agent",
+                "agent_kind": _kind_of(request["agent_id"]),
                 "policy_version": 1,
                 "training": [],
                 "limits": [],

@@ -10,9 +10,11 @@ from projections.date_ranges import DateRange
 from projections.reports.summary import summary
 from projections.views.totals import By
 from tests.support.documents import Document
+from tests.support.report_comparisons import interval_of_mean
 from tests.support.report_oracle import HistoryLedger, differences
 
 PROPERTIES: tuple[By, ...] = get_args(By.__value__)
+WITHOUT_INTERACTIONS = ("agent_kind", "role", "kind")
 
 
 def summary_differences(ledger: HistoryLedger, begin: datetime, end: datetime, zone: str) -> list[str]:
@@ -85,7 +87,7 @@ _NONE: Document = {**_NO_ACTIONS, **_NO_ESCALATIONS, **_NO_INTERACTIONS, "satisf
 
 def _empty(by: By) -> Document:
     """Return the figures of a group without any event (it has budgets only)."""
-    return _NONE if by not in {"role", "kind"} else {k: v for k, v in _NONE.items() if k not in _NO_INTERACTIONS}
+    return _NONE if by not in WITHOUT_INTERACTIONS else {k: v for k, v in _NONE.items() if k not in _NO_INTERACTIONS}
 
 
 def _oracle(ledger: HistoryLedger, times: DateRange) -> dict[tuple[str, str], Document]:
@@ -98,8 +100,9 @@ def _oracle(ledger: HistoryLedger, times: DateRange) -> dict[tuple[str, str], Do
     for name in ("actions", "escalations", "interactions", "satisfaction"):
         for row in figures[name]:
             what, label = row.pop("what"), row.pop("label")
-            place = found.setdefault((what, label), dict(_empty("kind" if what in {"role", "kind"} else "team")))
+            place = found.setdefault((what, label), dict(_empty("kind" if what in WITHOUT_INTERACTIONS else "team")))
             if name == "satisfaction":
+                row["interval"] = interval_of_mean(row["mean"], row.pop("standard_error"), row["n"])
                 place["satisfaction"] = [*place["satisfaction"], row]
             else:
                 place.update(row)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from domain.analytics.procedure_cost import ProcedureCost
     from projections.reports.empowerment_gap import GapReport, RecommendedLimit, RequestMinutes
 
-type _Group = Literal["kind", "band", "role", "team", "reason"]
+type _Group = Literal["kind", "band", "role", "agent_kind", "team", "reason"]
 _ROWS = 15
 
 
@@ -94,6 +94,7 @@ def _print(found: GapReport) -> None:
     _print_groups("kind", found["by_kind"], position)
     _print_groups("band", found["by_band"], position)
     _print_groups("role", found["by_role"], position)
+    _print_groups("agent_kind", found["by_agent_kind"], position)
     _print_groups("team", found["by_team"], position)
     _print_groups("reason", found["by_reason"], position)
     for limit in found["recommended_limits"]:
@@ -156,7 +157,7 @@ def _print_groups(name: _Group, lines: Sequence[Figures], position: int) -> None
         for line in lines[:12]
     ]
     columns = (name, "asked", "approved anyway", "waited, median", "90th percentile", "given up")
-    print_table(f"By {name}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))
+    print_table(f"By {name.replace('_', ' ')}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))
 
 
 def _print_limit(one: RecommendedLimit, asking: RequestMinutes) -> None:

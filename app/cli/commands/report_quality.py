@@ -10,7 +10,7 @@ import click
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
 from app.cli.comparison import compare_option, print_comparison
-from app.cli.figures import hours_text, share_text
+from app.cli.figures import hours_text, satisfaction_text, share_text
 from app.cli.main import command
 from app.output import console, fail, print_json, print_table
 from app.runtime.session import Session
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from domain.analytics.consistency import Consistency, GivenGroup
-    from domain.analytics.satisfaction import Satisfaction
     from domain.analytics.service_quality import QualityFigures, ShareName
     from projections.reports.service_quality import InteractionStory
 
@@ -64,7 +63,7 @@ async def quality(
         if hours["n"]:
             rows.append((words, f"median {hours_text(hours['median'])}, 90th percentile {hours_text(hours['p90'])}"))
     rows += [
-        (f"{one['instrument']}, {one['worst']:g} to {one['best']:g}", _satisfaction_text(one))
+        (f"{one['instrument']}, {one['worst']:g} to {one['best']:g}", satisfaction_text(one))
         for one in found["satisfaction"]
     ]
     print_table(f"Quality of {whole['interactions']:,} interactions, at position {found['position']}", ("", ""), rows)
@@ -111,20 +110,6 @@ def _within(group: GivenGroup, limits: Literal["limits", "wide_limits"]) -> floa
 
 
 _ROWS = 15
-
-
-def _satisfaction_text(one: Satisfaction) -> str:
-    """Return the figures of an instrument, e.g. ``81.0% (78.1% to 83.6%, n = 800) at 4 or better; mean 4.10``."""
-    low, high = one["interval"] or (one["mean"], one["mean"])
-    parts = [f"mean {one['mean']:.2f} ({low:.2f} to {high:.2f}, n = {one['n']:,})"]
-    if one["satisfied"] is not None:
-        parts.insert(0, f"{share_text(one['satisfied'])} at {one['threshold']:g} or better")
-    if one["points"] is not None and one["points_interval"] is not None:
-        low, high = one["points_interval"]
-        parts.insert(0, f"{one['points']:+.0f} points ({low:+.0f} to {high:+.0f})")
-    if one["response"]["n"]:
-        parts.append(f"{share_text(one['response'])} of the interactions answered")
-    return "; ".join(parts)
 
 
 def _print_groups(name: _Group, lines: Sequence[QualityFigures]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
 from app.cli.commands.report_views import report
-from app.cli.figures import hours_text
+from app.cli.figures import hours_text, satisfaction_text, share_text
 from app.cli.main import command
 from app.output import console, print_json, print_table
 from app.runtime.session import Session
@@ -20,24 +20,17 @@ from projections.views.totals import By
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from domain.analytics.empowerment_gap import Share
     from projections.reports.summary import Figures, Summary
 
 _WHEN = "A day, a period (2026-11, 2026-W47, 2026-Q4) or a time."
-_COLUMNS = (
-    "",
-    "actions",
-    "net amount",
-    "of budget",
-    "escalations",
-    "approved",
-    "waited, median",
-    "interactions",
-    "first contact",
+_SPENT = ("", "actions", "net amount", "of budget", "escalations", "approved", "waited, median", "of")
+_SHARES: tuple[Literal["resolved", "first_contact", "transferred", "reopened"], ...] = (
+    "resolved",
+    "first_contact",
     "transferred",
-    "satisfied",
-    "helped",
+    "reopened",
 )
+_HANDLED = ("", "interactions", "goodwill given", *(name.replace("_", " ") for name in _SHARES), "satisfaction")
 
 
 @click.option("--from", "begin", metavar="WHEN", help=f"The begin of the range of event times. {_WHEN}")
@@ -66,43 +59,47 @@ async def summary(
 
 def _print(found: Summary) -> None:
     begin, end = found["from"], found["to"]
-    rows = [_row("all", found["total"])]
+    lines: list[tuple[str, Figures]] = [("all", found["total"])]
     if found["total"]["before"] is not None:
-        rows.append(_row("all, the range before", found["total"]["before"]))
+        lines.append(("all, the range before", found["total"]["before"]))
     for one in found["groups"]:
-        rows.append(_row(one["group"], one))
+        lines.append((one["group"], one))
         if one["before"] is not None:
-            rows.append(_row(f"{one['group']}, before", one["before"]))
+            lines.append((f"{one['group']}, before", one["before"]))
     title = f"From {begin or 'the begin'} to {end or 'the end'} (event times), at position {found['position']}"
-    print_table(title, _COLUMNS, rows, numbers=range(1, len(_COLUMNS)))
-    console.print(f"Days are those of {found['time_zone']}. " + "; ".join(found["caveats"]) + ".")
+    print_table(title, _SPENT, [_spent(*one) for one in lines], numbers=range(1, len(_SPENT)))
+    handled = [_handled(*one) for one in lines if one[1]["interactions"] is not None]
+    print_table("Interactions", _HANDLED, handled, numbers=range(1, len(_HANDLED) - 1))
+    console.print(
+        f"Evidence level {found['rung']}: descriptions. Shares have their 95 % interval. Days are those of "
+        f"{found['time_zone']}. " + "; ".join(found["caveats"]) + "."
+    )
 
 
-def _row(label: str, figures: Figures) -> list[object]:
-    actions, escalations, handled = figures["actions"], figures["escalations"], figures["interactions"]
+def _spent(label: str, figures: Figures) -> list[object]:
+    actions, escalations = figures["actions"], figures["escalations"]
     amounts = [money_text(one["net"]) for one in actions["by_currency"]]
     budgets = [
         f"{one['spent_share']:.0%} {one['currency']}"
         for one in figures["budgets"] or ()
         if one["spent_share"] is not None
     ]
-    scores = [f"{one['instrument']} {_share(one['top'])}" for one in figures["satisfaction"] or ()]
-    shares = [None] * 2 if handled is None else [handled["first_contact"], handled["transferred"]]
     return [
         label,
         f"{actions['given']:,}",
         ", ".join(amounts),
         ", ".join(budgets),
         f"{escalations['requested']:,}",
-        _share(escalations["approved"]),
+        share_text(escalations["approved"]),
         hours_text(escalations["hours_waited"]["median"]),
-        "" if handled is None else f"{handled['opened']:,}",
-        *map(_share, shares),
-        ", ".join(scores),
-        _share(figures["consistency"]),
+        f"{escalations['hours_waited']['n']:,}",
     ]
 
 
-def _share(share: Share | None) -> str:
-    """Return a share with its number, e.g. ``60.2% of 7,554``; nothing for an unknown one."""
-    return "" if share is None or share["share"] is None else f"{share['share']:.1%} of {share['n']:,}"
+def _handled(label: str, figures: Figures) -> list[object]:
+    handled, given = figures["interactions"], figures["consistency"]
+    assert handled is not None
+    assert given is not None
+    shares = (given, *(handled[name] for name in _SHARES))
+    said = [f"{one['instrument']} {satisfaction_text(one)}" for one in figures["satisfaction"] or ()]
+    return [label, f"{handled['opened']:,}", *map(share_text, shares), "\n".join(said)]

@@ -6,11 +6,12 @@ WITH told AS (
     SELECT position, moment, '' AS source, text(d, 'escalation_id') AS name, text(d, 'kind') AS kind, text(d, 'reason') AS reason,
            text(d, 'role') AS role, text(d, 'team_id') AS team, currency(d, 'amount') AS currency, minor(d, 'amount') AS asked,
            text(d, 'agent_id') AS agent, text(d, 'interaction_id') AS interaction, text(d, 'order_id') AS order_name,
-           text(d, 'customer_id') AS customer, json_extract_string(d, '$.reasons[*].rule') AS rules
+           text(d, 'customer_id') AS customer, json_extract_string(d, '$.reasons[*].rule') AS rules,
+           coalesce(text(d, 'agent_kind'), 'human') AS agent_kind
     FROM events WHERE type = 'escalation.requested' AND text(d, 'basis') = 'goodwill'
     UNION ALL
     SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'kind'), text(d, 'reason'), NULL, NULL,
-           currency(d, 'amount'), minor(d, 'amount'), NULL, NULL, NULL, NULL, NULL
+           currency(d, 'amount'), minor(d, 'amount'), NULL, NULL, NULL, NULL, NULL, 'not said'
     FROM events WHERE type = 'escalation.reported'
 ), steps AS (
     SELECT position, moment, '' AS source, text(d, 'escalation_id') AS name, split_part(type, '.', 2) AS verdict,
@@ -43,6 +44,7 @@ WITH banded AS (
     SELECT 'overall' AS what, '' AS label, * FROM banded
     UNION ALL SELECT 'kind', kind, * FROM banded
     UNION ALL SELECT 'role', role, * FROM banded
+    UNION ALL SELECT 'agent_kind', agent_kind, * FROM banded
     UNION ALL SELECT 'team', team, * FROM banded
     UNION ALL SELECT 'reason', reason, * FROM banded
     UNION ALL SELECT 'band', CASE WHEN low = 10000 THEN '10000+' ELSE low || '-' ||

@@ -11,7 +11,7 @@ SELECT text(d, 'interaction_id') AS name, moment, text(d, 'customer_id') AS cust
 FROM events WHERE type = 'interaction.opened';
 CREATE OR REPLACE TABLE acts AS
 SELECT text(d, 'action_id') AS name, moment, text(d, 'agent_id') AS agent, text(d, 'team_id') AS team, text(d, 'role') AS role,
-       text(d, 'kind') AS kind, text(d, 'reason') AS reason, text(d, 'basis') = 'goodwill' AS goodwill,
+       coalesce(text(d, 'agent_kind'), 'human') AS agent_kind, text(d, 'kind') AS kind, text(d, 'reason') AS reason, text(d, 'basis') = 'goodwill' AS goodwill,
        currency(d, 'amount') AS currency, minor(d, 'amount') AS amount, text(d, 'interaction_id') AS interaction,
        split_part(type, '.', 2) AS first_state
 FROM events WHERE type = 'action.taken' OR (type = 'action.held' AND text(d, 'escalation_id') IS NULL);
@@ -34,6 +34,7 @@ WITH divided AS (
     UNION ALL SELECT 'team', coalesce(team, 'not said'), * FROM divided
     UNION ALL SELECT 'agent', agent, * FROM divided
     UNION ALL SELECT 'role', role, * FROM divided
+    UNION ALL SELECT 'agent_kind', agent_kind, * FROM divided
     UNION ALL SELECT 'kind', kind, * FROM divided
     UNION ALL SELECT 'reason', reason, * FROM divided
     UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided
@@ -49,11 +50,11 @@ FROM labelled GROUP BY ALL ORDER BY ALL;
 WITH told AS (
     SELECT position, moment, '' AS source, text(d, 'escalation_id') AS name, text(d, 'kind') AS kind, text(d, 'reason') AS reason,
            text(d, 'agent_id') AS agent, text(d, 'role') AS role, text(d, 'team_id') AS team, minor(d, 'amount') AS asked,
-           currency(d, 'amount') AS currency, text(d, 'interaction_id') AS interaction
+           currency(d, 'amount') AS currency, text(d, 'interaction_id') AS interaction, coalesce(text(d, 'agent_kind'), 'human') AS agent_kind
     FROM events WHERE type = 'escalation.requested'
     UNION ALL
     SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'kind'), text(d, 'reason'), text(d, 'requested_by'), NULL, NULL,
-           minor(d, 'amount'), currency(d, 'amount'), text(d, 'interaction_id')
+           minor(d, 'amount'), currency(d, 'amount'), text(d, 'interaction_id'), 'not said'
     FROM events WHERE type = 'escalation.reported'
 ), steps AS (
     SELECT position, moment, '' AS source, text(d, 'escalation_id') AS name, split_part(type, '.', 2) AS verdict,
@@ -78,6 +79,7 @@ WITH told AS (
     UNION ALL SELECT 'team', coalesce(team, 'not said'), * FROM divided
     UNION ALL SELECT 'agent', coalesce(agent, 'not said'), * FROM divided
     UNION ALL SELECT 'role', coalesce(role, 'not said'), * FROM divided
+    UNION ALL SELECT 'agent_kind', agent_kind, * FROM divided
     UNION ALL SELECT 'kind', coalesce(kind, 'not said'), * FROM divided
     UNION ALL SELECT 'reason', coalesce(reason, 'not said'), * FROM divided
     UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided
@@ -129,11 +131,16 @@ SELECT what, label, count(*) AS opened, share(count(*) FILTER (resolved), count(
 FROM labelled GROUP BY ALL ORDER BY ALL;
 
 -- figure: satisfaction
+-- An answer belongs to its own time, and to the group of its interaction. The response is that of the interactions opened in the range.
 WITH said AS (
     SELECT events.moment, text(d, 'instrument') AS instrument, CAST(text(d, 'score') AS DOUBLE) AS score,
            CAST(text(d, 'best') AS DOUBLE) AS best, CAST(text(d, 'worst') AS DOUBLE) AS worst, channel, team, agent, reason
     FROM events LEFT JOIN opened ON opened.name = text(d, 'interaction_id')
     WHERE type = 'feedback.received' AND in_range(events.moment)
+), asked AS (
+    SELECT opened.*, list(DISTINCT text(d, 'instrument')) FILTER (type = 'feedback.received') AS answered
+    FROM opened LEFT JOIN events ON type = 'feedback.received' AND text(d, 'interaction_id') = opened.name
+    WHERE in_range(opened.moment) GROUP BY ALL
 ), labelled AS (
     SELECT 'total' AS what, '' AS label, * FROM said
     UNION ALL SELECT 'day', strftime(local(moment), '%Y-%m-%d'), * FROM said
@@ -143,8 +150,31 @@ WITH said AS (
     UNION ALL SELECT 'agent', coalesce(agent, 'not said'), * FROM said
     UNION ALL SELECT 'reason', coalesce(reason, 'not said'), * FROM said
     UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM said
+), asked_by AS (
+    SELECT 'total' AS what, '' AS label, answered FROM asked
+    UNION ALL SELECT 'day', strftime(local(moment), '%Y-%m-%d'), answered FROM asked
+    UNION ALL SELECT 'week', week(moment), answered FROM asked
+    UNION ALL SELECT 'month', strftime(local(moment), '%Y-%m'), answered FROM asked
+    UNION ALL SELECT 'team', coalesce(team, 'not said'), answered FROM asked
+    UNION ALL SELECT 'agent', coalesce(agent, 'not said'), answered FROM asked
+    UNION ALL SELECT 'reason', coalesce(reason, 'not said'), answered FROM asked
+    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), answered FROM asked
+), counted AS (
+    SELECT what, label, instrument, worst, best, count(*) AS n, avg(score) AS mean, stddev_samp(score) / sqrt(count(*)) AS standard_error,
+           count(*) FILTER (CASE WHEN abs(best - worst) = 1 THEN score = best
+                            ELSE (score - worst) / (best - worst) >= 0.75 END) AS good,
+           count(*) FILTER (score IN (9, 10)) AS promoters, count(*) FILTER (score BETWEEN 0 AND 6) AS detractors
+    FROM labelled GROUP BY ALL
+), rated AS (
+    SELECT *, (promoters + 0.75) / (n + 3) AS p, (detractors + 0.75) / (n + 3) AS q, instrument = 'nps' AND worst = 0 AND best = 10 AS nps,
+           instrument IN ('csat', 'review') AS shared FROM counted
 )
-SELECT what, label, instrument, count(*) AS n,
-       share(count(*) FILTER (abs(score - worst) >= 0.75 * abs(best - worst)), count(*)) AS top, avg(score) AS mean,
-       CASE WHEN instrument = 'nps' THEN 100 * (count(*) FILTER (score >= 9) - count(*) FILTER (score <= 6)) / count(*) END AS nps
-FROM labelled GROUP BY what, label, instrument ORDER BY ALL;
+SELECT what, label, instrument, worst, best, n, mean, standard_error,
+       CASE WHEN shared THEN CASE WHEN abs(best - worst) = 1 THEN best ELSE worst + 0.75 * (best - worst) END END AS threshold,
+       CASE WHEN shared THEN share(good, n) END AS satisfied,
+       CASE WHEN nps THEN 100 * (promoters - detractors) / n END AS points,
+       CASE WHEN nps THEN [100 * (p - q - 1.959963984540054 * sqrt((p + q - (p - q) ** 2) / (n + 3))),
+                           100 * (p - q + 1.959963984540054 * sqrt((p + q - (p - q) ** 2) / (n + 3)))] END AS points_interval,
+       (SELECT share(count(*) FILTER (list_contains(answered, instrument)), count(*)) FROM asked_by
+        WHERE asked_by.what = rated.what AND asked_by.label = rated.label) AS response
+FROM rated ORDER BY what, label, instrument, worst, best;

@@ -36,7 +36,10 @@ def test_the_summary_of_random_histories(seed: int, scale: float, days: tuple[in
 def test_the_summary_and_the_quality_report_agree(seed: int) -> None:
     """One definition of each figure: that of first contact was written twice."""
     ledger = HistoryLedger(RandomHistory(seed).events())
-    quality = ledger.report(quality_report)["overall"]
-    total = ledger.report(summary, DateRange(None, None, ZoneInfo("UTC")))["total"]["interactions"]
+    report = ledger.report(quality_report)
+    quality = report["overall"]
+    found = ledger.report(summary, DateRange(None, None, ZoneInfo("UTC")))["total"]
+    total = found["interactions"]
     names = ("resolved", "first_contact", "transferred", "mean_transfers", "reopened", "stories_repeated")
     assert {name: total[name] for name in names} == {name: quality[name] for name in names}
+    assert found["satisfaction"] == report["satisfaction"]
