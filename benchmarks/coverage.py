@@ -89,7 +89,7 @@ def _rungs(name: str, simulated: SimulatedWorld) -> list[tuple[str, Estimate, fl
     untreated = Untreated(
         simulated.buying, helped_from, simulated.problem.some(others), simulated.reason[others], known_from
     )
-    had = simulated.buying.before(treated)[0] > 0
+    had = simulated.buying.before(treated) > 0
     usable = treated.some(had)
     pairs, at_random, place = match(simulated.buying, usable, simulated.reason[simulated.helped][had], untreated)
     matched = estimators.matched(

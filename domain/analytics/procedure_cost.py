@@ -32,12 +32,10 @@ class ProcedureCost(TypedDict):
 
 
 def long_way(kind: str, policy: Policy) -> Money | None:
-    """Return the cost of procedure for one action, or ``None`` where the policy names no costs."""
+    """Return the cost of procedure for one action, or ``None`` where the policy lacks the cost of an hour."""
     asking = cost_of_asking(policy)
     back = policy.costs.get("return_processing") if kind in GOODS_COME_BACK else None
-    if asking is None and back is None:
-        return None
-    return Money((asking.minor if asking else 0) + (back.minor if back else 0), policy.currency)
+    return asking if asking is None or back is None else Money(asking.minor + back.minor, policy.currency)
 
 
 def procedure(done: Iterable[tuple[str, str, int]], policy: Policy | None) -> list[ProcedureCost]:

@@ -328,7 +328,7 @@ async def _simulate(
     document = deepcopy(policy.document)
     tried: list[RecommendedLimit] = []
     for one in limits:
-        if one["limit"] is not None and one["today"] is not None and one["currency"] == policy.currency:
+        if one["limit"] is not None and one["today"] is not None:  # today's limit is in the policy's currency
             document["roles"][one["role"]]["limits"][one["kind"]] = one["limit"]["amount"]
             tried.append(one)
     if not tried:

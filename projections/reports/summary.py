@@ -79,7 +79,10 @@ class Given(TypedDict):
 
 
 class BudgetFigures(TypedDict):
-    """Budgets in one currency; ``spent_share`` is spent / granted."""
+    """Budgets in one currency: ``granted`` over their life is spent, reserved, remaining and lapsed.
+
+    ``lapsed`` is the rest of closed budgets, also where it was carried over. ``spent_share`` is spent / granted.
+    """
 
     currency: str
     holders: int
@@ -87,6 +90,7 @@ class BudgetFigures(TypedDict):
     spent: Amount
     reserved: Amount
     remaining: Amount
+    lapsed: Amount
     spent_share: float | None
 
 
@@ -331,14 +335,20 @@ def _median(amounts: Sequence[Array], currency: str) -> Amount | None:
 
 
 def _of_budget(currency: str, totals: BudgetTotals) -> BudgetFigures:
-    granted, spent, reserved = totals.granted_minor, totals.spent_minor, totals.reserved_minor
+    granted, spent, reserved, lapsed = (
+        totals.granted_minor,
+        totals.spent_minor,
+        totals.reserved_minor,
+        totals.lapsed_minor,
+    )
     return {
         "currency": currency,
         "holders": len(totals.holders),
         "granted": wire_of(granted, currency),
         "spent": wire_of(spent, currency),
         "reserved": wire_of(reserved, currency),
-        "remaining": wire_of(granted - spent - reserved, currency),
+        "remaining": wire_of(granted - spent - reserved - lapsed, currency),
+        "lapsed": wire_of(lapsed, currency),
         "spent_share": spent / granted if granted > 0 else None,
     }
 

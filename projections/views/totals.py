@@ -365,11 +365,11 @@ def score_totals(connection: sa.Connection, group: Group) -> dict[str, ScoreTota
 
 
 class BudgetTotals:
-    """Budgets of a group in one currency."""
+    """Budgets of a group in one currency; ``lapsed_minor`` is the unused rest of what was granted over their life."""
 
     def __init__(self) -> None:
         self.holders = set[str]()
-        self.granted_minor = self.spent_minor = self.reserved_minor = 0
+        self.granted_minor = self.spent_minor = self.reserved_minor = self.lapsed_minor = 0
 
 
 def budget_totals(connection: sa.Connection, group: Group) -> dict[tuple[str, str], BudgetTotals]:
@@ -380,12 +380,13 @@ def budget_totals(connection: sa.Connection, group: Group) -> dict[tuple[str, st
     if group.by in {"agent_kind", "role", "kind", "reason", "channel"}:
         return {}
     one = balances.c
-    query = sa.select(one.holder, one.period, one.currency, one.granted_minor, one.spent_minor, one.reserved_minor)
+    amounts = (one.granted_minor, one.spent_minor, one.reserved_minor, one.lapsed_minor)
+    query = sa.select(one.holder, one.period, one.currency, *amounts)
     rows = plain_rows(connection, query)
     periods = set(group.times.overlapping({row[1] for row in rows}))
     known = group.scope.holders()
     found = defaultdict[tuple[str, str], BudgetTotals](BudgetTotals)
-    for holder, period, currency, granted, spent, reserved in rows:
+    for holder, period, currency, granted, spent, reserved, lapsed in rows:
         if period not in periods or (known is not None and holder not in known):
             continue
         kind, _, name = holder.partition(":")
@@ -396,7 +397,8 @@ def budget_totals(connection: sa.Connection, group: Group) -> dict[tuple[str, st
             continue
         totals = found[label, currency]
         totals.holders.add(holder)
-        totals.granted_minor += granted
+        totals.granted_minor += granted + lapsed
         totals.spent_minor += spent
         totals.reserved_minor += reserved
+        totals.lapsed_minor += lapsed
     return found

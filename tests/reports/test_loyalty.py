@@ -40,7 +40,7 @@ def test_window_counts_equal_counting_by_hand(told: Any, customer: int, at: int,
     inside = [minor for when, minor in mine if at + start < when <= at + end]
     assert (history.count(of, start, end)[0], history.total(of, start, end)[0]) == (len(inside), sum(inside))
     earlier = [(when, minor) for when, minor in mine if when < at]
-    assert history.before(of)[0][0] == len(earlier)
+    assert history.before(of)[0] == len(earlier)
     if earlier:
         assert history.days_since_last(of)[0] == pytest.approx((at - max(earlier)[0]) / DAY)
         assert history.days_since_first(of)[0] == pytest.approx((at - min(earlier)[0]) / DAY)

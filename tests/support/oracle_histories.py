@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, timedelta
 from functools import partial
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from tests.support.edge_histories import NO_HOURS, OTHER_MINUTES, GapEdges, PeopleEdges, QualityEdges
 from tests.support.loyalty_comparisons import loyalty_differences, value_differences
 from tests.support.loyalty_histories import LoyaltyHistory
 from tests.support.report_comparisons import (
+    EARLIER,
     as_of_differences,
     gap_differences,
     quality_differences,
@@ -32,8 +35,8 @@ LOYALTY = (
 )
 """Histories of customers: few that are helped, so that figures begin to be shown, and many."""
 LOYALTY_VIEWS = ("loyalty_effects", "casework", "journeys")
-type Check = Callable[[HistoryLedger], list[str]]
-_COMPARISONS: dict[str, Check] = {
+type Comparison = Callable[[HistoryLedger], list[str]]
+_COMPARISONS: dict[str, Comparison] = {
     "gap": gap_differences,
     "loyalty": loyalty_differences,
     "quality": quality_differences,
@@ -41,36 +44,103 @@ _COMPARISONS: dict[str, Check] = {
 }
 
 
-def checks_of(report: str) -> Callable[[], bool]:
-    """Return a function that tells whether a report differs from its oracle over one of the fixed histories."""
-    checks = [_kept(ledger, compare, report) for ledger, compare in _ledgers(report)]
-    return lambda: any(check() for check in checks)
+class Check(NamedTuple):
+    """A comparison of a report with its oracle over one history; ``differs`` runs it again."""
+
+    name: str
+    differs: Callable[[], bool]
 
 
-def _kept(ledger: HistoryLedger, check: Check, report: str) -> Callable[[], bool]:
-    if report in _COMPARISONS and not isinstance(check, partial) and check is not simulated_differences:
-        ledger.keep_figures(report)
-    if isinstance(check, partial):
-        ledger.earlier(0.6).keep_figures(report)
-    return lambda: bool(check(ledger))
+def checks_of(report: str) -> list[Check]:
+    """Return the checks of a report over the fixed histories; the oracle's figures are computed once."""
+    return [_check(f"{name} {number}", ledger, compare) for number, (name, ledger, compare) in enumerate(_made(report))]
 
 
-def _ledgers(report: str) -> list[tuple[HistoryLedger, Check]]:
-    if report == "loyalty":
-        return [(HistoryLedger(one.events(), LOYALTY_VIEWS), value_differences) for one in LOYALTY]
-    if report == "what_if":
-        ledgers = [_what_if(seed, 150, generous=False) for seed in (1, 2, 3)]
-        return [(one, check) for one in ledgers for check in (what_if_differences, log_differences)]
-    ledgers = [HistoryLedger(RandomHistory(seed, scale).events()) for seed, scale in SEEDS]
-    if report == "summary":
-        return [(one, _summary_differences) for one in ledgers[:5]]
-    found: list[tuple[HistoryLedger, Check]] = [(one, _COMPARISONS[report]) for one in ledgers]
-    found += [(one, partial(as_of_differences, report)) for one in ledgers[:4]]
-    if report == "gap":
-        found += [(_what_if(seed, 900, generous=True), simulated_differences) for seed in (1, 2)]
-    if report == "quality":
-        found += [(one, story_differences) for one in ledgers[:3]]
-    return found
+def _check(name: str, ledger: HistoryLedger, compare: Comparison) -> Check:
+    ledger.keep_figures()
+    if isinstance(compare, partial):
+        ledger.earlier(EARLIER).keep_figures()
+    return Check(name, lambda: bool(compare(ledger)))
+
+
+type Made = Iterator[tuple[str, HistoryLedger, Comparison]]
+
+
+def _made(report: str) -> Made:
+    """Yield the comparisons of a report, each with a name and its history."""
+    return _MADE[report]()
+
+
+def _random() -> list[HistoryLedger]:
+    return [HistoryLedger(RandomHistory(seed, scale).events()) for seed, scale in SEEDS]
+
+
+def _over(report: str, ledgers: Iterable[HistoryLedger]) -> Made:
+    """Yield the comparison of a report now over some histories, and as of a past position over the first four."""
+    for number, ledger in enumerate(ledgers):
+        yield report, ledger, _COMPARISONS[report]
+        if number < _AS_OF:
+            yield f"{report} as of", ledger, partial(as_of_differences, report)
+
+
+_AS_OF = 4
+
+
+def _gap() -> Made:
+    yield from _over("gap", _random())
+    for policy in (None, OTHER_MINUTES, NO_HOURS):
+        yield "gap, policy", HistoryLedger(RandomHistory(29, 8.0, policy=policy).events()), gap_differences
+    yield "gap, edges", HistoryLedger(GapEdges(1).events()), gap_differences
+    for seed in (1, 2):
+        ledger = _what_if(seed, 900, generous=True)
+        yield "simulated", ledger, simulated_differences
+    yield (
+        "simulated, 28 days",
+        HistoryLedger(WhatIfHistory(4, 600, generous=True, days=28).events()),
+        simulated_differences,
+    )
+
+
+def _quality() -> Made:
+    ledgers = _random()
+    yield from _over("quality", ledgers)
+    edges = HistoryLedger(QualityEdges(1).events())
+    yield "quality, edges", edges, quality_differences
+    for ledger in (*ledgers[:3], edges):
+        yield "story", ledger, story_differences
+
+
+def _recognition() -> Made:
+    yield from _over("recognition", _random())
+    for seed in (1, 2):
+        yield "recognition, edges", HistoryLedger(PeopleEdges(seed).events()), recognition_differences
+
+
+def _loyalty() -> Made:
+    for one in LOYALTY:
+        yield "value", HistoryLedger(one.events(), LOYALTY_VIEWS), value_differences
+
+
+def _simulations() -> Made:
+    for seed in (1, 2, 3):
+        ledger = _what_if(seed, 150, generous=False)
+        yield "what-if", ledger, what_if_differences
+        yield "log", ledger, log_differences
+
+
+def _summary() -> Made:
+    for ledger in _random()[:5]:
+        yield "summary", ledger, _summary_differences
+
+
+_MADE: dict[str, Callable[[], Made]] = {
+    "gap": _gap,
+    "loyalty": _loyalty,
+    "quality": _quality,
+    "recognition": _recognition,
+    "summary": _summary,
+    "what_if": _simulations,
+}
 
 
 def _what_if(seed: int, requests: int, *, generous: bool) -> HistoryLedger:
@@ -78,7 +148,7 @@ def _what_if(seed: int, requests: int, *, generous: bool) -> HistoryLedger:
 
 
 def _summary_differences(ledger: HistoryLedger) -> list[str]:
-    found: list[str] = []
+    found = summary_differences(ledger, None, None, "UTC")
     for zone, first, count in (("Europe/London", 10, 30), ("Asia/Kathmandu", 60, 31)):
         begin = (BEGIN + timedelta(days=first)).astimezone(ZoneInfo(zone)).replace(hour=0, minute=0)
         end = begin + timedelta(days=count)

@@ -26,9 +26,10 @@ def minor(money: Any) -> int | None:
     return None if money is None else money_from_wire(money).minor
 
 
-def _head(found: Document) -> list[str]:
-    """Return the differences of the evidence level, and of the kind of date by which events count."""
-    return differences([found["rung"], found["by_time"]], [1, "recorded"], "head")
+def _head(ledger: HistoryLedger, found: Document) -> list[str]:
+    """Return the differences of the evidence level, the kind of date by which events count, and the position."""
+    expected = [1, "recorded", len(ledger.events)]
+    return differences([found["rung"], found["by_time"], found["position"]], expected, "head")
 
 
 def _foreign_money(value: Any, currency: str) -> list[str]:
@@ -77,7 +78,7 @@ def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> lis
         for one in found["procedure"]
     ]
     lines += differences(done, oracle["procedure"], "procedure")
-    lines += _head(found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
+    lines += _head(ledger, found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
     names = ("role", "kind", "currency", "requests", "rules_known")
     met = [{name: one[name] for name in names} for one in found["recommended_limits"]]
     lines += differences(met, oracle["met_this_limit"], "met_this_limit")
@@ -95,7 +96,10 @@ def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> lis
         for one in found["obstacles"]
     ]
     lines += differences(told, oracle["obstacles"], "obstacles")
-    lines += differences(found["asking_minutes"], {"agent": 14, "approver": 8}, "asking_minutes")
+    policy = ledger.published[-1].policy if ledger.published else {}
+    given = policy.get("asking", {})
+    minutes = {"agent": given.get("agent_minutes", 14), "approver": given.get("approver_minutes", 8)}
+    lines += differences(found["asking_minutes"], minutes, "asking_minutes")
     return lines + _limits(found, oracle)
 
 
@@ -131,11 +135,38 @@ def _limits(found: Document, oracle: dict[str, list[Document]]) -> list[str]:
         if one["withdrawn"]:
             other["highest"] = None
         del one["withdrawn"]
+    for one in found["recommended_limits"]:
+        lines += differences(one["why"], _why(one), "why")
+        if not one["curve"] or not one["cost_of_asking"]:
+            nothing: Document = {
+                "limit": None,
+                "without_step": None,
+                "cases": [],
+                "simulated": None,
+                "approved": _NO_SHARE,
+            }
+            lines += differences({name: one[name] for name in nothing}, nothing, "no advice")
     waited = {"hours": found["customers_waited"]["hours"], "worth": minor(found["customers_waited"]["worth"])}
     lines += differences(risks, expected_risks, "risks")
     factors = [(one["cost_factor"], one["drift"]) for limit in found["recommended_limits"] for one in limit["cases"]]
     lines += differences(factors, [(0.5, 0.0), (2.0, 0.0), (1.0, 0.1), (1.0, 0.25)] * (len(factors) // 4), "cases")
     return lines + differences(shown, expected, "limits") + differences(waited, oracle["waited"][0], "waited")
+
+
+_NO_SHARE: Document = {"k": 0, "n": 0, "share": None, "interval": None}
+
+
+def _why(limit: Document) -> str:
+    """Return the reason of a recommendation, from its figures."""
+    if not limit["curve"]:
+        return "fewer than 30 requests that met this limit alone were decided"
+    if limit["cost_of_asking"] is None:
+        return "the policy in force names no agent_hour and manager_hour in this currency (`costs`)"
+    if limit["without_step"] is None:
+        return "at no amount observed does asking cost more than the loss it may prevent"
+    if limit["limit"] is None:
+        return "in a replay of history with this limit, no decision changes"
+    return "the largest amount observed at which asking costs more than the loss it may prevent"
 
 
 def _limit(one: Document) -> Document:
@@ -171,7 +202,7 @@ def quality_differences(ledger: HistoryLedger, found: Document | None = None) ->
     for one in oracle["satisfaction"]:
         one["interval"] = interval_of_mean(one["mean"], one.pop("standard_error"), one["n"])
     lines += differences(found["satisfaction"], oracle["satisfaction"], "satisfaction")
-    lines += _head(found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
+    lines += _head(ledger, found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
     lines += differences(found["window_days"], 7, "window_days")
     lines += _consistency(found["consistency"], oracle["consistency"])
     return lines + differences(found["evenness"], list(_evenness(groups)), "evenness")
@@ -188,8 +219,9 @@ def story_differences(ledger: HistoryLedger) -> list[str]:
         waits = [(later - before).total_seconds() for before, later in zip([times[0], *times], times, strict=False)]
         lines += differences([step.isoformat() for step in steps], [time.isoformat() for time in times], "story.times")
         lines += differences([step["later_seconds"] for step in found["steps"]], waits, "story.waits")
-        positions = sorted(step["position"] for step in found["steps"])
-        lines += differences(positions, sorted(each["position"] for each in told), "story.positions")
+        positions = [step["position"] for step in found["steps"]]
+        lines += differences(positions, [each["position"] for each in sorted(told, key=_step_order)], "story.positions")
+        lines += differences(found["position"], len(ledger.events), "story.position")
         parts = [f"{len(told)} steps in {(times[-1] - times[0]).total_seconds() / 3600:,.1f} h"]
         parts.append(f"passed on {one['transfers']} times")
         parts += [f"told their story again {one['repeated']} times"] if one["repeated"] else []
@@ -200,12 +232,28 @@ def story_differences(ledger: HistoryLedger) -> list[str]:
     return lines
 
 
+def _step_order(event: Document) -> tuple[str, int, int, str]:
+    """Return the order of steps: of one time the interaction's own, other facts, and decisions as they were made."""
+    if event["source"] == "resolution-ledger":
+        return event["time"], 2, event["position"], ""
+    if event["type"].startswith("resolution.interaction."):
+        return event["time"], 0, _LIFE.index(event["type"].split(".")[2]), event["id"]
+    return event["time"], 1, 0, event["id"]
+
+
+_LIFE = ("opened", "transferred", "resolved", "reopened")
+EARLIER = 0.6
+"""The share of a history's events up to the past position of `as_of_differences`."""
+
+
 def as_of_differences(name: str, ledger: HistoryLedger) -> list[str]:
     """Return the differences of a report as of a past position from the oracle over the events up to there."""
-    earlier = ledger.earlier(0.6)
+    earlier = ledger.earlier(EARLIER)
     at = len(earlier.events)
     if name == "gap":
-        return gap_differences(earlier, ledger.report(gap_report, earlier.published, None, at))
+        found = ledger.report(gap_report, earlier.published, None, at)
+        simulated = [one["simulated"] for one in found["recommended_limits"]]
+        return gap_differences(earlier, found) + differences(simulated, [None] * len(simulated), "simulated")
     if name == "quality":
         return quality_differences(earlier, ledger.report(quality_report, at))
     policy = read_policy(earlier.published[-1].policy) if earlier.published else None
@@ -265,8 +313,12 @@ def recognition_differences(ledger: HistoryLedger, found: Document | None = None
     for name, label in (("by_giver", "giver"), ("by_team", "team"), ("praised", "kind")):
         thanks["actions_praised" if name == "praised" else name] = {one[label]: one["n"] for one in oracle[name]}
     shown = dict(found["thanks"])
-    reasons = sorted(shown.pop("reasons"), key=lambda one: one["reason"])
-    lines = differences(shown, thanks, "thanks") + differences(reasons, oracle["reasons"], "reasons")
+    reasons = shown.pop("reasons")
+    lines = differences(shown, thanks, "thanks") + differences(
+        sorted(reasons, key=lambda one: (-one["times"], one["reason"])), oracle["reasons"][:10], "reasons"
+    )
+    times = [one["times"] for one in reasons]
+    lines += differences(times, sorted(times, reverse=True), "reasons.order")
     for one in oracle["voices"]:
         fates = {name: one.pop(name) for name in ("adopted", "declined")}
         one["fates"] = {name: number for name, number in fates.items() if number}
@@ -288,7 +340,7 @@ def recognition_differences(ledger: HistoryLedger, found: Document | None = None
         role["curve"] = [_point(**point) for point in role["curve"]]
     for ours, theirs in (("voices", "voices"), ("morale", "morale"), ("careers", "careers"), ("staying", "staying")):
         lines += differences(found[ours], oracle[theirs], ours)
-    return lines + _head(found) + differences(courses, oracle["training"], "training")
+    return lines + _head(ledger, found) + differences(courses, oracle["training"], "training")
 
 
 def _point(months: int, staying: float, variance: float | None) -> Document:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from tests.support.documents import Document
@@ -52,8 +52,8 @@ def _kind_of(agent: str) -> str:
 class RandomHistory:
     """A history that a seed determines; ``days`` is its length, and ``scale`` multiplies the number of events."""
 
-    def __init__(self, seed: int, scale: float = 1.0, days: int = 120) -> None:
-        self.random = random.Random(seed)
+    def __init__(self, seed: int, scale: float = 1.0, days: int = 120, policy: Document | None = POLICY) -> None:
+        self.random, self.policy = random.Random(seed), policy
         self.days = days
         self.scale = scale
         self._events: list[tuple[datetime, int, Document]] = []
@@ -63,7 +63,9 @@ class RandomHistory:
 
     def events(self) -> list[Document]:
         """Return the events, each with its position."""
-        self._decide("policy.published", BEGIN, policy=POLICY, version=1, published_by="operator", sha256="00")
+        if self.policy is not None:
+            said = {"policy": self.policy, "version": 1, "published_by": "operator", "sha256": "00"}
+            self._decide("policy.published", BEGIN, **said)
         for make in (self._people, self._interactions, self._feedback, self._purchases, self._budgets, self._asked):
             make()
         for make in (self._short, self._actions, self._elsewhere, self._recognition, self._voices):
@@ -197,10 +199,10 @@ class RandomHistory:
     def _budgets(self) -> None:
         for agent in self.agents:
             for month in range(self.random.randint(0, 4)):
-                holder, period = f"agent:{agent}", f"2026-{month + 1:02d}"
+                holder, period = f"agent:{agent}", self._period(month + 1)
                 at, currency = datetime(2026, month + 1, 1, tzinfo=UTC), self.random.choice(("GBP", "GBP", "EUR"))
                 of: Document = {"holder": holder, "period": period}
-                granted, carried = self.random.choice((0, 20_000, 50_000)), self.random.choice((0, 0, 5000))
+                granted, carried = self.random.choice((0, 1, 20_000, 50_000)), self.random.choice((0, 0, 5000))
                 self._decide(
                     "budget.opened",
                     at,
@@ -235,6 +237,18 @@ class RandomHistory:
                         carried_over=money(over, currency),
                     )
 
+        for team in self.random.sample(TEAMS, 2):
+            pool: Document = {"holder": f"team:{team}", "period": self._period(self.random.randint(1, 4))}
+            pool |= {"currency": "GBP", "granted": money(self.random.choice((0, 1, 90_000))), "carried_over": money(0)}
+            self._decide("budget.opened", BEGIN, **pool, policy_version=1)
+
+    def _period(self, month: int) -> str:
+        """Return a period that begins in a month, most of them months."""
+        first = date(2026, month, 1) + timedelta(days=13)
+        year, week, _ = first.isocalendar()
+        others = (f"{year}-W{week:02d}", first.isoformat(), f"2026-Q{(month + 2) // 3}") if month in (1, 4) else ()
+        return self.random.choice((first.strftime("%Y-%m"),) * 4 + others)
+
     def _charge(self, agent: str, holder: str, period: str, currency: str, spent: int, at: datetime) -> None:
         """Spend an amount by a report of another system, so that it is no action of the ledger's."""
         if spent:
@@ -257,7 +271,9 @@ class RandomHistory:
             "kind": kind,
             "basis": self.random.choice(("goodwill",) * 6 + ("entitlement",)),
             "amount": money(
-                self.random.choice((500, 1000, 1160, 2000, 5500, 6000, self.random.randint(1, 200_000), 1_500_000))
+                self.random.choice(
+                    (500, 1000, 1160, 2000, 5500, 6000, self.random.randint(1, 200_000), 500_000, 1_500_000)
+                )
             ),
             "reason": self.random.choice(REASONS),
             **self._subject(),
@@ -317,10 +333,14 @@ class RandomHistory:
 
     def _actions(self) -> None:
         for agent in self.agents:
-            of = {"holder": f"agent:{agent}-own", "period": "2026-01", "currency": "GBP"}
-            self._decide("budget.opened", BEGIN, **of, granted=money(0), carried_over=money(0), policy_version=1)
+            for currency in ("GBP", "EUR"):
+                of = {"holder": f"agent:{agent}-own", "period": "2026-01", "currency": currency}
+                nothing = money(0, currency)
+                self._decide("budget.opened", BEGIN, **of, granted=nothing, carried_over=nothing, policy_version=1)
         for number in range(self.count(60)):
             request, at, name = self._request(), self._at(), f"act-{number}"
+            if self.random.random() < 0.15:
+                request["amount"] = request["amount"] | {"currency": "EUR"}
             held = self.random.random() < 0.2
             of = {"holder": f"agent:{request['agent_id']}-own", "period": "2026-01"}
             escalated = self._maybe(("esc-1", "esc-2"), 0.1) if not held else None
@@ -341,14 +361,27 @@ class RandomHistory:
                 posted = {"action_id": name, **of, "agent_id": request["agent_id"], "basis": request["basis"]}
                 end = self.random.choice(("settled", "voided", None))
                 if end == "settled":
-                    paid = {"amount": money(100), "held": request["amount"]}
+                    paid = {"amount": money(100, request["amount"]["currency"]), "held": request["amount"]}
                     self._decide("action.settled", at + timedelta(hours=2), **posted, **paid)
+                    self._reverse(posted | {"amount": paid["amount"]}, at + timedelta(hours=2))
                 elif end == "voided":
                     self._decide(
                         "action.voided", at + timedelta(hours=2), **posted, amount=request["amount"], reason="x"
                     )
             else:
                 self._decide("action.taken", at, **done, authority="own", team_id=self._maybe(TEAMS))
+                names = ("agent_id", "basis", "amount")
+                self._reverse({"action_id": name, **of, **{one: request[one] for one in names}}, at)
+
+    def _reverse(self, posted: Document, at: datetime) -> None:
+        """Reverse some actions, wholly or in two parts."""
+        parts = self.random.choice((0, 0, 0, 0, 1, 2))
+        amount = posted["amount"]
+        for part in range(parts):
+            minor = round(float(amount["amount"]) * 100) // parts
+            taken_back = posted | {"amount": money(minor, amount["currency"]), "recovered": self.random.random() < 0.5}
+            later = self._at(at + timedelta(seconds=1), 5)
+            self._decide("action.reversed", later, **taken_back, reversed_by="M", reason=f"part {part}", relates_to=1)
 
     def _elsewhere(self) -> None:
         for number in range(self.count(50)):

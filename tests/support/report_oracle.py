@@ -69,10 +69,11 @@ class HistoryLedger:
                 self._projectors[name].take(stored[start : start + _BATCH], originals)
         bodies = (read_event(one).body for one in stored if one.subject == "ledger.policy")
         self.published = [body for body in bodies if isinstance(body, PolicyPublished)]
-        self._kept: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        self._kept: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] | None = None
         self._earlier: dict[int, HistoryLedger] = {}
         self.database = duckdb.connect()
         self.database.execute("SET TimeZone = 'UTC'")
+        self.database.execute("SET threads = 1")  # a forked process has no other threads
         self.database.register("told", _table(self.events))
         self.database.execute("CREATE TABLE events AS SELECT * REPLACE (d::JSON AS d) FROM told")
         self.database.execute((FOLDER / "macros.sql").read_text(encoding="utf-8"))
@@ -94,15 +95,25 @@ class HistoryLedger:
         document: Document = asyncio.run(make(self.read, *arguments, **named))
         return document
 
-    def keep_figures(self, name: str) -> None:
-        """Compute the oracle's figures of a report once, for all later calls."""
-        self._kept[name] = self.figures(name)
+    def keep_figures(self) -> None:
+        """Compute the oracle's figures once for all later calls."""
+        self._kept = {}
 
-    def figures(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Return the oracle's figures of a report: by the name of each query in its file, the rows."""
-        if name in self._kept:
-            return deepcopy(self._kept[name])
+    def figures(self, name: str, *given: str) -> dict[str, list[dict[str, Any]]]:
+        """Return the oracle's figures of a report: by the name of each query in its file, the rows.
+
+        The statements in ``given`` create the tables that the queries read beside the events.
+        """
+        if self._kept is None:
+            return self._computed(name, given)
+        if (name, *given) not in self._kept:
+            self._kept[name, *given] = self._computed(name, given)
+        return deepcopy(self._kept[name, *given])
+
+    def _computed(self, name: str, given: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
+        for statement in given:
+            self.database.execute(statement)
         for title, text in _queries(name):
             result = self.database.execute(text)
             if result.description and not text.lstrip().upper().startswith("CREATE"):

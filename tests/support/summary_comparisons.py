@@ -2,108 +2,154 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import get_args
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, get_args
 from zoneinfo import ZoneInfo
 
 from projections.date_ranges import DateRange
 from projections.reports.summary import summary
-from projections.views.totals import By
+from projections.views.totals import PERIODS, By
 from tests.support.documents import Document
 from tests.support.report_comparisons import interval_of_mean
 from tests.support.report_oracle import HistoryLedger, differences
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PROPERTIES: tuple[By, ...] = get_args(By.__value__)
-WITHOUT_INTERACTIONS = ("agent_kind", "role", "kind")
 
 
-def summary_differences(ledger: HistoryLedger, begin: datetime, end: datetime, zone: str) -> list[str]:
+def summary_differences(ledger: HistoryLedger, begin: datetime | None, end: datetime | None, zone: str) -> list[str]:
     """Return the places where the summary of a range differs from the oracle's, by every property."""
     times = DateRange(begin, end, ZoneInfo(zone))
-    total, oracle = ledger.report(summary, times)["total"], _oracle(ledger, times)
-    found = [f"total: {line}" for line in differences(_shown(total), oracle.get(("total", ""), _NONE))]
-    before = times.before()
-    assert before is not None
-    earlier = _oracle(ledger, before).get(("total", ""), _NONE)
-    found += [f"before: {line}" for line in differences(_shown(total["before"]), earlier)]
-    for by in PROPERTIES:
-        groups = {one["group"]: _shown(one) for one in ledger.report(summary, times, by)["groups"]}
-        expected = {label: figures for (what, label), figures in oracle.items() if what == by}
-        known = {label: figures for label, figures in groups.items() if figures != _empty(by)}
-        found += [f"{by}: {line}" for line in differences(known, expected)]
+    found: list[str] = []
+    for by in (None, *PROPERTIES):
+        found += compared(ledger, times, by, ledger.report(summary, times, by))
     return found
 
 
+def compared(ledger: HistoryLedger, times: DateRange, by: By | None, found: Document) -> list[str]:
+    """Return the places where one summary differs from the oracle's."""
+    oracle, before = _oracle(ledger, times), times.before()
+    earlier = None if before is None else _oracle(ledger, before)
+    lacks = _LACKS.get(by or "", ())
+    head: Document = {
+        "from": times.texts[0],
+        "to": times.texts[1],
+        "time_zone": times.zone.key,
+        "by_time": "happened",
+        "rung": 1,
+        "by": by,
+        "not_divided": list(lacks),
+        "before": None if before is None else {"from": before.texts[0], "to": before.texts[1]},
+        "position": len(ledger.events),
+    }
+    lines = differences(
+        {name: found[name] for name in head} | {"not_divided": list(found["not_divided"])}, head, "head"
+    )
+    lines += differences(_shown(found["total"]), _figures(oracle, "total", ""), "total")
+    then = None if earlier is None else _figures(earlier, "total", "")
+    lines += differences(found["total"]["before"] and _shown(found["total"]["before"]), then, "total.before")
+    labels = sorted(label for what, label in oracle if what == by)
+    if by not in PERIODS:
+        labels.sort(key=lambda label: (-_figures(oracle, by or "", label)["given"], label))
+    lines += differences([one["group"] for one in found["groups"]], labels, f"{by}.order")
+    for one in found["groups"]:
+        label, place = one["group"], f"{by}.{one['group']}"
+        lines += differences(_shown(one), _figures(oracle, by or "", label, lacks), place)
+        then = None if earlier is None or by in PERIODS else _figures(earlier, by or "", label, lacks)
+        lines += differences(one["before"] and _shown(one["before"]), then, f"{place}.before")
+    return lines
+
+
 def _shown(figures: Document) -> Document:
-    """Return the figures of a group in the form of the oracle's."""
+    """Return the figures of a group in the form of the oracle's; parts that it lacks are left out."""
     acts, waits = figures["actions"], figures["escalations"]
-    given = {one["currency"]: one for one in acts["by_currency"]}.get("GBP", {})
-    asked = {one["currency"]: one for one in waits["asked"]}
-
-    def minor(money: Document | None) -> int | None:
-        return None if money is None else round(float(money["amount"]) * 100)
-
-    zero = {"amount": "0"}
-    return {
+    shown = {
         "given": acts["given"],
-        "amount": minor(given.get("amount", zero)),
-        "goodwill": minor(given.get("goodwill", zero)),
-        "median_goodwill": minor(given.get("median_goodwill")),
-        "held": acts["states"].get("held", 0),
-        "voided": acts["states"].get("voided", 0),
+        "states": acts["states"],
+        "by_currency": [_minor(one) for one in acts["by_currency"]],
         "requested": waits["requested"],
-        "still_open": waits["outcomes"].get("open", 0),
+        "outcomes": waits["outcomes"],
         "approved": waits["approved"],
-        "asked_gbp": minor(asked.get("GBP", zero)),
-        "asked_eur": minor(asked.get("EUR", zero)),
+        "asked": [_minor_of(one) for one in waits["asked"]],
+        "approved_amount": [_minor_of(one) for one in waits["approved_amount"]],
         **waits["hours_waited"],
         **(figures["interactions"] or {}),
-        **({} if figures["consistency"] is None else {"consistency": figures["consistency"]}),
-        "satisfaction": figures["satisfaction"] or [],
     }
+    shown |= {name: figures[name] for name in ("consistency", "satisfaction") if figures[name] is not None}
+    return shown | ({} if figures["budgets"] is None else {"budgets": [_minor(one) for one in figures["budgets"]]})
 
 
+def _minor(line: Document) -> Document:
+    """Return a line with each of its amounts in minor units; all are of the line's currency."""
+    amounts = [value["currency"] for value in line.values() if isinstance(value, dict)]
+    plain = {name: _minor_of(value)["minor"] if isinstance(value, dict) else value for name, value in line.items()}
+    return plain | {"amounts_in": [*{*amounts}]}
+
+
+def _minor_of(amount: Document) -> Document:
+    return {"minor": round(float(amount["amount"]) * 100), "currency": amount["currency"]}
+
+
+_LACKS: dict[str, tuple[str, ...]] = {
+    "agent_kind": ("budgets", "interactions", "satisfaction", "consistency"),
+    "role": ("budgets", "interactions", "satisfaction", "consistency"),
+    "kind": ("budgets", "interactions", "satisfaction", "consistency"),
+    "reason": ("budgets",),
+    "channel": ("budgets",),
+}
+"""The parts that a group of a property lacks, because their events do not name it."""
 _NO_SHARE: Document = {"k": 0, "n": 0, "share": None, "interval": None}
-_NO_ACTIONS: Document = {"given": 0, "amount": 0, "goodwill": 0, "median_goodwill": None, "held": 0, "voided": 0}
-_NO_ESCALATIONS: Document = {
-    "requested": 0,
-    "still_open": 0,
-    "approved": _NO_SHARE,
-    "asked_gbp": 0,
-    "asked_eur": 0,
-    "n": 0,
-    "mean": None,
-    "median": None,
+_INTERACTIONS = ("resolved", "first_contact", "transferred", "reopened", "stories_repeated")
+_NOTHING: dict[str, Document] = {
+    "actions": {"given": 0, "states": {}},
+    "given": {"by_currency": []},
+    "escalations": {
+        "requested": 0,
+        "outcomes": {},
+        "approved": _NO_SHARE,
+        "n": 0,
+        "mean": None,
+        "median": None,
+    },
+    "asked_by_currency": {"asked": [], "approved_amount": []},
+    "budgets": {"budgets": []},
+    "satisfaction": {"satisfaction": []},
+    "interactions": {"opened": 0, "mean_transfers": None, **dict.fromkeys(_INTERACTIONS, _NO_SHARE)},
+    "consistency": {"consistency": _NO_SHARE},
 }
-_NO_INTERACTIONS: Document = {
-    "opened": 0,
-    "mean_transfers": None,
-    **dict.fromkeys(
-        ("resolved", "first_contact", "transferred", "reopened", "stories_repeated", "consistency"), _NO_SHARE
-    ),
-}
-_NONE: Document = {**_NO_ACTIONS, **_NO_ESCALATIONS, **_NO_INTERACTIONS, "satisfaction": []}
+"""The figures of a group without any event, by part."""
+_ORACLE = ("actions", "given", "escalations", "asked_by_currency", "interactions", "satisfaction", "budgets")
 
 
-def _empty(by: By) -> Document:
-    """Return the figures of a group without any event (it has budgets only)."""
-    return _NONE if by not in WITHOUT_INTERACTIONS else {k: v for k, v in _NONE.items() if k not in _NO_INTERACTIONS}
+def _figures(oracle: dict[tuple[str, str], Document], what: str, label: str, lacks: Sequence[str] = ()) -> Document:
+    """Return the oracle's figures of a group."""
+    nothing = {name: value for part, some in _NOTHING.items() if part not in lacks for name, value in some.items()}
+    return nothing | oracle.get((what, label), {})
 
 
 def _oracle(ledger: HistoryLedger, times: DateRange) -> dict[tuple[str, str], Document]:
     """Return the oracle's figures by property and group."""
-    limits = [None if one is None else one.replace(tzinfo=None) for one in (times.begin, times.end)]
-    text = 'CREATE OR REPLACE TABLE limits AS SELECT ?::TIMESTAMP AS begin, ?::TIMESTAMP AS "end", ? AS zone'
-    ledger.database.execute(text, [*limits, times.zone.key])
-    figures = ledger.figures("summary")
+    begin, end = (
+        "NULL" if one is None else f"'{one.astimezone(UTC).replace(tzinfo=None).isoformat(' ')}'"
+        for one in (times.begin, times.end)
+    )
+    limits = f"{begin}::TIMESTAMP AS begin, {end}::TIMESTAMP AS \"end\", '{times.zone.key}' AS zone"
+    figures = ledger.figures("summary", f"CREATE OR REPLACE TABLE limits AS SELECT {limits}")
     found: dict[tuple[str, str], Document] = {}
-    for name in ("actions", "escalations", "interactions", "satisfaction"):
-        for row in figures[name]:
-            what, label = row.pop("what"), row.pop("label")
-            place = found.setdefault((what, label), dict(_empty("kind" if what in WITHOUT_INTERACTIONS else "team")))
-            if name == "satisfaction":
-                row["interval"] = interval_of_mean(row["mean"], row.pop("standard_error"), row["n"])
-                place["satisfaction"] = [*place["satisfaction"], row]
+    for part in _ORACLE:
+        for row in figures[part]:
+            place = found.setdefault((row.pop("what"), row.pop("label")), {})
+            if part in ("actions", "escalations", "interactions"):
+                place |= row
+            elif part == "asked_by_currency":
+                for name in ("asked", "approved_amount"):
+                    place[name] = [*place.get(name, []), {"minor": row[name], "currency": row["currency"]}]
             else:
-                place.update(row)
+                name = "by_currency" if part == "given" else part
+                if part == "satisfaction":
+                    row["interval"] = interval_of_mean(row["mean"], row.pop("standard_error"), row["n"])
+                line = row if part == "satisfaction" else row | {"amounts_in": [row["currency"]]}
+                place[name] = [*place.get(name, []), line]
     return found

@@ -45,10 +45,13 @@ def policy(limits: dict[str, dict[str, int]]) -> Document:
 
 
 class WhatIfHistory:
-    """A history that a seed determines; with ``generous`` most escalations are approved."""
+    """A history that a seed determines; with ``generous`` most escalations are approved.
 
-    def __init__(self, seed: int, requests: int = 150, *, generous: bool = False) -> None:
-        self.random, self.requests = random.Random(seed), requests
+    The first and the last decision are ``days`` apart, to the microsecond.
+    """
+
+    def __init__(self, seed: int, requests: int = 150, *, generous: bool = False, days: int = _DAYS) -> None:
+        self.random, self.requests, self.days = random.Random(seed), requests, days
         self.verdicts = ("approved",) * 30 + _VERDICTS if generous else _VERDICTS
         self._events: list[tuple[datetime, int, Document]] = []
         self.roles = {f"A-{number}": self.random.choice(("agent", "agent", "senior")) for number in range(6)}
@@ -68,8 +71,19 @@ class WhatIfHistory:
         manager: Document = {"holder": "agent:M", "period": "2025-12", "currency": "GBP", "policy_version": 1}
         self._decide("budget.opened", start, 0, **manager, granted=money(200_000), carried_over=money(0))
         for number in range(self.requests):
-            self._request(number, BEGIN + timedelta(seconds=round(self.random.uniform(0, _DAYS * 86_400), 3)))
-        return numbered(self._events, BEGIN + timedelta(days=_DAYS + 20))
+            self._request(number, BEGIN + timedelta(seconds=round(self.random.uniform(1, self.days * 86_400 - 1e5), 3)))
+        for number, at in ((-1, BEGIN), (-2, BEGIN + timedelta(days=self.days))):
+            self._taken(number, at)
+        return numbered(self._events, BEGIN + timedelta(days=self.days + 20))
+
+    def _taken(self, number: int, at: datetime) -> None:
+        """Add an action within the limit of each simulation."""
+        request: Document = {"agent_id": "A-0", "kind": "refund", "basis": "goodwill", "amount": money(100)}
+        request |= {"reason": "late", "role": self.roles["A-0"], "policy_version": 1, "period": "2025-12"}
+        limit = LIMITS[self.roles["A-0"]]["refund"]
+        met = [{"name": "per_action", "limit": money(limit), "used": money(0)}]
+        done: Document = {"holder": "agent:A-0", "customer_id": f"c-{number}", "training": [], "limits": met}
+        self._decide("action.taken", at, number, action_id=f"act-{number}", authority="own", **request, **done)
 
     def _decide(self, name: str, at: datetime, number: int, **data: Any) -> None:
         cause: Document = {"source": "crm", "request_id": f"r-{number}", "seen_position": 10**6}
@@ -180,8 +194,7 @@ def compared(
     ledger: HistoryLedger, limits: dict[str, dict[str, int]], found: Document, since: datetime | None = None
 ) -> list[str]:
     """Return the figures of one simulation that differ from the oracle's."""
-    _try(ledger, limits, since)
-    oracle = ledger.figures("what_if")
+    oracle = ledger.figures("what_if", *_tried(limits, since))
     (whole,) = oracle["whole"]
     shown = {
         name: found[name]
@@ -221,8 +234,8 @@ def simulated_differences(ledger: HistoryLedger, found: Document | None = None) 
     tried = [one for one in found["recommended_limits"] if one["simulated"] is not None]
     for one in tried:
         limits[one["role"]][one["kind"]] = min(_minor(one["without_step"]), 2 * _minor(one["today"]))
-    _try(ledger, limits)
-    effects = {(one.pop("role"), one.pop("kind")): one for one in ledger.figures("what_if")["effects"]}
+    rows = ledger.figures("what_if", *_tried(limits))["effects"]
+    effects = {(one.pop("role"), one.pop("kind")): one for one in rows}
     lines: list[str] = []
     for one in tried:
         expected: Document = effects.get((one["role"], one["kind"]), _NO_EFFECT | {"days": one["simulated"]["days"]})
@@ -287,13 +300,16 @@ def _rules_of(ledger: HistoryLedger) -> list[str]:
     return list(found.values())
 
 
-def _try(ledger: HistoryLedger, limits: dict[str, dict[str, int]], since: datetime | None = None) -> None:
+def _tried(limits: dict[str, dict[str, int]], since: datetime | None = None) -> tuple[str, str]:
+    """Return the statements that create the oracle's tables of the limits tried and of the begin."""
     begin = datetime(1970, 1, 1) if since is None else since.replace(tzinfo=None)
-    ledger.database.execute("CREATE OR REPLACE TABLE since AS SELECT ?::TIMESTAMP AS moment", [begin])
-    ledger.database.execute("CREATE OR REPLACE TABLE tried (role TEXT, kind TEXT, most BIGINT)")
     rows = [(role, kind, minor) for role, kinds in limits.items() for kind, minor in kinds.items()]
     rows += [("manager", "refund", 50_000), ("manager", "keep_item", 100)]
-    ledger.database.executemany("INSERT INTO tried VALUES (?, ?, ?)", rows)
+    values = ", ".join(f"('{role}', '{kind}', {minor})" for role, kind, minor in rows)
+    return (
+        f"CREATE OR REPLACE TABLE since AS SELECT TIMESTAMP '{begin.isoformat(' ')}' AS moment",
+        f"CREATE OR REPLACE TABLE tried AS FROM (VALUES {values}) AS t(role, kind, most)",
+    )
 
 
 def _minor(amount: Document) -> int:

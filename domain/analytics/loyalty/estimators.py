@@ -101,7 +101,7 @@ def before_after(history: History, treated: Moments, days: int) -> Estimate:
     with.
     """
     window = days * DAY
-    some = treated.some(history.covers(treated, -window, window) & (history.before(treated)[0] > 0))
+    some = treated.some(history.covers(treated, -window, window) & (history.before(treated) > 0))
     if some.at.size == 0:
         return refused(1, "before and after", "no customer's windows are complete on both sides")
     change = history.spent_after(some, days) - history.spent_before(some, days)
@@ -191,7 +191,7 @@ def difference_in_differences(history: History, treated: Moments, control: Momen
     """
     method, window = "difference in differences", days * DAY
     inside = history.covers(treated, -2 * window, window) & history.covers(control, -2 * window, window)
-    inside &= (history.before(treated)[0] > 0) & (history.before(control)[0] > 0)
+    inside &= (history.before(treated) > 0) & (history.before(control) > 0)
     ours, theirs = treated.some(inside), control.some(inside)
     n = ours.at.size
     if n < FEWEST:

@@ -197,7 +197,7 @@ class CustomerValue:
     def summary(self, days: int, money: Show) -> WindowSummary:
         """Return mean cost, and mean purchases before and after, of customers with complete windows (level 1)."""
         window, actions = days * DAY, self.actions
-        some = self.buying.covers(actions.of, -window, window) & (self.buying.before(actions.of)[0] > 0)
+        some = self.buying.covers(actions.of, -window, window) & (self.buying.before(actions.of) > 0)
         kept = actions.of.some(some)
         n = int(some.sum())
 
@@ -214,7 +214,7 @@ class CustomerValue:
 
     def _paired(self) -> tuple[Pairs, Moments, Ints, str]:
         actions, problems, helped_from = self.actions, self.problems, self._helped_from
-        had = self.buying.before(actions.of)[0] > 0
+        had = self.buying.before(actions.of) > 0
         with_problem = actions.stratum >= 0
         later = helped_from[problems.of.customer] > problems.of.at + DAY
         by_problem = with_problem.mean() >= _HALF and later.sum() >= actions.of.at.size * _HALF
@@ -264,8 +264,8 @@ class CustomerValue:
         if some is not None:
             inside &= some
         if censored:
-            helped_from = self._helped_from[pairs.control.customer]
-            inside &= ~((helped_from > pairs.control.at) & (helped_from <= pairs.control.at + window))
+            # Controls were not helped by the moment of their pair.
+            inside &= self._helped_from[pairs.control.customer] > pairs.control.at + window
         kept = estimators.some_pairs(pairs, inside)
         name = "matched, controls who were helped later left out" if censored else "matched"
         came = self.buying.came(kept.treated, days), self.buying.came(kept.control, days)
@@ -291,10 +291,13 @@ class CustomerValue:
             found.append(one._replace(method=f"{one.method}, {kind}"))
         return found or [estimators.refused(3, "discontinuity at the limit", "no request met a limit for one action")]
 
-    def _first_problems(self, begins: int, ends: int, days: int) -> tuple[Moments, list[str]]:
-        """Return customers' first problems within a time with complete windows, and their teams."""
+    def _first_problems(self, days: int, within: RandomisedTrial | None = None) -> tuple[Moments, list[str]]:
+        """Return customers' first problems with complete windows, during a trial if one is given, and their teams."""
         of = self.problems.of
-        some = np.flatnonzero((of.at >= begins) & (of.at < ends) & self.buying.covers(of, 0, days * DAY))
+        inside = self.buying.covers(of, 0, days * DAY)
+        if within is not None:
+            inside &= (of.at >= within.begins) & (of.at < within.ends)
+        some = np.flatnonzero(inside)
         some = some[[bool(self.problems.team[place]) for place in some.tolist()]] if some.size else some
         some = some[first_of_each(of.some(some))] if some.size else some
         return of.some(some), [self.problems.team[place] for place in some.tolist()]
@@ -302,7 +305,7 @@ class CustomerValue:
     def _trials(self, days: int, trials: Sequence[RandomisedTrial]) -> list[Estimate]:
         found = []
         for one in trials:
-            of, teams = self._first_problems(one.begins, one.ends, days)
+            of, teams = self._first_problems(days, one)
             names = sorted(set(teams))
             number = {name: at for at, name in enumerate(names)}
             team = np.array([number[name] for name in teams], np.int64)
@@ -317,7 +320,7 @@ class CustomerValue:
             by_what[one.role, one.kind].append(one)
         found = []
         for (role, kind), some in sorted(by_what.items()):
-            of, teams = self._first_problems(0, 2**_FAR, days)
+            of, teams = self._first_problems(days)
             names = sorted({*teams, *(team for one in some for team in one.teams)})
             number = {name: at for at, name in enumerate(names)}
             window = days * DAY
@@ -439,9 +442,6 @@ class CustomerValue:
         ]
         difference, *interval = _difference(counts)
         return ours, theirs, difference, interval
-
-
-_FAR = 34
 
 
 def _difference(counts: Sequence[Sequence[Floats]]) -> tuple[float, float, float]:

@@ -25,10 +25,9 @@ _SPEND_DAYS = 180
 
 def covariates(history: History, of: Moments) -> Floats:
     """Return a row for each moment: log orders, log recency (days), log spend, log tenure (days), date (days)."""
-    orders, _ = history.before(of)
     spend = history.spent_before(of, _SPEND_DAYS)
     columns = (
-        np.log1p(orders),
+        np.log1p(history.before(of)),
         np.log1p(history.days_since_last(of)),
         np.log1p(np.maximum(spend, 0)),
         np.log1p(history.days_since_first(of)),
@@ -70,9 +69,7 @@ class Untreated:
             fit = drawn[(self._treated_from[drawn] > at) & (self._known_from[drawn] < at)]
             found = Moments(fit, np.full(fit.size, at))
             return found, covariates(self._history, found)
-        places = self._by_stratum.get(stratum)
-        if places is None:
-            return Moments(np.empty(0, np.int64), np.empty(0, np.int64)), np.empty((0, len(COVARIATES)))
+        places = self._by_stratum.get(stratum, np.empty(0, np.int64))
         times = self._problems.at[places]
         low, high = np.searchsorted(times, (at - WITHIN_DAYS * DAY, at + WITHIN_DAYS * DAY))
         near = places[low:high]
@@ -89,7 +86,7 @@ def match(history: History, treated: Moments, stratum: Ints, untreated: Untreate
     """
     rng = np.random.default_rng(SEED)
     ours = covariates(history, treated)
-    scale = np.where(ours.std(axis=0) > 0, ours.std(axis=0), 1.0)
+    scale = np.where(np.ptp(ours, axis=0) > 0, ours.std(axis=0), 1.0) if ours.size else np.ones(len(COVARIATES))
     used = set[int]()
     used_at_random = set[int]()
     chosen: list[tuple[int, int, int]] = []

@@ -77,10 +77,9 @@ class History:
         """Return the amount spent in so many days before the moment, or before ``until`` days before it."""
         return self.total(of, -(days + until) * DAY, -until * DAY - 1).astype(np.float64)
 
-    def before(self, of: Moments) -> tuple[Ints, Ints]:
-        """Return the number of events before the moments, and their amounts."""
-        none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
-        return until - none, self._sums[until] - self._sums[none]
+    def before(self, of: Moments) -> Ints:
+        """Return the number of events before the moments."""
+        return self._place(of.customer, of.at - 1) - self._place(of.customer, np.zeros_like(of.at))
 
     def days_since_last(self, of: Moments) -> Floats:
         """Return the days since the last event before each moment, or ``NEVER_DAYS``."""

@@ -162,10 +162,11 @@ WITH final AS (
     GROUP BY a.position, a.type, a.d
 ), costs AS (
     SELECT CAST(text(d, 'policy.costs.agent_hour') AS DOUBLE) AS agent, CAST(text(d, 'policy.costs.manager_hour') AS DOUBLE) AS manager,
-           coalesce(CAST(text(d, 'policy.costs.return_processing') AS DOUBLE), 0) AS back, text(d, 'policy.currency') AS currency
+           coalesce(CAST(text(d, 'policy.costs.return_processing') AS DOUBLE), 0) AS back, text(d, 'policy.currency') AS currency,
+           coalesce(CAST(text(d, 'policy.asking.agent_minutes') AS DOUBLE), 14) AS ours, coalesce(CAST(text(d, 'policy.asking.approver_minutes') AS DOUBLE), 8) AS theirs
     FROM events WHERE type = 'policy.published' AND text(d, 'policy.mode') IS DISTINCT FROM 'shadow' ORDER BY position DESC LIMIT 1
 ), each_action AS (
-    SELECT final.*, CASE WHEN costs.currency = final.currency AND agent IS NOT NULL AND manager IS NOT NULL THEN CAST(round((agent * 14 + manager * 8) / 60
+    SELECT final.*, CASE WHEN costs.currency = final.currency AND agent IS NOT NULL AND manager IS NOT NULL THEN CAST(round((agent * ours + manager * theirs) / 60
         + CASE WHEN kind = 'keep_item' THEN back ELSE 0 END, 2) * 100 AS BIGINT) END AS cost
     FROM final LEFT JOIN costs ON true WHERE NOT pending AND NOT voided
 )
@@ -220,7 +221,8 @@ FROM curve ORDER BY role, kind, currency, up_to;
 -- figure: limits
 -- The highest amount asked at which asking costs more than the loss it may prevent, at most twice today's limit.
 WITH costs AS (
-    SELECT ceil((CAST(text(d, 'policy.costs.agent_hour') AS DOUBLE) * 14 + CAST(text(d, 'policy.costs.manager_hour') AS DOUBLE) * 8) / 60 * 100) AS cost,
+    SELECT ceil((CAST(text(d, 'policy.costs.agent_hour') AS DOUBLE) * coalesce(CAST(text(d, 'policy.asking.agent_minutes') AS DOUBLE), 14)
+              + CAST(text(d, 'policy.costs.manager_hour') AS DOUBLE) * coalesce(CAST(text(d, 'policy.asking.approver_minutes') AS DOUBLE), 8)) / 60 * 100) AS cost,
            text(d, 'policy.currency') AS currency, json_extract(d, '$.policy.roles') AS roles
     FROM events WHERE type = 'policy.published' AND text(d, 'policy.mode') IS DISTINCT FROM 'shadow' ORDER BY position DESC LIMIT 1
 ), cases AS (

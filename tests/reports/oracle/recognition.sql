@@ -23,7 +23,7 @@ SELECT team, (SELECT count(*) FROM thanks JOIN members m ON m.employee = receive
 FROM members GROUP BY team HAVING count(*) >= 5 AND n > 0 ORDER BY team;
 
 -- figure: reasons
-SELECT reason, count(*) AS times FROM thanks GROUP BY ALL ORDER BY reason;
+SELECT reason, count(*) AS times FROM thanks GROUP BY ALL ORDER BY times DESC, reason;
 
 -- figure: acts
 CREATE OR REPLACE TABLE acts AS

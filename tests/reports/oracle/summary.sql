@@ -2,7 +2,7 @@
 -- `limits` has the range, and the time zone of its days.
 
 -- figure: base
-CREATE OR REPLACE MACRO in_range(moment) AS moment >= (SELECT begin FROM limits) AND moment < (SELECT "end" FROM limits);
+CREATE OR REPLACE MACRO in_range(moment) AS coalesce(moment >= (SELECT begin FROM limits), true) AND coalesce(moment < (SELECT "end" FROM limits), true);
 CREATE OR REPLACE MACRO local(moment) AS timezone((SELECT zone FROM limits), timezone('UTC', moment));
 CREATE OR REPLACE MACRO week(moment) AS strftime(local(moment), '%G-W%V');
 CREATE OR REPLACE TABLE opened AS
@@ -22,11 +22,14 @@ FROM acts
 LEFT JOIN (SELECT text(d, 'action_id') AS name, minor(d, 'amount') AS amount FROM events WHERE type = 'action.settled') AS settled
     USING (name)
 LEFT JOIN (SELECT text(d, 'action_id') AS name FROM events WHERE type = 'action.voided') AS voided USING (name);
+ALTER TABLE ended ADD COLUMN reversed BIGINT;
+UPDATE ended SET reversed = coalesce((SELECT sum(minor(d, 'amount')) FROM events WHERE type = 'action.reversed' AND text(d, 'action_id') = name), 0);
 
--- figure: actions
+-- figure: labelled
+CREATE OR REPLACE TABLE labelled AS
 WITH divided AS (
     SELECT ended.*, opened.channel FROM ended LEFT JOIN opened ON opened.name = interaction WHERE in_range(ended.moment)
-), labelled AS (
+)
     SELECT 'total' AS what, '' AS label, * FROM divided
     UNION ALL SELECT 'day', strftime(local(moment), '%Y-%m-%d'), * FROM divided
     UNION ALL SELECT 'week', week(moment), * FROM divided
@@ -37,16 +40,21 @@ WITH divided AS (
     UNION ALL SELECT 'agent_kind', agent_kind, * FROM divided
     UNION ALL SELECT 'kind', kind, * FROM divided
     UNION ALL SELECT 'reason', reason, * FROM divided
-    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided
-)
+    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided;
+
+-- figure: actions
 SELECT what, label, count(*) FILTER (state IN ('taken', 'settled')) AS given,
-       CAST(coalesce(sum(amount) FILTER (state IN ('taken', 'settled')), 0) AS BIGINT) AS amount,
-       CAST(coalesce(sum(amount) FILTER (goodwill AND state IN ('taken', 'settled')), 0) AS BIGINT) AS goodwill,
-       quantile_disc(amount, 0.5) FILTER (goodwill AND state IN ('taken', 'settled')) AS median_goodwill,
-       count(*) FILTER (state = 'held') AS held, count(*) FILTER (state = 'voided') AS voided
+       histogram(state) AS states
 FROM labelled GROUP BY ALL ORDER BY ALL;
 
--- figure: escalations
+-- figure: given
+SELECT what, label, currency, count(*) AS actions, CAST(sum(amount) AS BIGINT) AS amount,
+       CAST(coalesce(sum(amount) FILTER (goodwill), 0) AS BIGINT) AS goodwill, CAST(sum(reversed) AS BIGINT) AS reversed,
+       CAST(sum(amount) - sum(reversed) AS BIGINT) AS net, quantile_disc(amount, 0.5) FILTER (goodwill) AS median_goodwill
+FROM labelled WHERE state IN ('taken', 'settled') GROUP BY ALL ORDER BY ALL;
+
+-- figure: asked
+CREATE OR REPLACE TABLE asked AS
 WITH told AS (
     SELECT position, moment, '' AS source, text(d, 'escalation_id') AS name, text(d, 'kind') AS kind, text(d, 'reason') AS reason,
            text(d, 'agent_id') AS agent, text(d, 'role') AS role, text(d, 'team_id') AS team, minor(d, 'amount') AS asked,
@@ -58,20 +66,21 @@ WITH told AS (
     FROM events WHERE type = 'escalation.reported'
 ), steps AS (
     SELECT position, moment, '' AS source, text(d, 'escalation_id') AS name, split_part(type, '.', 2) AS verdict,
-           CAST(text(d, 'waited_seconds') AS DOUBLE) AS waited
+           minor(d, 'amount') AS amount, CAST(text(d, 'waited_seconds') AS DOUBLE) AS waited
     FROM events WHERE type IN ('escalation.approved', 'escalation.denied', 'escalation.withdrawn', 'escalation.expired')
     UNION ALL
-    SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'verdict'), NULL
+    SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'verdict'), minor(d, 'amount'), NULL
     FROM events WHERE type = 'escalation.outcome_reported'
 ), final AS (
     SELECT told.position,
-           first({'verdict': verdict, 'waited': coalesce(waited, greatest(0, seconds(told.moment, steps.moment)))}
+           first({'verdict': verdict, 'amount': coalesce(amount, asked), 'waited': coalesce(waited, greatest(0, seconds(told.moment, steps.moment)))}
                  ORDER BY verdict != 'approved', CASE WHEN verdict = 'approved' THEN steps.position ELSE -steps.position END) AS step
     FROM told JOIN steps USING (source, name) GROUP BY told.position
 ), divided AS (
-    SELECT told.*, opened.channel, coalesce(step.verdict, 'open') AS outcome, step.waited / 3600 AS hours
+    SELECT told.*, opened.channel, coalesce(step.verdict, 'open') AS outcome, step.waited / 3600 AS hours,
+           CASE WHEN step.verdict = 'approved' THEN step.amount END AS approved
     FROM told LEFT JOIN final USING (position) LEFT JOIN opened ON opened.name = interaction WHERE in_range(told.moment)
-), labelled AS (
+)
     SELECT 'total' AS what, '' AS label, * FROM divided
     UNION ALL SELECT 'day', strftime(local(moment), '%Y-%m-%d'), * FROM divided
     UNION ALL SELECT 'week', week(moment), * FROM divided
@@ -82,16 +91,19 @@ WITH told AS (
     UNION ALL SELECT 'agent_kind', agent_kind, * FROM divided
     UNION ALL SELECT 'kind', coalesce(kind, 'not said'), * FROM divided
     UNION ALL SELECT 'reason', coalesce(reason, 'not said'), * FROM divided
-    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided
-)
-SELECT what, label, count(*) AS requested, count(*) FILTER (outcome = 'open') AS still_open,
+    UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided;
+
+-- figure: escalations
+SELECT what, label, count(*) AS requested, histogram(outcome) AS outcomes,
        share(count(*) FILTER (outcome = 'approved'), count(*) FILTER (outcome IN ('approved', 'denied'))) AS approved,
-       CAST(coalesce(sum(asked) FILTER (currency = 'GBP'), 0) AS BIGINT) AS asked_gbp,
-       CAST(coalesce(sum(asked) FILTER (currency = 'EUR'), 0) AS BIGINT) AS asked_eur,
        count(hours) FILTER (outcome IN ('approved', 'denied')) AS n,
        avg(hours) FILTER (outcome IN ('approved', 'denied')) AS mean,
        median(hours) FILTER (outcome IN ('approved', 'denied')) AS median
-FROM labelled GROUP BY ALL ORDER BY ALL;
+FROM asked GROUP BY ALL ORDER BY ALL;
+
+-- figure: asked_by_currency
+SELECT what, label, currency, CAST(sum(asked) AS BIGINT) AS asked, CAST(coalesce(sum(approved), 0) AS BIGINT) AS approved_amount
+FROM asked GROUP BY ALL ORDER BY ALL;
 
 -- figure: interactions
 WITH moved AS (
@@ -178,3 +190,45 @@ SELECT what, label, instrument, worst, best, n, mean, standard_error,
        (SELECT share(count(*) FILTER (list_contains(answered, instrument)), count(*)) FROM asked_by
         WHERE asked_by.what = rated.what AND asked_by.label = rated.label) AS response
 FROM rated ORDER BY what, label, instrument, worst, best;
+
+-- figure: budgets
+-- Budgets of periods with a day in the range, each as a whole; at its closing the rest of a budget lapses or is carried over.
+WITH days AS (
+    SELECT DISTINCT text(d, 'period') AS period,
+           CASE WHEN period LIKE '%-W%' THEN strptime(period || '-1', '%G-W%V-%u')::DATE
+                WHEN period LIKE '%-Q%' THEN make_date(period[:4]::INT, period[-1:]::INT * 3 - 2, 1)
+                WHEN length(period) = 7 THEN (period || '-01')::DATE ELSE period::DATE END AS first,
+           CASE WHEN period LIKE '%-W%' THEN 'week' WHEN period LIKE '%-Q%' THEN 'quarter' WHEN length(period) = 7 THEN 'month' ELSE 'day' END AS kind,
+           CAST(first + CASE kind WHEN 'week' THEN INTERVAL 7 DAYS WHEN 'quarter' THEN INTERVAL 3 MONTHS WHEN 'month' THEN INTERVAL 1 MONTH
+                ELSE INTERVAL 1 DAY END AS DATE) AS after
+    FROM events WHERE type = 'budget.opened'
+), holds AS (
+    SELECT text(d, 'action_id') AS name, minor(d, 'amount') AS held FROM events WHERE type = 'action.held' AND text(d, 'basis') = 'goodwill'
+), postings AS (
+    SELECT text(d, 'holder') AS holder, text(d, 'period') AS period,
+           coalesce(currency(d, 'amount'), currency(d, 'granted'), currency(d, 'spent')) AS currency, type,
+           coalesce(text(d, 'basis'), 'goodwill') = 'goodwill' AS goodwill, coalesce(minor(d, 'amount'), 0) AS minor,
+           CASE WHEN type = 'budget.opened' THEN minor(d, 'granted') + minor(d, 'carried_over') END AS opening,
+           CASE WHEN type = 'budget.closed' THEN minor(d, 'lapsed') + minor(d, 'carried_over') ELSE 0 END AS lapsed,
+           CASE text(d, 'direction') WHEN 'out' THEN -1 ELSE 1 END AS sign, coalesce(held, 0) AS held, text(d, 'recovered') = 'true' AS recovered
+    FROM events LEFT JOIN holds ON holds.name = text(d, 'action_id') WHERE text(d, 'holder') IS NOT NULL AND text(d, 'escalation_id') IS NULL
+), each_budget AS (
+    SELECT holder, period, currency, any_value(kind) AS kind, sum(lapsed) AS lapsed,
+           sum(CASE type WHEN 'budget.opened' THEN opening WHEN 'budget.granted' THEN minor WHEN 'budget.transferred' THEN sign * minor
+               WHEN 'budget.drawn' THEN sign * minor ELSE 0 END) AS granted,
+           coalesce(sum(CASE WHEN type IN ('action.taken', 'action.charged', 'action.settled') THEN minor
+               WHEN type = 'action.reversed' AND recovered THEN -minor ELSE 0 END) FILTER (goodwill), 0) AS spent,
+           coalesce(sum(CASE WHEN type = 'action.held' THEN minor WHEN type IN ('action.settled', 'action.voided') THEN -held ELSE 0 END) FILTER (goodwill), 0) AS reserved
+    FROM postings JOIN days USING (period)
+    WHERE first <= coalesce(local((SELECT "end" FROM limits) - INTERVAL 1 MICROSECOND)::DATE, DATE '9999-12-31')
+      AND after > coalesce(local((SELECT begin FROM limits))::DATE, DATE '0001-01-01') GROUP BY ALL
+), labelled AS (
+    SELECT 'total' AS what, '' AS label, * FROM each_budget
+    UNION ALL SELECT kind, period, * FROM each_budget WHERE kind != 'quarter'
+    UNION ALL SELECT split_part(holder, ':', 1), split_part(holder, ':', 2), * FROM each_budget WHERE split_part(holder, ':', 1) IN ('team', 'agent')
+)
+SELECT what, label, currency, count(DISTINCT holder) AS holders, CAST(sum(granted) AS BIGINT) AS granted, CAST(sum(spent) AS BIGINT) AS spent,
+       CAST(sum(reserved) AS BIGINT) AS reserved, CAST(sum(lapsed) AS BIGINT) AS lapsed,
+       CAST(sum(granted) - sum(spent) - sum(reserved) - sum(lapsed) AS BIGINT) AS remaining,
+       CASE WHEN sum(granted) > 0 THEN sum(spent) / sum(granted) END AS spent_share
+FROM labelled GROUP BY ALL ORDER BY ALL;

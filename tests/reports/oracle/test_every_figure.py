@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from domain.policy.parsing import read_policy
+from projections.date_ranges import DateRange
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.loyalty import loyalty_report
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import quality_report
+from projections.reports.summary import summary
 from tests.support.loyalty_comparisons import value_differences
 from tests.support.loyalty_histories import LoyaltyHistory
 from tests.support.report_comparisons import gap_differences, quality_differences, recognition_differences
-from tests.support.report_histories import RandomHistory
+from tests.support.report_histories import BEGIN, RandomHistory
 from tests.support.report_leaves import changed, figures_of
 from tests.support.report_oracle import HistoryLedger
+from tests.support.summary_comparisons import compared as compared_summary
 from tests.support.what_if_histories import OTHERS, WhatIfHistory, compared, simulated_differences, what_if_report
 
 pytestmark = pytest.mark.long
@@ -25,6 +30,7 @@ pytestmark = pytest.mark.long
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from projections.views.totals import By
     from tests.support.documents import Document
 
     type Case = tuple[HistoryLedger, Document, Callable[[HistoryLedger, Document], list[str]]]
@@ -35,6 +41,7 @@ NO_FIGURES = {
     r"recommended_limits\.\*\.why": "a sentence",
     r"cannot_do\.\*\.text": "the other fields of the item as a sentence",
     r"recommended_limits\.\*\.simulated(\..*)?": "compared by the case `simulated`",
+    r"(team|month)\.caveats\.\*": "a sentence",
     r"drawn_customers": "the size of the sample of a large history",
 }
 """Patterns of leaves that are no figures, each with its reason; a star stands for any item of a list."""
@@ -42,7 +49,7 @@ NO_FIGURES = {
 
 def gap() -> Case:
     ledger = HistoryLedger(RandomHistory(29, 8.0).events())
-    ledger.keep_figures("gap")
+    ledger.keep_figures()
     return ledger, ledger.report(gap_report, ledger.published), gap_differences
 
 
@@ -64,19 +71,19 @@ def simulated() -> Case:
 
 def quality() -> Case:
     ledger = HistoryLedger(RandomHistory(2, 10.0).events())
-    ledger.keep_figures("quality")
+    ledger.keep_figures()
     return ledger, ledger.report(quality_report), quality_differences
 
 
 def recognition() -> Case:
     ledger = HistoryLedger(RandomHistory(29, 8.0).events())
-    ledger.keep_figures("recognition")
+    ledger.keep_figures()
     return ledger, ledger.report(recognition_report, read_policy(ledger.published[-1].policy)), recognition_differences
 
 
 def loyalty() -> Case:
     ledger = HistoryLedger(LoyaltyHistory(4, helped=45).events(), ("loyalty_effects", "casework", "journeys"))
-    ledger.keep_figures("loyalty")
+    ledger.keep_figures()
     return ledger, ledger.report(loyalty_report, ledger.published), value_differences
 
 
@@ -85,7 +92,21 @@ def what_if() -> Case:
     return ledger, what_if_report(ledger, OTHERS[0]), lambda one, found: compared(one, OTHERS[0], found)
 
 
-@pytest.mark.parametrize("case", [gap, simulated, quality, recognition, loyalty, what_if])
+def summaries() -> Case:
+    """Return the summary by team and by month: budgets, reversals and both currencies."""
+    ledger = HistoryLedger(RandomHistory(7, 2.0).events())
+    ledger.keep_figures()
+    times = DateRange(BEGIN + timedelta(days=31), BEGIN + timedelta(days=90), ZoneInfo("Asia/Kathmandu"))
+    properties: tuple[By, ...] = ("team", "month")
+    found: Document = {by: ledger.report(summary, times, by) for by in properties}
+    return (
+        ledger,
+        found,
+        lambda one, of: [line for by in properties for line in compared_summary(one, times, by, of[by])],
+    )
+
+
+@pytest.mark.parametrize("case", [gap, simulated, quality, recognition, loyalty, what_if, summaries])
 def test_a_change_of_any_figure_is_noticed(case: Callable[[], Case]) -> None:
     ledger, found, differences_of = case()
     assert differences_of(ledger, found) == []
