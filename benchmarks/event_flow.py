@@ -17,7 +17,8 @@ from eventsourcing.sqlite import SQLiteTrackingRecorder
 from app.importing.import_report import ImportReport
 from app.importing.importer import import_events
 from app.importing.mapping import load_mapping
-from app.publisher import Outcome, Publisher
+from app.outcome import Outcome
+from app.publisher import Publisher
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import budget_of_actions, fact
 from benchmarks.reads import BudgetAggregate
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from app.publisher import Outgoing
+    from app.outcome import Outgoing
     from benchmarks.contest import Run
     from benchmarks.context import BenchmarkContext
 

@@ -140,6 +140,10 @@ class LostEventsError(LedgerError):
         self.position = position
 
 
+class NoLedgerError(Exception):
+    """A command that only reads was given a data directory without a ledger."""
+
+
 class ServerStartError(LedgerError):
     """The embedded server could not be started."""
 

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.output import fail
-from app.runtime.session import NoLedgerError
 from config.settings import HELP, SettingsError, load_settings
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, NoLedgerError
 from ledger.nats.redaction import RedactingFormatter, without_passwords
 
 if TYPE_CHECKING:

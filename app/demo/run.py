@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.demo.organisation import START, Moment, Organisation
+from app.outcome import Outcome, Outgoing
 from app.output import console, counting_progress, print_table
 from app.policy_file import check_policy_file
-from app.publisher import Outcome, Outgoing, Publisher
+from app.publisher import Publisher
 from app.runtime.roles import running
 from app.runtime.session import Session
 from app.runtime.views import read_view

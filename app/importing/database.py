@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -35,8 +36,10 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
+    from app.importing.mapping import TableOptions
 
 LINE_BITS = 40
 """``_row`` is the file's number, shifted by these bits, plus the line."""
@@ -47,13 +50,14 @@ CREATE MACRO _number(cell, decimal_sign, thousands_sign) AS CASE
   WHEN thousands_sign <> '' AND contains(CAST(cell AS VARCHAR), thousands_sign)
     AND NOT regexp_full_match(trim(CAST(cell AS VARCHAR)), '[+-]?[0-9]{1,3}(' || regexp_escape(thousands_sign)
       || '[0-9]{3})+(' || regexp_escape(decimal_sign) || '[0-9]*)?')
+    OR regexp_matches(CAST(cell AS VARCHAR), '[_xXbB]')
+    OR '.' NOT IN (decimal_sign, thousands_sign) AND contains(CAST(cell AS VARCHAR), '.')
     THEN '?' || CAST(cell AS VARCHAR)
   WHEN decimal_sign <> '.' OR thousands_sign <> ''
-    THEN replace(replace(translate(CAST(cell AS VARCHAR), '._xX', CASE WHEN '.' IN (decimal_sign, thousands_sign)
-      THEN '.???' ELSE '????' END), thousands_sign, ''), decimal_sign, '.')
-  ELSE translate(CAST(cell AS VARCHAR), '_xX', '???') END
+    THEN replace(replace(CAST(cell AS VARCHAR), thousands_sign, ''), decimal_sign, '.')
+  ELSE CAST(cell AS VARCHAR) END
 """
-"""A cell's number with a point, or a text that no cast accepts."""
+"""A cell's number with a point, or a text that no cast accepts. DuckDB alone reads `1_000`, `0x1F` and `0b11`, too."""
 
 
 class TextColumn(NamedTuple):
@@ -110,17 +114,21 @@ class ImportDatabase:
         self._rows("SET disabled_optimizers = 'common_subexpressions'")  # it takes a failing part out of its TRY
         self._rows("SET enable_external_access = false")
         self._rows("SET lock_configuration = true")
-        rows = self._rows("SELECT function_name, function_type, stability FROM duckdb_functions()")
-        self._aggregates = frozenset(str(name) for name, kind, _ in rows if kind == "aggregate")
-        stable = {str(name) for name, _, stability in rows if stability in ("CONSISTENT", None)}
-        self._unstable = {str(name) for name, _, stability in rows if stability not in ("CONSISTENT", None)} - stable
+        functions = self._rows(
+            "SELECT function_name, bool_or(function_type = 'aggregate'), bool_and(stability <> 'CONSISTENT') "
+            "FROM duckdb_functions() GROUP BY 1"
+        )
+        self._aggregates = frozenset(str(name) for name, is_aggregate, _ in functions if is_aggregate)
+        self._unstable = frozenset(str(name) for name, _, is_unstable in functions if is_unstable)
         self._text_columns: dict[str, tuple[str, str]] = {}
+        self._inserter = ThreadPoolExecutor(1)
         self.files: list[str] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._inserter.shutdown()
         self._connection.remove_function("keyed_hash")
         self._connection.close()
 
@@ -178,9 +186,9 @@ class ImportDatabase:
 
     # ------------------------------------------------------------------ tables
 
-    def create_table(self, name: str, signs: tuple[str, str]) -> TableWriter:
-        """Return a writer of a new table; ``signs`` are the decimal and thousands signs of its text cells."""
-        return TableWriter(self._connection, name, signs, self._text_columns)
+    def create_table(self, options: TableOptions) -> TableWriter:
+        """Return a writer of a new table."""
+        return TableWriter(self._connection, self._inserter, options, self._text_columns)
 
     def finish_table(self, writer: TableWriter, optional: Sequence[str]) -> None:
         """Make a loaded table visible under its name, with ``_file``, ``_line``, ``_row`` and ``_bad``."""
@@ -294,22 +302,25 @@ class TableWriter:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        name: str,
-        signs: tuple[str, str],
+        inserter: ThreadPoolExecutor,
+        options: TableOptions,
         texts: dict[str, tuple[str, str]],
     ) -> None:
-        self.name, self.stored_name = name, f"_rows_{name}"
+        self.name, self.stored_name = options.name, f"_rows_{options.name}"
         self.columns: dict[str, str] = {}
-        self._connection, self._signs, self._texts = connection, signs, texts
+        self._connection, self._inserter, self._texts = connection, inserter, texts
+        self._inserted: Future[None] | None = None
+        self._spelling: dict[str, str] = {}
+        """The names of columns as they were first read, by their names in lower case."""
+        self._signs, self._blank = (options.decimal, options.thousands), options.blank
         self._exists = False
         self._waiting: list[pa.Table] = []
         self._count = 0
 
-    def append(self, lines: Sequence[int], columns: Mapping[str, pa.Array], file: int) -> None:
+    def append(self, lines: Sequence[int], columns: Mapping[str, pa.Array | pa.ChunkedArray], file: int) -> None:
         """Append rows of a file; a column that is new is NULL in earlier rows."""
         numbers = np.arange(lines.start, lines.stop) if isinstance(lines, range) else np.array(lines, np.int64)
-        own = {one.lower(): one for one in self.columns}
-        arrays = {own.get(name.lower(), name): array for name, array in columns.items()}
+        arrays = {self._spelling.setdefault(name.lower(), name): array for name, array in columns.items()}
         table = pa.table({**arrays, "_row": numbers + (file << LINE_BITS)})
         if self._waiting and self._waiting[0].schema != table.schema:
             self.flush()
@@ -319,17 +330,29 @@ class TableWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Insert the rows that wait."""
+        """Insert the rows that wait, in another thread: the next rows are read meanwhile."""
         tables, self._waiting, self._count = self._waiting, [], 0
-        if not tables:
-            return
-        table = pa.concat_tables(tables)
+        self.settle()
+        if tables:
+            self._inserted = self._inserter.submit(self._insert, pa.concat_tables(tables))
+
+    def settle(self) -> None:
+        """Wait until the rows of the last ``flush`` are inserted."""
+        inserted, self._inserted = self._inserted, None
+        if inserted is not None:
+            inserted.result()
+
+    def _insert(self, table: pa.Table) -> None:
         self._connection.register("_chunk", table)
         try:
             names = table.schema.names
             self._fit(names[:-1])
             listed = ", ".join(_quoted(name) for name in names)
-            rows_of(self._connection, f"INSERT INTO {_quoted(self.stored_name)} ({listed}) SELECT {listed} FROM _chunk")  # noqa: S608
+            cells = ", ".join(
+                _without_blanks(name, self._blank) if self.columns.get(name) == "VARCHAR" else _quoted(name)
+                for name in names
+            )
+            rows_of(self._connection, f"INSERT INTO {_quoted(self.stored_name)} ({listed}) SELECT {cells} FROM _chunk")  # noqa: S608
         finally:
             self._connection.unregister("_chunk")
 
@@ -352,6 +375,7 @@ class TableWriter:
     def finish(self, header: Sequence[str], wanted: Callable[[str], bool]) -> None:
         """Insert the rows that wait, and add columns of a file without rows."""
         self.flush()
+        self.settle()
         rows_of(self._connection, f"CREATE TABLE IF NOT EXISTS {_quoted(self.stored_name)} (_row BIGINT)")
         own = {one.lower() for one in self.columns}
         for name in header:
@@ -362,6 +386,7 @@ class TableWriter:
     def undo(self, file: int) -> None:
         """Delete the rows of a file that is read again."""
         self.flush()
+        self.settle()
         if self._exists:
             rows_of(
                 self._connection,
@@ -409,6 +434,19 @@ def _type_of(expression: Node) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of a DuckDB error, without its kind."""
     return str(error).partition("\n")[0].partition(": ")[2].strip() or str(error)
+
+
+def _without_blanks(column: str, blank: Sequence[str]) -> str:
+    """Return an expression for the cells of a column, with NULL for blank ones; most cells need no trimming."""
+    name, blanks = _quoted(column), ", ".join(_text(one) for one in blank)
+    ends = f"{name} < '!' OR {name} > '~'" + (f" OR right({name}, 1) < '!'" if len(blank) > 1 else "")
+    return (
+        f"CASE WHEN {name} IN ({blanks}) THEN NULL "
+        f"WHEN ({ends}) AND trim({name}, {_text(_WHITE_SPACE)}) IN ({blanks}) THEN NULL ELSE {name} END"
+    )
+
+
+_WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 
 
 def _quoted(name: str) -> str:

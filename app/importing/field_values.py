@@ -110,10 +110,10 @@ class LocalTimes:
 _UNKNOWN = timedelta.max
 
 
-def converter_of(cls: type[Fact], name: str, times: LocalTimes) -> Converter:
-    """Return the function that makes a field's value from a value of a SELECT; None stays None.
+def converter_of(cls: type[Fact], name: str, column: str, times: LocalTimes) -> Converter | None:
+    """Return the function that makes a field's value from a value of a SELECT that is not NULL.
 
-    The function raises ``ValueFaultError``.
+    The function raises ``ValueFaultError``. None: each value of a column of this DuckDB type is a field as it is.
     """
     kinds = set(_kinds(get_type_hints(cls)[name]))
     converters: tuple[tuple[type, Converter], ...] = (
@@ -125,8 +125,12 @@ def converter_of(cls: type[Fact], name: str, times: LocalTimes) -> Converter:
         (str, lambda value, _: _text(value)),
         (int, _whole),
     )
-    convert = next(convert for kind, convert in converters if kind in kinds)
-    return lambda value, signs: None if value is None else convert(value, signs)
+    kind, convert = next(pair for pair in converters if pair[0] in kinds)
+    return None if kind is _PYTHON_TYPES.get(column) else convert
+
+
+_PYTHON_TYPES = {"VARCHAR": str, "BOOLEAN": bool, "SMALLINT": int, "INTEGER": int, "BIGINT": int}
+"""Python's types of the values of DuckDB's types."""
 
 
 def _kinds(hint: object) -> list[object]:
@@ -169,6 +173,11 @@ def _amount(amount: object, currency: str, signs: Signs) -> str:
         return found
     if isinstance(amount, bool) or not isinstance(amount, (int, float, Decimal)):
         raise ValueFaultError(f"{_shown(amount)} is no amount", "amount", amount)
+    return _rounded(amount, currency)
+
+
+@lru_cache(maxsize=65_536)
+def _rounded(amount: float | Decimal, currency: str) -> str:
     exact = Decimal(repr(amount)) if isinstance(amount, float) else Decimal(amount)
     if not exact.is_finite() or exact < 0 or exact.adjusted() > _MOST_DIGITS:
         rule = "an amount is not negative (abs() gives it without its sign) and has at most twelve digits"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from app.publisher import Outcome
+from app.outcome import Outcome
 from consumers.intake.validation import Rejection
 from domain.money import Money, wire_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from domain.events.facts import Fact
     from domain.serialization import Json, JsonObject
 
@@ -43,16 +45,17 @@ class ImportReport(Outcome):
         self.reused = 0
         """Events of a dry run whose id the ledger has with another content; they count as rejected, too."""
 
-    def count(self, type_name: str, moment: str, fact: Fact) -> None:
-        """Count a valid event."""
+    def count(self, type_name: str, amounts: Sequence[str], moment: str, fact: Fact) -> None:
+        """Count a valid event; ``amounts`` are the names of its fields with money."""
         summary = self.types.get(type_name)
         if summary is None:
             summary = self.types[type_name] = TypeSummary()
             summary.first = moment
         summary.events += 1
-        summary.first, summary.last = min(summary.first, moment), max(summary.last, moment)
-        for name in ("total", "amount", "margin"):
-            money = getattr(fact, name, None)
+        summary.first = min(summary.first, moment)
+        summary.last = max(summary.last, moment)
+        for name in amounts:
+            money = getattr(fact, name)
             if isinstance(money, Money):
                 summary.totals[name, money.currency] += money.minor
 

@@ -16,20 +16,18 @@ import duckdb
 import msgspec
 
 from app.importing.database import LINE_BITS, Fence, ImportDatabase, Statement, check_tables, first_line
-from app.importing.field_values import Converter, LocalTimes, ValueFaultError, converter_of
+from app.importing.field_values import Converter, LocalTimes, Signs, ValueFaultError, converter_of
 from app.importing.mapping import MappingError, TableOptions
 from app.importing.select_tree import Node, columns_of, conditions_of, names_in, select_nodes, takes_all_columns
 from app.importing.source_files import FileReport, SourceFile, read_chunks
 from app.importing.workspace import workspace
-from app.publisher import Outgoing
+from app.outcome import Outgoing
 from config import topology
 from consumers.intake.validation import AHEAD_AT_MOST, Rejection, accept, check_new
 from domain.currencies import GRACE
 from domain.events.facts import FACTS
 from domain.ids import fault_of
 from domain.serialization import FieldError, check_currencies, check_ids, decode
-from ledger.encryption.keyring import Key
-from ledger.store.cloudevents import time_text
 from ledger.store.duplicate_events import canonical_form
 
 if TYPE_CHECKING:
@@ -63,11 +61,11 @@ class _Prepared(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """A column of a result that is a field of the event."""
+    """A column of a result that is a field of the event; without a converter, its values are fields as they are."""
 
     name: str
     place: int
-    convert: Converter
+    convert: Converter | None
 
 
 class Import:
@@ -80,6 +78,7 @@ class Import:
         self.database, self._paths = database, paths
         self._times = LocalTimes(mapping.zone, mapping.ambiguous)
         self._tables = _tables_for(mapping, paths)
+        self._signs = [(options.decimal, options.thousands) for options in self._tables]
         self._names = list(dict.fromkeys(options.name for options in self._tables))
         self._files: list[SourceFile] = []
         self._headers: dict[str, list[str]] = {}
@@ -115,10 +114,7 @@ class Import:
             return every or name.strip().lower() in used
 
         self.database.files = [str(path) for path in self._paths]
-        writers = {
-            options.name: self.database.create_table(options.name, (options.decimal, options.thousands))
-            for options in self._tables
-        }
+        writers = {options.name: self.database.create_table(options) for options in self._tables}
         with without_garbage_collection():
             for number, options in enumerate(self._tables):
                 self._read(number, options, writers, wanted, progressed)
@@ -327,16 +323,12 @@ class Import:
             self.report.reject(event.line, event.id, rejection, file=event.file)
         return True
 
-    def place(self, row: object) -> tuple[str, int]:
-        """Return file and line of a ``_row``; empty and 0 if it is unknown."""
+    def place(self, row: object) -> tuple[str, int, Signs]:
+        """Return file and line of a ``_row``, and the signs of the file's numbers; empty and 0 if it is unknown."""
         if not isinstance(row, int):
-            return (str(self._paths[0]) if len(self._paths) == 1 else "", 0)
-        return str(self._paths[row >> LINE_BITS]), row & _LINE_MASK
-
-    def signs(self, row: object) -> tuple[str, str]:
-        """Return the decimal and thousands signs of the file of a ``_row``."""
-        options = self._tables[row >> LINE_BITS if isinstance(row, int) else 0]
-        return options.decimal, options.thousands
+            return (self.database.files[0] if len(self._paths) == 1 else "", 0, self._signs[0])
+        number = row >> LINE_BITS
+        return self.database.files[number], row & _LINE_MASK, self._signs[number]
 
     def cells(self, row: object, columns: Sequence[str]) -> dict[str, object]:
         """Return cells of a row of the files, for the explanation of a rejection."""
@@ -367,11 +359,16 @@ class _EventMaker:
         envelope = [name for name in _ENVELOPE if name in one.columns]
         self.selected = ["_row", "_bad", *envelope, *fields]
         self._place_of = {name: place for place, name in enumerate(self.selected)}
-        self._fields = [_Field(name, self._place_of[name], converter_of(self._class, name, times)) for name in fields]
+        self._fields = [
+            _Field(name, self._place_of[name], converter_of(self._class, name, one.columns[name], times))
+            for name in fields
+        ]
+        self._skip = self._place_of.get("_skip")
         mapping = owner.mapping
         self._latest = datetime.now(UTC) + AHEAD_AT_MOST
         self._prefix = mapping.id_prefix
         self._head = b'","source":%b,"type":%b,"time":"' % (_json.encode(mapping.source), _json.encode(one.type))
+        self._amounts = [name for name in ("total", "amount", "margin") if name in fields]
         self._checked = False
 
     def made(self, row: tuple[object, ...]) -> Outgoing | None:
@@ -382,30 +379,29 @@ class _EventMaker:
             column, message = self._owner.explain_bad(bad)
             self._reject(bad, self._id_text(row), Rejection("invalid", column, message))
             return None
-        places = self._place_of
-        if "_skip" in places and (reason := row[places["_skip"]]) is not None:
+        if self._skip is not None and (reason := row[self._skip]) is not None:
             self._owner.report.skipped[str(reason)] += 1
             return None
         name, identifier = "id", ""
+        file, line, signs = self._owner.place(source_row)
         try:
-            identifier = self._id(row[places["id"]])
+            identifier = self._id(row[self._place_of["id"]])
             name = "time"
-            moment = self._time(row[places["time"]])
-            signs = self._owner.signs(source_row)
+            moment = self._time(row[self._place_of["time"]])
             data = {}
             for name, place, convert in self._fields:
-                value = convert(row[place], signs)
-                if value is not None:
+                value = row[place]
+                if value is not None and (convert is None or (value := convert(value, signs)) is not None):
                     data[name] = value
             name = ""
-            event = self._encoded(row, identifier, moment, data)
+            sequence = row[self._place_of["sequence"]] if "sequence" in self._place_of else line
+            event = self._encoded(identifier, moment, data, sequence)
         except ValueFaultError as fault:
             self._fault(source_row, identifier, name, fault)
             return None
         except FieldError as error:
             self._field_error(source_row, identifier, error)
             return None
-        file, line = self._owner.place(source_row)
         return Outgoing(line, self._owner.mapping.source, identifier, event, file)
 
     def _id_text(self, row: tuple[object, ...]) -> str:
@@ -430,14 +426,13 @@ class _EventMaker:
             raise ValueFaultError("is more than 24 h ahead", value=moment)
         return moment
 
-    def _encoded(self, row: tuple[object, ...], identifier: str, moment: datetime, data: dict[str, object]) -> bytes:
+    def _encoded(self, identifier: str, moment: datetime, data: dict[str, object], sequence: object) -> bytes:
         """Return an event's JSON, after the checks of the intake."""
         encoded = _json.encode(data)
         fact = decode(self._class, encoded)
         check_ids(fact)
         check_currencies(fact, moment, grace=GRACE)
-        text = time_text(moment)
-        sequence = row[self._place_of["sequence"]] if "sequence" in self._place_of else self._owner.place(row[0])[1]
+        text = f"{moment.isoformat(timespec='microseconds')[:-6]}Z"
         tail = b"}" if sequence is None else b',"sequence":"%d"}' % self._sequence(sequence)
         event = b'{"specversion":"1.0","id":%b%b%b","data":%b%b' % (
             _json.encode(identifier)[:-1],
@@ -453,7 +448,7 @@ class _EventMaker:
             if isinstance(result, Rejection):
                 raise FieldError(result.message, result.field, result.code)
             self._checked = True
-        self._owner.report.count(self._one.type, text, fact)
+        self._owner.report.count(self._one.type, self._amounts, text, fact)
         return event
 
     @staticmethod
@@ -490,7 +485,7 @@ class _EventMaker:
         self._reject(source_row, identifier, Rejection(error.code, ", ".join(cells) or error.field, message))
 
     def _reject(self, source_row: object, identifier: str, rejection: Rejection) -> None:
-        file, line = self._owner.place(source_row)
+        file, line, _ = self._owner.place(source_row)
         self._owner.report.reject(line, identifier, rejection, file=file)
 
 
@@ -573,16 +568,19 @@ def import_events(
 ) -> Iterator[Outgoing]:
     """Yield the events of these files, with the overflow in the system's folder for temporary files.
 
-    Hashes of addresses are made with an empty key.
+    Hashes of addresses are not keyed.
 
     Raises:
         MappingError, ImportFileError: the mapping or a file is wrong.
 
     """
-    key = Key("", b"")
     with (
         tempfile.TemporaryDirectory() as folder,
-        opened_import(mapping, paths, Path(folder), report, key.hash_of) as made,
+        opened_import(mapping, paths, Path(folder), report, _unkeyed) as made,
     ):
         made.load(progressed)
         yield from (event for event in made.events() if not made.repeats(event))
+
+
+def _unkeyed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

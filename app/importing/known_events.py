@@ -17,7 +17,7 @@ from ledger.store.subject_tokens import fact_token
 
 if TYPE_CHECKING:
     from app.importing.importer import Import
-    from app.publisher import Outgoing
+    from app.outcome import Outgoing
     from app.runtime.session import Session
 
 _DESTROYED = "destroyed"

@@ -68,7 +68,9 @@ def _read(path: Path) -> _Sample:
     found: dict[str, list[str]] = {}
     for chunk in read_chunks(file, lambda _: True, found.clear):
         for name, array in chunk.columns.items():
-            cells = (str(cell) for cell in array.slice(0, _SAMPLES).to_pylist() if cell is not None)
+            cells = (
+                str(cell) for cell in array.slice(0, _SAMPLES).to_pylist() if cell is not None and str(cell).strip()
+            )
             found.setdefault(name, []).extend(cells)
         break
     return _Sample(options, {name: found.get(name, []) for name in file.header})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from app.publisher import Outgoing
+from app.outcome import Outgoing
 from config import topology
 from domain.serialization import encode
 from ledger.errors import LedgerError

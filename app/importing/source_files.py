@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from app.importing.csv_rows import (
     CHUNK_ROWS,
@@ -53,7 +51,7 @@ class Chunk(NamedTuple):
     """Some rows: the lines where they begin, and their columns by name."""
 
     lines: Sequence[int]
-    columns: dict[str, pa.Array]
+    columns: dict[str, pa.Array | pa.ChunkedArray]
 
 
 class FileReport(NamedTuple):
@@ -150,9 +148,9 @@ class SourceFile:
                 reader = CsvReader(text, str(self.path), self.options.delimiter, self._report.faulty)
                 self.header = reader.header
                 kept = [place for place, name in enumerate(reader.header) if wanted(name)]
+                names = [reader.header[place] for place in kept or [0]]
                 for lines, columns in reader.chunks(kept or [0]):
-                    arrays = (self._cells(pa.array(cells, pa.string())) for cells in columns)
-                    yield Chunk(lines, dict(zip((reader.header[place] for place in kept or [0]), arrays, strict=True)))
+                    yield Chunk(lines, dict(zip(names, columns, strict=True)))
                     line = lines[-1]
                     self._report.progressed(raw.since())
                 self._report.progressed(raw.since())
@@ -183,12 +181,6 @@ class SourceFile:
             'twice (""), and a cell with a quote, a delimiter or a line break in quotes'
         )
 
-    def _cells(self, cells: pa.Array) -> pa.Array:
-        """Return text cells with NULL for blank ones."""
-        trimmed = pc.utf8_trim_whitespace(cells)
-        blank = pc.is_in(trimmed, value_set=pa.array(self.options.blank, pa.string()))
-        return pc.if_else(blank, None, cells)
-
     def _json_lines(self, wanted: Callable[[str], bool]) -> Iterator[Chunk]:
         names: dict[str, None] = {}
         with self._opened() as (file, raw):
@@ -212,11 +204,13 @@ class SourceFile:
                 kept = [name for name in names if wanted(name)]
                 cells = {name: [_json_cell(row.get(name)) for row in rows] for name in kept}
                 if rows:
-                    arrays = {name: self._cells(pa.array(some, pa.string())) for name, some in cells.items()}
+                    arrays = {name: pa.array(some, pa.string()) for name, some in cells.items()}
                     yield Chunk(lines, arrays)
                 self._report.progressed(raw.since())
 
     def _parquet(self, wanted: Callable[[str], bool]) -> Iterator[Chunk]:
+        import pyarrow.parquet as pq
+
         with self._opened() as (_, raw), pq.ParquetFile(self.path) as file:
             self.header = header_names(file.schema_arrow.names, str(self.path))
             kept = [name for name in file.schema_arrow.names if wanted(name.strip())]
@@ -249,7 +243,7 @@ class SourceFile:
             while batch := list(islice(numbered, CHUNK_ROWS)):
                 filled = [(line, row) for line, row in batch if any(cell != "" for cell in row)]
                 cells = {self.header[place]: [_excel_cell(row[place]) for _, row in filled] for place in kept}
-                arrays = {name: self._cells(pa.array(some, pa.string())) for name, some in cells.items()}
+                arrays = {name: pa.array(some, pa.string()) for name, some in cells.items()}
                 if filled:
                     yield Chunk([line for line, _ in filled], arrays)
 

@@ -15,7 +15,14 @@ from app.runtime.server_options import server_options, upstream_options
 from app.runtime.stream_setup import TOLERATED_FIELDS, create_streams
 from config import topology
 from config.nats_accounts import INCLUDE
-from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UnavailableError, UpgradeNeededError
+from ledger.errors import (
+    DirectoryMovedError,
+    LedgerError,
+    MissingStreamsError,
+    NoLedgerError,
+    UnavailableError,
+    UpgradeNeededError,
+)
 from ledger.nats.client import connect
 from ledger.nats.connection_options import ConnectionOptions
 from ledger.nats.embedded_server import EmbeddedServer
@@ -45,10 +52,6 @@ UPSTREAM = "upstream"
 """The server's user for all sources."""
 _WATCH_SECONDS = 0.5
 _FREE_BYTES = 32 * 1024 * 1024
-
-
-class NoLedgerError(Exception):
-    """A command that only reads was given a data directory without a ledger."""
 
 
 class Session:

@@ -7,6 +7,7 @@ import json
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.importing.csv_rows import ImportFileError
+from app.importing import csv_rows
+from app.importing.csv_rows import ImportFileError, RowFault
 from app.importing.mapping import TableOptions
 from app.importing.source_files import FileReport, SourceFile, read_chunks
 from tests.support.imports import RETURNS, from_text, imported, mapping_of
@@ -224,6 +226,56 @@ def test_rows_and_lines_are_those_that_were_written(
             chunk.lines, zip(*(array.to_pylist() for array in chunk.columns.values()), strict=True), strict=True
         )
     ]
-    assert found == [
-        (line, [cell if cell.strip() else None for cell in row]) for line, row in zip(begins, rows, strict=True)
-    ]
+    assert found == list(zip(begins, rows, strict=True))
+
+
+@settings(max_examples=5 * settings().max_examples)
+@given(
+    st.text(st.sampled_from('ab",\n\r é\0\ufeff'), max_size=60),
+    st.lists(st.sampled_from(["a,b,c\n", "a,b\n", '1,"x",é\n', '"p\nq",,\r\n', "\n", '"",2,"3""4"\n']), max_size=9),
+    st.sampled_from([1, 5, 17, 1 << 18]),
+    st.sampled_from([0, 4, 10**9]),
+)
+def test_rows_lines_and_faults_are_those_of_pythons_strict_reader(
+    anything: str, lines: list[str], block: int, rare: int
+) -> None:
+    """Arrow parses plain lines; the oracle reads record by record with Python alone."""
+    text = "x,y,z\n" + "".join(lines) + anything
+    faults: list[RowFault] = []
+    found: list[tuple[int, list[str]]] = []
+    failed = 0
+    with (
+        mock.patch.object(csv_rows, "_BLOCK_CHARACTERS", block),
+        mock.patch.object(csv_rows, "_QUOTES_ARE_RARE", rare),
+    ):
+        reader = csv_rows.CsvReader(io.StringIO(text, newline=""), "f", ",", faults.append)
+        try:
+            for chunk in reader.chunks([0, 1, 2]):
+                cells = zip(*(column.to_pylist() for column in chunk.columns), strict=True)
+                found += [(line, list(row)) for line, row in zip(chunk.lines, cells, strict=True)]
+        except ImportFileError as error:
+            failed = int(str(error).removeprefix("f, line ").partition(":")[0])
+    expected, wrong, broken = strictly_read(text)
+    assert failed == broken
+    if not broken:
+        assert (found, faults) == (expected, wrong)
+
+
+def strictly_read(text: str) -> tuple[list[tuple[int, list[str]]], list[RowFault], int]:
+    """Return rows with their lines, rows of another width, and the line of a record that cannot be read, or 0."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    next(reader)
+    rows: list[tuple[int, list[str]]] = []
+    wrong: list[RowFault] = []
+    while True:
+        begin = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return rows, wrong, 0
+        except csv.Error:
+            return rows, wrong, begin
+        if len(row) == 3:
+            rows.append((begin, row))
+        elif row:
+            wrong.append(RowFault(begin, f"{len(row)} cells for 3 columns"))

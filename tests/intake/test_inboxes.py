@@ -239,7 +239,8 @@ async def test_a_correction_does_not_overtake_its_original_at_the_switch(session
 
 
 async def test_a_commands_facts_do_not_overtake_earlier_ones(session: Session, tmp_path: Path) -> None:
-    from app.publisher import Outcome, Publisher, publish_all, read_lines
+    from app.outcome import Outcome
+    from app.publisher import Publisher, publish_all, read_lines
 
     async with upstream_of(session, "intake") as upstream:
         await make_known(upstream, "crm")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from app.runtime.session import NoLedgerError, Session
+from app.runtime.session import Session
 from config.settings import load_settings
-from ledger.errors import ServerStartError
+from ledger.errors import NoLedgerError, ServerStartError
 from ledger.nats.embedded_server import EmbeddedServer, find_binary
 from tests.support.environment import ROOT
 from tests.support.up_process import UpProcess

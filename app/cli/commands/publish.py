@@ -1,4 +1,4 @@
-"""`publish` and `import`."""
+"""`publish` and `import`; a dry run without a ledger loads nothing that speaks NATS, so that it starts quickly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import sys
 from contextlib import AsyncExitStack
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,11 +14,8 @@ import click
 import msgspec
 
 from app.cli.main import CommandFinding, cli, command
+from app.outcome import Outcome
 from app.output import console, counting_progress, print_json, print_table
-from app.publisher import Outcome, Publisher, dry_run, publish_all, read_lines
-from app.runtime.roles import ensure_roles
-from app.runtime.session import Session
-from ledger.encryption.keyring import Key, Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +24,10 @@ if TYPE_CHECKING:
     from app.importing.import_report import ImportReport
     from app.importing.importer import Import
     from app.importing.mapping import ImportMapping
-    from app.publisher import Outgoing
+    from app.outcome import Outgoing
+    from app.runtime.session import Session
     from config.settings import Settings
+    from ledger.encryption.keyring import Key
 
 _HASHES = "import:addresses"
 """The owner of the key of `keyed_hash` and `email_hash`."""
@@ -113,6 +113,9 @@ def _propose(settings: Settings, path: Path, *, as_json: bool) -> None:
 
 async def _retract(settings: Settings, run: str, *, as_json: bool) -> None:
     from app.importing.retraction import retract
+    from app.publisher import Publisher
+    from app.runtime.roles import ensure_roles
+    from app.runtime.session import Session
 
     outcome = Outcome()
     async with Session(settings, reads_only=True) as session, ensure_roles(session, "intake"):
@@ -174,21 +177,26 @@ class _Ledger:
 
     async def opened(self) -> Session:
         """Return the ledger's session; an embedded ledger is created if there is none."""
-        if self._session is None:
-            self._session = await self._stack.enter_async_context(Session(self._settings))
-        return self._session
+        return await self._session_of(reads_only=False)
 
     async def existing(self) -> Session | None:
         """Return the ledger's session, or ``None`` if there is no ledger yet."""
         here = self._settings.folder / "server" / "passwords.json"
         if self._settings.nats_url is None and not here.exists():
             return None
+        return await self._session_of(reads_only=True)
+
+    async def _session_of(self, *, reads_only: bool) -> Session:
+        from app.runtime.session import Session
+
         if self._session is None:
-            self._session = await self._stack.enter_async_context(Session(self._settings, reads_only=True))
+            self._session = await self._stack.enter_async_context(Session(self._settings, reads_only=reads_only))
         return self._session
 
     async def hash_key(self, report: ImportReport, *, creates: bool) -> Key:
         """Return the ledger's key of hashed addresses; a dry run makes one of its own where there is none."""
+        from ledger.encryption.keyring import Key, Keyring
+
         session = await (self.opened() if creates else self.existing())
         if session is not None:
             keys = await Keyring.open(session.client)
@@ -199,6 +207,9 @@ class _Ledger:
 
 
 async def _publish(made: Import, session: Session, progressed: Callable[[int], None]) -> None:
+    from app.publisher import Publisher
+    from app.runtime.roles import ensure_roles
+
     async with ensure_roles(session, "intake"):
         publisher = await Publisher.open(session, made.report, progressed, made.run)
         for event in made.events():
@@ -209,20 +220,16 @@ async def _publish(made: Import, session: Session, progressed: Callable[[int], N
 
 async def _count(made: Import, session: Session | None, progressed: Callable[[int], None]) -> None:
     """Count the events that would be recorded."""
-    from app.importing.known_events import KnownEvents
-
-    known = KnownEvents(made)
+    known = None
     if session is not None:
+        from app.importing.known_events import KnownEvents
+
+        known = KnownEvents(made)
         await known.read(session)
-    waiting: list[Outgoing] = []
-    for event in made.events():
-        if not made.repeats(event):
-            waiting.append(event)
-        if len(waiting) == _CHUNK:
-            made.report.recorded += len(known.sorted_out(waiting))
-            progressed(len(waiting))
-            waiting = []
-    made.report.recorded += len(known.sorted_out(waiting))
+    new = (event for event in made.events() if not made.repeats(event))
+    while waiting := list(islice(new, _CHUNK)):
+        made.report.recorded += len(waiting if known is None else known.sorted_out(waiting))
+        progressed(len(waiting))
 
 
 def _preview(made: Import, *, as_json: bool) -> None:
@@ -303,6 +310,10 @@ def _print_rejections(report: ImportReport) -> None:
 @command(cli)
 async def publish(settings: Settings, file: Iterable[bytes], *, dry: bool, as_json: bool) -> None:
     """Publish CloudEvents from FILE, one JSON document a line; `-` is standard input."""
+    from app.publisher import Publisher, dry_run, publish_all, read_lines
+    from app.runtime.roles import ensure_roles
+    from app.runtime.session import Session
+
     outcome = Outcome()
     events = read_lines(file)
     if dry:
