@@ -114,6 +114,8 @@ def _copy(connection: sa.Connection, table: sa.Table, times: int) -> None:
     places = {name: f"{name} * {times} + k" for name in _PLACES}
     ids = {name: f"CASE k WHEN 0 THEN {name} ELSE {name} || '~' || k END" for name in _IDS}
     changed = places | ids if table.name in _REPEATED else {}
+    if table.name.endswith("_spans"):
+        changed = {"first_position": f"first_position * {times}", "last_position": f"(last_position + 1) * {times}"}
     values = ", ".join(changed.get(column.name, column.name) for column in table.columns)
     copies = ", temp.copies" if table.name in _REPEATED else ""
     run(f"INSERT INTO main.{table.name} SELECT {values} FROM source.{table.name}{copies}")

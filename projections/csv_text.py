@@ -22,8 +22,8 @@ FIELDS = {
         "period escalation_id decided_by manager_id agent_kind amount$ reversed$ settled$"
     ),
     "escalations": (
-        "escalation_id position requested status agent_id team_id customer_id interaction_id kind reason asked_of due "
-        "decided_by manager_id agent_kind waited_seconds action_id reported_by asked$ amount$"
+        "escalation_id position requested status agent_id team_id customer_id interaction_id role kind reason asked_of "
+        "due decided_by manager_id agent_kind waited_seconds action_id reported_by asked$ amount$"
     ),
     "flags": (
         "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "

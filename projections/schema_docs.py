@@ -15,7 +15,7 @@ from projections.registry import MODELS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-INTERNAL = ("_past", "_facts", "_days")
+INTERNAL = ("_past", "_facts", "_days", "_spans")
 """The ends of names of tables that only the view itself reads, apart from earlier versions, which have its columns."""
 _EVERYWHERE = {
     "position": "position in the log of the event that created the row",
@@ -426,6 +426,7 @@ it.
 The schema below is stable. Names, types and meanings of a view stay the same within a version; columns may be added.
 `progress` in each file holds the position up to which the log was read. `<table>_past` keeps earlier versions of rows,
 with the same columns. A version was valid from its `since` to that of the next one. `<table>_facts` keeps the facts
-that rows are folded from, and `<table>_days` arrays of a day's values, both for the view itself. Amounts are whole
-minor units (pence, yen) of the row's `currency`. Times are RFC 3339 in UTC with six digits after the second, so they
-sort as text. Personal text is encrypted (`sealed:...`); only the commands and the HTTP API can read it."""
+that rows are folded from, `<table>_days` arrays of a day's values, and `<table>_spans` a day's positions, all for the
+view itself. Amounts are whole minor units (pence, yen) of the row's `currency`. Times are RFC 3339 in UTC with six
+digits after the second, so they sort as text. Personal text is encrypted (`sealed:...`); only the commands and the
+HTTP API can read it."""

@@ -76,11 +76,36 @@ class _Cell:
         self.given = 0
         self.amounts = defaultdict[str, list[int]](list)
 
-    def add(self, amounts: Mapping[str, int]) -> None:
-        """Add a matter in which these amounts were given."""
-        self.given += 1
-        for currency, minor in amounts.items():
-            self.amounts[currency].append(minor)
+    def add(self, amounts: Mapping[str, Sequence[int]], matters: int = 1) -> None:
+        """Add matters in which these amounts were given."""
+        self.given += matters
+        for currency, some in amounts.items():
+            self.amounts[currency] += some
+
+
+class _Tally:
+    """The matters of each place, and the cells of each comparison."""
+
+    def __init__(self) -> None:
+        self.handled = Counter[_Place]()
+        self.cells = defaultdict[tuple[str, str, str, str], _Cell](_Cell)
+        self.labels = set[tuple[str, str]]()
+
+    def add(self, place: _Place, found: Iterable[_Given], matters: int) -> None:
+        """Add matters of one place in which something was given."""
+        for what, label, amounts in found:
+            self.labels.add((what, label))
+            for by, group in zip(_DIVISIONS, place, strict=False):
+                self.cells[by, group, what, label].add(amounts, matters)
+
+    def sizes(self) -> Counter[tuple[str, str, str]]:
+        """Return the number of matters by division, group and reason; the reason of all is empty."""
+        found = Counter[tuple[str, str, str]]()
+        for place, number in self.handled.items():
+            for by, group in zip(_DIVISIONS, place, strict=False):
+                found[by, group, ""] += number
+                found[by, group, place[2]] += number
+        return found
 
 
 def consistency(matters: Iterable[HandledMatter]) -> list[Consistency]:
@@ -89,20 +114,29 @@ def consistency(matters: Iterable[HandledMatter]) -> list[Consistency]:
     Groups of fewer than ``FEW`` matters are left out, and so is a comparison of fewer than two groups, or of groups in
     which nothing, or always something, is given.
     """
-    sizes = Counter[tuple[str, str, str]]()
-    cells = defaultdict[tuple[str, str, str, str], _Cell](_Cell)
-    labels = dict[tuple[str, str], None]()
-    for matter in matters:
-        found = _given(matter)
-        for by, group in (("channel", matter.channel), ("team", matter.team)):
-            sizes[by, group, ""] += 1
-            sizes[by, group, matter.reason] += 1
-            for what, label, amounts in found:
-                cells[by, group, what, label].add(amounts)
-        labels |= {(what, label): None for what, label, _ in found}
+    tally = _Tally()
+    alone = defaultdict[tuple[_Place, str, str], list[int]](list)
+    for channel, team, reason, given in matters:
+        place = channel, team, reason
+        tally.handled[place] += 1
+        if len(given) == 1:  # most matters: those of one place, kind and currency are counted together
+            (((kind, currency), minor),) = given.items()
+            alone[place, kind, currency].append(minor)
+        elif given:
+            tally.add(place, _given(reason, given), 1)
+    for (place, kind, currency), minors in alone.items():
+        amounts = {currency: minors}
+        whole = [("any", "", amounts), ("reason", place[2], amounts), ("kind", kind, amounts)]
+        tally.add(place, whole, len(minors))
+        bands = defaultdict[str, list[int]](list)
+        for minor in minors:
+            bands[band_of(minor, digits_of(currency))].append(minor)
+        for band, some in bands.items():
+            tally.add(place, [("band", f"{band} {currency}", {currency: some})], len(some))
+    sizes = tally.sizes()
     compared = [
-        _compared(what, label, by, sizes, cells)
-        for what, label in sorted(labels, key=lambda one: (_ORDER.index(one[0]), one[1]))
+        _compared(what, label, by, sizes, tally.cells)
+        for what, label in sorted(tally.labels, key=lambda one: (_ORDER.index(one[0]), one[1]))
         for by in _DIVISIONS
     ]
     return [one for one in compared if one is not None]
@@ -112,19 +146,24 @@ _ORDER = ("any", "reason", "kind", "band")
 _DIVISIONS: tuple[Division, ...] = ("channel", "team")
 
 
-def _given(matter: HandledMatter) -> list[tuple[str, str, dict[str, int]]]:
-    """Return what, label and amounts by currency of all comparisons in which something was given in a matter."""
-    if not matter.given:
-        return []
+type _Place = tuple[str, str, str]
+"""The channel, team and reason of a matter."""
+type _Given = tuple[str, str, Mapping[str, Sequence[int]]]
+"""What, label and amounts by currency of a comparison in which something was given."""
+
+
+def _given(reason: str, given: Amounts) -> list[_Given]:
+    """Return all comparisons in which something was given in a matter."""
     total = Counter[str]()
-    kinds = defaultdict[str, Counter[str]](Counter)
-    for (kind, currency), minor in matter.given.items():
+    kinds: defaultdict[str, dict[str, tuple[int]]] = defaultdict(dict)
+    for (kind, currency), minor in given.items():
         total[currency] += minor
-        kinds[kind][currency] += minor
-    found: list[tuple[str, str, dict[str, int]]] = [("any", "", total), ("reason", matter.reason, total)]
+        kinds[kind][currency] = (minor,)
+    sums = {currency: (minor,) for currency, minor in total.items()}
+    found: list[_Given] = [("any", "", sums), ("reason", reason, sums)]
     found += [("kind", kind, amounts) for kind, amounts in kinds.items()]
     for currency, minor in total.items():
-        found.append(("band", f"{band_of(minor, digits_of(currency))} {currency}", {currency: minor}))
+        found.append(("band", f"{band_of(minor, digits_of(currency))} {currency}", {currency: (minor,)}))
     return found
 
 

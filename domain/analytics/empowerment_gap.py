@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from functools import lru_cache
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
@@ -68,6 +69,7 @@ class AuthorityRequest(NamedTuple):
         return band_of(self.minor, self.digits)
 
 
+@lru_cache(maxsize=1 << 14)
 def band_of(minor: int, digits: int) -> str:
     """Return the band of an amount in a currency with so many ``digits`` after the point, e.g. ``20-50``."""
     units = minor / 10**digits

@@ -14,6 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from domain.serialization import encode
+from projections.engine.day_spans import at_positions, is_far, positions_of
 from projections.engine.row_cache import PreparedQuery, at_most, dict_rows
 from projections.engine.temporal_tables import as_of_by_key
 
@@ -70,8 +71,11 @@ def page_rows(
     values = {name: value for name, value in (equal or {}).items() if value is not None}
     given = page.given()
     if not where and (source is None or source is table):
-        is_far = not values and is_far_range(connection, table, page, time)
-        query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, is_far, without_blank)
+        if not values and is_far(connection, table, page, time):
+            positions = positions_of(connection, table, page, time, without_blank)
+            far = at_positions(sa.select(table), table, positions, newest_first=page.newest_first)
+            return dict_rows(connection, far)
+        query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, without_blank)
         return query.rows(connection, {**values, **given, "limit": at_most(page.limit)})
     found = source_of(table, page) if source is None else source
     conditions = [*where, *(found.c[name] == value for name, value in values.items())]
@@ -88,7 +92,6 @@ def _prepared(
     given: frozenset[str],
     newest_first: bool,
     time: str,
-    is_far: bool,
     without_blank: str | None,
 ) -> PreparedQuery:
     found = as_of_by_key(table, sa.bindparam("at")) if "at" in given else table
@@ -96,46 +99,9 @@ def _prepared(
     if without_blank is not None:
         query = query.where(found.c[without_blank].is_not(None))
     bounds: dict[str, object] = {name: sa.bindparam(name) for name in given}
-    if is_far:
-        return PreparedQuery.of(in_far_range(query, table, bounds, newest_first=newest_first, time=time))
     return PreparedQuery.of(
         paged(query, found, bounds, newest_first=newest_first, time=time).limit(sa.bindparam("limit"))
     )
-
-
-_PROBE = 100
-
-
-def is_far_range(connection: sa.Connection, table: sa.Table, page: PageRequest, time: str = "time") -> bool:
-    """Return whether few of the first rows in a page's order have its times, so that an index finds them faster."""
-    if page.at is not None or page.limit is None or (page.begin is None and page.end is None):
-        return False
-    if all(one.name != f"{table.name}_by_time" for one in table.indexes):
-        return False
-    after = {"after": page.after} if page.after else {}
-    rows = paged(sa.select(table.c[time]), table, after, newest_first=page.newest_first, time=time)
-    first = connection.execute(rows.limit(_PROBE)).scalars()
-    within = [(page.begin or "") <= (one or "") < (page.end or "~") for one in first]
-    return bool(10 * sum(within) < len(within))
-
-
-def in_far_range[*Values](
-    query: sa.Select[*Values],
-    table: sa.Table,
-    given: Mapping[str, object],
-    *,
-    newest_first: bool,
-    time: str = "time",
-) -> sa.Select[*Values]:
-    """Return a query of the rows of a page, found in an index of the time and sorted by position."""
-    found = table.alias("in_range")
-    position = found.c.position + 0  # so that SQLite does not read the rows in the order of this column
-    some = sa.select(found.c.position).where(position > 0, *_within(found.c[time], given))
-    if "after" in given:
-        some = some.where(position < given["after"] if newest_first else position > given["after"])
-    some = some.order_by(position.desc() if newest_first else position).limit(sa.bindparam("limit"))
-    ordered = table.c.position.desc() if newest_first else table.c.position
-    return query.where(table.c.position.in_(some)).order_by(ordered)
 
 
 def _within(time: sa.ColumnElement[object], given: Mapping[str, object]) -> list[sa.ColumnElement[bool]]:

@@ -29,11 +29,8 @@ from projections.views.totals import (
     InteractionTotals,
     ScoreTotals,
     action_totals,
-    asked_interactions,
     budget_totals,
-    channels_of,
     escalation_totals,
-    escalation_totals_by_channel,
     help_totals,
     interaction_totals,
     score_totals,
@@ -242,22 +239,15 @@ class _Totals:
         group, whole = Group(times, self._by, self._scope), Group(times, None, self._scope)
         recorded = (await self._read("journeys", lambda _connection: None)).progress.recorded
         now = parse_time(recorded) if recorded else datetime.now(UTC)
-        budgets, (done, helped), handled, asked = await gather(
+        budgets, (done, asked, helped), handled = await gather(
             self.query("budget_balances", lambda c: (budget_totals(c, group), budget_totals(c, whole))),
-            self.query("casework", lambda c: (action_totals(c, group), help_totals(c, group))),
+            self.query(
+                "casework", lambda c: (action_totals(c, group), escalation_totals(c, group), help_totals(c, group))
+            ),
             self.query("journeys", lambda c: (interaction_totals(c, group, now), score_totals(c, group))),
-            self._asked(group),
         )
         parts = _Read(done, asked, handled, helped, budgets[0])
         return parts, parts.whole(budgets[1])
-
-    async def _asked(self, group: Group) -> dict[str, EscalationTotals]:
-        """Return the totals of escalations."""
-        if self._by != "channel":
-            return await self.query("authority", lambda c: escalation_totals(c, group))
-        ids = await self.query("authority", lambda c: asked_interactions(c, group))
-        channels = await self.query("casework", lambda c: channels_of(c, ids))
-        return await self.query("authority", lambda c: escalation_totals_by_channel(c, group, channels))
 
 
 async def summary(read: Reader, times: DateRange, by: By | None = None, scope: AccessScope = EVERYBODY) -> Summary:

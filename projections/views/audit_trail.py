@@ -17,9 +17,10 @@ from domain.events.facts import (
     RecognitionGiven,
     RefundSettled,
 )
+from projections.engine.day_spans import DaySpans, at_positions, is_far, positions_of, spans_of
 from projections.engine.events import TYPES
-from projections.engine.pages import WHOLE, PageRequest, in_far_range, is_far_range, paged
-from projections.engine.row_cache import PreparedQuery, at_most
+from projections.engine.pages import WHOLE, PageRequest, paged
+from projections.engine.row_cache import PreparedQuery, at_most, dict_rows
 from projections.engine.storage import texts, upsert, write
 from projections.views.event_summaries import describe
 
@@ -46,6 +47,7 @@ trail = sa.Table(
     sa.Index("trail_by_time", "time", "position"),
     sa.Index("trail_by_source", "source", "position"),
 )
+spans_of(trail)
 mentions = sa.Table(
     "mentions",
     metadata,
@@ -86,10 +88,13 @@ class Trail:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "audit_trail"
-    version = 4
+    version = 5
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES
+
+    def __init__(self) -> None:
+        self._spans = DaySpans(trail)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Write one line for each event, and one mention for each id that it names."""
@@ -100,6 +105,7 @@ class Trail:
             about = [event] if known is None else [fact for fact in (known.after, known.before) if fact is not None]
             ids = list(dict.fromkeys(name for one in about for name in _mentioned(one)))
             rows.append(_row(event, ids))
+            self._spans.note(event.stored.time, event.position)
             named += [{"kind": kind, "id": name, "position": event.position} for kind, name in ids]
         upsert(connection, trail, rows)
         for event in events:
@@ -107,9 +113,11 @@ class Trail:
                 mark = trail.update().where(trail.c.position == event.correction.position)
                 connection.execute(mark.values(corrected_by=event.position))
         write(connection, _MENTIONING, named)
+        self._spans.write(connection)
 
     def forget(self) -> None:
-        """Do nothing, because nothing is cached."""
+        """Drop what was not written."""
+        self._spans.forget()
 
 
 def _mentioned(event: Event) -> Iterator[tuple[str, str]]:  # noqa: C901 - a case for each kind of id
@@ -175,8 +183,11 @@ def read_trail(
     kinds = tuple(kind for kind, _ in named)
     values = {f"name_{number}": name for number, (_, name) in enumerate(named)}
     given = page.given() | ({} if happened is None else {"happened": happened})
-    is_far = not kinds and happened is None and is_far_range(connection, trail, page)
-    rows = _lines(kinds, frozenset(given), page.newest_first, is_far).rows(
+    if not kinds and happened is None and is_far(connection, trail, page):
+        positions = positions_of(connection, trail, page)
+        far = at_positions(sa.select(trail), trail, positions, newest_first=page.newest_first)
+        return dict_rows(connection, far)
+    rows = _lines(kinds, frozenset(given), page.newest_first).rows(
         connection, {**values, **given, "limit": at_most(page.limit)}
     )
     for row in rows:
@@ -186,10 +197,8 @@ def read_trail(
 
 
 @cache
-def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool, is_far: bool) -> PreparedQuery:
+def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool) -> PreparedQuery:
     bounds: dict[str, sa.BindParameter[object]] = {name: sa.bindparam(name) for name in given}
-    if is_far:
-        return PreparedQuery.of(in_far_range(sa.select(trail), trail, bounds, newest_first=newest_first))
     query = paged(sa.select(trail), trail, bounds, newest_first=newest_first)
     if "at" in given:
         query = query.where(trail.c.position <= bounds["at"])

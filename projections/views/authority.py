@@ -10,7 +10,6 @@ from domain.actions import named_team
 from domain.events import decisions, facts
 from domain.matters import matter_of
 from domain.serialization import encode
-from projections.engine.day_blocks import DayBlocks, DayTable
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
@@ -62,37 +61,11 @@ shortfalls = sa.Table(
 past_of(shortfalls)
 
 
-def _asked_days() -> DayTable:
-    """Return the blocks of requests for authority."""
-    one = asked.c
-    query = sa.select(
-        one.requested,
-        one.agent_id.label("agent"),
-        one.team_id.label("team"),
-        one.named_team.label("named"),
-        one.agent_kind,
-        one.role,
-        one.kind,
-        one.reason,
-        one.currency,
-        sa.func.coalesce(one.outcome, "open").label("outcome"),
-        one.asked_minor,
-        sa.func.coalesce(one.approved_minor, 0).label("approved_minor"),
-        one.waited_seconds,
-    )
-    query = query.where(one.asked_minor.is_not(None))
-    forms = {"asked_minor": "number", "approved_minor": "number", "waited_seconds": "real"}
-    return DayTable(asked, query, forms)
-
-
-ASKED_DAYS = _asked_days()
-
-
 class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 8
+    version = 9
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -105,7 +78,6 @@ class Authority:
     )
 
     def __init__(self) -> None:
-        self.day_blocks = DayBlocks(ASKED_DAYS)
         self._asked = EntityRows(
             asked,
             {
@@ -122,8 +94,6 @@ class Authority:
             _told,
             openings=1,
             key_of=reported_asking,
-            blocks=self.day_blocks,
-            watched=("requested", "asking"),
         )
         self._short = RowCache(shortfalls)
 
@@ -147,11 +117,9 @@ class Authority:
                     continue
         for rows in (self._asked, self._short):
             rows.write(connection)
-        self.day_blocks.drop(connection)
 
     def forget(self) -> None:
         """Drop cached rows."""
-        self.day_blocks.forget()
         for rows in (self._asked, self._short):
             rows.forget()
 

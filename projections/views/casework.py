@@ -16,6 +16,7 @@ from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
 from domain.money import Money, wire_of
 from projections.engine.day_blocks import DayBlocks, DayTable
+from projections.engine.day_spans import DaySpans, spans_of
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, page_rows
@@ -90,7 +91,7 @@ escalations = sa.Table(
     sa.Column("currency", sa.Text),
     sa.Column("asked_minor", sa.BigInteger),
     sa.Column("amount_minor", sa.BigInteger),
-    *texts("reason", "asked_of", "due", "decided_by", "manager_id", "agent_kind", "named_team"),
+    *texts("reason", "asked_of", "due", "decided_by", "manager_id", "agent_kind", "named_team", "role"),
     sa.Column("waited_seconds", sa.Float),
     sa.Column("action_id", sa.Text),
     sa.Column("reported_by", sa.Text),  # the system that handles it, where that is not the ledger
@@ -103,6 +104,8 @@ escalations = sa.Table(
 )
 past_of(escalations)
 facts_of(escalations)
+for _listed in (actions, escalations):
+    spans_of(_listed)
 households = sa.Table(
     "households",
     metadata,
@@ -165,10 +168,36 @@ def _interaction_days() -> DayTable:
     return DayTable(interactions, query, {"helped": "number"}, {"actions": stale + _SECOND})
 
 
-ACTION_DAYS, INTERACTION_DAYS = _action_days(), _interaction_days()
+def _escalation_days() -> DayTable:
+    """Return the blocks of escalations, with the channels of their interactions."""
+    one, at = escalations.c, interactions.c
+    query = sa.select(
+        one.requested,
+        one.agent_id.label("agent"),
+        one.team_id.label("team"),
+        one.named_team.label("named"),
+        one.agent_kind,
+        one.role,
+        one.kind,
+        one.reason,
+        at.channel,
+        one.currency,
+        one.status,
+        one.asked_minor,
+        sa.func.coalesce(one.amount_minor, 0).label("approved_minor"),
+        one.waited_seconds,
+    )
+    query = query.outerjoin(interactions, at.interaction_id == one.interaction_id).where(one.status.is_not(None))
+    stale = "SELECT DISTINCT substr(requested, 1, 10) FROM escalations WHERE interaction_id IN "
+    forms = {"asked_minor": "number", "approved_minor": "number", "waited_seconds": "real"}
+    return DayTable(escalations, query, forms, {"interactions": stale + _SECOND})
+
+
+ACTION_DAYS, INTERACTION_DAYS, ESCALATION_DAYS = _action_days(), _interaction_days(), _escalation_days()
 _OF_ACTIONS = tuple(name for name in ACTION_FIELDS if name in actions.c)
 _OF_DECISIONS = ("role", "holder", "period", "escalation_id", "decided_by", "manager_id", "agent_kind")
-_OF_ESCALATIONS = ("action_id", "manager_id", "agent_kind", *(name for name in ACTION_FIELDS if name in escalations.c))
+_OF_DECIDED = ("action_id", "manager_id", "agent_kind", "role")
+_OF_ESCALATIONS = (*_OF_DECIDED, *(name for name in ACTION_FIELDS if name in escalations.c and name not in _OF_DECIDED))
 type _Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
 type _Escalation = decisions.EscalationRequested | decisions.EscalationStep
 
@@ -177,7 +206,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 11
+    version = 12
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -200,7 +229,8 @@ class Casework:
     )
 
     def __init__(self) -> None:
-        self.day_blocks = DayBlocks(ACTION_DAYS, INTERACTION_DAYS)
+        self.day_blocks = DayBlocks(ACTION_DAYS, INTERACTION_DAYS, ESCALATION_DAYS)
+        self._action_spans, self._escalation_spans = DaySpans(actions), DaySpans(escalations)
         self._interactions = EntityRows(
             interactions,
             {
@@ -231,6 +261,8 @@ class Casework:
             openings=1,
             key_of=reported_asking,
             kept=("position",),
+            blocks=self.day_blocks,
+            watched=("requested", "interaction_id"),
         )
         entities = (self._interactions, self._households, self._escalations)
         self._entities = {cls: rows for rows in entities for cls in rows.classes}
@@ -251,10 +283,12 @@ class Casework:
                 case facts.FactCorrected():
                     if event.correction:
                         self._correct(connection, event, event.correction)
-                case _ if entity := self._entities.get(type(body)):
-                    entity.add(connection, event)
+                case _:
+                    self._tell(connection, event)
         for rows in self._tables:
             rows.write(connection)
+        for spans in (self._action_spans, self._escalation_spans):
+            spans.write(connection)
         self.day_blocks.drop(connection)
 
     def forget(self) -> None:
@@ -262,10 +296,25 @@ class Casework:
         self.day_blocks.forget()
         for rows in self._tables:
             rows.forget()
+        for spans in (self._action_spans, self._escalation_spans):
+            spans.forget()
 
     @property
     def _tables(self) -> tuple[RowCache, ...]:
         return self._interactions, self._actions, self._escalations, self._households
+
+    def _tell(self, connection: sa.Connection, event: Event) -> None:
+        """Add a fact to its entity."""
+        entity = self._entities.get(type(event.body))
+        if entity is not None:
+            entity.add(connection, event)
+        if isinstance(event.body, facts.EscalationReported):
+            self._place(connection, event, event.position)
+
+    def _place(self, connection: sa.Connection, told: Event, position: int) -> None:
+        """Note the place of a reported escalation in the list: it keeps the position of its first report."""
+        row = self._escalations.get(connection, reported_asking(told)) or {}
+        self._escalation_spans.note(told.stored.time, row.get("position") or position)
 
     def reported_until(self, connection: sa.Connection, moment: str) -> list[Row]:
         """Return the escalations of other systems, of their facts up to an event time alone."""
@@ -275,6 +324,8 @@ class Casework:
         """Apply a correction to the rows; decisions made in the meantime stand."""
         for rows in (self._interactions, self._households, self._escalations):
             rows.correct(connection, correction, event.position)
+        if correction.after is not None and isinstance(correction.after.body, facts.EscalationReported):
+            self._place(connection, correction.after, correction.position)
         for fact, sign in ((correction.before, -1), (correction.after, 1)):
             if fact is None or not isinstance(body := fact.body, facts.RefundSettled):
                 continue
@@ -320,6 +371,7 @@ class Casework:
         values |= {"position": event.position, "time": event.stored.time, "state": known.get("state") or body.state}
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
         values["reversed_minor"] = known.get("reversed_minor") or 0
+        self._action_spans.note(event.stored.time, event.position)
         self._actions.put(connection, action_id, values, event.position, event.stored.time)
 
     def _post(self, connection: sa.Connection, event: Event, body: decisions.Posting) -> None:
@@ -340,6 +392,7 @@ class Casework:
 
     def _escalate(self, connection: sa.Connection, event: Event, body: _Escalation) -> None:
         if isinstance(body, decisions.EscalationRequested):
+            self._escalation_spans.note(event.stored.time, event.position)
             values = {name: getattr(body, name) for name in _OF_ESCALATIONS} | {
                 "escalation_id": body.escalation_id,
                 "named_team": named_team(body),

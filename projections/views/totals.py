@@ -13,14 +13,12 @@ import sqlalchemy as sa
 
 from domain.analytics.service_quality import NOT_SAID, REPEAT_DAYS
 from domain.periods import PeriodKind, bounds_of, kind_of, period_of
-from domain.serialization import encode
 from projections.date_ranges import DateRange
 from projections.engine.day_blocks import Array, DayColumns
 from projections.engine.row_cache import plain_rows
 from projections.reading import AccessScope
-from projections.views.authority import ASKED_DAYS, asked
 from projections.views.balances import balances
-from projections.views.casework import ACTION_DAYS, GIVEN, INTERACTION_DAYS, interactions
+from projections.views.casework import ACTION_DAYS, ESCALATION_DAYS, GIVEN, INTERACTION_DAYS
 from projections.views.journeys import ANSWERED, FEEDBACK_DAYS, JOURNEY_DAYS
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ class Group(NamedTuple):
             yield _Chunk(keys, labels, found, {name: columns.words.of(name) for name in names if name in _WORDS})
 
 
-_WORDS = frozenset(("currency", "state", "outcome", "instrument", "scale"))
+_WORDS = frozenset(("currency", "state", "status", "instrument", "scale"))
 
 
 class _Chunk(NamedTuple):
@@ -218,21 +216,6 @@ def help_totals(connection: sa.Connection, group: Group) -> dict[str, HelpTotals
     return found
 
 
-def asked_interactions(connection: sa.Connection, group: Group) -> list[str]:
-    """Return the interactions of a group's escalations."""
-    one = asked.c
-    within = _within(one.requested, group.times)
-    query = sa.select(one.interaction_id).where(one.interaction_id.is_not(None), *within)
-    return list(connection.execute(query.distinct()).scalars())
-
-
-def channels_of(connection: sa.Connection, ids: Sequence[str]) -> dict[str, str | None]:
-    """Return the channel of each of these interactions."""
-    listed = sa.func.json_each(encode(ids).decode()).table_valued("value")
-    query = sa.select(interactions.c.interaction_id, interactions.c.channel)
-    return dict(plain_rows(connection, query.where(interactions.c.interaction_id.in_(sa.select(listed.c.value)))))
-
-
 class EscalationTotals:
     """Escalations of a group: their number by outcome, the amounts asked and approved, and the hours waited."""
 
@@ -250,51 +233,23 @@ class EscalationTotals:
         self.hours += other.hours
 
 
-def _within(column: sa.ColumnElement[str | None], times: DateRange) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that a time lies in the range."""
-    begin, end = times.texts
-    return [*([] if begin is None else [column >= begin]), *([] if end is None else [column < end])]
-
-
 def escalation_totals(connection: sa.Connection, group: Group) -> dict[str, EscalationTotals]:
     """Return the totals of escalations by group; an escalation belongs to the time of its request."""
     found = defaultdict[str, EscalationTotals](EscalationTotals)
-    names = ("currency", "outcome", "asked_minor", "approved_minor", "waited_seconds")
-    for chunk in group.chunks(connection, ASKED_DAYS, names):
-        currencies, outcomes = chunk.words["currency"], chunk.words["outcome"]
-        for label, numbers in chunk.sums(("currency", "outcome"), ("asked_minor", "approved_minor")):
+    names = ("currency", "status", "asked_minor", "approved_minor", "waited_seconds")
+    for chunk in group.chunks(connection, ESCALATION_DAYS, names):
+        currencies, outcomes = chunk.words["currency"], chunk.words["status"]
+        for label, numbers in chunk.sums(("currency", "status"), ("asked_minor", "approved_minor")):
             currency_at, outcome_at, number, asked_minor, approved_minor = numbers
             totals, currency = found[label], str(currencies[currency_at])
-            totals.outcomes[str(outcomes[outcome_at])] += number
+            totals.outcomes["open" if outcomes[outcome_at] == "waiting" else str(outcomes[outcome_at])] += number
             totals.asked_minor[currency] += asked_minor
             totals.approved_minor[currency] += approved_minor
-        decided = np.array([one in {"approved", "denied"} for one in outcomes])[chunk.columns["outcome"]]
+        decided = np.array([one in {"approved", "denied"} for one in outcomes])[chunk.columns["status"]]
         waited = chunk.columns["waited_seconds"]
         decided &= ~np.isnan(waited)
         for key, seconds in zip(chunk.keys[decided].tolist(), waited[decided].tolist(), strict=True):
             found[chunk.labels[key]].hours.append(seconds / _HOUR)
-    return found
-
-
-def escalation_totals_by_channel(
-    connection: sa.Connection, group: Group, channels: Mapping[str, str | None]
-) -> dict[str, EscalationTotals]:
-    """Return the totals of escalations by the channels of their interactions, which another view knows."""
-    one = asked.c
-    query = sa.select(
-        one.interaction_id, one.currency, one.outcome, one.asked_minor, one.approved_minor, one.waited_seconds
-    )
-    query = query.where(one.asked_minor.is_not(None), one.requested.is_not(None), *_within(one.requested, group.times))
-    if group.scope.people is not None:
-        query = query.where(one.agent_id.in_(group.scope.people) | one.named_team.in_(group.scope.teams))
-    found = defaultdict[str, EscalationTotals](EscalationTotals)
-    for at, currency, outcome, asked_minor, approved_minor, waited in plain_rows(connection, query):
-        totals = found[channels.get(at or "") or NOT_SAID]
-        totals.outcomes[outcome or "open"] += 1
-        totals.asked_minor[currency] += asked_minor or 0
-        totals.approved_minor[currency] += approved_minor or 0
-        if waited is not None and outcome in {"approved", "denied"}:
-            totals.hours.append(waited / _HOUR)
     return found
 
 

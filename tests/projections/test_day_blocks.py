@@ -21,8 +21,7 @@ from projections.engine.day_blocks import DayColumns, DayTable
 from projections.engine.storage import driver
 from projections.reading import AccessScope
 from projections.reports.summary import summary
-from projections.views.authority import ASKED_DAYS
-from projections.views.casework import ACTION_DAYS, INTERACTION_DAYS, read_actions
+from projections.views.casework import ACTION_DAYS, ESCALATION_DAYS, INTERACTION_DAYS, read_actions
 from projections.views.journeys import FEEDBACK_DAYS, JOURNEY_DAYS
 from tests.support.any_order import ACTION, OPENED, POSTED, History, decision
 from tests.support.builders import event, gbp
@@ -31,9 +30,8 @@ from tests.support.upstreams import Upstream
 from tests.support.view_histories import Views, recorded
 
 TABLES: dict[str, tuple[DayTable, ...]] = {
-    "casework": (ACTION_DAYS, INTERACTION_DAYS),
+    "casework": (ACTION_DAYS, INTERACTION_DAYS, ESCALATION_DAYS),
     "journeys": (JOURNEY_DAYS, FEEDBACK_DAYS),
-    "authority": (ASKED_DAYS,),
 }
 ALWAYS = DateRange(None, None, ZoneInfo("Europe/London"))
 

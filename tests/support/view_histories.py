@@ -76,7 +76,7 @@ class Views:
         found: dict[str, list[Mapping[str, object]]] = {}
         with self._engines[name].begin() as connection:
             for table in MODELS[name]().metadata.sorted_tables:
-                if not table.name.endswith(("_past", "_facts")):
+                if not table.name.endswith(("_past", "_facts", "_spans")):
                     columns = [column for column in table.columns if column.name not in without]
                     query = sa.select(*columns)
                     found[table.name] = sorted((dict(row) for row in connection.execute(query).mappings()), key=repr)
