@@ -178,7 +178,7 @@ class DayBlocks:
                 self._kept[name] -= stale
 
     def forget(self) -> None:
-        """Drop what is cached, because a transaction was rolled back."""
+        """Drop the cache, because a transaction was rolled back."""
         self._words = None
         self._kept.clear()
         self._touched.clear()

@@ -51,13 +51,13 @@ class DaySpans:
         self._new[day] = min(first, position), max(last, position)
 
     def write(self, connection: sa.Connection) -> None:
-        """Write what was noted."""
+        """Write the spans of the noted rows."""
         if self._new:
             driver(connection).executemany(self._upsert, [(day, *span) for day, span in self._new.items()])
             self._new.clear()
 
     def forget(self) -> None:
-        """Drop what was noted, because the batch was rolled back."""
+        """Drop the noted rows, because the batch was rolled back."""
         self._new.clear()
 
 

@@ -116,7 +116,7 @@ class Trail:
         self._spans.write(connection)
 
     def forget(self) -> None:
-        """Drop what was not written."""
+        """Drop cached spans."""
         self._spans.forget()
 
 

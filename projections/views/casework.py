@@ -607,7 +607,7 @@ def read_escalations(
 ) -> list[Row]:
     """Return a page of escalations in the order of the log; ``source`` is the table that ``where`` is about.
 
-    Those of other systems have ``reported_by``, the source, and nobody to ask here.
+    Those of other systems have ``reported_by``, the source, and no approvers.
     """
     rows = page_rows(
         connection, escalations, page, where, equal, source=source, time="requested", without_blank="status"
