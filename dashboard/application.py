@@ -13,6 +13,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from dashboard.auth.admission import AdmittingRoute
 from dashboard.http.body_limits import BodyBounds
 from dashboard.http.host_check import HostCheck
+from dashboard.openapi import PROBLEMS
 from dashboard.problem_details import add_error_handlers
 from dashboard.routes.case_files import add_case_file_routes
 from dashboard.routes.commands import add_command_routes
@@ -24,7 +25,6 @@ from dashboard.routes.system import add_system_routes
 from dashboard.routes.updates import add_update_routes
 from dashboard.routes.upstreams import add_upstream_routes
 from dashboard.routes.web_page import add_page_routes
-from dashboard.schemas import PROBLEMS
 
 if TYPE_CHECKING:
     from dashboard.context import ApiContext

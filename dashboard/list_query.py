@@ -22,7 +22,11 @@ After = Annotated[
     int | None, Query(ge=0, le=2**53, description="Only items behind this one in the list: `next` of the page before.")
 ]
 AfterKey = Annotated[
-    str | None, Query(description="Only items behind this one in the list: `next` of the page before.")
+    str | None,
+    Query(
+        description="Only items behind this one in the list: `next` of the page before.",
+        examples=["WyJhZ2VudDpBLTciLCIyMDI2LTExIiwiR0JQIl0"],
+    ),
 ]
 AsOf = Annotated[
     str | None,

@@ -1,15 +1,22 @@
-"""Response models of the API for its OpenAPI document (items: docs/integrate/http.md, docs/reference/sql.md)."""
+"""The answers of the HTTP API, as documents of known shape, and the forms of its responses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from fastapi import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from domain.serialization import JsonObject  # noqa: TC001 - pydantic reads the annotations
+from domain.documents.replies import ErrorCode
+from domain.documents.rows import SignedMoney  # noqa: TC001 - schemas are made from the annotations
+from projections.reports.empowerment_gap import GapReport
+from projections.reports.explanation import Explanation
+from projections.reports.loyalty import LoyaltyReport
+from projections.reports.recognition import RecognitionReport
+from projections.reports.service_quality import QualityReport
+from projections.reports.summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,95 +47,211 @@ def checked_by(fault_of: Callable[[str], IdFault | None]) -> AfterValidator:
     return AfterValidator(check)
 
 
-class Page(BaseModel):
-    """A page of items, with the view's position and its age."""
-
-    items: list[JsonObject]
-    position: int = Field(ge=0, description="Position up to which the view has read the log.")
-    lag_seconds: float = Field(ge=0, description="Age of the oldest event that the view has not read, else 0.")
-    next: int | str | None = Field(None, description="`after` of the next page; null on the last page.")
-    begin: str | None = Field(None, alias="from", description="The first event time, if the request limits it.")
-    end: str | None = Field(None, alias="to", description="The first event time behind the last one.")
-    time_zone: str | None = Field(None, description="The time zone of the request's days.")
-    by_time: str | None = Field(None, description="`happened`: the range limits event times.")
+_Range = TypedDict("_Range", {"from": str | None, "to": str | None, "time_zone": str, "by_time": str}, total=False)
+"""The range of event times, where the request limits it."""
 
 
-class Report(BaseModel):
-    """A report, with its position and age."""
+class _Answer(TypedDict):
+    """The fields of every answer of a view."""
 
-    model_config = ConfigDict(extra="allow")
-    position: int = Field(ge=0)
-    lag_seconds: float = Field(0, ge=0)
-
-
-class CommandAnswer(BaseModel, title="Said"):
-    """The answer to a command or a check."""
-
-    __qualname__ = "Said"  # the schema's name in the OpenAPI document
-    model_config = ConfigDict(extra="allow")
+    position: int
+    """The position up to which the view has read the log."""
+    lag_seconds: float
 
 
-class EventReceipt(BaseModel, title="Receipt"):
+class Page[Row](_Answer, _Range):
+    """A page of a list in the order of the log."""
+
+    items: list[Row]
+    next: NotRequired[int | None]
+
+
+class KeyPage[Row](_Answer, _Range):
+    """A page of a list in the order of its key."""
+
+    items: list[Row]
+    next: NotRequired[str | None]
+
+
+class PluginRow(TypedDict):
+    """A row of a view that another package adds; its fields are those of the table."""
+
+
+class Purchases(TypedDict):
+    """A customer's purchases within a time."""
+
+    purchases: int
+    revenue: SignedMoney
+    """The amount paid."""
+    returned: SignedMoney
+    """The amount given back."""
+
+
+class EffectWindow(TypedDict):
+    """The purchases before an action and after it; null where the time is not over."""
+
+    before: Purchases | None
+    """The purchases before the action."""
+    after: Purchases | None
+    """The purchases after the action."""
+
+
+class EffectRow(TypedDict):
+    """An action for a customer, with the purchases around it."""
+
+    action_id: str
+    customer_id: str | None
+    agent_id: str | None
+    kind: str
+    basis: str
+    time: str
+    cost: SignedMoney
+    """The cost to the company."""
+    windows: dict[str, EffectWindow]
+    """The purchases around it, by number of days."""
+    position: int
+
+
+class LoyaltyAnswer(LoyaltyReport):
+    """Customer value, by evidence level, with a page of actions."""
+
+    lag_seconds: float
+    items: list[EffectRow]
+    next: int | None
+
+
+class GapAnswer(GapReport):
+    """The authority gap."""
+
+    lag_seconds: float
+
+
+class QualityAnswer(QualityReport):
+    """Service quality."""
+
+    lag_seconds: float
+
+
+class RecognitionAnswer(RecognitionReport):
+    """Recognition, training, ideas, morale and retention."""
+
+    lag_seconds: float
+
+
+class SummaryAnswer(Summary):
+    """Totals of a range of days, with the range before."""
+
+    lag_seconds: float
+
+
+class StorySentence(TypedDict):
+    """A sentence of an action's story."""
+
+    what: str
+    said: str
+
+
+class ExplanationAnswer(Explanation):
+    """The reasons for an action, and its story in sentences."""
+
+    story: list[StorySentence]
+
+
+class EventAnswer(_Answer):
+    """An event as it was recorded, with its position."""
+
+    event: dict[str, Any]
+
+
+class EventReceipt(TypedDict):
     """The receipt of a published event; `GET /api/v1/receipts/{id}` has its outcome."""
 
-    __qualname__ = "Receipt"  # the schema's name in the OpenAPI document
-    id: str = Field(description="The event's id; empty where it cannot be read.")
-    status: str = Field(description="`pending`: durable in the inbox, and not yet recorded or rejected.")
-    stream: str = Field(description="The inbox's stream.")
-    seq: int = Field(ge=1, description="The sequence of its message in this stream.")
+    id: str
+    status: Literal["pending"]
+    """Durable in the inbox, and not yet recorded or rejected."""
+    stream: str
+    seq: int
 
 
-class PublishedEvents(BaseModel, title="Receipts"):
+class PublishedEvents(TypedDict):
     """The receipts of published events, in the order of the request."""
-
-    __qualname__ = "Receipts"  # the schema's name in the OpenAPI document
 
     receipts: list[EventReceipt]
 
 
-class ProposalState(BaseModel, title="PolicyProposal"):
+class ProposalState(TypedDict):
     """A proposed policy, and how far it has come."""
 
-    __qualname__ = "PolicyProposal"  # the schema's name in the OpenAPI document
     sha256: str
     state: Literal["open", "objected", "published"]
-    policy: JsonObject
+    policy: dict[str, Any]
     replaces: int
     proposed_by: str
     at: str
+    """The time of the proposal."""
     signed_in: bool
-    due: str | None = Field(None, description="The end of the time for objections.")
+    due: str | None
+    """The end of the time for objections."""
     approved_by: list[str]
-    missing: int = Field(description="The approvals that it still needs.")
+    missing: int
 
 
-class PolicyProposals(BaseModel):
+class PolicyProposals(TypedDict):
     """All proposals, the newest first."""
 
     items: list[ProposalState]
     position: int
 
 
-class Caller(BaseModel, title="Me"):
-    """The caller, and the people that they may see; without ``people``, all."""
+class Caller(TypedDict):
+    """The caller, and the people and teams that they may see."""
 
-    __qualname__ = "Me"  # the schema's name in the OpenAPI document
     name: str
-    role: str
+    """The name of the token."""
+    role: Literal["agent", "manager", "auditor", "operator"]
     person_id: str | None
+    source: str | None
+    """The source of the token; always null here."""
     people: list[str] | None
     teams: list[str]
 
 
-class Problem(BaseModel):
+class SessionState(TypedDict):
+    """The state of a browser's session."""
+
+    known: bool
+
+
+class Health(TypedDict):
+    """The health of the server."""
+
+    status: Literal["ok"]
+
+
+ProblemCode = ErrorCode | Literal["unknown_parameter", "repeated_parameter"]
+
+
+class EventFault(TypedDict):
+    """The fault of one event of a request."""
+
+    number: int
+    """Its number in the batch, from 0."""
+    id: str
+    code: ErrorCode
+    field: str
+    message: str
+
+
+class Problem(TypedDict):
     """Problem details (RFC 9457)."""
 
     type: str
     title: str
     status: int
     detail: str
-    field: str | None = None
-    code: str | None = None
+    field: NotRequired[str | None]
+    code: NotRequired[ProblemCode | None]
+    errors: NotRequired[list[EventFault]]
 
 
 TITLES = {
@@ -146,10 +269,3 @@ TITLES = {
     431: "request header fields too large",
     503: "service unavailable",
 }
-PROBLEMS: dict[int | str, JsonObject] = {
-    status: {"description": title, "content": {PROBLEM: {"schema": Problem.model_json_schema()}}}
-    for status, title in TITLES.items()
-}
-"""The errors that any request may get, for the OpenAPI document."""
-LIST_ANSWERS: dict[int | str, JsonObject] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
-"""The other form of a list, for the OpenAPI document."""

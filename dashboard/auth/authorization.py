@@ -85,18 +85,21 @@ class Gate:
 
 
 class Authenticated(Gate):
-    """The caller has a valid token, or a session of one; on the routes for sources, that of a source."""
+    """The caller has a valid token, or a session of one; on the routes for sources, that of a source.
+
+    ``sources`` is whether the token is that of a source; ``None``: any token will do.
+    """
 
     rank = 0
 
-    def __init__(self, authorizer: Authorizer, *, sources: bool = False) -> None:
+    def __init__(self, authorizer: Authorizer, *, sources: bool | None = False) -> None:
         self._doors = authorizer
         self._sources = sources
 
     async def admit(self, request: Request) -> None:
         """Authenticate the caller; refuse an unknown one with 401, and the wrong kind of token with 403."""
         request.state.credential, request.state.viewer = self._doors.authenticate(request)
-        if (request.state.viewer.source is not None) is not self._sources:
+        if self._sources not in (None, request.state.viewer.source is not None):
             hint = "make one with `resolution-ledger admin tokens make NAME --source SOURCE`"
             rule = f"only a token of a source may do this: {hint}" if self._sources else "not allowed for a source"
             raise HTTPException(403, rule)
@@ -168,6 +171,8 @@ class Authorizer:
         """A dependency of endpoints: the caller."""
         self.require_same_origin = SameOrigin().passed
         self.command_gates = [Depends(self.require_same_origin), Depends(RateLimited(self._known).passed)]
+        self.any_token = Authenticated(self, sources=None).viewer
+        """A dependency of the endpoints for everyone with a token: the caller."""
         self.source = Authenticated(self, sources=True).viewer
         """A dependency of the endpoints for sources: the caller, with its source."""
 

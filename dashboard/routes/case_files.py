@@ -9,8 +9,9 @@ from fastapi import Depends, HTTPException, Path, Response
 from fastapi.responses import HTMLResponse
 
 from dashboard.auth.authorization import note_reading
+from dashboard.openapi import answers
 from dashboard.routes.proofs import from_seal
-from dashboard.schemas import JsonResponse, Report
+from dashboard.schemas import ExplanationAnswer, JsonResponse
 from domain.serialization import encode
 from projections.access import record_access
 from projections.reports.case_file import case_document, case_page
@@ -43,7 +44,9 @@ def add_case_file_routes(api: FastAPI, context: ApiContext) -> None:
         return found
 
     @api.get(
-        "/api/v1/explain/{action_id}", response_model=Report, summary="Why an action was allowed, and what followed"
+        "/api/v1/explain/{action_id}",
+        responses=answers(ExplanationAnswer),
+        summary="Why an action was allowed, and what followed",
     )
     async def explanation(action_id: ActionId, viewer: Principal = caller) -> Response:
         found = await explained(action_id, viewer)

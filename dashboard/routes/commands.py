@@ -13,8 +13,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from config import topology
 from dashboard.nats_requests import OPERATOR, SOURCE, ask, ask_raw
+from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import CommandAnswer, EventReceipt, JsonResponse, PolicyProposals, checked_by
+from dashboard.schemas import EventReceipt, JsonResponse, PolicyProposals, checked_by
+from domain.documents.replies import BudgetAnswer, EscalationAnswer, FlagAnswer, PolicyAnswer, PreviewAnswer
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
 from domain.policy.history import PolicyHistory
@@ -225,7 +227,7 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.post(
         "/api/v1/preview",
-        response_model=CommandAnswer,
+        responses=answers(PreviewAnswer),
         summary="Check whether an action would be allowed, without taking it",
         dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("agent", "manager", "operator"))],
     )
@@ -240,7 +242,7 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.post(
         "/api/v1/escalations/{escalation_id}",
-        response_model=CommandAnswer,
+        responses=answers(EscalationAnswer),
         summary="Approve, deny or forward an escalation",
         dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager"))],
     )
@@ -258,7 +260,7 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.post(
         "/api/v1/flags/{flag_id}",
-        response_model=CommandAnswer,
+        responses=answers(FlagAnswer),
         summary="Start the review of a flag, or record its verdict",
         dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
     )
@@ -273,7 +275,7 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.post(
         "/api/v1/budgets",
-        response_model=CommandAnswer,
+        responses=answers(BudgetAnswer),
         summary="Grant a holder more for the present period, or transfer to another holder",
         dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
     )
@@ -291,7 +293,7 @@ def _add_delegations(api: FastAPI, client: LedgerClient, authorizer: Authorizer)
     @api.post(
         "/api/v1/delegations",
         status_code=202,
-        response_model=EventReceipt,
+        responses=answers(EventReceipt, 202),
         summary="Delegate the own decisions to another person for a time",
         dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager"))],
     )
@@ -320,7 +322,7 @@ def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: Comman
 
     @api.get(
         "/api/v1/policies",
-        response_model=PolicyProposals,
+        responses=answers(PolicyProposals),
         summary="The proposals of policies, the newest first",
         dependencies=[Depends(authorizer.allowed("manager", "auditor", "operator"))],
     )
@@ -330,7 +332,7 @@ def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: Comman
 
     @api.post(
         "/api/v1/policies",
-        response_model=CommandAnswer,
+        responses=answers(PolicyAnswer),
         summary="Propose a policy, approve a proposal, object to it, or try another limit",
         dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
     )

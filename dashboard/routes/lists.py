@@ -11,8 +11,10 @@ from fastapi import Depends, FastAPI, HTTPException, Response
 from dashboard.auth.authorization import note_reading
 from dashboard.list_query import AfterKey, ByKey, FeedQuery, PageQuery, PastQuery, RangeQuery, told
 from dashboard.list_reader import Listing, ListReader
+from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import LIST_ANSWERS, Page
+from dashboard.schemas import KeyPage, Page, PluginRow
+from domain.documents.rows import ActionRow, BalanceRow, CaseRow, EscalationRow, FlagRow, TrailRow
 from domain.events.facts import AgentKind  # noqa: TC001 - FastAPI reads the annotations
 from projections.access import cases_without_names, without_names
 from projections.engine.pages import cursor_of, key_of, source_of
@@ -53,8 +55,7 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
 
     @api.get(
         "/api/v1/balances",
-        response_model=Page,
-        responses=LIST_ANSWERS,
+        responses=answers(KeyPage[BalanceRow], csv=True),
         summary="Budgets: granted, spent, reserved, remaining",
     )
     async def balances(
@@ -101,7 +102,9 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
 def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
-    @api.get("/api/v1/actions", response_model=Page, responses=LIST_ANSWERS, summary="Actions with their present state")
+    @api.get(
+        "/api/v1/actions", responses=answers(Page[ActionRow], csv=True), summary="Actions with their present state"
+    )
     async def actions(
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
@@ -131,7 +134,9 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         )
 
     @api.get(
-        "/api/v1/escalations", response_model=Page, responses=LIST_ANSWERS, summary="Escalations with their outcome"
+        "/api/v1/escalations",
+        responses=answers(Page[EscalationRow], csv=True),
+        summary="Escalations with their outcome",
     )
     async def escalations(
         page: Annotated[PageQuery, Depends()],
@@ -164,8 +169,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
     @api.get(
         "/api/v1/flags",
-        response_model=Page,
-        responses=LIST_ANSWERS,
+        responses=answers(Page[FlagRow], csv=True),
         summary="Flags of possible misuse for human review",
     )
     async def flags(
@@ -199,8 +203,7 @@ def _add_cases(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
     @api.get(
         "/api/v1/cases",
-        response_model=Page,
-        responses=LIST_ANSWERS,
+        responses=answers(Page[CaseRow], csv=True),
         summary="Cases of possible misuse: flags about one subject; `below` shows those that wait below the line",
     )
     async def cases(
@@ -231,7 +234,7 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
     @api.get(
-        "/api/v1/trail", response_model=Page, responses=LIST_ANSWERS, summary="The audit trail: events with positions"
+        "/api/v1/trail", responses=answers(Page[TrailRow], csv=True), summary="The audit trail: events with positions"
     )
     async def trail(
         page: Annotated[PageQuery, Depends()],
@@ -266,8 +269,7 @@ def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -
 
     @api.get(
         "/api/v1/views/{view}/{table}",
-        response_model=Page,
-        responses=LIST_ANSWERS,
+        responses=answers(KeyPage[PluginRow], csv=True),
         dependencies=[auditors],
         summary="Rows of a view that another package adds",
     )

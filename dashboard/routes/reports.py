@@ -8,8 +8,16 @@ from fastapi import Depends, FastAPI, Response
 
 from dashboard.list_query import DEFAULT_LIMIT, AsOf, FeedQuery, Limit, RangeQuery, SummaryBy
 from dashboard.list_reader import ListReader
+from dashboard.openapi import answers
 from dashboard.report_cache import ReportCache
-from dashboard.schemas import JsonResponse, Report
+from dashboard.schemas import (
+    GapAnswer,
+    JsonResponse,
+    LoyaltyAnswer,
+    QualityAnswer,
+    RecognitionAnswer,
+    SummaryAnswer,
+)
 from projections.policy_history import policy_in_force, published_policies
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.loyalty import loyalty_report
@@ -25,6 +33,9 @@ if TYPE_CHECKING:
     from dashboard.context import ApiContext
     from domain.serialization import Json
     from projections.reading import AccessScope
+
+    type _Report = Mapping[str, Json]
+    type _Cached = Callable[[str, str, int | None, AccessScope, Callable[[], Awaitable[_Report]]], Awaitable[_Report]]
 
 
 def add_report_routes(api: FastAPI, context: ApiContext) -> None:
@@ -50,7 +61,10 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         return await reports.get((name, at, scope), compute_with_lag)
 
     @api.get(
-        "/api/v1/loyalty", response_model=Report, dependencies=not_agents, summary="Customer value, by evidence level"
+        "/api/v1/loyalty",
+        responses=answers(LoyaltyAnswer),
+        dependencies=not_agents,
+        summary="Customer value, by evidence level",
     )
     async def loyalty(
         feed: Annotated[FeedQuery, Depends()],
@@ -70,7 +84,7 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         last = items[-1]["position"] if len(found) > most else None
         return JsonResponse({**report, "items": items, "next": last})
 
-    @api.get("/api/v1/gap", response_model=Report, dependencies=not_agents, summary="The authority gap")
+    @api.get("/api/v1/gap", responses=answers(GapAnswer), dependencies=not_agents, summary="The authority gap")
     async def gap(as_of: AsOf = None, viewer: Principal = caller) -> Response:
         async def compute() -> Mapping[str, Json]:
             return await gap_report(views.read, await published_policies(log, at), at=at, scope=scope)
@@ -78,16 +92,25 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         return JsonResponse(await cached("gap", "authority", at, scope, compute))
 
-    @api.get("/api/v1/quality", response_model=Report, dependencies=not_agents, summary="Service quality")
+    @api.get("/api/v1/quality", responses=answers(QualityAnswer), dependencies=not_agents, summary="Service quality")
     async def quality(as_of: AsOf = None, viewer: Principal = caller) -> Response:
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         return JsonResponse(
             await cached("quality", "journeys", at, scope, lambda: quality_report(views.read, at, scope))
         )
 
+    _add_recognition(api, context, cached)
+
+
+def _add_recognition(api: FastAPI, context: ApiContext, cached: _Cached) -> None:
+    """Add the route of the report on recognition."""
+    views, log, authorizer = context.views, context.log, context.authorizer
+    lists = ListReader(views, log)
+    caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
+
     @api.get(
         "/api/v1/recognition",
-        response_model=Report,
+        responses=answers(RecognitionAnswer),
         dependencies=not_agents,
         summary="Recognition, training, ideas, morale and retention",
     )
@@ -105,7 +128,9 @@ def add_summary_route(api: FastAPI, context: ApiContext) -> None:
     lists, reports = ListReader(views, context.log), ReportCache()
     caller = Depends(authorizer.viewer)
 
-    @api.get("/api/v1/summary", response_model=Report, summary="Totals of a range of days, with the range before")
+    @api.get(
+        "/api/v1/summary", responses=answers(SummaryAnswer), summary="Totals of a range of days, with the range before"
+    )
     async def totals(
         within: Annotated[RangeQuery, Depends()], by: SummaryBy = None, viewer: Principal = caller
     ) -> Response:

@@ -14,7 +14,10 @@ from config import topology
 from dashboard.list_query import After, FeedQuery, PageQuery, RangeQuery, told
 from dashboard.list_reader import Listing, ListReader
 from dashboard.nats_requests import SOURCE, ask
-from dashboard.schemas import LIST_ANSWERS, CommandAnswer, JsonResponse, Page, checked_by
+from dashboard.openapi import answers
+from dashboard.schemas import JsonResponse, Page, checked_by
+from domain.documents.replies import Checked
+from domain.documents.rows import ArrivalRow, RejectionRow, SourceRow
 from domain.ids import ID_SCHEMA
 from domain.serialization import JsonObject  # noqa: TC001 - FastAPI reads the annotations
 from domain.sources import fact_source_fault, source_fault
@@ -108,7 +111,7 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get(
         "/api/v1/sources",
-        response_model=Page,
+        responses=answers(Page[SourceRow]),
         dependencies=[auditors],
         summary="Sources, with the number of their recorded events",
     )
@@ -120,8 +123,7 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get(
         "/api/v1/arrivals",
-        response_model=Page,
-        responses=LIST_ANSWERS,
+        responses=answers(Page[ArrivalRow], csv=True),
         dependencies=[auditors],
         summary="The recorded events of a source, the newest first",
     )
@@ -143,7 +145,7 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get(
         "/api/v1/rejections",
-        response_model=Page,
+        responses=answers(Page[RejectionRow]),
         dependencies=[auditors],
         summary="The rejections of a source with their reasons, the newest first",
     )
@@ -154,7 +156,7 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.post(
         "/api/v1/check",
-        response_model=CommandAnswer,
+        responses=answers(Checked),
         summary="Check whether the intake would accept an event, without recording it",
         dependencies=[Depends(authorizer.viewer), *authorizer.command_gates],
     )

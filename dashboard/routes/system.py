@@ -9,9 +9,10 @@ from fastapi import Depends, FastAPI, HTTPException, Path, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from dashboard.auth.admission import publish_bounds
 from dashboard.metrics import Metrics
-from dashboard.schemas import Caller, JsonResponse, Page, Report
+from dashboard.openapi import answers, openapi_document
+from dashboard.schemas import Caller, EventAnswer, Health, JsonResponse, Page
+from domain.documents.rows import ViewRow
 
 if TYPE_CHECKING:
     from dashboard.auth.tokens import Principal
@@ -28,7 +29,7 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get(
         "/api/v1/events/{position}",
-        response_model=Report,
+        responses=answers(EventAnswer),
         dependencies=[auditors],
         summary="One event as it was recorded",
     )
@@ -39,16 +40,21 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
         shown = json.loads(await context.keys.decrypt_fields(found.data)) | {"position": position}
         return JsonResponse({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
 
-    @api.get("/api/v1/projections", response_model=Page, dependencies=[caller], summary="Position and lag of each view")
+    @api.get(
+        "/api/v1/projections",
+        responses=answers(Page[ViewRow]),
+        dependencies=[caller],
+        summary="Position and lag of each view",
+    )
     async def projections() -> Response:
         items = [state._asdict() for state in await views.states()]
         return JsonResponse({"items": items, "position": await views.end(), "lag_seconds": 0.0})
 
-    @api.get("/openapi.json", dependencies=[caller], include_in_schema=False)
+    @api.get("/openapi.json", dependencies=[Depends(authorizer.any_token)], include_in_schema=False)
     async def openapi() -> Response:
-        return JsonResponse(publish_bounds(api.openapi()))
+        return JsonResponse(openapi_document(api))
 
-    @api.get("/api/v1/me", response_model=Caller, summary="The caller, and the people whose data they see")
+    @api.get("/api/v1/me", responses=answers(Caller), summary="The caller, and the people whose data they see")
     async def me(viewer: Principal = caller) -> Response:
         scope = await authorizer.scope(viewer)
         people = None if scope.people is None else sorted(scope.people)
@@ -60,11 +66,11 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
 
 
 def _add_health(api: FastAPI, views: ViewReader) -> None:
-    @api.get("/healthz", summary="Liveness of this process")
+    @api.get("/healthz", summary="Liveness of this process", responses=answers(Health))
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @api.get("/readyz", summary="Readiness of the log and of every view")
+    @api.get("/readyz", summary="Readiness of the log and of every view", responses=answers(Health))
     async def readyz() -> dict[str, str]:
         await views.end()
         waiting = [state.view for state in await views.states() if state.stopped is not None]

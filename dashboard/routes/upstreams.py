@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from fastapi import Depends, Header, Path, Query, Request, Response
@@ -13,13 +13,34 @@ from config import topology
 from dashboard.auth.source_limits import SourceLimits, tell
 from dashboard.event_gateway import EventGateway, FaultyEventsError, events_of_request
 from dashboard.nats_requests import ask_raw
+from dashboard.openapi import EVENT_BODY, answers, request_body
 from dashboard.problem_details import ParameterError, problem
-from dashboard.schemas import CommandAnswer, JsonResponse, PublishedEvents, checked_by
+from dashboard.schemas import JsonResponse, PublishedEvents, checked_by
+from domain.commands import (
+    ActionRequest,
+    EscalationAsk,
+    EscalationDecision,
+    HoldRequest,
+    Preview,
+    ReversalRequest,
+)
+from domain.documents.replies import (
+    ActionAnswer,
+    Brief,
+    EscalationAnswer,
+    EventOutcome,
+    HoldAnswer,
+    NotificationList,
+    PreviewAnswer,
+    ReversalAnswer,
+)
 from domain.ids import ID_SCHEMA, fault_of
 from domain.serialization import encode
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fastapi import FastAPI
 
     from dashboard.auth.tokens import Principal
@@ -27,26 +48,25 @@ if TYPE_CHECKING:
     from domain.serialization import Json
     from ledger.store.content_modes import Headers
 
-type Operation = Literal["action", "preview", "hold", "reversal", "escalation"]
+    type _Ask = Callable[[Principal, str, bytes, str], Awaitable[Response]]
+
 _STATUS = {"source_not_allowed": 403, "too_large": 413} | dict.fromkeys(("unavailable", "internal", "busy"), 503)
 """The status of an error's code; others are 422."""
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _Id = Annotated[str, checked_by(fault_of), WithJsonSchema({"type": "string", **ID_SCHEMA})]
-_EVENT = {"type": "object", "description": "A CloudEvent 1.0, see docs/integrate/cloudevents.md."}
-_EVENT_BODY = {
-    "required": True,
-    "content": {
-        "application/cloudevents+json": {"schema": _EVENT},
-        "application/cloudevents-batch+json": {"schema": {"type": "array", "maxItems": 1000, "items": _EVENT}},
-        "application/json": {"schema": {"type": "object", "description": "Binary mode: the data; `ce-` headers."}},
-    },
+_OPERATIONS: dict[str, tuple[tuple[type, ...], object, str]] = {
+    "action": ((ActionRequest,), ActionAnswer, "Take an action for a customer, if the agent may"),
+    "preview": ((Preview,), PreviewAnswer, "Check whether an action would be allowed, without taking it"),
+    "hold": ((HoldRequest,), HoldAnswer, "Settle held money, or release it"),
+    "reversal": ((ReversalRequest,), ReversalAnswer, "Reverse an action, all or a part"),
+    "escalation": (
+        (EscalationAsk, EscalationDecision),
+        EscalationAnswer,
+        "Request, approve, deny, withdraw or forward an escalation",
+    ),
 }
-_REQUEST_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": {"type": "object", "description": "The request of docs/integrate/decisions.md."}}
-    },
-}
+"""The bodies, the answer and the summary of each operation."""
+_Key = Annotated[str | None, Header(description="The `request_id`; retries get one answer.")]
 
 
 class _Outcome(msgspec.Struct):
@@ -76,9 +96,9 @@ def add_upstream_routes(api: FastAPI, context: ApiContext) -> None:
     @api.post(
         "/api/v1/events",
         status_code=202,
-        response_model=PublishedEvents,
+        responses=answers(PublishedEvents, 202),
         summary="Publish CloudEvents: one (structured or binary mode), or a batch",
-        openapi_extra={"requestBody": _EVENT_BODY},
+        openapi_extra=EVENT_BODY,
     )
     async def events(request: Request, viewer: Principal = caller) -> Response:
         found = events_of_request(await request.body(), _content_headers(request))
@@ -91,7 +111,7 @@ def add_upstream_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get(
         "/api/v1/receipts/{id:path}",
-        response_model=CommandAnswer,
+        responses=answers(EventOutcome),
         summary="The outcome of a published event: recorded, rejected with a reason, pending or unknown",
     )
     async def receipt(
@@ -99,25 +119,31 @@ def add_upstream_routes(api: FastAPI, context: ApiContext) -> None:
     ) -> Response:
         return await asked(viewer, f"{topology.READ_SUBJECT}.{{}}.receipt", encode({"id": event_id}), "intake")
 
-    @api.post(
-        "/api/v1/decisions/{operation}",
-        response_model=CommandAnswer,
-        summary="Request a decision",
-        openapi_extra={"requestBody": _REQUEST_BODY},
+    for operation in _OPERATIONS:
+        _add_decision(api, operation, caller, asked)
+
+    _add_readings(api, caller, asked)
+
+
+def _add_readings(api: FastAPI, caller: Principal, asked: _Ask) -> None:
+    """Add the routes of notifications and of the brief."""
+
+    @api.get(
+        "/api/v1/notifications",
+        responses=answers(NotificationList),
+        summary="Each step of the source's escalations, kept for seven days",
     )
-    async def decision(
-        operation: Operation,
-        request: Request,
+    async def notifications(
         viewer: Principal = caller,
-        idempotency_key: Annotated[str | None, Header(description="The `request_id`; retries get one answer.")] = None,
+        after: Annotated[int, Query(ge=0, le=2**53, description="The `next` of the answer before.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=500, description="The most notifications to return.")] = 100,
     ) -> Response:
-        key = _key_of(idempotency_key)
-        body = _with_request_id(await request.body(), key, required=operation != "preview")
-        return await asked(viewer, f"{topology.DECIDE_SUBJECT}.{{}}.{operation}", body, "decisions")
+        body = encode({"after": after, "limit": limit})
+        return await asked(viewer, f"{topology.READ_SUBJECT}.{{}}.notifications", body, "decisions")
 
     @api.get(
         "/api/v1/brief",
-        response_model=CommandAnswer,
+        responses=answers(Brief),
         summary="A customer's matters, and what an agent may give now",
     )
     async def brief(
@@ -129,6 +155,21 @@ def add_upstream_routes(api: FastAPI, context: ApiContext) -> None:
         query = {"customer_id": customer_id, "interaction_id": interaction_id, "agent_id": agent_id}
         body = encode({name: value for name, value in query.items() if value is not None})
         return await asked(viewer, f"{topology.READ_SUBJECT}.{{}}.brief", body, "projections")
+
+
+def _add_decision(api: FastAPI, operation: str, caller: Principal, asked: _Ask) -> None:
+    """Add the route of one operation."""
+    requests, answer, summary = _OPERATIONS[operation]
+
+    @api.post(
+        f"/api/v1/decisions/{operation}",
+        responses=answers(answer),
+        summary=summary,
+        openapi_extra=request_body(*requests),
+    )
+    async def decision(request: Request, viewer: Principal = caller, idempotency_key: _Key = None) -> Response:
+        body = _with_request_id(await request.body(), _key_of(idempotency_key), required=operation != "preview")
+        return await asked(viewer, f"{topology.DECIDE_SUBJECT}.{{}}.{operation}", body, "decisions")
 
 
 def _content_headers(request: Request) -> Headers:

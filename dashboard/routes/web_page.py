@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dashboard.auth.authorization import COOKIE, SESSION_SECONDS
 from dashboard.built_page import PageNotBuiltError, built_page
+from dashboard.openapi import answers
+from dashboard.schemas import SessionState
 from ledger.errors import LedgerError
 from ledger.nats.incidents import report
 from projections.access import record_access
@@ -142,7 +144,7 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
         )
         return response
 
-    @api.get("/api/v1/session", summary="Whether the browser's session is valid")
+    @api.get("/api/v1/session", summary="Whether the browser's session is valid", responses=answers(SessionState))
     async def known(request: Request) -> dict[str, bool]:
         return {"known": authorizer.is_session_valid(request)}
 

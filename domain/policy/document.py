@@ -29,7 +29,7 @@ type Path = tuple[str | int, ...]
 class DocumentError(ValueError):
     """An error about a document out of bounds; ``path`` leads to the first such value, ``code`` is stable."""
 
-    def __init__(self, path: Path, message: str, code: str = "json") -> None:
+    def __init__(self, path: Path, message: str, code: str = "not_json") -> None:
         super().__init__(f"{'.'.join(map(str, path))}: {message}" if path else message)
         self.path, self.message, self.code = path, message, code
 

@@ -44,8 +44,11 @@ MAY = {
 }
 MAY = {role: doors | {"/api/v1/explain/{action_id}"} for role, doors in MAY.items()}
 OF_SOURCES = {
-    "get": {"/api/v1/receipts/{id}", "/api/v1/brief"},
-    "post": {"/api/v1/events", "/api/v1/decisions/{operation}"},
+    "get": {"/api/v1/receipts/{id}", "/api/v1/brief", "/api/v1/notifications"},
+    "post": {
+        "/api/v1/events",
+        *(f"/api/v1/decisions/{one}" for one in ("action", "preview", "hold", "reversal", "escalation")),
+    },
 }
 """Paths for tokens of sources alone."""
 ACTING: dict[str, set[str]] = {

@@ -14,9 +14,13 @@ from dashboard.auth.tokens import ROLES, Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from tests.support.documents import Document
+from tests.support.openapi import check_answer
 from tests.support.organisations import BASIC_POLICY, FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 from tests.support.waiting import eventually
+
+CHECKED = {"response": [check_answer]}
+"""The hook of clients by which each answer is compared with the OpenAPI document."""
 
 
 async def read_current(client: httpx.AsyncClient, path: str, **query: Any) -> Document:
@@ -30,17 +34,23 @@ async def read_current(client: httpx.AsyncClient, path: str, **query: Any) -> Do
 
 
 @asynccontextmanager
+async def dashboard_of(session: Session) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the API of a ledger; yield a client with the operator's token, whose answers are checked."""
+    async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
+        (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+        async with client_with_token(dashboard.address, dashboard.token) as client:
+            yield client
+
+
+@asynccontextmanager
 async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncClient]]:
     """Serve the API of a ledger with some events; yield an upstream and a client with the operator's token."""
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics(BASIC_POLICY | {"default_role": "agent"})
         for number in range(3):
             assert (await upstream.action(f"r-{number}", reason=f"late {number}"))["outcome"] == "taken"
-        async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
-            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            headers = {"Authorization": f"Bearer {dashboard.token}"}
-            async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
-                yield upstream, client
+        async with dashboard_of(session) as client:
+            yield upstream, client
 
 
 PERSON_OF_ROLE = {"agent": "A-1", "manager": "M-1"}
@@ -65,4 +75,6 @@ async def served_with_tokens(
 
 def client_with_token(address: str, token: str) -> httpx.AsyncClient:
     """Return a client that shows this token."""
-    return httpx.AsyncClient(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    return httpx.AsyncClient(
+        base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=20, event_hooks=CHECKED
+    )

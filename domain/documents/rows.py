@@ -1,0 +1,243 @@
+"""Rows of lists, as the HTTP API, the command line and briefs show them; each document is one row.
+
+Later versions may add fields. An amount is `{"amount": "5.00", "currency": "GBP"}`; only a remainder can be negative.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypedDict
+
+import msgspec
+
+from domain.events.facts import AgentKind, Basis  # noqa: TC001 - msgspec reads the annotations
+
+SIGNED_AMOUNT = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
+
+
+class SignedMoney(msgspec.Struct, frozen=True):
+    """An amount in an answer. A budget that reported actions overdrew has a negative remainder."""
+
+    amount: Annotated[str, msgspec.Meta(pattern=SIGNED_AMOUNT)]
+    """The amount as text, with the digits of its currency."""
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """A budget in an answer, right after the decision."""
+
+    holder: str
+    period: str
+    granted: SignedMoney
+    spent: SignedMoney
+    reserved: SignedMoney
+    remaining: SignedMoney
+
+
+class BalanceRow(TypedDict):
+    """A holder's budget for one period."""
+
+    holder: str
+    period: str
+    granted: SignedMoney
+    spent: SignedMoney
+    reserved: SignedMoney
+    remaining: SignedMoney
+    granted_in_period: SignedMoney
+    """The amount granted, also the part that lapsed or was carried over when the period was closed."""
+    opened: str
+    closed: bool
+    """The period is closed."""
+
+
+ActionRowState = Literal["taken", "held", "settled", "voided", "charged", "reversed", "reported", "never happened"]
+
+
+class ActionRow(TypedDict):
+    """An action with its present state."""
+
+    action_id: str
+    position: int | None
+    time: str | None
+    state: ActionRowState | None
+    agent_id: str | None
+    team_id: str | None
+    customer_id: str | None
+    interaction_id: str | None
+    role: str | None
+    kind: str | None
+    basis: Basis | None
+    reason: str | None
+    holder: str | None
+    period: str | None
+    escalation_id: str | None
+    decided_by: str | None
+    manager_id: str | None
+    agent_kind: AgentKind | None
+    amount: SignedMoney | None
+    reversed: SignedMoney | None
+    """The part that was reversed."""
+    settled: SignedMoney | None
+    """The part that was paid, once a payment system or a request says so."""
+
+
+class EscalationRow(TypedDict):
+    """An escalation with its outcome."""
+
+    escalation_id: str
+    position: int | None
+    requested: str | None
+    status: Literal["waiting", "approved", "denied", "withdrawn", "expired"] | None
+    agent_id: str | None
+    team_id: str | None
+    customer_id: str | None
+    interaction_id: str | None
+    kind: str | None
+    reason: str | None
+    asked_of: list[str]
+    due: str | None
+    decided_by: str | None
+    manager_id: str | None
+    agent_kind: AgentKind | None
+    waited_seconds: float | None
+    action_id: str | None
+    asked: SignedMoney | None
+    amount: SignedMoney | None
+    """The amount that was approved."""
+
+
+class FlagRow(TypedDict):
+    """A flag of the guard for human review; it is not a verdict."""
+
+    flag_id: str
+    position: int
+    rule: str
+    rule_version: int
+    about: list[str]
+    explanation: str
+    evidence: list[int]
+    raised: str
+    status: Literal["open", "confirmed", "coached", "dismissed"]
+    unmasked_by: str | None
+    reviewed: str | None
+    reviewed_by: str | None
+    answered_by: str | None
+    answer: str | None
+    note: str | None
+
+
+class CaseRow(TypedDict):
+    """A case of the guard: flags about one subject, reviewed together."""
+
+    case_id: str
+    position: int
+    subject: str
+    about: list[str]
+    rank: int
+    rules: list[str]
+    flag_ids: list[str]
+    expected_loss: SignedMoney | None
+    explanation: str
+    status: Literal["below", "open", "closed"]
+    found: str
+    opened: str | None
+    closed: str | None
+    """The time of the review of its last flag."""
+    reviewed_flags: list[str]
+
+
+class TrailRow(TypedDict):
+    """An event in the audit trail, in one sentence."""
+
+    position: int
+    type: str
+    source: str
+    event_id: str
+    time: str
+    recorded: str
+    who: str | None
+    whom: str | None
+    interaction_id: str | None
+    action_id: str | None
+    what: str
+    corrected_by: int | None
+
+
+class SourceRow(TypedDict):
+    """A source, with the number of its recorded events."""
+
+    source: str
+    events: int
+    last_recorded: str
+
+
+class ArrivalRow(TypedDict):
+    """A recorded event of a source."""
+
+    event_id: str
+    type: str
+    time: str
+    recorded: str
+    position: int
+
+
+class RejectionRow(TypedDict):
+    """A rejected event of a source, with the reason."""
+
+    entry: int
+    code: str
+    field: str
+    message: str
+    recorded: str
+
+
+class ViewRow(TypedDict):
+    """A view, with its position in the log."""
+
+    view: str
+    position: int
+    lag_seconds: float
+    stopped: str | None
+
+
+class StoryLine(TypedDict):
+    """An event of an interaction, in one sentence."""
+
+    time: str
+    who: str | None
+    what: str
+    position: int
+
+
+class BriefInteraction(TypedDict):
+    """An interaction of the customer, with its story."""
+
+    interaction_id: str
+    customer_id: str | None
+    status: Literal["open", "resolved"] | None
+    opened: str | None
+    channel: str | None
+    reason: str | None
+    agent_id: str | None
+    team_id: str | None
+    line: int | None
+    order_id: str | None
+    transfers: int | None
+    stories_repeated: int | None
+    resolution: str | None
+    story: list[StoryLine]
+
+
+class Promise(TypedDict, total=False):
+    """A matter that is still open: held money, or an escalation without an answer."""
+
+    what: str
+    action_id: str
+    escalation_id: str
+    kind: str
+    amount: SignedMoney
+    asked: SignedMoney
+    reason: str
+    asked_of: list[str]
+    due: str
+    time: str
+    interaction_id: str
