@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from consumers.decisions.budget_repository import BudgetRepository, BudgetStream
     from consumers.decisions.pending_request import PendingRequest
-    from consumers.decisions.state.actions import ActionRow
+    from consumers.decisions.state.actions import StateAction
     from consumers.decisions.state.follower import DecisionState
     from domain.serialization import JsonObject
     from ledger.store.log import Log
@@ -190,7 +190,7 @@ class BatchCommitter:
     def _answer(self, batch: list[PendingRequest], position: int) -> None:
         """Note the positions of a stored batch, then answer its requests."""
         entries: list[EventIdEntry] = []
-        actions: list[ActionRow] = []
+        actions: list[StateAction] = []
         for request in batch:
             decision = request.decision
             for draft in request.drafts:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from consumers.decisions.budget_repository import BudgetStream, subject_of, subject_of_stream
-from consumers.decisions.state.actions import ActionRow
+from consumers.decisions.state.actions import StateAction
 from consumers.decisions.state.follower import DecisionState
 from domain.commands import action_id_of
 from domain.decisions.streams import (
@@ -45,7 +45,7 @@ class PendingDraft(msgspec.Struct, eq=False):
     begins: bool
     """True where the subject must be empty."""
     record: Record | FlagEvent
-    row: ActionRow | None = None
+    row: StateAction | None = None
     """The action of the event; it gets its position when it is stored."""
 
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from consumers.decisions.state.actions import ActionRow, HeldFields, TakenFields
+from consumers.decisions.state.actions import StateAction, HeldFields, TakenFields
 from domain.actions import ACTION_FIELDS, ActionChange, action_fields, change_of, is_reservation
 from domain.commands import ActionRequest
 from domain.events import decisions, facts
@@ -69,8 +69,8 @@ def test_money_reserved_for_an_escalation_is_not_an_action() -> None:
     assert not is_reservation(held)
 
 
-def row(basis: facts.Basis = "goodwill") -> ActionRow:
-    return ActionRow(
+def row(basis: facts.Basis = "goodwill") -> StateAction:
+    return StateAction(
         agent_id="A-1",
         at=0.0,
         minor=500 if basis == "goodwill" else 0,

@@ -46,7 +46,7 @@ _AHEAD_SECONDS = 86_400
 """The most that a fact's time may lie ahead."""
 
 
-class ActionRow(Gift, array_like=True):
+class StateAction(Gift, array_like=True):
     """An action. ``minor`` counts towards limits; it is zero for an action that is no goodwill or was undone."""
 
     position: int
@@ -153,20 +153,20 @@ class ActionIndex:
     def __init__(self, index: EventIdIndex) -> None:
         index.table(_SCHEMA)
         self._index = index
-        self._caches: dict[str, OrderedDict[str, list[ActionRow]]] = {column: OrderedDict() for column in _COLUMNS}
-        self.own: dict[int, ActionRow] = {}
+        self._caches: dict[str, OrderedDict[str, list[StateAction]]] = {column: OrderedDict() for column in _COLUMNS}
+        self.own: dict[int, StateAction] = {}
         """The actions that this decider stored and has not read back yet, by position."""
-        self._changed: dict[int, ActionRow] = {}  # read, and not written yet
+        self._changed: dict[int, StateAction] = {}  # read, and not written yet
         self._values: dict[int, Sequence[object]] = {}  # the rows to write for them
-        self._writing: dict[int, ActionRow] = {}
-        self._by_action: dict[str, ActionRow] = {}  # of the changed and the writing rows
-        self._unwritten: dict[tuple[str, str], dict[int, ActionRow]] = {}  # all rows in memory, by column and id
+        self._writing: dict[int, StateAction] = {}
+        self._by_action: dict[str, StateAction] = {}  # of the changed and the writing rows
+        self._unwritten: dict[tuple[str, str], dict[int, StateAction]] = {}  # all rows in memory, by column and id
         self._links: dict[tuple[str, str, str], str | None] = {}
         self._links_writing: dict[tuple[str, str, str], str | None] = {}
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
         self._groups: dict[str, frozenset[str]] = {}
         self._pending = 0
-        self.unstored: dict[str, ActionRow] = {}
+        self.unstored: dict[str, StateAction] = {}
         """Actions of this decider that are not known to be stored."""
         self._watched = dict.fromkeys(_COLUMNS, False)  # whether any policy needs such totals
 
@@ -194,7 +194,7 @@ class ActionIndex:
         spans = range(int(max(since, 0) // _SPAN_SECONDS), int((until + _AHEAD_SECONDS) // _SPAN_SECONDS) + 1)
         return self.to_group(frozenset(_unnamed(agent_id, span) for span in spans))
 
-    def on_order(self, order_id: str) -> Sequence[ActionRow]:
+    def on_order(self, order_id: str) -> Sequence[StateAction]:
         """Return the actions that name an order."""
         cache = self._caches["ordered"]
         if order_id not in cache:
@@ -213,7 +213,7 @@ class ActionIndex:
             self._groups.update(dict.fromkeys(group, group))
         return group
 
-    def action(self, action_id: str) -> ActionRow | None:
+    def action(self, action_id: str) -> StateAction | None:
         """Return an action that was read from the log, or ``None``."""
         if found := self._by_action.get(action_id):
             return found
@@ -229,7 +229,7 @@ class ActionIndex:
                     return row
         return None
 
-    def held_until(self, moment: float) -> list[ActionRow]:
+    def held_until(self, moment: float) -> list[StateAction]:
         """Return the holds that have expired by this moment."""
         query = "SELECT row FROM given WHERE expires <= ? ORDER BY expires LIMIT 1000"
         rows = {row.position: row for row in map(_decode, (value for (value,) in self._index.rows(query, (moment,))))}
@@ -239,7 +239,7 @@ class ActionIndex:
 
     # ------------------------------------------------------------------ changes
 
-    def add_pending(self, record: ActionTaken | ActionHeld, at: datetime, budget_currency: str) -> ActionRow | None:
+    def add_pending(self, record: ActionTaken | ActionHeld, at: datetime, budget_currency: str) -> StateAction | None:
         """Add an action that is about to be stored, so that the next request sees it.
 
         Return its row; ``None`` for an escalation's reservation, which is no action yet.
@@ -252,7 +252,7 @@ class ActionIndex:
                 self._add_to_totals(row)
         return row
 
-    def discard_pending(self, row: ActionRow) -> None:
+    def discard_pending(self, row: StateAction) -> None:
         """Remove an action that was not stored, or was read from the log in the meantime."""
         self.unstored.pop(row.action_id, None)
         self._remove_unwritten(row)
@@ -274,14 +274,14 @@ class ActionIndex:
         self._keep(row)
         return True
 
-    def add(self, row: ActionRow) -> None:
+    def add(self, row: StateAction) -> None:
         """Add an action that was read from the log; it may be read before its storing is acknowledged."""
         if (unstored := self.unstored.get(row.action_id)) is not None:
             self.discard_pending(unstored)
         self._keep(row)
         self._add_to_totals(row)
 
-    def change(self, action_id: str, change: Callable[[ActionRow], None]) -> None:
+    def change(self, action_id: str, change: Callable[[StateAction], None]) -> None:
         """Change an action if it is known."""
         row = self.action(action_id)
         if row is None:
@@ -349,7 +349,7 @@ class ActionIndex:
 
     # ------------------------------------------------------------------ internals
 
-    def _keep(self, row: ActionRow) -> None:
+    def _keep(self, row: StateAction) -> None:
         """Mark a row to be written. It is encoded now, so that writing thousands does not block the event loop."""
         self._changed[row.position] = self._by_action[row.action_id] = row
         customer = _customer_in(row)
@@ -364,7 +364,7 @@ class ActionIndex:
             )
         return {b for (b, _), linked in known.items() if linked}
 
-    def _add_to_totals(self, row: ActionRow) -> None:
+    def _add_to_totals(self, row: StateAction) -> None:
         for key in self._ids_of(row):
             column, name = key
             self._unwritten.setdefault(key, {})[id(row)] = row
@@ -379,13 +379,13 @@ class ActionIndex:
             self._watched[column] = True
             for row in (*self.unstored.values(), *self.own.values(), *self._writing.values(), *self._changed.values()):
                 self._index_unwritten(row)
-        stored: dict[int, ActionRow] = {}
+        stored: dict[int, StateAction] = {}
         for start in range(0, len(missing), _KEYS_A_QUERY):
             keys = missing[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(keys))
             query = f"SELECT position, row FROM given WHERE {column} IN ({marks})"  # noqa: S608 - only marks
             stored.update((position, _decode(value)) for position, value in self._index.rows(query, keys))
-        by_name: dict[str | None, dict[int, ActionRow]] = {}
+        by_name: dict[str | None, dict[int, StateAction]] = {}
         for position, row in stored.items():
             key = _NAMES[column](row)
             by_name.setdefault(key, {})[position] = row
@@ -394,7 +394,7 @@ class ActionIndex:
             found.update((row.position, row) for row in self._unwritten.get((column, name), {}).values())
             cache[name] = list(found.values())
 
-    def _ids_of(self, row: ActionRow) -> list[tuple[str, str]]:
+    def _ids_of(self, row: StateAction) -> list[tuple[str, str]]:
         """Return the watched columns of a row with their ids."""
         found = []
         if self._watched["customer"]:
@@ -405,12 +405,12 @@ class ActionIndex:
             found.append(("ordered", row.order_id))
         return found
 
-    def _index_unwritten(self, row: ActionRow) -> None:
+    def _index_unwritten(self, row: StateAction) -> None:
         """Find a row by its customer and interaction until it is written."""
         for name in self._ids_of(row):
             self._unwritten.setdefault(name, {})[id(row)] = row
 
-    def _remove_unwritten(self, row: ActionRow) -> None:
+    def _remove_unwritten(self, row: StateAction) -> None:
         for name in self._ids_of(row):
             rows = self._unwritten.get(name, {})
             rows.pop(id(row), None)
@@ -422,12 +422,12 @@ def _unnamed(agent_id: str, span: int) -> str:
     return f"{unnamed_customer(agent_id)} {span}"
 
 
-def _customer_in(row: ActionRow) -> str:
+def _customer_in(row: StateAction) -> str:
     """Return the customer of an action as the index names it."""
     return row.customer_id or _unnamed(row.agent_id, int(row.at // _SPAN_SECONDS))
 
 
-_NAMES: dict[str, Callable[[ActionRow], str | None]] = {
+_NAMES: dict[str, Callable[[StateAction], str | None]] = {
     "customer": _customer_in,
     "interaction": lambda row: row.interaction_id,
     "ordered": lambda row: row.order_id,
@@ -445,7 +445,7 @@ def _key_of(action_id: str) -> bytes | None:
 
 def row_of(
     record: ActionTaken | ActionHeld | TakenFields, at: datetime, position: int, budget_currency: str
-) -> ActionRow | None:
+) -> StateAction | None:
     """Return the row of an action; ``None`` for an escalation's reservation, which is no action yet."""
     expires_at = None
     if isinstance(record, (ActionHeld, HeldFields)):
@@ -453,7 +453,7 @@ def row_of(
             return None
         expires_at = record.expires_at
     amount = record.amount
-    return ActionRow(
+    return StateAction(
         agent_id=record.agent_id,
         at=at.timestamp(),
         minor=amount.minor if record.basis == "goodwill" else counted_minor(record.basis, amount, record.owed),
@@ -476,9 +476,9 @@ def row_of(
     )
 
 
-def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: int, source: str) -> ActionRow:
+def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: int, source: str) -> StateAction:
     """Return the row of a reported action, before it is posted to a budget."""
-    return ActionRow(
+    return StateAction(
         agent_id=fact.agent_id,
         at=at.timestamp(),
         minor=fact.amount.minor if fact.basis == "goodwill" else 0,
@@ -500,5 +500,5 @@ def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: in
 
 
 _LINKS_OF = "SELECT b, relation FROM links WHERE a = ?"
-_decode = msgspec.json.Decoder(ActionRow).decode
+_decode = msgspec.json.Decoder(StateAction).decode
 _encode = msgspec.json.Encoder().encode

@@ -20,7 +20,7 @@ import msgspec
 
 from config import topology
 from consumers.decisions.budget_repository import currency_of
-from consumers.decisions.state.actions import ActionIndex, ActionRow, HeldFields, TakenFields, row_of, row_of_fact
+from consumers.decisions.state.actions import ActionIndex, StateAction, HeldFields, TakenFields, row_of, row_of_fact
 from consumers.decisions.state.orders import OrderIndex, paid_or_back, refunded_action
 from consumers.decisions.state.pending import PendingWork
 from domain.commands import action_id_of
@@ -133,7 +133,7 @@ class DecisionState:
                 found[key] = recent[key]
         return found
 
-    def remember(self, entries: Sequence[EventIdEntry], actions: Sequence[ActionRow]) -> None:
+    def remember(self, entries: Sequence[EventIdEntry], actions: Sequence[StateAction]) -> None:
         """Add requests that were just answered, and their actions, before they are read from the log."""
         for entry in entries:
             if entry.key and entry.position > self.position:  # otherwise it was read already
@@ -369,7 +369,7 @@ class DecisionState:
         if row is not None and row.state == "held":
             self.pending.add_due(DuePosting(event.position, "settle", row.action_id, row.holder))
 
-    def _count_for_source(self, row: ActionRow, position: int) -> None:
+    def _count_for_source(self, row: StateAction, position: int) -> None:
         """Count an action towards the amount a day of its source."""
         if row.source is None or self.sources.rights(row.source).per_day is None:
             return

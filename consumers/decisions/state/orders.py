@@ -12,7 +12,7 @@ from domain.events import facts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from consumers.decisions.state.actions import ActionRow
+    from consumers.decisions.state.actions import StateAction
     from domain.money import Money
     from ledger.store.event_id_index import Change, EventIdIndex
 
@@ -77,8 +77,8 @@ def paid_or_back(
 
 
 def refunded_action(
-    total: Money, actions: Iterable[ActionRow], told: Iterable[OrderFact], before: int
-) -> ActionRow | None:
+    total: Money, actions: Iterable[StateAction], told: Iterable[OrderFact], before: int
+) -> StateAction | None:
     """Return the action that a refund of an order pays, which it does not name; ``None`` where it pays none.
 
     It pays the smallest hold that reaches, else the first action of exactly this amount. Each action is paid once.
