@@ -100,6 +100,8 @@ class EscalationRow(TypedDict):
     agent_kind: AgentKind | None
     waited_seconds: float | None
     action_id: str | None
+    reported_by: str | None
+    """The source that reported it from another system; null for one that was filed here."""
     asked: SignedMoney | None
     amount: SignedMoney | None
     """The amount that was approved."""

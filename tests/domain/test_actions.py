@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from consumers.decisions.state.actions import StateAction, HeldFields, TakenFields
+from consumers.decisions.state.actions import HeldFields, StateAction, TakenFields
 from domain.actions import ACTION_FIELDS, ActionChange, action_fields, change_of, is_reservation
 from domain.commands import ActionRequest
 from domain.events import decisions, facts

@@ -20,7 +20,7 @@ import msgspec
 
 from config import topology
 from consumers.decisions.budget_repository import currency_of
-from consumers.decisions.state.actions import ActionIndex, StateAction, HeldFields, TakenFields, row_of, row_of_fact
+from consumers.decisions.state.actions import ActionIndex, HeldFields, StateAction, TakenFields, row_of, row_of_fact
 from consumers.decisions.state.orders import OrderIndex, paid_or_back, refunded_action
 from consumers.decisions.state.pending import PendingWork
 from domain.commands import action_id_of
