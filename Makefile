@@ -43,6 +43,7 @@ test-fast: setup  ## tests without servers or processes, with few random example
 test-long: setup  ## crashes, random commands, HTTP operations and hostile bytes for hours; MINUTES=60 of fuzz
 	@CRASH_ROUNDS=55 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_crash.py
 	@MACHINE_EXAMPLES=60 $(BIN)/python -m pytest -n0 --timeout 7200 tests/decisions/test_stateful.py
+	@WEBHOOKS=10000 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_webhooks.py
 	@$(MAKE) test-orders
 	@SCHEMATHESIS_EXAMPLES=50 $(BIN)/python -m pytest -n0 --timeout 7200 tests/dashboard/test_openapi.py
 	@$(MAKE) fuzz

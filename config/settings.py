@@ -44,6 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     replicas: int = 1
     allow_lazy_fsync: bool = False
     database_url: str | None = None
+    webhooks_to_private: bool = False
+    smtp_url: str | None = None
+    mail_from: str = "resolution-ledger@localhost"
     unregistered_sources: Literal["desk", "none"] | None = None
 
     def __repr__(self) -> str:
@@ -87,6 +90,9 @@ HELP: dict[str, str] = {
     "nats_server": "The nats-server binary (2.12 or newer) that the embedded default runs.",
     "replicas": "Copies of each stream in a NATS cluster: 1, 3 or 5.",
     "allow_lazy_fsync": "Accept a server that acknowledges events before they are on disk.",
+    "webhooks_to_private": "Allow webhooks to addresses inside the own network.",
+    "smtp_url": "The mail server of webhooks to mailto: addresses: smtp://user:password@host:587, or smtps://.",
+    "mail_from": "The sender's address of these mails.",
     "unregistered_sources": (
         "What sources that no operator registered may do: `desk` (send facts, request actions) or `none`. "
         "[default: desk on the embedded server, none with --nats-url]"
@@ -95,7 +101,7 @@ HELP: dict[str, str] = {
 }
 """One sentence for each setting, for ``--help`` and docs/operate/connect.md."""
 
-SECRET = ("nats_url", "upstream_nats_url", "database_url", "nats_password", "nats_token")
+SECRET = ("nats_url", "upstream_nats_url", "database_url", "smtp_url", "nats_password", "nats_token")
 """Settings that may hold a password: never on the command line of a child process."""
 WITHOUT_OPTION = ("nats_password", "nats_token")
 """Settings that are secrets: they have no option."""
@@ -141,11 +147,17 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
         raise SettingsError(f"nats_context: {error}") from None
     except msgspec.ValidationError as error:
         raise SettingsError(f"settings: {error}; known are {', '.join(HELP)}") from None
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
     if settings.replicas not in (1, 3, 5):
         raise SettingsError(f"replicas must be 1, 3 or 5, not {settings.replicas}")
+    if settings.smtp_url and not re.match(r"smtps?://[^/?#]+$", settings.smtp_url):
+        raise SettingsError("smtp_url has the form smtp://user:password@host:587, or smtps://host")
     if settings.database_url:
         raise SettingsError("database_url: views on PostgreSQL are not served by this version; leave it out")
-    return settings
 
 
 def _merge(higher: Mapping[str, object], lower: Mapping[str, object]) -> dict[str, object]:

@@ -22,7 +22,7 @@ ESCALATION_SUBJECT = "resolution.notify.escalation"
 """One subject below it for each source: the steps of the escalations that the source filed."""
 DECIDERS_SUBJECT = "resolution.deciders"
 INTAKES_SUBJECT = "resolution.intakes"
-ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
+ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "webhooks", "dashboard")
 ROLES_SUBJECT = "resolution.roles"
 """Each process with a role answers to ``resolution.roles.<role>``; upstreams may not ask."""
 FACT_SUBJECT = "ledger.fact"
@@ -50,6 +50,7 @@ NOTIFY = "NOTIFY"
 ALARM = "ALARM"
 KEYS = "KV_ledger-keys"
 SEAL = "SEAL"
+WEBHOOKS = "WEBHOOKS"
 INTAKE_CONSUMER = "intake"
 INTAKE_BATCH = 1000
 SOURCES_AT_MOST = 500
@@ -190,6 +191,11 @@ def _notify(replicas: int) -> DeclaredStream:
     }
 
 
+def _book(replicas: int) -> DeclaredStream:
+    """Return the settings of a stream that keeps the last message of each subject."""
+    return _common(replicas) | {"max_msg_size": 64 * 1024, "max_msgs_per_subject": 1, "discard": "old"}
+
+
 def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
     """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds."""
     common = _common(replicas)
@@ -222,14 +228,7 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
         },
         _notify(replicas),
         # Keys of persons in their own bucket: deletable, so that a key can be destroyed.
-        common
-        | {
-            "name": KEYS,
-            "subjects": ["$KV.ledger-keys.>"],
-            "max_msg_size": 64 * 1024,
-            "max_msgs_per_subject": 1,
-            "discard": "old",
-        },
+        _book(replicas) | {"name": KEYS, "subjects": ["$KV.ledger-keys.>"]},
         # Begun seals with their keys, and one of the last checkpoints (ledger/transparency/seal_record.py).
         common
         | {
@@ -242,6 +241,8 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
             "deny_delete": True,
             "deny_purge": True,
         },
+        # Subscriptions, their progress and their dead letters (projections/webhooks.py).
+        _book(replicas) | {"name": WEBHOOKS, "subjects": ["webhooks.>"]},
         # The last alarm, while it is on (ledger/transparency/alarm.py); only the operator clears it.
         common
         | {

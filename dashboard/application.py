@@ -25,6 +25,7 @@ from dashboard.routes.system import add_system_routes
 from dashboard.routes.updates import add_update_routes
 from dashboard.routes.upstreams import add_upstream_routes
 from dashboard.routes.web_page import add_page_routes
+from dashboard.routes.webhooks import add_webhook_routes
 
 if TYPE_CHECKING:
     from dashboard.context import ApiContext
@@ -57,6 +58,7 @@ def make_api(context: ApiContext) -> FastAPI:
         add_command_routes,
         add_source_routes,
         add_upstream_routes,
+        add_webhook_routes,
         add_page_routes,
     ):
         add_routes(api, context)

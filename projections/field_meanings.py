@@ -497,8 +497,40 @@ _REPORT: Mapping[str, tuple[str, Json]] = {
     "worth": ("The worth of these hours.", msgspec.UNSET),
     "would_have_saved": ("The amount that would have been saved.", msgspec.UNSET),
 }
+_WEBHOOKS: Mapping[str, tuple[str, Json]] = {
+    "DeadLetterRow.attempts": ("The number of attempts.", 80),
+    "DeadLetterRow.error": ("The reason why the last attempt failed.", "the receiver answered 500"),
+    "DeadLetterRow.feed": ("The kind of message: an event, a step of an escalation or a thin budget.", "events"),
+    "DeadLetterRow.first": ("The time of the first attempt.", _TIME),
+    "DeadLetterRow.id": ("The dead letter's id.", "0d4c1f7ab2c94c0e8a55ad3f8c2e9b11"),
+    "DeadLetterRow.last": ("The time of the last attempt.", _TIME),
+    "DeadLetterRow.position": ("The position of the event, in the log or in the notifications.", 42),
+    "DeadLetterRow.type": ("The type of the message.", "resolution.action.taken.v1"),
+    "Redelivery.id": ("The dead letter's id.", "0d4c1f7ab2c94c0e8a55ad3f8c2e9b11"),
+    **{
+        f"{cls}.{field}": meaning
+        for cls in ("WebhookRow", "NewWebhook")
+        for field, meaning in {
+            "id": ("The subscription's id.", "5f0c6a1d2b3e4f58"),
+            "url": ("The receiver.", "https://till.example/hooks"),
+            "types": ("The types that are sent.", ["resolution.action.taken.v1"]),
+            "format": ("The form of the body.", "cloudevents"),
+            "personal": ("Personal fields are sent as well.", False),
+            "made_by": ("The person or the token that made it.", "till"),
+            "made": ("The time at which it was made.", _TIME),
+            "state": ("`failing`: the last attempt failed; `stopped`: the receiver is gone.", "active"),
+            "delivered": ("The number of messages that have arrived.", 17),
+            "dead_letters": ("The number of messages that were given up.", 0),
+            "failing_since": ("The time since which nothing has arrived.", None),
+            "last_error": ("The reason why an attempt failed last.", None),
+        }.items()
+    },
+    "NewWebhook.secret": ("The signing secret of Standard Webhooks.", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+}
 _PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "id": ("The event's id.", "case-17-opened"),
+    "webhook": ("The subscription's id.", "5f0c6a1d2b3e4f58"),
+    "letter": ("The dead letter's id.", "0d4c1f7ab2c94c0e8a55ad3f8c2e9b11"),
     "agent": ("Only this agent.", "A-7"),
     "team": ("Only this team.", "phone"),
     "kind": ("Only this kind of action.", "refund"),
@@ -532,7 +564,7 @@ _PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "idempotency-key": ("The `request_id`: retries get one answer.", "case-17-refund"),
     "resolution-ledger": ("The browser's session.", "s3ss10n"),
 }
-_MEANINGS = _REPORT | _ANSWERED | _RECORDED | _REQUESTED | _REPORTED  # type: ignore[operator] # all are dicts
+_MEANINGS = _REPORT | _WEBHOOKS | _ANSWERED | _RECORDED | _REQUESTED | _REPORTED  # type: ignore[operator] # all are dicts
 
 
 def meaning_of(cls: str, field: str) -> str:

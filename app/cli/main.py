@@ -51,6 +51,11 @@ _OPTIONS = {
     "upstream_nats_url": click.option("--upstream-nats-url", metavar="URL", help=HELP["upstream_nats_url"]),
     "nats_server": click.option("--nats-server", metavar="FILE", help=HELP["nats_server"]),
     "replicas": click.option("--replicas", type=int, metavar="N", help=HELP["replicas"] + " [default: 1]"),
+    "webhooks_to_private": click.option(
+        "--webhooks-to-private", is_flag=True, default=None, help=HELP["webhooks_to_private"]
+    ),
+    "smtp_url": click.option("--smtp-url", metavar="URL", help=HELP["smtp_url"]),
+    "mail_from": click.option("--mail-from", metavar="ADDRESS", help=HELP["mail_from"]),
     "allow_lazy_fsync": click.option("--allow-lazy-fsync", is_flag=True, default=None, help=HELP["allow_lazy_fsync"]),
     "unregistered_sources": click.option(
         "--unregistered-sources", type=click.Choice(["desk", "none"]), help=HELP["unregistered_sources"]
@@ -143,9 +148,9 @@ _COMMANDS = {
         "admin_privacy",
         "admin_policy",
         "admin_tokens",
+        "admin_webhooks",
         "admin_inbox",
         "admin_sources",
-        "admin_streams",
     ),
 }
 """Command -> modules of ``app.cli.commands``; a command imports only its own, to start quickly."""

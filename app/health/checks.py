@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ from config import topology
 from consumers.privacy.field_encryption import encrypted_texts
 from domain.managers import manager_rings
 from ledger.encryption.keyring import Keyring, key_ids
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, UnavailableError
+from ledger.store.cloudevents import time_text
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.streams import js_api, server_problem, stream_config, stream_names
 from ledger.store.subscription import verify_cursor
@@ -29,16 +31,19 @@ from projections.engine import storage
 from projections.policy_history import in_force_now, published_policies
 from projections.registry import MODELS
 from projections.views.people import read_people
+from projections.webhooks import WebhookBook, read_webhooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from app.runtime.session import Session
     from ledger.store.role_status import RoleAnswers
+    from projections.webhooks import WebhookState
 
 _NOTHING: Mapping[str, RoleAnswers] = MappingProxyType({})
 _LOW_DISK_BYTES = 1 << 30
 _KEYS_OF_EVENTS, _RINGS_SHOWN = 500, 5
+_FAILS_SECONDS = 3600.0
 
 
 async def _server(session: Session) -> AsyncIterator[Check]:
@@ -120,6 +125,28 @@ async def _keys(session: Session) -> AsyncIterator[Check]:
         yield Check("keys", text, ok=False)
     else:
         yield Check("keys", f"those of {len(events)} events exist, or were destroyed")
+
+
+async def subscriptions(session: Session) -> list[WebhookState]:
+    """Return the subscriptions to webhooks; none where the stream that holds them is missing."""
+    try:
+        return await read_webhooks(await WebhookBook.open(session.client))
+    except UnavailableError:
+        return []
+
+
+async def _webhooks(session: Session) -> AsyncIterator[Check]:
+    for one in await subscriptions(session):
+        webhook, progress = one.webhook, one.progress
+        trouble = ""
+        if progress.stopped:
+            trouble = f"it is stopped: {progress.stopped}. Remove it with `admin webhooks remove {webhook.id}`"
+        elif one.dead_letters:
+            trouble = f"{one.dead_letters} messages were given up: see `admin webhooks dead-letters {webhook.id}`"
+        elif progress.failing_since and (datetime.now(UTC) - progress.failing_since).total_seconds() > _FAILS_SECONDS:
+            trouble = f"nothing has arrived at {webhook.url} since {time_text(progress.failing_since)}: "
+            trouble += progress.last_error or "no reason is known"
+        yield Check(f"webhook {webhook.id}", trouble or f"{progress.delivered} messages were delivered", not trouble)
 
 
 async def _managers(session: Session) -> AsyncIterator[Check]:
@@ -216,6 +243,7 @@ CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     _keys,
     _managers,
     _policy,
+    _webhooks,
     _inbox,
     _sources,
     _rejected,

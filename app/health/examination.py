@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.health.check import Check, run_check
-from app.health.checks import checks_of
+from app.health.checks import checks_of, subscriptions
 from app.health.inbox_checks import history_mode, waiting_messages
 from app.health.role_checks import REQUIRED, role_checks
 from app.runtime.announcement import announced_http_url
@@ -31,7 +31,11 @@ async def examine(session: Session, *, patience: float, at_rest: bool) -> list[C
     heard: dict[str, RoleAnswers] = {}
     found: list[Check] = []
     if not at_rest:
-        expected = {"archive": _keeps_archive(session), "dashboard": bool(announced_http_url(session.data_dir))}
+        expected = {
+            "archive": _keeps_archive(session),
+            "webhooks": bool(await subscriptions(session)),
+            "dashboard": bool(announced_http_url(session.data_dir)),
+        }
         required = (*REQUIRED, *(role for role, is_expected in expected.items() if is_expected))
         asked = dict.fromkeys(expected, min(patience, _OPTIONAL_SECONDS)) | dict.fromkeys(required, patience)
         heard = await ask_roles(session.client, topology.ROLES_SUBJECT, asked)

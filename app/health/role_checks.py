@@ -41,6 +41,7 @@ _EFFECTS = {
     "guard": "misuse is not detected",
     "seal": "recorded events are not sealed",
     "archive": "sealed events are not copied to the archive",
+    "webhooks": "subscribers get no messages",
     "dashboard": "the HTTP API does not answer",
 }
 _REPAIRS = {

@@ -116,6 +116,8 @@ async def create_service(  # noqa: PLR0911 - one return a role
             from consumers.seal.archive_service import ArchiveService
 
             return ArchiveService(session.server, session.log, session.data_dir)
+        case "webhooks":
+            return _webhook_service(session)
         case "dashboard":
             from dashboard.listen_address import ListenAddress
             from dashboard.service import DashboardService
@@ -123,6 +125,16 @@ async def create_service(  # noqa: PLR0911 - one return a role
             load_views()
             return DashboardService(session.server, topology.LEDGER, session.data_dir, where or ListenAddress())
     raise ValueError(f"no role {role!r}")
+
+
+def _webhook_service(session: Session) -> RoleService:
+    from consumers.webhooks.sender import MailServer
+    from consumers.webhooks.service import WebhookService
+
+    settings = session.settings
+    mail = MailServer.of(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
+    private = settings.webhooks_to_private
+    return WebhookService(session.server, session.log, session.data_dir, private=private, mail=mail)
 
 
 def has_archive_extra() -> bool:

@@ -110,6 +110,16 @@ class Authenticated(Gate):
         return found
 
 
+class Subscriber(Authenticated):
+    """The caller may subscribe to webhooks: a source or an operator."""
+
+    async def admit(self, request: Request) -> None:
+        """Authenticate the caller; refuse an unknown one with 401, and others with 403."""
+        request.state.credential, request.state.viewer = self._doors.authenticate(request)
+        if request.state.viewer.role not in {"source", "operator"}:
+            raise HTTPException(403, f"not allowed for the role {request.state.viewer.role}")
+
+
 class SameOrigin(Gate):
     """The request comes from this server's own page, or from no browser; else 403."""
 
@@ -175,6 +185,10 @@ class Authorizer:
         """A dependency of the endpoints for everyone with a token: the caller."""
         self.source = Authenticated(self, sources=True).viewer
         """A dependency of the endpoints for sources: the caller, with its source."""
+        subscribing = Subscriber(self)
+        self.subscriber = subscribing.viewer
+        """A dependency of the endpoints of webhooks: the caller, a source or an operator."""
+        self.subscriber_gates = [Depends(self.require_same_origin), Depends(RateLimited(subscribing).passed)]
 
     def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
         """Return a dependency that admits only callers with one of these roles."""

@@ -253,6 +253,23 @@ def read_balances_page(
     return [_shown(row) for row in found]
 
 
+def read_thin(connection: sa.Connection, share: float, after: int) -> list[Row]:
+    """Return the open budgets with less than a share of their grant left, which had more at the position ``after``."""
+    one = balances.c
+    left = one.granted_minor - one.spent_minor - one.reserved_minor
+    thin = sa.and_(one.granted_minor > 0, left < share * one.granted_minor)
+    query = sa.select(balances).where(one.since > after, ~one.closed, thin).order_by(*(one[name] for name in _KEY))
+    found: list[Row] = []
+    for row in map(dict, connection.execute(query).mappings()):
+        earlier = as_of(balances, after).c
+        left = earlier.granted_minor - earlier.spent_minor - earlier.reserved_minor
+        was_thin = sa.and_(earlier.granted_minor > 0, left < share * earlier.granted_minor)
+        same = (earlier[name] == row[name] for name in _KEY)
+        if connection.execute(sa.select(earlier.holder).where(*same, was_thin)).first() is None:
+            found.append(_shown(row) | {"position": row[SINCE], "happened": row["happened"]})
+    return found
+
+
 def read_periods(connection: sa.Connection) -> list[str]:
     """Return the periods that any budget was opened for."""
     return list(connection.execute(sa.select(balances.c.period).distinct()).scalars())

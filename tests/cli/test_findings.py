@@ -34,6 +34,7 @@ MADE_TRUE_BY = {
     "index NAME": "test_role_checks.py::test_an_index_of_another_log_is_named",
     "archive": "test_damage.py::test_a_damaged_archive_is_not_taken_for_a_damaged_seal",
     "log": "test_damage.py::test_a_lost_event_that_was_not_sealed_yet_is_a_finding",
+    "webhook NAME": "test_webhooks.py::test_a_dead_letter_is_listed_and_sent_again",
     "alarm": "test_role_checks.py::test_the_alarm_is_named_and_not_the_roles_that_it_ends",
     "seal": "test_damage.py::test_each_damage_is_found_by_verify_and_by_the_doctor",
 }

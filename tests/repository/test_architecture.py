@@ -47,6 +47,7 @@ PURE = {
     "statistics",
     "typing",
     "unicodedata",
+    "urllib",  # urllib.parse
     "zoneinfo",
 }
 """Libraries that the domain may import: none of them does I/O, reads a clock or draws random numbers by itself."""

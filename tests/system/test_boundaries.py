@@ -500,6 +500,8 @@ LOOKED_AT_BY = {
     "consumers.runtime.broker.",
     "dashboard.service.",  # its task is uvicorn's; where that ends the role fails, and is started again
     "consumers.intake.lanes.",  # test_intake_isolation.py
+    "consumers.webhooks.service.",  # test_webhooks.py
+    "consumers.webhooks.deliveries.",  # the same
     "ledger.nats.client.",  # test_bytes.py
     "ledger.background_service.",  # the tasks of its subclasses: their lines
     "ledger.eventsourcing.recorders.",  # the persistence library's, no role of ours

@@ -1,4 +1,4 @@
-"""`admin`: rejected events, projections, and the examination of a ledger."""
+"""`admin`: streams, rejected events, projections, and the examination of a ledger."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from app.runtime.plugins import load_views
 from app.runtime.projection_states import ProjectionState, projection_states
 from app.runtime.roles import ROLES
 from app.runtime.session import Session
+from app.runtime.stream_setup import PreparedStream, raise_copies
 from config import topology
 from consumers.rejections import RejectedEntry
 from domain.events.administration import ProjectionSkipped
@@ -272,3 +273,27 @@ def schema(*, as_json: bool) -> None:
         print_json({"items": [column._asdict() for column in columns()]})
     else:
         click.echo(schema_text(), nl=False)
+
+
+@command(admin, lists=True)
+async def init(settings: Settings, *, output: OutputFormat) -> None:
+    """Create the missing streams of a ledger on the NATS server; no other command creates them on your server.
+
+    With --replicas 3 or 5, existing streams, keys and consumers get as many copies, in the cluster of --nats-url. Its
+    user must be the operator. Copies are never removed. The command may be repeated.
+    """
+    async with Session(settings, creates=True) as session:
+        operator = await session.connection("init", user="operator")
+        states = await raise_copies(operator, settings.replicas, session.created)
+    items = [state._asdict() for state in states]
+    print_list(
+        output,
+        items,
+        "Streams",
+        ("stream", "copies", ""),
+        [tuple(state) for state in states],
+        " ".join(PreparedStream._fields),
+        numbers=(1,),
+    )
+    if output == "table" and any(state.done == "raised" for state in states):
+        console.print("The servers are making the new copies; `admin doctor` shows when all are complete.")

@@ -87,7 +87,7 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
             for roles, descriptors in (
                 (("projections",), ()),
                 (("guard", *(("--history",) if history else ())), ()),
-                (sealing_roles(), ()),
+                ((*sealing_roles(), "webhooks"), ()),
                 (("dashboard", *where.options(listening.fileno())), (listening.fileno(),)),
             )
         ]
@@ -125,8 +125,8 @@ async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with
     """Run one or more ROLEs in one process.
 
     Roles: intake records the facts that sources publish; decisions answers their requests; projections builds the
-    views; guard looks for misuse; seal signs the log; archive writes the log to Parquet files; dashboard serves the
-    HTTP API and the page.
+    views; guard looks for misuse; seal signs the log; archive writes the log to Parquet files; webhooks sends
+    events to subscribers; dashboard serves the HTTP API and the page.
     """
     async with (
         # A child process creates no ledger if its folder was moved.

@@ -1,0 +1,1 @@
+"""The role `webhooks`: sends events and notifications to subscribers."""

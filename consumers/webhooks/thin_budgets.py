@@ -1,0 +1,58 @@
+"""Notifications of budgets that run out, from the view budget_balances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from consumers.webhooks.messages import Message
+from domain.events.decisions import LEDGER_SOURCE
+from domain.webhooks import THIN_BUDGET, THIN_SHARE
+from projections.engine import storage
+from projections.views.balances import Balances, read_thin
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from domain.serialization import JsonObject
+    from projections.engine.storage import Row
+
+_TOLD = ("holder", "period", "granted", "spent", "reserved", "remaining", "position")
+
+
+class ThinBudgets:
+    """Finds the budgets that fell below ``THIN_SHARE`` of their grant after a position of the view."""
+
+    def __init__(self, data_dir: Path, position: int) -> None:
+        self._folder = storage.views_folder(data_dir)
+        self.position = position
+
+    def read(self) -> list[Message]:
+        """Return a message for each budget that fell below the threshold since the last call."""
+        generation = storage.live_generation(self._folder, Balances())
+        progress = storage.progress_of(self._folder, Balances())
+        if generation is None or progress is None or progress.anchor.position <= self.position:
+            return []
+        engine = storage.open_generation(self._folder, Balances(), generation)
+        try:
+            with engine.connect() as connection, connection.begin():
+                reached = storage.read_progress(connection).anchor.position  # first: the snapshot begins here
+                found = read_thin(connection, THIN_SHARE, self.position)
+        finally:
+            engine.dispose()
+        self.position = reached
+        return [Message("budgets", reached, f"budget {row['holder']}", _event(row)) for row in found]
+
+
+def _event(row: Row) -> JsonObject:
+    """Return the notification of a thin budget as a CloudEvent; its id is the same whenever it is found."""
+    currency = row["granted"]["currency"]
+    return {
+        "specversion": "1.0",
+        "id": f"budget_thin {row['holder']} {row['period']} {currency} {row['position']}",
+        "source": LEDGER_SOURCE,
+        "type": THIN_BUDGET,
+        "subject": row["holder"],
+        "time": row["happened"],
+        "datacontenttype": "application/json",
+        "data": {name: row[name] for name in _TOLD},
+    }
