@@ -42,6 +42,9 @@ class _Sums:
         self.loose += work.loose
 
 
+_NOTHING, _NO_WORK = _Sums(), Work()
+
+
 class WorkDays:
     """The work of all agents by day and unit (the first team, else the role), as far back as rules look."""
 
@@ -55,6 +58,10 @@ class WorkDays:
         if work is None:
             work = agents[agent] = Work()
         return work
+
+    def gifts(self, agent: str, day: int) -> int:
+        """Return the goodwill that an agent gave on a day."""
+        return sum(agents[agent].gifts for agents in self.days.get(day, {}).values() if agent in agents)
 
     def forget_before(self, moment: float) -> None:
         """Drop days that no window reaches any more."""
@@ -79,6 +86,7 @@ class PeerRates:
     """Rates over a window of whole days, from the work days of a history."""
 
     def __init__(self, history: GuardHistory, start: float, end: float) -> None:
+        self.end = end
         self._days = {day: units for day, units in history.work.days.items() if start // DAY <= day < end // DAY}
         self._unit: dict[str, _Sums] = defaultdict(_Sums)
         self._of_agent: dict[tuple[str, str], _Sums] = defaultdict(_Sums)
@@ -94,6 +102,8 @@ class PeerRates:
                     self._unit[unit].add(work)
                     self._of_agent[unit, agent].add(work)
                     self._all.add(work)
+        self._overall = (self._all.gifts + 1) / (self._all.contacts + self._all.loose + 5)
+        self._usual: dict[tuple[str, str], float] = {}
         self._surge = {day: self._surge_of(day) for day in self._days}
         self._sums_of: dict[str, tuple[list[int], list[Expected]]] = {}
 
@@ -107,23 +117,25 @@ class PeerRates:
         return (given + _PRIOR) / (usual + _PRIOR)
 
     def _rate(self, sums: _Sums) -> float:
-        overall = (self._all.gifts + 1) / (self._all.contacts + self._all.loose + 5)
-        return (sums.gifts + _PRIOR * overall) / (sums.contacts + sums.loose + _PRIOR)
+        return (sums.gifts + _PRIOR * self._overall) / (sums.contacts + sums.loose + _PRIOR)
 
     def rate(self, agent: str, unit: str, day: int) -> float:
         """Return goodwill a contact of the others in a unit on a day, below 1."""
-        everywhere, own = self._unit[unit], self._of_agent.get((unit, agent), _Sums())
-        contacts = everywhere.contacts + everywhere.loose - own.contacts - own.loose
-        overall = (self._all.gifts + 1) / (self._all.contacts + self._all.loose + 5)
-        usual = (max(everywhere.gifts - own.gifts, 0) + _PRIOR * overall) / (max(contacts, 0) + _PRIOR)
+        key = unit, agent
+        usual = self._usual.get(key)
+        if usual is None:
+            everywhere, own = self._unit[unit], self._of_agent.get(key, _NOTHING)
+            contacts = everywhere.contacts + everywhere.loose - own.contacts - own.loose
+            usual = (max(everywhere.gifts - own.gifts, 0) + _PRIOR * self._overall) / (max(contacts, 0) + _PRIOR)
+            self._usual[key] = usual
         usual *= self._surge.get(day, 1.0)
         today = self._unit_day.get((unit, day))
-        work = self._days.get(day, {}).get(unit, {}).get(agent) or Work()
         if today is not None:
-            contacts = today.contacts + today.loose - work.contacts - work.loose
+            work = self._days[day][unit].get(agent, _NO_WORK)
             # Facts that come late change an agent's day after the sums were taken.
-            usual = (max(today.gifts - work.gifts, 0) + _PRIOR * usual) / (max(contacts, 0) + _PRIOR)
-        return min(max(usual, 1e-4), 0.95)
+            contacts = max(today.contacts + today.loose - work.contacts - work.loose, 0)
+            usual = (max(today.gifts - work.gifts, 0) + _PRIOR * usual) / (contacts + _PRIOR)
+        return 1e-4 if usual < 1e-4 else min(usual, 0.95)  # noqa: PLR2004
 
     def loose_share(self, unit: str) -> float:
         """Return the share of a unit's goodwill that belongs to no interaction."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardHistory, ObservedAction
 from domain.statistics import binomial_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RULE = Rule(
     "R1",
@@ -18,6 +22,21 @@ _USERS = 3
 """An amount that so many people use is a price point."""
 _PRIOR = 20.0
 """The weight of all peers beside those of the same team and reason, in actions."""
+_UNKNOWN = 0.05
+"""The share near the limit before anything is known."""
+
+
+class _Count:
+    """Actions, and those of them near the limit."""
+
+    __slots__ = ("all", "near")
+
+    def __init__(self) -> None:
+        self.all = self.near = 0
+
+    def add(self, other: _Count) -> None:
+        self.all += other.all
+        self.near += other.near
 
 
 def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
@@ -32,24 +51,15 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     found: list[RuleFinding] = []
     tests = 0
     for currency, actions in _alike(history, start, end).items():
-        crowd = _Crowd(history, actions, parameters["fraction"])
-        for agent, own in crowd.by_agent.items():
-            if len(own) < parameters["actions"]:
-                continue
-            near = [
-                action
-                for action in own
-                if crowd.near(action) and not crowd.is_price(agent, action.minor, parameters["alike"])
-            ]
-            if len(near) < parameters["near"]:
-                continue
+        crowd = _Crowd(history, actions, parameters)
+        for agent, own, near in crowd.candidates():
             tests += 1
-            usual = crowd.usual(agent, parameters["alike"])
-            p = binomial_tail(len(near), len(own), min(usual / len(own), 0.95))
+            usual = crowd.usual(agent)
+            p = binomial_tail(len(near), own, min(usual / own, 0.95))
             if p < parameters["p"] and len(near) >= parameters["times"] * usual:
                 limit = near[-1].limit or 0
                 text = (
-                    f"{len(near)} of {len(own)} amounts by {agent} in {parameters['days']} days are between "
+                    f"{len(near)} of {own} amounts by {agent} in {parameters['days']} days are between "
                     f"{parameters['fraction']:.0%} of the limit of {money(limit, currency)} and the limit itself, "
                     f"price points aside; for the same work of peers it would be {usual:.1f} (chance {p:.1g})"
                 )
@@ -58,80 +68,129 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
 
 
 class _Crowd:
-    """The actions of one currency: how often amounts fall near the limit, and how usual each amount is."""
+    """The actions of one currency: how often amounts fall near the limit, and how usual each amount is.
 
-    def __init__(self, history: GuardHistory, actions: list[ObservedAction], fraction: float) -> None:
-        self._fraction = fraction
-        self._unit = {agent: history.unit(agent) for agent in {action.agent for action in actions}}
-        self.by_agent = defaultdict[str, list[ObservedAction]](list)
-        self._sums = Counter[tuple[str, ...]]()
-        self._near = Counter[tuple[str, ...]]()
-        self._users = defaultdict[int, Counter[str]](Counter)
+    Candidates come first: exact amounts are counted for those alone that have enough actions near the limit.
+    """
+
+    def __init__(self, history: GuardHistory, actions: list[ObservedAction], parameters: Parameters) -> None:
+        self._alike, self._least = parameters["alike"], parameters["near"]
+        cells = defaultdict[tuple[str, str, str], _Count](_Count)
+        self._of_agent = defaultdict[str, _Count](_Count)
+        near = defaultdict[str, list[ObservedAction]](list)
+        fraction = parameters["fraction"]
+        for action in actions:
+            agent = action.agent
+            cell = cells[agent, action.kind, action.reason]
+            cell.all += 1
+            if action.minor >= fraction * (action.limit or 0):
+                cell.near += 1
+                near[agent].append(action)
+        for (agent, _, _), cell in cells.items():
+            self._of_agent[agent].add(cell)
+        self._near = {
+            agent: some
+            for agent, some in near.items()
+            if len(some) >= self._least and self._of_agent[agent].all >= parameters["actions"]
+        }
+        if self._near:
+            self._unit = {agent: history.unit(agent) for agent in self._of_agent}
+            self._count_groups(cells)
+            self._count_amounts(actions, near)
+
+    def _count_groups(self, cells: dict[tuple[str, str, str], _Count]) -> None:
+        self._all = _Count()
+        self._of_unit = defaultdict[str, _Count](_Count)
+        self._of_reason = defaultdict[tuple[str, str], _Count](_Count)
+        """By unit and reason."""
+        self._own_reason = defaultdict[tuple[str, str], _Count](_Count)
+        """By agent and reason."""
+        self._of_work = Counter[str]()
+        self._own_work = Counter[tuple[str, str]]()
+        for (agent, kind, reason), cell in cells.items():
+            unit = self._unit[agent]
+            self._all.add(cell)
+            self._of_unit[unit].add(cell)
+            self._of_reason[unit, reason].add(cell)
+            self._own_reason[agent, reason].add(cell)
+            for work in _works(kind, reason):
+                self._of_work[work] += cell.all
+                self._own_work[agent, work] += cell.all
+
+    def _count_amounts(self, actions: list[ObservedAction], near: dict[str, list[ObservedAction]]) -> None:
+        """Count the users of each amount that a candidate gave near the limit."""
+        concerned = {action.minor for some in self._near.values() for action in some}
+        self._users = defaultdict[int, set[str]](set)
         self._used = defaultdict[tuple[str, int], Counter[str]](Counter)
         self._works = defaultdict[tuple[str, int], set[str]](set)
         for action in actions:
-            self.by_agent[action.agent].append(action)
-            self._users[action.minor][action.agent] += 1
-            works = (f"kind {action.kind}", f"reason {action.reason}")
-            self._works[action.agent, action.minor].update(works)
-            for work in works:
-                self._used[work, action.minor][action.agent] += 1
-            for key in (*self._keys(action), *(("work", one, *who) for one in works for who in ((), (action.agent,)))):
-                self._sums[key] += 1
-        self._popular = {minor for minor, users in self._users.items() if len(users) >= _USERS}
-        self._priced = defaultdict[tuple[str, ...], Counter[int]](Counter)
-        for action in actions:
-            if self.near(action):
-                for key in self._keys(action):
-                    self._near[key] += 1
-                    if action.minor in self._popular:
-                        self._priced[key][action.minor] += 1
+            if action.minor in concerned:
+                self._users[action.minor].add(action.agent)
+                works = _works(action.kind, action.reason)
+                self._works[action.agent, action.minor].update(works)
+                for work in works:
+                    self._used[work, action.minor][action.agent] += 1
+        popular = {minor for minor, users in self._users.items() if len(users) >= _USERS}
+        self._prices = {
+            agent: {minor for minor in {one.minor for one in some} & popular if self._is_price(agent, minor)}
+            for agent, some in self._near.items()
+        }
+        self._priced = Counter[tuple[int, str, str]]()
+        """Actions near the limit by amount, agent and reason, for amounts that are prices for some candidate."""
+        prices = set[int]().union(*self._prices.values())
+        for some in near.values():
+            self._priced.update((one.minor, one.agent, one.reason) for one in some if one.minor in prices)
 
-    def _keys(self, action: ObservedAction) -> list[tuple[str, ...]]:
-        """Return the groups of an action: all, team and reason; then the same for the agent alone."""
-        unit, agent = self._unit[action.agent], action.agent
-        return [(), ("unit", unit), (unit, action.reason), ("", "", agent), (unit, action.reason, agent)]
-
-    def near(self, action: ObservedAction) -> bool:
-        """Return whether the amount lies just below the limit."""
-        assert action.limit is not None
-        return self._fraction * action.limit <= action.minor <= action.limit
-
-    def is_price(self, agent: str, minor: int, alike: float) -> bool:
+    def _is_price(self, agent: str, minor: int) -> bool:
         """Return whether others use the amount as often as the agent, for the same kind or the same reason."""
-        if minor not in self._popular:
-            return False
         for work in self._works[agent, minor]:
             users = self._used[work, minor]
-            mine, own = users[agent], self._sums["work", work, agent]
-            others = self._sums["work", work] - own
-            if (users.total() - mine) / max(others, 1) >= alike * mine / own:
+            mine, own = users[agent], self._own_work[agent, work]
+            others = self._of_work[work] - own
+            if (users.total() - mine) / max(others, 1) >= self._alike * mine / own:
                 return True
         return False
 
-    def usual(self, agent: str, alike: float) -> float:
+    def candidates(self) -> Iterator[tuple[str, int, list[ObservedAction]]]:
+        """Yield each agent with enough actions near the limit besides prices, the number of actions, and those near."""
+        for agent, some in self._near.items():
+            near = [one for one in some if one.minor not in self._prices[agent]]
+            if len(near) >= self._least:
+                yield agent, self._of_agent[agent].all, near
+
+    def usual(self, agent: str) -> float:
         """Return the number of the agent's actions that would be near the limit at the others' shares.
 
         The shares are those of the same team and reason, without the price points that are left out for this agent.
         """
-        prices = [minor for minor in self._popular if self._users[minor][agent] and self.is_price(agent, minor, alike)]
-        unit = self._unit[agent]
-        shares: dict[str, float] = {}
+        unit, prices = self._unit[agent], self._prices[agent]
+        priced = [
+            (self._unit[who], reason, number)
+            for (minor, who, reason), number in self._priced.items()
+            if minor in prices and who != agent
+        ]
         usual = 0.0
-        for action in self.by_agent[agent]:
-            if action.reason not in shares:
-                share = 0.05
-                for key, mine in (
-                    ((), ("", "", agent)),
-                    (("unit", unit), ("", "", agent)),
-                    ((unit, action.reason), (unit, action.reason, agent)),
-                ):
-                    near = self._near[key] - self._near[mine]
-                    near -= sum(self._priced[key][minor] - self._priced[mine][minor] for minor in prices)
-                    share = (near + _PRIOR * share) / (self._sums[key] - self._sums[mine] + _PRIOR)
-                shares[action.reason] = share
-            usual += shares[action.reason]
+        for (who, reason), own in self._own_reason.items():
+            if who != agent:
+                continue
+            share = _UNKNOWN
+            for group, mine, left_out in (
+                (self._all, self._of_agent[agent], sum(number for _, _, number in priced)),
+                (self._of_unit[unit], self._of_agent[agent], sum(number for at, _, number in priced if at == unit)),
+                (
+                    self._of_reason[unit, reason],
+                    own,
+                    sum(number for *at, number in priced if at == [unit, reason]),
+                ),
+            ):
+                near = group.near - mine.near - left_out
+                share = (near + _PRIOR * share) / (group.all - mine.all + _PRIOR)
+            usual += share * own.all
         return usual
+
+
+def _works(kind: str, reason: str) -> tuple[str, str]:
+    return f"kind {kind}", f"reason {reason}"
 
 
 def _alike(history: GuardHistory, start: float, end: float) -> dict[str, list[ObservedAction]]:

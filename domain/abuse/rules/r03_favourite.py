@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from math import log
+from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardHistory, ObservedAction
 from domain.statistics import binomial_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RULE = Rule("R3", 2, "favourite", {"days": 90, "actions": 6, "times": 1.5, "p": 1e-5})
 
@@ -21,15 +25,7 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     product, the chance is x (1 - ln x) (Fisher 1932, for two tests).
     """
     start = end - parameters["days"] * DAY
-    pairs = defaultdict[tuple[str, str], list[ObservedAction]](list)
-    for action in history.actions:
-        if start <= action.at < end and action.goodwill and action.group is not None:
-            pairs[action.agent, action.group].append(action)
-    candidates = {
-        pair: actions
-        for pair, actions in pairs.items()
-        if len(actions) >= parameters["actions"] and actions[0].customer not in history.related.get(pair[0], {})
-    }
+    candidates = dict(_pairs(history, start, end, parameters["actions"]))
     if not candidates:
         return [], 0
     rates = history.peer_rates(end)
@@ -55,3 +51,19 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
             about = (f"agent:{agent}", f"customer:{group}")
             found.append(RULE.finding(about, "", text, [action.position for action in actions], p))
     return found, len(candidates)
+
+
+def _pairs(
+    history: GuardHistory, start: float, end: float, least: int
+) -> Iterator[tuple[tuple[str, str], list[ObservedAction]]]:
+    """Yield each pair of agent and customer's group with so much goodwill, declared relations aside."""
+    for group, actions in history.by_group.items():
+        if len(actions) < least:
+            continue
+        of_agent = defaultdict[str, list[ObservedAction]](list)
+        for action in actions:
+            if start <= action.at < end and action.goodwill:
+                of_agent[action.agent].append(action)
+        for agent, mine in of_agent.items():
+            if len(mine) >= least and mine[0].customer not in history.related.get(agent, {}):
+                yield (agent, group), mine

@@ -29,10 +29,10 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     rates, last = history.peer_rates(end), int(end // DAY) - 1
     for agent in list(history.by_agent):
         for day in (last - 1, last):
-            today = rates.of(agent, day, day + 1)
-            if today.gifts < parameters["actions"]:
+            if history.work.gifts(agent, day) < parameters["actions"]:
                 continue
             tests += 1
+            today = rates.of(agent, day, day + 1)
             p, usual = _chance(rates, agent, day, parameters["days"])
             if p < parameters["p"] and today.gifts >= parameters["times"] * usual:
                 actions = history.actions_of(agent, day * DAY, (day + 1) * DAY)

@@ -14,6 +14,8 @@ from domain.statistics import binomial_tail, normal_p
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from domain.abuse.peers import PeerRates
+
 RULE = Rule("R9", 2, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 5e-4})
 _LEAST_GIFTS = 3.0
 _PRIOR = 10.0
@@ -81,8 +83,8 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     no different before needs a far smaller chance. Fisher's method combines both, as in R3.
     """
     days = parameters["days"]
-    now = _months(history, end - days * DAY, end, end, parameters["contacts"])
-    before = _months(history, end - REMEMBERED_SECONDS, end - days * DAY, end, 0)
+    starts = end - REMEMBERED_SECONDS, end - days * DAY
+    before, now = _months(history, starts, end, parameters["contacts"])
     groups = defaultdict[tuple[str, str], dict[str, _Month]](dict)
     for (agent, currency), month in now.items():
         groups[history.role(agent, end), currency][agent] = month
@@ -115,35 +117,66 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     return found, tests
 
 
+class _Spent:
+    """An agent's goodwill in one currency and window."""
+
+    __slots__ = ("evidence", "minor")
+
+    def __init__(self) -> None:
+        self.minor = 0
+        self.evidence: list[int] = []
+
+
 def _months(
-    history: GuardHistory, start: float, end: float, asof: float, contacts: float
-) -> dict[tuple[str, str], _Month]:
-    """Return each agent's work in [start, end) where the contacts are enough."""
-    rates = history.peer_rates(asof)
-    spent = defaultdict[tuple[str, str], list[int]](list)
-    evidence = defaultdict[tuple[str, str], list[int]](list)
-    sums = defaultdict[tuple[str, ...], list[int]](lambda: [0, 0])
+    history: GuardHistory, starts: tuple[float, float], end: float, contacts: float
+) -> tuple[dict[tuple[str, str], _Month], dict[tuple[str, str], _Month]]:
+    """Return each agent's work between the two starts, and from the later one to ``end`` with enough contacts."""
+    spent = defaultdict[tuple[str, str], _Spent](_Spent), defaultdict[tuple[str, str], _Spent](_Spent)
+    cells = (
+        defaultdict[tuple[str, str, str], list[int]](lambda: [0, 0]),
+        defaultdict[tuple[str, str, str], list[int]](lambda: [0, 0]),
+    )
+    first, middle = starts
     for action in history.actions:
-        if start <= action.at < end and action.goodwill:
-            key = action.agent, action.currency
-            spent[key].append(action.minor)
-            evidence[key].append(action.position)
-            everywhere = action.role, action.currency
-            for group in (everywhere, (*everywhere, history.unit(action.agent))):
-                both = sums[group]
-                both[0], both[1] = both[0] + action.minor, both[1] + 1
+        if first <= action.at < end and action.goodwill:
+            late = action.at >= middle
+            mine = spent[late][action.agent, action.currency]
+            mine.minor += action.minor
+            mine.evidence.append(action.position)
+            cell = cells[late][action.agent, action.role, action.currency]
+            cell[0] += action.minor
+            cell[1] += 1
+    rates = history.peer_rates(end)
+    earlier, later = (
+        _window(history, (begin, until), rates, spent[late], cells[late], contacts if late else 0.0)
+        for late, begin, until in ((False, first, middle), (True, middle, end))
+    )
+    return earlier, later
+
+
+def _window(  # noqa: PLR0913
+    history: GuardHistory,
+    window: tuple[float, float],
+    rates: PeerRates,
+    spent: dict[tuple[str, str], _Spent],
+    cells: dict[tuple[str, str, str], list[int]],
+    contacts: float,
+) -> dict[tuple[str, str], _Month]:
+    sums = defaultdict[tuple[str, ...], list[int]](lambda: [0, 0])
+    for (agent, role, currency), (minor, number) in cells.items():
+        for group in ((role, currency), (role, currency, history.unit(agent))):
+            both = sums[group]
+            both[0], both[1] = both[0] + minor, both[1] + number
     found: dict[tuple[str, str], _Month] = {}
-    first, last = int(start // DAY), int(end // DAY)
-    for (agent, currency), minors in spent.items():
-        work = rates.of(agent, first, last)
+    days = int(window[0] // DAY), int(window[1] // DAY)
+    for (agent, currency), mine in spent.items():
+        work = rates.of(agent, *days)
         if work.contacts < contacts or work.expected < _LEAST_GIFTS:
             continue
-        given, role = sum(minors), history.role(agent, asof)
+        given, gifts, role = mine.minor, len(mine.evidence), history.role(agent, rates.end)
         total, number = sums[role, currency]
-        mean = max(total - given, 0) / max(number - len(minors), 1) or given / len(minors)
+        mean = max(total - given, 0) / max(number - gifts, 1) or given / gifts
         total, number = sums[role, currency, history.unit(agent)]
-        mean = (max(total - given, 0) + _PRIOR * mean) / (max(number - len(minors), 0) + _PRIOR)
-        found[agent, currency] = _Month(
-            given, work.expected * mean, len(minors), work.expected, work.contacts, evidence[agent, currency]
-        )
+        mean = (max(total - given, 0) + _PRIOR * mean) / (max(number - gifts, 0) + _PRIOR)
+        found[agent, currency] = _Month(given, work.expected * mean, gifts, work.expected, work.contacts, mine.evidence)
     return found
