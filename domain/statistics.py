@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from math import erfc, exp, inf, log, sqrt
+from math import erfc, exp, inf, lgamma, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -37,6 +37,41 @@ def negative_binomial_tail(count: int, successes: float, chance: float) -> float
     """Return P(X >= count), where X is the number of failures before ``successes`` successes of this ``chance``."""
     mode = int((successes - 1) * (1 - chance) / chance)
     return _tail(count, 0, mode, lambda x: (x + successes) / (x + 1) * (1 - chance))
+
+
+def varied_tail(count: int, trials: int, share: float, variation: float) -> float:
+    """Return P(X >= count) of a beta-binomial distribution: a binomial one whose share differs between people.
+
+    ``variation`` is the coefficient of variation of that share (Skellam 1948; Gelman et al., Bayesian Data Analysis,
+    5.3): the beta distribution has the mean ``share``, and share (1 - share) / (concentration + 1) as its variance.
+    """
+    concentration = max((1 - share) / (share * variation**2) - 1, 2.0)
+    a, b = share * concentration, (1 - share) * concentration
+    if count <= 0:
+        return 1.0
+    term = (
+        exp(
+            lgamma(trials + 1)
+            - lgamma(count + 1)
+            - lgamma(trials - count + 1)
+            + lgamma(count + a)
+            + lgamma(trials - count + b)
+            - lgamma(trials + concentration)
+            - lgamma(a)
+            - lgamma(b)
+            + lgamma(concentration)
+        )
+        if count <= trials
+        else 0.0
+    )
+    total = 0.0
+    for x in range(count, trials + 1):
+        total += term
+        if term <= _NEGLIGIBLE * total:
+            break
+        if x < trials:
+            term *= (trials - x) * (x + a) / ((x + 1) * (trials - x - 1 + b))
+    return min(total, 1.0)
 
 
 def fisher_greater(ours: tuple[int, int], others: tuple[int, int]) -> float:

@@ -1,38 +1,74 @@
-"""The measurement of one world: flags joined by subject into cases, and each case compared with the ground truth."""
+"""The measurement of one world: the cases that the guard opens at several capacities, beside the ground truth."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.demo.organisations.organisation import Organisation, draw
-from app.demo.organisations.schemes import plant, plant_densely
+from app.demo.organisations.schemes import plant, plant_densely, plant_variants
 from app.demo.organisations.traffic import HonestTraffic
 from app.demo.organisations.world import World
+from domain.abuse.cases import FLOOR, Capacity, CaseDraft, RankedCase
 from domain.abuse.fairness import tenure_of
-from domain.abuse.flag_book import FlagDraft
-from domain.abuse.guard import Guard
-from domain.abuse.history import DAY
+from domain.abuse.findings import RuleFinding
+from domain.abuse.guard import Guard, next_night
+from domain.abuse.history import DAY, people_at_work
 from domain.events import decisions, facts
+from domain.policy.model import CASES_PER_WEEK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from app.demo.organisations.organisation import Person
+    from app.demo.organisations.world import Misuse
+    from domain.abuse.history import GuardEvent
 
-TUNING = range(1, 11)
-"""The seeds of the worlds on which rules may be tuned."""
-REPORTING = range(1_001, 1_023)
-"""The seeds of the worlds whose figures are published; nothing is tuned on them."""
-DENSE = range(2_001, 2_016)
-"""The seeds of further reporting worlds with far more misuse, for recall by rule alone."""
-DENSE_TUNING = range(101, 104)
-"""The seeds of tuning worlds with far more misuse."""
-_DENSE_EACH = 4
-_TUNING_SIZES = (50, 60, 80, 100, 120, 150, 150, 200, 250, 300)
-_REPORTING_SIZES = (50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 150, 160, 180, 200, 220, 250, 280, 320, 400)
-_LARGE_SIZES = (1_000, 2_000)
+CAPACITIES = (0.25, 0.5, 1.0, CASES_PER_WEEK, 4.0, inf)
+"""The capacities measured, in cases a week for 100 people; the last one opens all cases above the floor."""
+DEFAULT = CAPACITIES.index(CASES_PER_WEEK)
+DENSE_TIMES = 10.0
+"""Dense worlds have ten times the misuse of others, and so ten times the capacity."""
+_EACH = 4
+
+
+class Kind(StrEnum):
+    """A sort of world: as in life, with many moderate cases of each rule, or with all strengths and evasions."""
+
+    ORDINARY = "ordinary"
+    DENSE = "dense"
+    VARIANTS = "variants"
+
+
+class Sample(NamedTuple):
+    """A range of seeds and the sizes of their worlds; nothing is tuned on the worlds of a report."""
+
+    seeds: range
+    sizes: tuple[int, ...]
+    days: int
+    kind: Kind
+    report: bool
+
+
+SAMPLES = {
+    "tuning": Sample(range(1, 11), (50, 60, 80, 100, 120, 150, 150, 200, 250, 300), 90, Kind.ORDINARY, report=False),
+    "dense tuning": Sample(range(101, 104), (300,), 70, Kind.DENSE, report=False),
+    "variants tuning": Sample(range(201, 202), (300,), 70, Kind.VARIANTS, report=False),
+    "reporting": Sample(
+        range(3_001, 3_022),
+        (50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 150, 160, 180, 200, 220, 250, 280, 320, 400, 1_000),
+        90,
+        Kind.ORDINARY,
+        report=True,
+    ),
+    "dense": Sample(range(4_001, 4_016), (300,), 70, Kind.DENSE, report=True),
+    "variants": Sample(range(5_001, 5_004), (300,), 70, Kind.VARIANTS, report=True),
+}
+_LARGE_DAYS = 62
+"""An organisation of a thousand people or more is watched for less time."""
 
 
 class SeedError(ValueError):
@@ -40,14 +76,14 @@ class SeedError(ValueError):
 
 
 class PlantedCase(NamedTuple):
-    """A planted misuse: its rule, strength and evasion, and the rules of cases that prove it."""
+    """A planted misuse: its rule, strength and evasion, the rules that found it, and the capacities that opened it."""
 
     rule: str
     strength: str
     evasion: str
     found_by: tuple[str, ...]
-    chance: float
-    """The highest chance of a case that proves it; 0 without one."""
+    opened: tuple[bool, ...]
+    flagged: bool
 
     @property
     def moderate(self) -> bool:
@@ -56,19 +92,20 @@ class PlantedCase(NamedTuple):
 
 
 class MeasuredPerson(NamedTuple):
-    """An honest person: the groups, and the rules of the cases that name the person."""
+    """An honest person: the groups, and the capacities at which an opened case names the person."""
 
     groups: dict[str, str]
-    named_by: tuple[str, ...]
-    chance: float
+    opened: tuple[bool, ...]
 
 
 class MeasuredCase(NamedTuple):
-    """A case: its rules, whether its subject and its evidence are a planted misuse's, and when it began."""
+    """A case: its rules, whether its subject and evidence are a planted misuse's, and the capacities that open it."""
 
     rules: tuple[str, ...]
     right: bool
     chance: float
+    opened: tuple[bool, ...]
+    text: str
 
 
 @dataclass
@@ -76,7 +113,7 @@ class MeasuredWorld:
     """The figures of one world."""
 
     seed: int
-    dense: bool
+    kind: Kind
     people: int
     days: int
     events: int
@@ -87,121 +124,148 @@ class MeasuredWorld:
     honest: list[MeasuredPerson] = field(default_factory=list)
 
 
+class Night(NamedTuple):
+    """The cases that were not closed at the end of a night, best first, and the people at work."""
+
+    moment: float
+    people: int
+    ranking: list[RankedCase]
+
+
 @dataclass
-class _Case:
-    flags: list[FlagDraft] = field(default_factory=list)
+class Watched:
+    """The guard's output for a world: each flag and each case as last told, and all nights."""
 
-    @property
-    def chance(self) -> float:
-        """The strength of all flags together: 1 less the product of their doubts.
+    flags: dict[str, RuleFinding] = field(default_factory=dict)
+    cases: dict[str, CaseDraft] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)
+    """The cases that the product opened."""
+    nights: list[Night] = field(default_factory=list)
+    actions: int = 0
 
-        The doubt of a test is p^(1/10), e.g. 0.5 for p = 0.001. A flag that counts has half of the doubt, and each
-        update halves it again, since the evidence has grown by half.
-        """
-        last = {flag.flag_id: flag for flag in self.flags}
-        doubt = 1.0
-        for flag in last.values():
-            p = flag.finding.p
-            doubt *= 0.5**flag.number if p is None else max(p, 1e-100) ** 0.1
-        return 1 - doubt
 
-    @property
-    def about(self) -> set[str]:
-        return {name for flag in self.flags for name in flag.finding.about}
+def sample_of(seed: int) -> Sample:
+    """Return the sample that a seed belongs to.
+
+    Raises:
+        SeedError: no sample has the seed.
+
+    """
+    for sample in SAMPLES.values():
+        if seed in sample.seeds:
+            return sample
+    message = f"no sample has the seed {seed}"
+    raise SeedError(message)
 
 
 def make_world(seed: int, *, report: bool = False) -> World:
     """Return the world of a seed, with its honest days and its misuse.
 
     Raises:
-        SeedError: the seed is a reporting world's, and this is not a report.
+        SeedError: the seed is a reporting world's, and this is not a report, or the reverse.
 
     """
-    if seed not in TUNING and seed not in DENSE_TUNING and not report:
-        message = f"seed {seed} is not a tuning world's: use --report"
+    sample = sample_of(seed)
+    if sample.report != report:
+        message = f"seed {seed} is {'not ' if report else ''}a reporting world's"
         raise SeedError(message)
-    world = World(draw(seed, *_shape(seed)))
+    size = sample.sizes[(seed - sample.seeds.start) % len(sample.sizes)]
+    world = World(draw(seed, size, sample.days if size < 1_000 else _LARGE_DAYS))
     HonestTraffic(world).add()
-    if _is_dense(seed):
-        plant_densely(world, _DENSE_EACH)
-    else:
-        plant(world)
+    match sample.kind:
+        case Kind.DENSE:
+            plant_densely(world, _EACH)
+        case Kind.VARIANTS:
+            plant_variants(world)
+        case Kind.ORDINARY:
+            plant(world)
     return world
 
 
-def _is_dense(seed: int) -> bool:
-    return seed in DENSE or seed in DENSE_TUNING
+def watch(events: Sequence[GuardEvent]) -> Watched:
+    """Run the guard over the events of a world as the product does."""
+    guard, watched = Guard(), Watched()
+    due = next_night(events[0].recorded)
+    for event in events:
+        watched.actions += isinstance(event.body, (decisions.ActionTaken, facts.ActionReported))
+        for flag in guard.take(event):
+            watched.flags[flag.flag_id] = flag.finding
+        for draft in guard.take_cases():
+            watched.cases[draft.case_id] = draft
+            if draft.state == "opened":
+                watched.opened.add(draft.case_id)
+        if event.recorded >= due:
+            due = next_night(event.recorded)
+            ranking = guard.cases.ranking(guard.history)
+            watched.nights.append(Night(due - DAY, people_at_work(guard.history), ranking))
+    return watched
 
 
-def _shape(seed: int) -> tuple[int, int]:
-    """Return the number of people and days of a world; large organisations are watched for less time."""
-    if seed in TUNING:
-        return _TUNING_SIZES[seed - TUNING.start], 90
-    if _is_dense(seed):
-        return 250, 80
-    place = seed - REPORTING.start
-    sizes = (*_REPORTING_SIZES, *_LARGE_SIZES)
-    return sizes[place], 90 if sizes[place] <= 400 else 65
+def opened_at(nights: Sequence[Night], capacity: float) -> set[str]:
+    """Return the cases that a capacity opens, by the product's own rank, floor and counter."""
+    opened, left = set[str](), Capacity()
+    for night in nights:
+        left.grow(capacity * night.people / 100, night.moment)
+        for case in night.ranking:
+            if case.case_id not in opened and case.chance >= FLOOR and left.take():
+                opened.add(case.case_id)
+    return opened
 
 
 def measure(seed: int, *, report: bool = False) -> MeasuredWorld:
     """Run the guard over the world of a seed, and compare its cases with the truth."""
-    world = make_world(seed, report=report)
+    world, sample = make_world(seed, report=report), sample_of(seed)
     events, positions = world.events()
-    guard, raised = Guard(), list[FlagDraft]()
-    actions = 0
-    for event in events:
-        actions += isinstance(event.body, (decisions.ActionTaken, facts.ActionReported))
-        raised += guard.take(event)
-    organisation = world.organisation
+    watched = watch(events)
+    times = 1.0 if sample.kind is Kind.ORDINARY else DENSE_TIMES
+    opened = [opened_at(watched.nights, times * capacity) for capacity in CAPACITIES]
+    if times == 1:
+        opened[DEFAULT] = watched.opened
     planted = [frozenset(positions[number] for number in one.numbers) for one in world.truth]
-    honest_actions = actions - sum(map(len, planted))
+    organisation = world.organisation
     result = MeasuredWorld(
         seed,
-        _is_dense(seed),
+        sample.kind,
         len(organisation.people),
         organisation.days,
         len(events),
-        honest_actions,
-        sum(one.number == 1 for one in raised),
+        watched.actions - sum(map(len, planted)),
+        len(watched.flags),
     )
-    proofs, best = defaultdict[int, set[str]](set), defaultdict[int, float](float)
-    named, worst = defaultdict[str, set[str]](set), defaultdict[str, float](float)
-    for case in joined(raised):
-        right, chance = False, case.chance
-        for flag in case.flags:
-            for place, misuse in enumerate(world.truth):
-                about = misuse.subjects.intersection(flag.finding.about)
-                if about and not planted[place].isdisjoint(flag.finding.evidence):
-                    proofs[place].add(flag.finding.rule)
-                    best[place] = max(best[place], chance)
-                    right = True
-        rules = tuple(sorted({flag.finding.rule for flag in case.flags}))
-        result.cases.append(MeasuredCase(rules, right, chance))
-        for name in case.about:
-            named[name].update(rules)
-            worst[name] = max(worst[name], chance)
+    found_by, found = defaultdict[int, set[str]](set), defaultdict[int, set[str]](set)
+    named = defaultdict[str, set[str]](set)
+    chances = {case.case_id: case.chance for night in watched.nights for case in night.ranking}
+    for name, case in watched.cases.items():
+        proves = _proves(case, watched, list(zip(world.truth, planted, strict=True)))
+        for place, rule in proves:
+            found_by[place].add(rule)
+            found[place].add(name)
+        at = tuple(name in some for some in opened)
+        result.cases.append(MeasuredCase(case.rules, bool(proves), chances.get(name, 0.0), at, case.explanation))
+        for who in case.about:
+            named[who].add(name)
     for place, misuse in enumerate(world.truth):
-        found_by = tuple(sorted(proofs[place]))
-        result.planted.append(PlantedCase(misuse.rule, misuse.strength, misuse.evasion, found_by, best[place]))
+        at = tuple(not found[place].isdisjoint(some) for some in opened)
+        result.planted.append(
+            PlantedCase(misuse.rule, misuse.strength, misuse.evasion, tuple(found_by[place]), at, bool(found[place]))
+        )
     culprits = {name for misuse in world.truth for name in misuse.subjects}
     for person in organisation.people:
-        name = f"agent:{person.employee_id}"
-        if name not in culprits:
-            groups = _groups(organisation, person)
-            result.honest.append(MeasuredPerson(groups, tuple(sorted(named[name])), worst[name]))
+        who = f"agent:{person.employee_id}"
+        if who not in culprits:
+            at = tuple(not named[who].isdisjoint(some) for some in opened)
+            result.honest.append(MeasuredPerson(_groups(organisation, person), at))
     return result
 
 
-def joined(raised: Iterable[FlagDraft]) -> list[_Case]:
-    """Return the flags joined by subject: the first agent concerned, else the customer."""
-    of = dict[str, _Case]()
-    for flag in raised:
-        agents = [name for name in flag.finding.about if name.startswith("agent:")]
-        subjects = agents or list(flag.finding.about)
-        case = next((of[name] for name in subjects if name in of), None) or of.setdefault(subjects[0], _Case())
-        case.flags.append(flag)
-    return list(of.values())
+def _proves(case: CaseDraft, watched: Watched, truth: Sequence[tuple[Misuse, frozenset[int]]]) -> list[tuple[int, str]]:
+    """Return the misuse whose subject the case has and whose events its flags name, by place and rule."""
+    return [
+        (place, watched.flags[flag].rule)
+        for place, (misuse, planted) in enumerate(truth)
+        for flag in case.flag_ids
+        if case.subject in misuse.subjects and not planted.isdisjoint(watched.flags[flag].evidence)
+    ]
 
 
 def _groups(organisation: Organisation, person: Person) -> dict[str, str]:

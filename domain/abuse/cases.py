@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from domain.abuse.findings import money, rule_order
-from domain.abuse.history import DAY
+from domain.abuse.history import DAY, people_at_work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 type CaseState = Literal["ranked", "opened", "updated"]
 STALE_SECONDS = 90 * DAY
 """A case below the line leaves the ranking once its last evidence is so old."""
+FLOOR = 0.5
+"""A case is opened only where it is at least as likely right as wrong."""
+PRIOR = 0.001
+"""The share of people that misuse authority in one way in a quarter: 1 to 4 % in all, over eighteen rules."""
+LOOKS = 10.0
+"""Tests of one person and rule in a quarter that say something new: windows of a month overlap from night to night."""
 _PEER_DAYS = 30
 _DOUBT = 0.5
 
@@ -76,16 +82,55 @@ class _Case:
     rank: int = 0
     at: float = 0.0
 
+    @property
+    def chance(self) -> float:
+        """The chance that the case is right, from the flags that are not reviewed."""
+        return _chance(flag for flag in self.flags.values() if not flag.reviewed)
+
 
 def strength(finding: RuleFinding, number: int) -> float:
-    """Return the strength of a flag in [0, 1), as a rough chance of being right.
+    """Return the chance that a flag is right.
 
-    A statistical finding: 1 - p^(1/10), e.g. 0.5 for p = 0.001 and 0.68 for 1e-5. Otherwise the doubt is halved by the
-    first flag and by each update, after which the evidence is half as much again: 1 - 0.5^number.
+    With a p-value: the expected misuse over misuse and false alarms, PRIOR / (PRIOR + LOOKS p), as in the false
+    discovery rate of a tail area (Efron 2004). ``PRIOR`` is misuse of one sort for each person and quarter, ``LOOKS``
+    the number of times that a quarter is looked at anew. So it is 0.5 for p = 1e-4, and 0.91 for 1e-5. Without a
+    p-value the doubt is halved by the first flag and by each update, after which the evidence is half as much again:
+    1 - 0.5^number.
     """
     if finding.p is not None:
-        return float(1 - max(finding.p, 1e-100) ** 0.1)
+        return PRIOR / (PRIOR + LOOKS * finding.p)
     return float(1 - _DOUBT ** max(number, 1))
+
+
+class Capacity:
+    """The cases that may still be opened: it grows night by night, up to one week's, but always holds one case."""
+
+    def __init__(self) -> None:
+        self._left: float | None = None
+        self._last: float | None = None
+
+    def grow(self, week: float, moment: float) -> None:
+        """Add the nights since the last call, at so many cases a week."""
+        most = max(week, 1.0) if week else 0.0
+        nights = 0.0 if self._last is None else (moment - self._last) / DAY
+        self._left = most if self._left is None else min(self._left + week * nights / 7, most)
+        self._last = moment
+
+    def take(self) -> bool:
+        """Use up one case; return whether there was one."""
+        if self._left is None or self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class RankedCase(NamedTuple):
+    """A case in the order of rank, and the chance that it is right."""
+
+    case_id: str
+    subject: str
+    chance: float
+    opened: bool
 
 
 class CaseBook:
@@ -94,8 +139,7 @@ class CaseBook:
     def __init__(self) -> None:
         self._of_subject: dict[str, _Case] = {}
         self._of_flag: dict[str, _Case] = {}
-        self._left: float | None = None
-        self._last_night: float | None = None
+        self._capacity = Capacity()
 
     # ------------------------------------------------------------------ flags and reviews
 
@@ -145,22 +189,14 @@ class CaseBook:
     def night(self, history: GuardHistory, capacity: float, position: int, moment: float) -> Iterator[CaseDraft]:
         """Rank the cases below the line, and open the best ones as far as the capacity goes.
 
-        The capacity is ``capacity`` cases a week for 100 people who acted in the last 90 days. It grows night by night,
-        and holds at most one week's, but always one case where it is above 0.
+        The capacity is ``capacity`` cases a week for 100 people who acted in the last 90 days. A case that is more
+        likely wrong than right (``FLOOR``) stays below the line however much capacity there is.
         """
-        week = capacity * len([agent for agent, actions in history.by_agent.items() if actions]) / 100
-        most = max(week, 1.0) if week else 0.0
-        nights = 0.0 if self._last_night is None else (moment - self._last_night) / DAY
-        self._left = most if self._left is None else min(self._left + week * nights / 7, most)
-        self._last_night = moment
+        self._capacity.grow(capacity * people_at_work(history) / 100, moment)
         self._drop_stale(moment)
-        usual = _usual_amounts(history)
-        waiting = [case for case in self._of_subject.values() if not case.opened]
-        ranked = sorted(waiting, key=lambda case: (-_score(case, usual), case.case_id))
-        for place, case in enumerate(ranked, 1):
-            opens = self._left >= 1
-            if opens:
-                self._left -= 1
+        waiting = [case for case in self._in_order(history) if not case.opened]
+        for place, case in enumerate(waiting, 1):
+            if case.chance >= FLOOR and self._capacity.take():
                 case.opened, case.rank, case.changed = True, place, False
                 yield self._draft(case, "opened", history, position, moment)
             elif case.changed:
@@ -170,6 +206,14 @@ class CaseBook:
             if case.opened and case.changed:
                 case.changed = False
                 yield self._draft(case, "updated", history, position, moment)
+
+    def _in_order(self, history: GuardHistory) -> list[_Case]:
+        usual = _usual_amounts(history) if self._of_subject else {}
+        return sorted(self._of_subject.values(), key=lambda case: (-_score(case, usual), case.case_id))
+
+    def ranking(self, history: GuardHistory) -> list[RankedCase]:
+        """Return all cases that are not closed, best first."""
+        return [RankedCase(one.case_id, one.subject, one.chance, one.opened) for one in self._in_order(history)]
 
     def _drop_stale(self, moment: float) -> None:
         for subject, case in [*self._of_subject.items()]:

@@ -123,7 +123,7 @@ class Guard:
         self._patient = {taken: [rule for rule in waiting if taken in rule.takes] for taken in classes}
         self._arriving: list[tuple[float, str, int, GuardEvent, ObservedAction | None]] = []
         self._flags = FlagBook()
-        self._cases = CaseBook()
+        self.cases = CaseBook()
         self._drafts: list[CaseDraft] = []
         self._next_night: float | None = None
         self._next_run: float | None = None
@@ -135,8 +135,8 @@ class Guard:
         raised += self._flags.late(event)
         for draft in raised:
             finding = draft.finding
-            self._cases.flag(draft.flag_id, draft.number, finding, self._flags.weight(finding.evidence), draft.recorded)
-            self._cases.note(draft.flag_id, self._flags.note_of(draft.flag_id))
+            self.cases.flag(draft.flag_id, draft.number, finding, self._flags.weight(finding.evidence), draft.recorded)
+            self.cases.note(draft.flag_id, self._flags.note_of(draft.flag_id))
         self._rank_by_night(event)
         return raised
 
@@ -145,7 +145,7 @@ class Guard:
     ) -> None:
         """Note a review: after it, only newer evidence raises the flag again; a dismissed pattern sleeps."""
         self._flags.review(flag_id, position, verdict, 0.0 if recorded is None else recorded)
-        self._cases.review(flag_id)
+        self.cases.review(flag_id)
 
     def take_cases(self) -> list[CaseDraft]:
         """Return the events of cases since the last call, and forget them."""
@@ -155,13 +155,13 @@ class Guard:
     def _rank_by_night(self, event: GuardEvent) -> None:
         """Rank cases and open the best ones once for the nights that have ended."""
         if self._next_night is None:
-            self._next_night = _next_hour(event.recorded)
+            self._next_night = next_night(event.recorded)
         if event.recorded < self._next_night:
             return
-        moment = _next_hour(event.recorded) - DAY
+        moment = next_night(event.recorded) - DAY
         rules = self.history.policies.in_force_at(moment)
         capacity = CASES_PER_WEEK if rules is None else rules.policy.cases_per_week
-        self._drafts += self._cases.night(self.history, capacity, event.position, moment)
+        self._drafts += self.cases.night(self.history, capacity, event.position, moment)
         self._next_night = moment + DAY
 
     def _findings(self, event: GuardEvent) -> Iterator[RuleFinding]:
@@ -196,7 +196,7 @@ class Guard:
     def _on_the_hour(self, event: GuardEvent) -> Iterator[RuleFinding]:
         """Yield findings of statistical rules for each day that has ended; a day without actions needs no run."""
         if self._next_run is None:
-            self._next_run = _next_hour(event.recorded)
+            self._next_run = next_night(event.recorded)
         while event.recorded >= self._next_run:
             if self._anything_new:
                 yield from self._run(self._next_run)
@@ -204,7 +204,7 @@ class Guard:
                 self._anything_new = False
                 self._next_run += DAY
             else:
-                self._next_run = _next_hour(event.recorded)
+                self._next_run = next_night(event.recorded)
 
     def _run(self, end: float) -> list[RuleFinding]:
         every: list[RuleFinding] = []
@@ -223,7 +223,7 @@ class Guard:
         return sorted(standing, key=lambda finding: finding.case)
 
 
-def _next_hour(moment: float) -> float:
+def next_night(moment: float) -> float:
     """Return the next moment after this one at which statistical rules run."""
     today = moment // DAY * DAY + RUN_AT_HOUR * HOUR
     return today if moment < today else today + DAY

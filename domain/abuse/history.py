@@ -289,6 +289,11 @@ class GuardHistory:
         return [action for action in self.by_agent.get(agent, ()) if start <= action.at < end and action.goodwill]
 
 
+def people_at_work(history: GuardHistory) -> int:
+    """Return the number of people who acted in the days that the guard remembers."""
+    return sum(bool(actions) for actions in history.by_agent.values())
+
+
 def _drop_first[T](lists: dict[str, list[T]], key: str | None) -> None:
     if key is not None and key in lists:
         del lists[key][0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from domain.abuse.history import DAY, REMEMBERED_SECONDS
 from domain.customers import CustomerLinks
 from domain.events import decisions, facts
-from domain.statistics import binomial_tail
+from domain.statistics import binomial_tail, varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +39,11 @@ PEOPLE = (facts.EmployeeJoined, facts.EmployeeChanged)
 SETTLED = (*ACTIONS, *LINKS, *PEOPLE, facts.PurchaseCompleted)
 """The classes of the events from which ``SettledHistory`` learns."""
 _CUSTOM = 10
-_MATES_PRIOR = 20.0
+_UNSEEN = 100
+"""Entries of others without a mark, of which one has it, that a young history is taken to have."""
+VARIATION = 0.5
+"""The coefficient of variation of honest people's shares: they differ by about half."""
+_MATES_PRIOR = 60.0
 """The weight of all others beside the mates of an agent, in entries."""
 _CHANCE = 1e-4
 
@@ -218,8 +222,9 @@ def stands_out(mine: int, of: int, others: int, of_others: int, times: float) ->
 class Tally:
     """A count by agent over a sliding window: how many of an agent's entries are marked, beside all others'."""
 
-    def __init__(self, days: float) -> None:
-        self._seconds = days * DAY
+    def __init__(self, days: float, variation: float = VARIATION) -> None:
+        """Create a tally of so many days; ``variation`` is how honest people's shares differ."""
+        self._seconds, self._variation = days * DAY, variation
         self._entries: set[tuple[str, str]] = set()
         self._order: deque[tuple[float, tuple[str, str]]] = deque()
         self._of: dict[str, int] = defaultdict(int)
@@ -260,13 +265,17 @@ class Tally:
         return self._of[agent]
 
     def chance(self, agent: str, mates: Iterable[str]) -> float:
-        """Return the binomial tail of the agent's marked entries at the mates' share, drawn towards all others'."""
+        """Return the chance of as many marked entries of an honest agent: a beta-binomial tail at the usual share."""
+        share = min(self.usual(agent, mates), 0.95)
+        return varied_tail(len(self._marked[agent]), self._of[agent], share, self._variation)
+
+    def usual(self, agent: str, mates: Iterable[str]) -> float:
+        """Return the mates' share of marked entries, drawn towards all others' share."""
         marked, of = self.others(agent)
-        share = (marked + 1) / (of + 2 * _MATES_PRIOR)
+        share = (marked + 1) / (of + _UNSEEN)
         marked = sum(len(self._marked[mate]) for mate in mates if mate != agent)
         of = sum(self._of[mate] for mate in mates if mate != agent)
-        share = (marked + _MATES_PRIOR * share) / (of + _MATES_PRIOR)
-        return binomial_tail(len(self._marked[agent]), self._of[agent], min(share, 0.95))
+        return (marked + _MATES_PRIOR * share) / (of + _MATES_PRIOR)
 
     def others(self, agent: str) -> tuple[int, int]:
         """Return how many of all others' entries are marked, and how many there are."""

@@ -33,6 +33,14 @@ def test_binomial_tail(count: int, trials: int, chance: float) -> None:
     assert same(ours.binomial_tail(count, trials, chance), expected)
 
 
+@given(st.integers(0, 300), st.integers(1, 300), st.floats(1e-4, 0.9), st.floats(0.05, 1.0))
+def test_varied_tail(count: int, trials: int, share: float, variation: float) -> None:
+    concentration = max((1 - share) / (share * variation**2) - 1, 2.0)
+    a, b = share * concentration, (1 - share) * concentration
+    expected = float(stats.betabinom.pmf(np.arange(count, trials + 1), trials, a, b).sum())
+    assert ours.varied_tail(count, trials, share, variation) == pytest.approx(expected, rel=1e-6, abs=1e-200)
+
+
 @given(COUNTS, st.integers(1, 200), st.floats(1e-3, 1 - 1e-6))
 def test_negative_binomial_tail(count: int, successes: int, chance: float) -> None:
     expected = float(stats.nbinom.sf(count - 1, successes, chance))

@@ -9,13 +9,14 @@ from app.demo.organisations.schemes import plant_densely
 from app.demo.organisations.traffic import HonestTraffic
 from app.demo.organisations.world import World
 from app.runtime.session import Session
-from benchmarks.detection.measurement import DENSE, DENSE_TUNING, REPORTING, TUNING, SeedError, joined, make_world
+from benchmarks.detection.measurement import SAMPLES, SeedError, make_world, opened_at, watch
 from consumers.guard.flag_writer import FlagWriter
 from domain.abuse.flag_book import FlagDraft
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
 from domain.events.decisions import TYPE_OF
 from domain.events.facts import FACTS
+from domain.policy.model import CASES_PER_WEEK
 from domain.serialization import encode
 from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
@@ -79,21 +80,17 @@ def test_a_planted_event_differs_from_honest_ones_in_nothing_but_what_was_done()
     assert 0 < len(planted) < len(events) / 5
 
 
-def test_tuning_cannot_read_a_reporting_world() -> None:
-    assert not {*TUNING, *DENSE_TUNING} & {*REPORTING, *DENSE}
-    for seed in (REPORTING[0], DENSE[0], 77):
-        with pytest.raises(SeedError, match="is not a tuning world's"):
-            make_world(seed)
+def test_tuning_cannot_read_a_reporting_world_nor_a_report_a_tuning_world() -> None:
+    seeds = [seed for sample in SAMPLES.values() for seed in sample.seeds]
+    assert len(seeds) == len(set(seeds))
+    for sample in SAMPLES.values():
+        with pytest.raises(SeedError, match="a reporting world's"):
+            make_world(sample.seeds[0], report=not sample.report)
 
 
-def test_flags_about_one_person_are_one_case() -> None:
-    guard = Guard()
-    raised = [flag for event in small_world().events()[0] for flag in guard.take(event)]
-    cases = joined(raised)
-    assert sum(len(case.flags) for case in cases) == len(raised)
-    agents = [
-        name
-        for case in cases
-        for name in {flag.finding.about[0] for flag in case.flags if len(flag.finding.about) == 1}
-    ]
-    assert len(agents) == len(set(agents))
+def test_the_benchmark_opens_the_cases_that_the_product_opens() -> None:
+    watched = watch(small_world().events()[0])
+    assert watched.opened
+    assert opened_at(watched.nights, CASES_PER_WEEK) == watched.opened
+    assert opened_at(watched.nights, 0.0) == set()
+    assert opened_at(watched.nights, 100.0) >= watched.opened

@@ -29,6 +29,86 @@ class Custom(NamedTuple):
     points_share: float
 
 
+class Habits(NamedTuple):
+    """An organisation's honest habits that look like misuse, as shares unless said otherwise."""
+
+    slips: float
+    """Of gifts: taken back within minutes and given again."""
+    second_thoughts: float
+    """Of gifts: taken back hours later."""
+    second_things: float
+    """Of gifts: a second gift on the same matter."""
+    settles_for_limit: float
+    """Of amounts that need authority: the agent gives the limit instead."""
+    loose: float
+    """Of gifts: not given in a recorded contact."""
+    offline: float
+    beyond: float
+    """Of doorstep gifts: reported beyond the limit."""
+    overdrawn: float
+    """Of doorstep gifts: beyond the budget."""
+    races: float
+    """Of gifts: past a soft limit."""
+    relatives: float
+    """Attempts at a relative's matter, for each person and quarter."""
+    lost_shifts: float
+    overtime: float
+    owed: float
+    """Of gifts: entitlements and corrections."""
+    unproven: float
+    """Of those: no payment shows them."""
+    paid: float
+    """The usual payment for an order, in limits."""
+    thanks: float
+    """Thanks for each person and day."""
+    to_friend: float
+    pastes: float
+    no_note: float
+    moods: float
+    """The standard deviation of the logarithm of a person's generosity from month to month."""
+    claims: float
+    """The same of customers' chance of goodwill."""
+    denied: float
+    delegations: float
+    """Delegations to a colleague, for each manager and month."""
+    relinks: float
+    """Household links that are cut again, of all."""
+
+
+def draw_habits(random: Random) -> Habits:
+    """Return habits drawn widely: no two organisations are alike."""
+
+    def about(middle: float, factor: float = 3.0) -> float:
+        return middle * math.exp(random.uniform(-math.log(factor), math.log(factor)))
+
+    return Habits(
+        slips=about(0.006),
+        second_thoughts=about(0.002),
+        second_things=about(0.02),
+        settles_for_limit=random.uniform(0.1, 0.5),
+        loose=about(0.01, 5.0),
+        offline=about(0.01),
+        beyond=about(0.003),
+        overdrawn=about(0.001),
+        races=about(0.0005, 4.0),
+        relatives=about(0.02),
+        lost_shifts=about(0.006),
+        overtime=about(0.06, 2.5),
+        owed=random.choice((0.0, 0.05, 0.2, 0.4)),
+        unproven=about(0.03, 4.0),
+        paid=random.uniform(0.9, 1.8),
+        thanks=about(0.08),
+        to_friend=random.uniform(0.1, 0.5),
+        pastes=random.uniform(0.0, 1.5),
+        no_note=random.uniform(0.0, 0.5),
+        moods=random.uniform(0.0, 0.2),
+        claims=random.uniform(0.0, 0.35),
+        denied=random.uniform(0.05, 0.3),
+        delegations=about(0.2),
+        relinks=about(0.03),
+    )
+
+
 @dataclass(eq=False)
 class Team:
     """A team with one desk, channel, site and source."""
@@ -109,6 +189,7 @@ class Organisation:
     season: float
     loyal_share: float
     customers: int
+    habits: Habits
 
     def limit(self, person: Person) -> int:
         """Return the person's limit for one action, in minor units of the team's currency."""
@@ -124,6 +205,8 @@ class Organisation:
 def draw(seed: int, size: int, days: int) -> Organisation:
     """Return the organisation of a seed, with about so many people."""
     random = Random(f"organisation {seed}")
+    habits = draw_habits(Random(f"habits {seed}"))
+    differ = random.uniform(0.2, 0.5)
     sites = random.sample(_SITES, random.choice((1, 1, 2, 3)))
     teams, people, managers = list[Team](), list[Person](), list[Person]()
     while len(people) < size:
@@ -131,7 +214,7 @@ def draw(seed: int, size: int, days: int) -> Organisation:
         teams.append(team)
         number = min(random.choice((3, 5, 8, 10, 12, 15, 20, 25)), max(size - len(people), 3))
         for place in range(number):
-            person = _person(random, team, f"E-{len(people) + 1:04d}", days, manager=place == 0)
+            person = _person(random, team, f"E-{len(people) + 1:04d}", days, manager=place == 0, differ=differ)
             people.append(person)
             team.members.append(person)
         managers.append(team.members[0])
@@ -168,8 +251,9 @@ def draw(seed: int, size: int, days: int) -> Organisation:
         surges,
         frozenset(random.sample(range(days), 3)),
         random.uniform(0.0, 0.35),
-        random.uniform(0.05, 0.2),
-        max(400, size * random.choice((15, 30, 60))),
+        random.uniform(0.02, 0.2),
+        max(400, size * random.choice((30, 60, 120, 300))),
+        habits,
     )
 
 
@@ -217,7 +301,7 @@ def _points(random: Random, *, fee: bool) -> tuple[float, ...]:
     return tuple(random.choice((0.1, 0.2, 0.25, 0.4, 0.5, 0.75, 1.0)) for _ in range(2))
 
 
-def _person(random: Random, team: Team, name: str, days: int, *, manager: bool) -> Person:
+def _person(random: Random, team: Team, name: str, days: int, *, manager: bool, differ: float) -> Person:
     ai = not manager and team.desk == "general" and random.random() < 0.02
     role = "manager" if manager else "senior" if random.random() < 0.12 else "agent"
     joined = random.randrange(1, days - 10) if random.random() < 0.12 else -int(random.expovariate(1 / 500)) - 1
@@ -237,7 +321,7 @@ def _person(random: Random, team: Team, name: str, days: int, *, manager: bool) 
         7 if ai else random.choice((2, 3)) if part_time else random.choice((4, 5, 5, 5)),
         24.0 if ai else 5.0 if part_time and random.random() < 0.5 else 8.0,
         pace,
-        1.0 if ai else random.lognormvariate(0, 0.35),
+        1.0 if ai else random.lognormvariate(0, differ),
         0.9 if ai else random.choice((0.0, 0.1, 0.4, 0.7)),
         random.uniform(0.1, 0.3) if random.random() < 0.1 else 0.0,
     )

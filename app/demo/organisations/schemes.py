@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.demo.organisations.organisation import Person
-    from domain.events.facts import Kind
+    from domain.events.facts import Basis, Kind
 
 type Scheme = Callable[[Plot], None]
 
@@ -41,6 +41,9 @@ EVASIONS: dict[str, tuple[str, ...]] = {
     "R13": ("four texts",),
     "R14": ("barely beyond",),
     "R15": ("reversed by a robot",),
+    "R16": ("paid order of another customer",),
+    "R17": ("contacts are opened for them",),
+    "R18": ("over forty days", "by five people"),
 }
 
 
@@ -89,10 +92,11 @@ class Plot:
         kind: Kind = "refund",
         note: str | None = None,
         reported: bool | None = None,
+        basis: Basis = "goodwill",
     ) -> str:
         """Add a gift as part of the misuse; return the action's id."""
         note = note or self.world.new("note")
-        number, action_id = self.world.give(contact, minor, at=at, kind=kind, note=note, reported=reported)
+        number, action_id = self.world.give(contact, minor, at=at, kind=kind, note=note, reported=reported, basis=basis)
         self.prove(number)
         return action_id
 
@@ -140,6 +144,17 @@ def plant_densely(world: World, each: int) -> None:
             _plant(world, random, rule, "moderate", "", busy)
 
 
+def plant_variants(world: World) -> None:
+    """Plant one weak and one strong case of each rule, and one moderate case of each evasion."""
+    random = Random(f"variants {world.organisation.seed}")
+    busy = set[str]()
+    for rule, evasions in EVASIONS.items():
+        for strength in ("weak", "strong"):
+            _plant(world, random, rule, strength, "", busy)
+        for evasion in evasions:
+            _plant(world, random, rule, "moderate", evasion, busy)
+
+
 def _plant(world: World, random: Random, rule: str, strength: str, evasion: str, busy: set[str]) -> None:
     organisation = world.organisation
     first_day = random.randrange(25, organisation.days - 35)
@@ -172,8 +187,8 @@ def _suits(rule: str, person: Person, policy_currency: str) -> bool:
         return person.role in {"manager", "senior"}
     if rule == "R6":
         return team.shifts != "none" and team.desk != "doorstep"
-    if rule == "R7":
-        return team.records_purchases
+    if rule in {"R7", "R16"}:
+        return team.records_purchases and (rule == "R7" or person.role != "manager")
     if rule in {"R1", "R2", "R8", "R9", "R13", "R15", "R5"}:
         return person.role != "manager" and team.desk != "doorstep"
     return person.role != "manager"
@@ -246,8 +261,7 @@ def _off_duty(plot: Plot) -> None:
     shifts = plot.world.on_duty(plot.person, plot.first_day, plot.first_day + 33)
     for _, end in plot.random.sample(shifts, min(len(shifts), plot.times(2, 5, 12))):
         at = end + plot.random.uniform(1.6, 4) * HOUR
-        contact = Contact(at - 300, plot.person, plot.world.new("C"), plot.world.new("I"), "late", None)
-        plot.gift(contact, plot.amount(), at=at, reported=True if plot.evasion else None)
+        plot.gift(plot.call(at - 300, reason="late"), plot.amount(), at=at, reported=True if plot.evasion else None)
 
 
 def _no_purchase(plot: Plot) -> None:
@@ -336,8 +350,7 @@ def _copied(plot: Plot) -> None:
 def _overdrawn(plot: Plot) -> None:
     low, high = (1.01, 1.08) if plot.evasion else (1.3, 2.0)
     for at in plot.moments(plot.times(1, 3, 8), 28):
-        contact = Contact(at, plot.person, plot.world.new("C"), "", "late", None)
-        plot.gift(contact, round(plot.limit * plot.random.uniform(low, high)), reported=True)
+        plot.gift(plot.call(at, reason="late"), round(plot.limit * plot.random.uniform(low, high)), reported=True)
 
 
 def _churn(plot: Plot) -> None:
@@ -346,6 +359,46 @@ def _churn(plot: Plot) -> None:
         action_id = plot.gift(plot.call(at), minor)
         robot = "robot" if plot.evasion else None
         plot.prove(plot.world.reverse(at + plot.random.uniform(1, 30) * HOUR, plot.person, action_id, minor, robot))
+
+
+def _unproven(plot: Plot) -> None:
+    paid = [one.order for some in plot.world.contacts.values() for one in some if one.order]
+    for place, contact in enumerate(plot.real(plot.times(3, 6, 14), 33)):
+        order = plot.random.choice(paid) if plot.evasion and paid else None
+        basis: Basis = "correction" if place % 3 == 0 else "entitlement"
+        plot.gift(contact._replace(order=order), plot.amount(), basis=basis)
+
+
+def _links(plot: Plot) -> None:
+    """Give to invented customers, or to both sides of a link that is cut between the gifts."""
+    world, cuts = plot.world, not plot.evasion and plot.random.random() < 0.3
+    if cuts:
+        a, b = world.new("C"), world.new("C")
+        begin = plot.first_day * DAY
+        world.add(begin - 5 * DAY, facts.CustomerLinked(a=a, b=b, relation="same_person"))
+        times = plot.moments(plot.times(2, 4, 8), 24)
+        middle = times[len(times) // 2] - HOUR if times else begin
+        plot.prove(world.add(middle, facts.CustomerUnlinked(a=a, b=b, relation="same_person")))
+        for at in times:
+            plot.gift(plot.call(at, a if at < middle else b), plot.amount())
+        return
+    for at in plot.moments(plot.times(5, 9, 16), 28):
+        contact = plot.call(at) if plot.evasion else Contact(at, plot.person, world.new("C"), "", "damaged", None)
+        plot.gift(contact, plot.amount())
+
+
+def _circle(plot: Plot) -> None:
+    ring = [plot.person]
+    while len(ring) < (5 if plot.evasion == "by five people" else 3 if plot.random.random() < 0.5 else 2):
+        mate = plot.colleague()
+        if mate not in ring:
+            ring.append(mate)
+    plot.misuse.subjects |= {f"agent:{one.employee_id}" for one in ring}
+    apart = 40 * DAY / len(ring) if plot.evasion == "over forty days" else plot.random.uniform(4, 60) * HOUR
+    for at in plot.moments(plot.times(1, 2, 4), 10 if plot.evasion else 20):
+        for place, giver in enumerate(ring):
+            taker = ring[(place + 1) % len(ring)]
+            plot.prove(plot.world.grant(at + place * apart, giver.employee_id, taker, 10_000))
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -364,4 +417,7 @@ SCHEMES: dict[str, Scheme] = {
     "R13": _copied,
     "R14": _overdrawn,
     "R15": _churn,
+    "R16": _unproven,
+    "R17": _links,
+    "R18": _circle,
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from app.demo.organisations.organisation import Custom, Organisation, Person
-    from domain.events.facts import Kind
+    from domain.events.facts import Basis, Kind
 
 _KINDS: tuple[Kind, ...] = ("refund", "refund", "refund", "credit")
 _ROTA = {"day": (8.5,), "early and late": (6.0, 14.0), "around the clock": (6.0, 14.0, 22.0)}
@@ -38,6 +38,10 @@ class HonestTraffic:
         self._loyal = max(50, self._organisation.customers // 8)
         self._vips: dict[str, list[str]] = {}
         self._preferred: dict[str, list[str]] = {}
+        self._relatives: dict[str, str] = {}
+        self._moods: dict[tuple[str, int], float] = {}
+        self._claims: dict[str, float] = {}
+        self._habits = self._organisation.habits
         self._mixes = {
             team.team_id: ([one for one, _ in team.reasons], list(accumulate(weight for _, weight in team.reasons)))
             for team in self._organisation.teams
@@ -97,7 +101,7 @@ class HonestTraffic:
             if person.team.desk == "vip":
                 self._vips[person.employee_id] = [world.new("C") for _ in range(12)]
             if random.random() < 0.1:
-                related = self._customer()
+                related = self._relatives[person.employee_id] = self._customer()
                 declared = facts.RelationshipDeclared(
                     employee_id=person.employee_id, customer_id=related, nature="family"
                 )
@@ -105,7 +109,11 @@ class HonestTraffic:
         for _ in range(organisation.customers // 12):
             a, b = self._customer(), self._customer()
             if a != b:
-                world.add(2.0, facts.CustomerLinked(a=a, b=b, relation="household"))
+                at = 2.0 if random.random() < 0.7 else random.random() * organisation.days * DAY
+                world.add(at, facts.CustomerLinked(a=a, b=b, relation="household"))
+                if random.random() < organisation.habits.relinks:
+                    cut = facts.CustomerUnlinked(a=a, b=b, relation="household")
+                    world.add(at + random.random() * organisation.days * DAY / 2, cut)
         for _ in range(len(organisation.people) // 2):
             person = random.choice(organisation.people)
             self._preferred.setdefault(person.employee_id, []).append(self._loyal_customer())
@@ -138,10 +146,10 @@ class HonestTraffic:
         turn = (int(person.employee_id[2:]) + day // 7) % len(starts)
         planned = midnight(day, team.offset_hours) + starts[turn] * HOUR
         start, end = planned + random.uniform(-600, 600), planned + person.hours * HOUR + random.uniform(-300, 900)
-        overtime = random.random() < 0.07
+        overtime = random.random() < self._habits.overtime
         if overtime:
             end += random.uniform(0.3, 1.2) * HOUR
-        if team.shifts != "none" and random.random() > 0.006:  # some shifts are never recorded
+        if team.shifts != "none" and random.random() > self._habits.lost_shifts:  # some shifts are never recorded
             told = (planned, planned + person.hours * HOUR) if team.shifts == "roster" else (start, end)
             delay = team.shift_delay_hours * HOUR
             self._world.add(told[0], facts.ShiftStarted(employee_id=person.employee_id), delay=delay)
@@ -158,11 +166,14 @@ class HonestTraffic:
             reason, surge = random.choices(names, cum_weights=weights)[0], None
             custom = team.customs[reason]
         chance = surge.chance if surge else custom.chance * team.generosity * person.generosity if custom else 0.0
+        chance *= self._mood(person, at) * self._claim(customer)
         limit = self._organisation.limit(person)
         gives = random.random() < min(chance, 0.85)
+        if customer == self._relatives.get(person.employee_id):
+            return  # a colleague takes over
         order = None
         if random.random() < (0.65 if gives else 0.15):
-            paid = round(limit * (1.1 + random.lognormvariate(0.5, 0.7)))
+            paid = round(limit * (self._habits.paid + random.lognormvariate(0.5, 0.7)))
             order = world.purchase(at - random.expovariate(1 / 3) * DAY - HOUR, person, customer, paid)
         contact = world.contact(at, person, customer, reason, order)
         if not gives:
@@ -179,20 +190,28 @@ class HonestTraffic:
 
     def _give(self, contact: Contact, minor: int) -> None:
         world, random, person = self._world, self._random, contact.person
-        kind = random.choice(_KINDS)
-        if person.team.desk == "doorstep" and random.random() < 0.003:
+        kind, habits = random.choice(_KINDS), self._habits
+        if random.random() < habits.owed:
+            self._owe(contact, minor)
+            return
+        if random.random() < habits.loose:
+            contact = contact._replace(interaction="")
+        if person.team.desk == "doorstep" and random.random() < habits.beyond:
             minor = round(self._organisation.limit(person) * random.uniform(1.02, 1.3))
         at = contact.at + random.uniform(60, 900)
-        offline = person.team.desk == "doorstep" or random.random() < 0.01
+        offline = person.team.desk == "doorstep" or random.random() < habits.offline
         note = self._note(person, contact.reason)
-        number, action_id = world.give(contact, minor, at=at, kind=kind, note=note, reported=offline)
+        raced = random.random() < habits.races
+        number, action_id = world.give(contact, minor, at=at, kind=kind, note=note, reported=offline, raced=raced)
         world.gifts[person.employee_id].append(at)
-        if random.random() < 0.008 and not offline:
+        if random.random() < habits.slips and not offline:
             world.reverse(at + 600, person, action_id, minor)
             world.give(contact, max(minor // 2, 100), at=at + 700, kind=kind)
-        elif random.random() < 0.02:  # a second thing was wrong
+        elif random.random() < habits.second_thoughts and not offline:
+            world.reverse(at + random.uniform(2, 40) * HOUR, person, action_id, minor)
+        elif random.random() < habits.second_things:
             world.give(contact, max(minor // 3, 100), at=at + random.expovariate(1 / 4) * HOUR, kind=kind)
-        if person.team.desk == "doorstep" and random.random() < 0.001:
+        if person.team.desk == "doorstep" and random.random() < habits.overdrawn:
             charged = decisions.ActionCharged(
                 source="resolution-ledger",
                 request_id="r",
@@ -206,6 +225,18 @@ class HonestTraffic:
                 relates_to=number,
             )
             world.add(at + 10 * HOUR, charged)
+
+    def _owe(self, contact: Contact, minor: int) -> None:
+        """Give back what the customer is owed; mostly a payment shows it."""
+        world, random = self._world, self._random
+        if random.random() < self._habits.unproven:
+            contact = contact._replace(order=None)
+        elif contact.order is None:
+            contact = contact._replace(
+                order=world.purchase(contact.at - 2 * DAY, contact.person, contact.customer, 2 * minor)
+            )
+        basis: Basis = "entitlement" if random.random() < 0.7 else "correction"
+        world.give(contact, minor, basis=basis, note=self._note(contact.person, contact.reason))
 
     def _ask(self, contact: Contact, minor: int) -> None:
         world, random, person = self._world, self._random, contact.person
@@ -227,7 +258,7 @@ class HonestTraffic:
         )
         at = contact.at + 200
         world.add(at, fell_short)
-        if random.random() < 0.25:
+        if random.random() < self._habits.settles_for_limit:
             self._give(contact, self._organisation.limit(person))
             return
         if random.random() < 0.2:
@@ -236,7 +267,7 @@ class HonestTraffic:
         approver = own if own is not person else random.choice(self._organisation.managers)
         if approver is person:
             return
-        approved = random.random() < 0.86
+        approved = random.random() > self._habits.denied
         world.escalate(contact, minor, approver.employee_id, at=at + 60, approved=approved)
         if approved:
             world.give(contact, minor, at=at + 700, decided_by=approver.employee_id)
@@ -249,8 +280,9 @@ class HonestTraffic:
     def _around(self, person: Person, start: float) -> None:
         """Add thanks to colleagues and a manager's grants."""
         random, world = self._random, self._world
-        if person.kind == "human" and random.random() < 0.09 and person.friend is not None:
-            receiver = person.friend if random.random() < 0.3 else random.choice(person.team.members)
+        habits = self._habits
+        if person.kind == "human" and random.random() < habits.thanks and person.friend is not None:
+            receiver = person.friend if random.random() < habits.to_friend else random.choice(person.team.members)
             if random.random() < 0.15:
                 receiver = random.choice(self._organisation.people)
             if receiver is not person:
@@ -259,8 +291,49 @@ class HonestTraffic:
             member = random.choice(person.team.members)
             if member is not person:
                 world.grant(start + 2 * HOUR, person.employee_id, member, 5_000)
+        if person.role == "manager" and random.random() < habits.delegations / 20:
+            other = random.choice((*self._organisation.managers, *person.team.members))
+            if other is not person:
+                world.delegate(start, person, other)
+        relative = self._relatives.get(person.employee_id)
+        if relative is not None and random.random() < habits.relatives * 10 / 60:
+            # A tenth of the people have a declared relative, and work on sixty days of a quarter.
+            self._is_refused(person, relative, start + 3 * HOUR)
+
+    def _is_refused(self, person: Person, customer: str, at: float) -> None:
+        """Let an attempt at a relative's matter be refused; a colleague takes over."""
+        team, minor = person.team, 100 * self._random.randrange(1, 10)
+        reason = decisions.Reason(rule="self_dealing", message="a declared relation")
+        refused = decisions.AuthorityFellShort(
+            source=team.source,
+            request_id="r",
+            seen_position=0,
+            agent_id=person.employee_id,
+            kind="refund",
+            basis="goodwill",
+            amount=Money(minor, team.currency),
+            reason="late",
+            outcome="refused",
+            reasons=(reason,),
+            preview=False,
+            customer_id=customer,
+        )
+        self._world.add(at, refused)
 
     # ------------------------------------------------------------------ customers, amounts, notes
+
+    def _mood(self, person: Person, at: float) -> float:
+        """Return a person's generosity this month relative to their own usual one."""
+        key = person.employee_id, int(at // (30 * DAY))
+        if key not in self._moods:
+            self._moods[key] = self._random.lognormvariate(0, self._habits.moods) if person.kind == "human" else 1.0
+        return self._moods[key]
+
+    def _claim(self, customer: str) -> float:
+        """Return a customer's chance of goodwill relative to the usual one."""
+        if customer not in self._claims:
+            self._claims[customer] = self._random.lognormvariate(0, self._habits.claims)
+        return self._claims[customer]
 
     def _customer(self) -> str:
         return f"C-{self._random.randrange(self._organisation.customers)}"
@@ -294,12 +367,12 @@ class HonestTraffic:
 
     def _note(self, person: Person, reason: str) -> str | None:
         random, team = self._random, person.team
-        if random.random() < 0.25:
+        if random.random() < self._habits.no_note:
             return None
         if random.random() < person.phrase:
             return f"phrase of {person.employee_id}"
         macro = team.macros.get(reason)
-        if macro is not None and random.random() < person.pastes:
+        if macro is not None and random.random() < person.pastes * self._habits.pastes:
             return macro
         if reason in {"promotion", "recall", "storm"} and random.random() < 0.5:
             return f"macro {reason} {BEGIN}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from app.demo.organisations.organisation import Organisation
-    from domain.events.facts import Kind
+    from domain.events.facts import Basis, Kind
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
 """The first day of all worlds, a Monday."""
@@ -126,7 +126,8 @@ class World:
         note: str | None = None,
         decided_by: str | None = None,
         reported: bool | None = None,
-        delay: float = 0.0,
+        basis: Basis = "goodwill",
+        raced: bool = False,
     ) -> tuple[int, str]:
         """Add an action for a contact; return its number and its id.
 
@@ -137,6 +138,7 @@ class World:
         common: dict[str, Any] = {
             "agent_id": person.employee_id,
             "kind": kind,
+            "basis": basis,
             "amount": Money(minor, person.team.currency),
             "reason": contact.reason,
             "customer_id": contact.customer,
@@ -147,9 +149,12 @@ class World:
         if reported is None:
             reported = person.team.desk == "doorstep" and decided_by is None
         if reported:
-            delay = delay or self.random.uniform(0.2, 9) * HOUR
+            delay = self.random.uniform(0.2, 9) * HOUR
             return self.add(moment, facts.ActionReported(**common), action_id, delay=delay), action_id
-        limit = _limit(self.organisation.limit(person), person.team.currency)
+        limits = _limit(self.organisation.limit(person), person.team.currency)
+        if raced:
+            most = Money(3 * self.organisation.limit(person), person.team.currency)
+            limits = (*limits, decisions.Limit(name="per_customer", limit=most, used=most))
         body = decisions.ActionTaken(
             **common,
             source=person.team.source,
@@ -157,12 +162,11 @@ class World:
             seen_position=0,
             action_id=action_id,
             role=person.role,
-            basis="goodwill",
             holder=f"agent:{person.employee_id}",
             period="2026-01",
             policy_version=1,
             training=(),
-            limits=limit,
+            limits=limits,
             authority="approved" if decided_by else "own",
             decided_by=decided_by,
             note_hash=note,
@@ -246,6 +250,17 @@ class World:
             amount=Money(minor, person.team.currency),
             granted_by=giver,
             reason="a busy week",
+        )
+        return self.add(at, body)
+
+    def delegate(self, at: float, person: Person, other: Person) -> int:
+        """Add a delegation of a week."""
+        begin = datetime.fromtimestamp(BEGIN + at, UTC)
+        body = facts.DelegationDeclared(
+            from_employee_id=person.employee_id,
+            to_employee_id=other.employee_id,
+            from_time=begin,
+            until_time=begin + timedelta(days=7),
         )
         return self.add(at, body)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardHistory, ObservedAction
-from domain.statistics import binomial_tail
+from domain.abuse.settled import VARIATION
+from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ RULE = Rule(
     "R1",
     2,
     "just under the limit",
-    {"days": 30, "actions": 10, "near": 7, "fraction": 0.9, "times": 2.5, "p": 1e-4, "alike": 0.34},
+    {"days": 30, "actions": 10, "near": 7, "fraction": 0.9, "times": 2.5, "p": 3e-4, "alike": 0.34},
 )
 _USERS = 3
 """An amount that so many people use is a price point."""
@@ -42,8 +43,8 @@ class _Count:
 def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return findings over the window that ends at ``end``, and the number of candidates.
 
-    Binomial tail: the chance of so many of the agent's actions in [fraction L, L], where L is the limit, if each fell
-    there as often as the others' of the same team and reason do. That share is drawn towards the team's and then
+    Beta-binomial tail: the chance of so many of the agent's actions in [fraction L, L], where L is the limit, if each
+    fell there as often as the others' of the same team and reason do. That share is drawn towards the team's and then
     towards that of all. A price point is no sign: an exact amount that three people use, the others at ``alike`` of the
     agent's share or more for the same kind or reason, is left out. Candidates have ``near`` such actions.
     """
@@ -55,7 +56,7 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
         for agent, own, near in crowd.candidates():
             tests += 1
             usual = crowd.usual(agent)
-            p = binomial_tail(len(near), own, min(usual / own, 0.95))
+            p = varied_tail(len(near), own, min(usual / own, 0.95), VARIATION)
             if p < parameters["p"] and len(near) >= parameters["times"] * usual:
                 limit = near[-1].limit or 0
                 text = (

@@ -23,6 +23,10 @@ RULE = Rule(
 )
 
 
+_REGULARS = 1.0
+"""The variation of parts over days: some people meet the same customers again."""
+
+
 class Split:
     """A counter of an agent's actions for one order or interaction in a day that together exceed the limit."""
 
@@ -59,21 +63,21 @@ class Split:
             return
         what = f"{action.agent} gave {money(total, action.currency)} for {matter} in {len(parts)} {action.kind}s"
         limit = money(action.limit, action.currency)
-        asked = self._asked.get((action.agent, matter, action.kind))
+        asked, mates = self._asked.get((action.agent, matter, action.kind)), history.mates(action.agent)
+        p = self._matters.chance(action.agent, mates)
         if asked is not None and asked.at > since:
             text = f"{what}, each within the limit of {limit}, after the answer was to ask (position {asked.position})"
-            yield RULE.finding(
-                (f"agent:{action.agent}",), f"asked {matter} {action.kind}", text, [*positions, asked.position]
-            )
+            proof = [*positions, asked.position]
+            yield RULE.finding((f"agent:{action.agent}",), f"asked {matter} {action.kind}", text, proof, p)
         found, ratio = self._matters.marked(action.agent), self._parameters["ratio"]
         if len(found) >= self._parameters["times"] and self._matters.stands_out(action.agent, ratio, alone=True):
             days, (others, of_others) = self._parameters["days"], self._matters.others(action.agent)
             text = (
                 f"{what}; in {len(found)} of {self._matters.of(action.agent)} matters in {days} days more than the "
-                f"limit of {limit} in parts; of the others' {of_others} it is {others}"
+                f"limit of {limit} in parts; of the others' {of_others} it is {others} (chance {p:.1g})"
             )
             evidence = [position for some in found.values() for position in some]
-            yield RULE.finding((f"agent:{action.agent}",), "times", text, evidence)
+            yield RULE.finding((f"agent:{action.agent}",), "times", text, evidence, p)
 
 
 def _matters(order: str | None, interaction: str | None) -> list[str]:
@@ -87,7 +91,8 @@ def _matters(order: str | None, interaction: str | None) -> list[str]:
 class WideSplit:
     """A counter of parts of several kinds, or over several days, for one customer, order or interaction.
 
-    Parts are an agent's actions within ``wide_hours`` for one matter, each within its limit, together above the highest
+    Parts are an agent's actions within ``wide_hours`` for one matter (a customer's other orders and reasons are
+    other matters), each within its limit, together above the highest
     of their limits. They prove a split after the answer `escalate`, if they reach ``reach`` of the amount that was
     asked. Without such an answer, ``times`` matters in ``days`` days do, if their share among the agent's matters is at
     least ``ratio`` times the others' share, and its binomial tail at the share of the agent's team is below ``p``: a
@@ -100,7 +105,7 @@ class WideSplit:
         self._parameters = parameters
         self._given: dict[str, deque[ObservedAction]] = defaultdict(deque)
         self._asked: dict[str, deque[tuple[GuardEvent, frozenset[str]]]] = defaultdict(deque)
-        self._matters = Tally(parameters["days"])
+        self._matters = Tally(parameters["days"], _REGULARS)
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for the part that completes a split."""
@@ -114,15 +119,16 @@ class WideSplit:
         while given and given[0].at <= since:
             given.popleft()
         given.append(action)
-        parts = [one for one in given if one.currency == action.currency and mine & _places_of(one)]
+        parts = [one for one in given if one.currency == action.currency and _is_one_matter(one, action, mine)]
         matter = f"customer {action.customer}" if action.customer else action.order_or_interaction or ""
         split = len(parts) > 1 and sum(one.minor for one in parts) > max(one.limit or 0 for one in parts)
         known = self._is_quick(parts)
         proof = tuple(one.position for one in parts) if split and not known else ()
         self._matters.note(event.at, action.agent, matter, proof)
         if proof:
-            yield from self._after_asking(action, parts, matter, since)
-            yield from self._often(settled, action)
+            p = self._matters.chance(action.agent, settled.mates(action.agent))
+            yield from self._after_asking(action, parts, matter, since, p)
+            yield from self._often(action, p)
 
     def _is_quick(self, parts: list[ObservedAction]) -> bool:
         """Return whether the parts are of one kind and within ``hours``: the other half of this rule counts those."""
@@ -130,7 +136,7 @@ class WideSplit:
         return quick and len({(one.kind, one.order_or_interaction) for one in parts}) == 1
 
     def _after_asking(
-        self, action: ObservedAction, parts: list[ObservedAction], matter: str, since: float
+        self, action: ObservedAction, parts: list[ObservedAction], matter: str, since: float, p: float
     ) -> Iterator[RuleFinding]:
         asked = self._asked[action.agent]
         while asked and asked[0][0].at <= since:
@@ -150,14 +156,13 @@ class WideSplit:
                     f"{request.position})"
                 )
                 evidence = [*(one.position for one in later), request.position]
-                yield RULE.finding((f"agent:{action.agent}",), f"parts {matter}", text, evidence)
+                yield RULE.finding((f"agent:{action.agent}",), f"parts {matter}", text, evidence, p)
 
-    def _often(self, settled: SettledHistory, action: ObservedAction) -> Iterator[RuleFinding]:
+    def _often(self, action: ObservedAction, p: float) -> Iterator[RuleFinding]:
         agent, days = action.agent, self._parameters["days"]
         found = self._matters.marked(agent)
         if len(found) < self._parameters["times"] or not self._matters.stands_out(agent, self._parameters["ratio"]):
             return
-        p = self._matters.chance(agent, settled.mates(agent))
         if p < self._parameters["p"]:
             others, of_others = self._matters.others(agent)
             text = (
@@ -167,6 +172,14 @@ class WideSplit:
             )
             evidence = [position for proof in found.values() for position in proof]
             yield RULE.finding((f"agent:{agent}",), "parts often", text, evidence, p)
+
+
+def _is_one_matter(one: ObservedAction, other: ObservedAction, places: frozenset[str]) -> bool:
+    """Return whether two actions may be parts of one matter: a customer's other orders and reasons are other ones."""
+    if one.order and other.order and one.order != other.order and one.interaction != other.interaction:
+        return False
+    common = places & _places_of(one)
+    return bool(common) and (one.reason == other.reason or any(not name.startswith("customer ") for name in common))
 
 
 def _places(order: str | None, interaction: str | None, customer: str | None) -> frozenset[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY
-from domain.abuse.settled import ACTIONS, LINKS
+from domain.abuse.settled import ACTIONS, LINKS, Tally
 from domain.events import decisions
 
 if TYPE_CHECKING:
@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 RULE = Rule("R4", 2, "self-dealing", {"days": 30})
 
 
+_FEW = 2.0
+"""The variation of attempts: few people have a declared relation that calls."""
+
+
 class SelfDealing:
-    """A counter of actions and attempts; it keeps no state."""
+    """A check of actions and attempts: an action is a finding by itself, an attempt is weighed by how usual it is."""
 
     def __init__(self, parameters: Parameters) -> None:
-        del parameters
+        self._attempts = Tally(parameters["days"], _FEW)
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for reported actions and refused attempts, because decisions refuse self-dealing."""
         body = event.body
+        if action is not None:
+            self._attempts.note(event.at, action.agent, action.action_id)
         if action is not None and action.customer is not None:
             nature = _relation(history, action.agent, action.customer)
             if nature:
@@ -37,7 +43,9 @@ class SelfDealing:
             asked = money(body.amount.minor, body.amount.currency)
             text = f"{body.agent_id} tried to give {asked} to {body.customer_id}, and was refused: self-dealing"
             about = (f"agent:{body.agent_id}", f"customer:{body.customer_id}")
-            yield RULE.finding(about, body.request_id, text, [event.position])
+            self._attempts.note(event.at, body.agent_id, str(event.position), (event.position,))
+            p = self._attempts.chance(body.agent_id, history.mates(body.agent_id))
+            yield RULE.finding(about, body.request_id, text, [event.position], p)
 
 
 def _refused(body: decisions.AuthorityFellShort) -> bool:

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY
+from domain.abuse.settled import VARIATION
 from domain.events import facts
-from domain.statistics import binomial_tail
+from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
 
-RULE = Rule("R6", 2, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 5e-5})
+RULE = Rule("R6", 2, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 3e-4})
 _HALF_A_DAY = 16 * 3600.0
 _LATE_SECONDS = 2 * DAY
 """Rosters may be uploaded the next day; a missing one is judged after so long."""
 _MANY_MINUTES = 75.0
 """Beyond overtime."""
-_PRIOR = 20.0
+_PRIOR = 100.0
+"""The weight of all others beside those of the same unit, in days."""
 
 
 class _Days(NamedTuple):
@@ -59,7 +61,7 @@ class OffDuty:
             yield RULE.finding((f"agent:{action.agent}",), "left", text, [action.position])
 
     def over(self, history: GuardHistory, end: float) -> tuple[list[RuleFinding], int]:
-        """Return findings by a binomial tail over days with actions: so many of them off duty, at peers' rate.
+        """Return findings by a beta-binomial tail over days with actions: so many of them off duty, at peers' rate.
 
         The rate is that of the other members of the unit, drawn towards all others with shifts. A forgotten clock-in or
         overtime that the roster does not know concerns all members alike. Days are counted, not actions: one missing
@@ -81,7 +83,7 @@ class OffDuty:
             for off, attribute in ((mine.off, "off"), (mine.far, "far")):
                 everybody = _rate(days.values(), mine, attribute, 0.01, 50.0)
                 share = _rate(units[history.unit(agent)], mine, attribute, everybody, _PRIOR)
-                chances.append((binomial_tail(len(off), len(mine.all), share), share, off))
+                chances.append((varied_tail(len(off), len(mine.all), share, VARIATION), share, off))
             p, share, off = min(chances, key=lambda chance: chance[0])
             if 2 * p < self._parameters["p"] and len(off) >= self._parameters["times"] * share * len(mine.all):
                 text = (

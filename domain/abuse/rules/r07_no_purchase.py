@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, ObservedAction
+from domain.abuse.settled import VARIATION, Tally
 from domain.events import facts
-from domain.statistics import binomial_tail
+from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ RULE = Rule(
     "R7",
     2,
     "refund without purchase",
-    {"kinds": ("refund", "credit"), "days": 35, "actions": 2, "share": 0.9, "p": 1e-5},
+    {"kinds": ("refund", "credit"), "days": 35, "actions": 2, "share": 0.9, "p": 3e-4},
 )
 _LATE_SECONDS = 3 * DAY
 """Purchases may come from another system days later; an order without one is judged after so long."""
@@ -37,6 +38,7 @@ class NoPurchase:
         self._paid: dict[tuple[str, str], int] = {}
         self._first: float | None = None
         self._refunds: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+        self._orders = Tally(parameters["days"])
 
     def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Learn payments; findings come later, from ``due`` and ``over``."""
@@ -47,21 +49,27 @@ class NoPurchase:
             self._paid[key] = self._paid.get(key, 0) + body.total.minor
         yield from ()
 
-    def due(self, _history: GuardHistory, action: ObservedAction) -> Iterator[RuleFinding]:
-        """Yield a finding where more was given back for an order than was paid for it."""
+    def due(self, history: GuardHistory, action: ObservedAction) -> Iterator[RuleFinding]:
+        """Yield a finding where more was given back for an order than was paid for it.
+
+        Its chance is that of so many such orders of an honest agent of the team.
+        """
         if action.order is None or action.kind not in self._kinds:
             return
         refunds = self._refunds[action.order, action.currency]
         refunds.append((action.minor, action.position))
         total, paid = sum(minor for minor, _ in refunds), self._paid.get((action.order, action.currency))
+        self._orders.note(action.at, action.agent, action.order)
         if paid is not None and total > paid:
             given, was = money(total, action.currency), money(paid, action.currency)
             text = f"{given} were given back for order {action.order}, for which {was} were paid"
             evidence = [position for _, position in refunds]
-            yield RULE.finding((f"agent:{action.agent}",), f"above {action.order}", text, evidence)
+            self._orders.note(action.at, action.agent, action.order, tuple(evidence))
+            p = self._orders.chance(action.agent, history.mates(action.agent))
+            yield RULE.finding((f"agent:{action.agent}",), f"above {action.order}", text, evidence, p)
 
     def over(self, history: GuardHistory, end: float) -> tuple[list[RuleFinding], int]:
-        """Return findings by a binomial tail: so many of the agent's orders without a purchase, at peers' rate.
+        """Return findings by a beta-binomial tail: so many of the agent's orders without a purchase, at peers' rate.
 
         Purchases cover a unit's orders where at least ``share`` of the others' orders have one; a unit whose source
         records none, or whose orders are older than the history, is not judged. The rate is that of the other members,
@@ -100,7 +108,7 @@ class NoPurchase:
             tests += 1
             usual = (missing - unknown + 1) / (max(total - len(named), 0) + 200) if total else 0.02
             share = min((of - hits + 20 * max(usual, 0.002)) / (of + 20), 0.5)
-            p = binomial_tail(unknown, len(named), share)
+            p = varied_tail(unknown, len(named), share, VARIATION)
             if p < self._parameters["p"]:
                 evidence = [
                     action

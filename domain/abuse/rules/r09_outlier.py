@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from math import fsum, log
+from math import fsum, log, sqrt
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, REMEMBERED_SECONDS, GuardHistory
-from domain.statistics import binomial_tail, normal_p
+from domain.statistics import student_p, varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 RULE = Rule("R9", 2, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 5e-4})
 _LEAST_GIFTS = 3.0
 _PRIOR = 10.0
+_PRIOR_PEERS, _USUAL_SPREAD = 8, 0.45
+_MONTHLY = 0.1
+"""The coefficient of variation of an honest agent's share of goodwill from month to month."""
 _GROWN, _ALWAYS = 0.01, 1e-11
 """An agent that was no different before, or whose earlier days are unknown, needs a far smaller chance."""
 
@@ -31,19 +35,17 @@ class Others:
         self._deviations: dict[float, list[float]] = {}
 
     def without(self, value: float) -> tuple[float, float]:
-        """Return the median of the others, and the modified z-score of this value among them.
+        """Return the median of the others, and their spread.
 
-        z = 0.6745 (x - median) / MAD (Iglewicz and Hoaglin 1993); the mean deviation is used where MAD is 0.
+        The spread is MAD / 0.6745 (Iglewicz and Hoaglin 1993), or that of the mean deviation where MAD is 0.
         """
         middle = _median_without(self._values, value)
         deviations = self._deviations.get(middle)
         if deviations is None:  # leaving one value out gives at most three different medians
             deviations = self._deviations[middle] = sorted(abs(other - middle) for other in self._values)
-        spread = _median_without(deviations, abs(value - middle))
-        if spread:
-            return middle, 0.6745 * (value - middle) / spread
+        spread = _median_without(deviations, abs(value - middle)) / 0.6745
         mean_deviation = (fsum(deviations) - abs(value - middle)) / (len(deviations) - 1)
-        return middle, (value - middle) / (1.253314 * mean_deviation) if mean_deviation else 0.0
+        return middle, spread or 1.253314 * mean_deviation
 
     def __len__(self) -> int:
         return len(self._values)
@@ -71,16 +73,34 @@ class _Month(NamedTuple):
         """The logarithm of given to expected money, drawn towards 0 by a tenth of the expectation."""
         return log((self.given + 0.1 * self.expected) / (1.1 * self.expected))
 
+    @property
+    def noise(self) -> float:
+        """The variance of the level that comes from the number of gifts alone, with amounts that differ as much."""
+        return 2 / self.expected_gifts
+
+
+def _above(month: _Month, everybody: Others, noise: float) -> tuple[float, float]:
+    """Return the distance from peers in spreads, and its one-sided p-value by Student's t.
+
+    The spread of a few peers says little. So it is drawn towards the usual spread of honest people, as if eight more
+    peers had been seen (moderated t; Smyth 2004). An agent with fewer gifts than peers varies more.
+    """
+    middle, spread = everybody.without(month.level)
+    peers = len(everybody) - 1
+    variance = (_PRIOR_PEERS * _USUAL_SPREAD**2 + peers * spread**2) / (_PRIOR_PEERS + peers)
+    score = (month.level - middle) / sqrt(variance + max(month.noise - noise, 0.0))
+    return score, student_p(score, _PRIOR_PEERS + peers) / 2 if score > 0 else 1.0
+
 
 def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return outliers of each role and currency by two chances: far above peers, and above the agent's own past.
 
     The expectation is peers' rate for the same contacts on the same days (``domain.abuse.peers``) times the mean amount
     of the team's same role. So a generous team, a recall week or a desk for hard cases explains itself. The first
-    chance is the normal tail of the modified z-score of log(given / expected). The second is a binomial tail: so much
-    of the agent's goodwill within the window, given that of the days before and both expectations (the conditional test
-    of two Poisson rates; Przyborowski and Wilenski 1940). Honest agents may be generous for ever, so an agent that was
-    no different before needs a far smaller chance. Fisher's method combines both, as in R3.
+    chance is a moderated t-test of log(given / expected). The second is a beta-binomial tail: so much of the agent's
+    goodwill within the window, given that of the days before and both expectations (the conditional test of two Poisson
+    rates; Przyborowski and Wilenski 1940; honest months differ by a tenth). Honest agents may be generous for ever, so
+    an agent that was no different before needs a far smaller chance. Fisher's method combines both, as in R3.
     """
     days = parameters["days"]
     starts = end - REMEMBERED_SECONDS, end - days * DAY
@@ -92,6 +112,7 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     tests = 0
     for (_, currency), months in groups.items():
         everybody = Others(month.level for month in months.values())
+        noise = median(month.noise for month in months.values())
         peers = len(everybody) - 1
         if peers < parameters["peers"]:
             continue
@@ -99,19 +120,19 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
             if month.given < parameters["times"] * month.expected:
                 continue
             tests += 1
-            _, z = everybody.without(month.level)
+            score, above = _above(month, everybody, noise)
             earlier = before.get((agent, currency))
             grown = 1.0
             if earlier is not None:
                 share = month.expected_gifts / (month.expected_gifts + earlier.expected_gifts)
-                grown = binomial_tail(month.gifts, month.gifts + earlier.gifts, share)
-            x = max(normal_p(z) / 2 if z > 0 else 1.0, 1e-300) * max(grown, 1e-300)
+                grown = varied_tail(month.gifts, month.gifts + earlier.gifts, share, _MONTHLY)
+            x = max(above, 1e-300) * max(grown, 1e-300)
             p = x * (1 - log(x))
-            if z > parameters["z"] and p < (parameters["p"] if grown < _GROWN else _ALWAYS):
+            if score > parameters["z"] and p < (parameters["p"] if grown < _GROWN else _ALWAYS):
                 text = (
                     f"{agent} gave {money(month.given, currency)} in {days} days ({month.contacts:.0f} contacts), "
                     f"where {peers} peers would give {money(round(month.expected), currency)} for the same work "
-                    f"(modified z {z:.1f}, chance of the growth {grown:.1g}, of both {p:.1g})"
+                    f"(score {score:.1f}, chance of the growth {grown:.1g}, of both {p:.1g})"
                 )
                 found.append(RULE.finding((f"agent:{agent}",), currency, text, month.evidence, p))
     return found, tests
@@ -154,7 +175,7 @@ def _months(
     return earlier, later
 
 
-def _window(  # noqa: PLR0913
+def _window(
     history: GuardHistory,
     window: tuple[float, float],
     rates: PeerRates,

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
-from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
-from domain.statistics import binomial_tail
+from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction, people_at_work
+from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R10", 2, "serial claimant", {"agents": 3, "claims": 6, "days": 30, "times": 2.2, "p": 2e-4})
+    from domain.abuse.peers import PeerRates
+
+RULE = Rule("R10", 2, "serial claimant", {"agents": 3, "claims": 6, "days": 30, "times": 2.2, "p": 1e-3})
+_VARIATION = 0.15
+"""The coefficient of variation of customers' shares of contacts that bring goodwill."""
+_FEW = 0.2
+"""The least number of candidates for each person that is counted."""
 _UNKNOWN_RATE = 0.2
 """The goodwill of a contact before the first night, when no rates are known."""
 
@@ -21,13 +27,16 @@ class SerialClaimant:
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
+        self._candidates: tuple[PeerRates | None, float] = None, 1.0
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Yield a finding by a binomial tail: goodwill on so many of the group's contacts, for many orders or reasons.
+        """Yield a finding by a beta-binomial tail: goodwill on so many of the group's contacts, for many causes.
 
         Each contact's chance is the rate of peers on that day times the agent's own ratio to peers, as known last night
         (``domain.abuse.peers``). So a regular customer with the usual share of goodwill is none, and a recall week is
-        no reason. Candidates have ``claims`` gifts by ``agents`` agents.
+        no reason. Candidates have ``claims`` gifts by ``agents`` agents. Customers are many, and the prior chance of
+        misuse is one for each person at work, so the tail is multiplied by the number of customers with ``claims``
+        contacts for each of these (Bonferroni).
         """
         if action is None or action.group is None or not action.goodwill:
             return
@@ -43,7 +52,7 @@ class SerialClaimant:
         chances = self._chances(history, action.group, actions, since)
         contacts = max(len(chances), len(actions))
         share = min(max(sum(chances) / len(chances), 0.05), 0.9)
-        p = binomial_tail(len(actions), contacts, share)
+        p = varied_tail(len(actions), contacts, share, _VARIATION) * self._candidates_of(history, event.at)
         if p < self._parameters["p"] and len(actions) >= self._parameters["times"] * share * contacts:
             total = sum(one.minor for one in actions if one.currency == action.currency)
             text = (
@@ -52,6 +61,15 @@ class SerialClaimant:
                 f"reasons; at the agents' rates it would be {share * contacts:.1f} (chance {p:.1g})"
             )
             yield RULE.finding((f"customer:{action.group}",), "", text, [one.position for one in actions], p)
+
+    def _candidates_of(self, history: GuardHistory, at: float) -> float:
+        """Return the number of customers with enough contacts to be candidates, for each person at work."""
+        rates = history.last_rates
+        if rates is not self._candidates[0]:
+            since, least = at - self._parameters["days"] * DAY, self._parameters["claims"]
+            customers = sum(len(met) >= least and met[-least].at > since for met in history.group_contacts.values())
+            self._candidates = rates, max(customers / max(people_at_work(history), 1), _FEW)
+        return self._candidates[1]
 
     @staticmethod
     def _chances(history: GuardHistory, group: str, actions: list[ObservedAction], since: float) -> list[float]:

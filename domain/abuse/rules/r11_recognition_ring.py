@@ -12,7 +12,11 @@ from domain.events import facts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R11", 1, "recognition ring", {"share": 0.5, "times": 4, "days": 90})
+RULE = Rule("R11", 2, "recognition ring", {"share": 0.5, "times": 4, "days": 90})
+
+
+_TO_ONE = 0.39
+"""The share of an honest person's thanks that go to the colleague they thank most."""
 
 
 class RecognitionRing:
@@ -23,7 +27,10 @@ class RecognitionRing:
         self._given: dict[str, deque[tuple[float, str, int, int]]] = defaultdict(deque)
 
     def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Yield a finding where each gives at least half of their points to the other, several times."""
+        """Yield a finding where each gives at least half of their points to the other, several times.
+
+        Its chance is that of thanks that all go to the one colleague whom an honest person thanks most.
+        """
         body = event.body
         if not isinstance(body, facts.RecognitionGiven) or body.giver_kind == "customer":
             return
@@ -37,12 +44,13 @@ class RecognitionRing:
         )
         if one != other and enough:
             pair = sorted((one, other))
+            p = _TO_ONE ** sum(len(positions) for _, positions in ways)
             text = (
                 f"{one} gave {ways[0][0]:.0%} of all points to {other} ({len(ways[0][1])} times) and got back "
                 f"{ways[1][0]:.0%} ({len(ways[1][1])} times) in {self._parameters['days']} days"
             )
             about = tuple(f"agent:{name}" for name in pair)
-            yield RULE.finding(about, "", text, [*ways[0][1], *ways[1][1]])
+            yield RULE.finding(about, "", text, [*ways[0][1], *ways[1][1]], p)
 
     def _way(self, giver: str, taker: str, since: float) -> tuple[float, list[int]]:
         given = self._given[giver]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from math import log
+from math import prod
 from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
@@ -13,7 +13,7 @@ from domain.statistics import binomial_tail, fisher_greater
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R13", 2, "copied note", {"days": 30, "actions": 12, "share": 0.2, "alike": 0.1, "p": 4e-4})
+RULE = Rule("R13", 2, "copied note", {"days": 30, "actions": 12, "share": 0.2, "alike": 0.1, "p": 1e-3})
 _HABIT = 0.3
 """The share of one own phrase that is a habit of honest agents; used where the agent has no earlier notes."""
 _ENOUGH = 12
@@ -25,29 +25,32 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     """Return findings over candidates: a text with ``actions`` uses by one agent, on ``share`` of their noted actions.
 
     A text with at least ``alike`` of its uses by others is a macro, and is left out. A standing phrase is found in
-    earlier days as well: Fisher's exact test compares the text's share with that of the days before the window. Without
-    enough earlier notes it is a binomial tail at the share of a habit. The second chance is the share of agents with a
-    new text used as often; Fisher's method combines both (as in R3). Notes are compared only by a keyed hash of their
-    normal form, so the rule still works after a customer is forgotten.
+    earlier notes as well. Two tests compare with those, and the smaller chance counts twice (Bonferroni): Fisher's
+    exact test of the shares in and before the window, and the permutation test of the first use. With k uses among N
+    notes, all of them among the last M, its chance is C(M, k) / C(N, k). Without enough earlier notes it is a binomial
+    tail at the share of a habit. The chance is multiplied by the share of agents that have a standing phrase of their
+    own. Notes are compared only by a keyed hash of their normal form, so the rule still
+    works after a customer is forgotten.
     """
     start = end - parameters["days"] * DAY
     noted, before = defaultdict[str, list[ObservedAction]](list), defaultdict[str, Counter[str]](Counter)
-    everywhere = Counter[str]()
+    everywhere, written = Counter[str](), defaultdict[str, list[str]](list)
     for action in history.actions:
         if action.note and action.at < end:
             everywhere[action.note] += 1
+            written[action.agent].append(action.note)
             if action.at >= start:
                 noted[action.agent].append(action)
             else:
                 before[action.agent][action.note] += 1
     candidates = list(_candidates(noted, before, everywhere, parameters))
-    found = list[RuleFinding]()
+    if not candidates:
+        return [], 0
+    phrases, found = _with_phrase(written, everywhere, parameters), list[RuleFinding]()
     for agent, note, count in candidates:
         of, earlier = len(noted[agent]), before[agent]
-        as_much = {other for other, _, uses in candidates if other != agent and uses >= count}
-        rare = (len(as_much) + 1) / len(noted)
-        x = rare * _chance(count, of, earlier[note], earlier.total())
-        p = x * (1 - log(x)) if x > 0 else 0.0
+        fisher = _chance(count, of, earlier[note], earlier.total())
+        p = phrases * min(2 * fisher, 2 * _so_late(written[agent], note), 1.0)
         if p < parameters["p"]:
             others = everywhere[note] - count - earlier[note]
             text = (
@@ -77,6 +80,24 @@ def _candidates(
                 and count / len(actions) >= _TIMES * habit
             ):
                 yield agent, note, count
+
+
+def _with_phrase(written: dict[str, list[str]], everywhere: Counter[str], parameters: Parameters) -> float:
+    """Return the share of agents with a text of their own on ``share`` of their notes, at least one of them."""
+    some = 1
+    for notes in written.values():
+        note, uses = Counter(notes).most_common(1)[0]
+        own = everywhere[note] - uses < parameters["alike"] * everywhere[note]
+        some += own and uses >= max(_ENOUGH / 2, parameters["share"] / 2 * len(notes))
+    return min(some / len(written), 1.0)
+
+
+def _so_late(notes: list[str], note: str) -> float:
+    """Return the chance that none of so many uses of a text is before the first one; 1 without earlier notes."""
+    first, uses, number = notes.index(note), notes.count(note), len(notes)
+    if first < _ENOUGH:
+        return 1.0
+    return prod((number - first - place) / (number - place) for place in range(uses))
 
 
 def _chance(count: int, of: int, count_before: int, before: int) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
+from domain.abuse.settled import Tally
 from domain.actions import counted_minor
 from domain.events import decisions, facts
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from domain.abuse.settled import SettledHistory
 
-RULE = Rule("R14", 3, "overdrawn", {"days": 7})
+RULE = Rule("R14", 4, "overdrawn", {"days": 7})
+_TALLY_DAYS = 30
 
 
 class Overdrawn:
@@ -23,10 +25,13 @@ class Overdrawn:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._refused: dict[tuple[str, str, str], GuardEvent] = {}
+        self._actions = Tally(_TALLY_DAYS)
 
-    def on(self, _history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for actions beyond budget or limit or after a refusal, and totals let through by a race."""
         body = event.body
+        if action is not None:
+            self._actions.note(event.at, action.agent, action.action_id)
         match body:
             case decisions.AuthorityFellShort() if not body.preview:
                 for matter in (body.interaction_id, body.order_id, body.customer_id):
@@ -37,7 +42,8 @@ class Overdrawn:
                 text = (
                     f"{body.agent_id} reported {body.action_id}, which went {over} beyond the budget of {body.holder}"
                 )
-                yield self._found(body.agent_id, f"budget {body.action_id}", text, [body.relates_to, event.position])
+                proof = body.relates_to, event.position
+                yield self._found(history, event, body.agent_id, ("budget", body.action_id), text, proof)
             case decisions.ActionTaken():
                 for limit in body.limits:
                     used = limit.used.minor + counted_minor(body.basis, body.amount, body.owed)
@@ -46,17 +52,19 @@ class Overdrawn:
                         most = money(limit.limit.minor, limit.limit.currency)
                         total = money(used, body.amount.currency)
                         text = f"{body.agent_id} passed {limit.name} ({most}) by a race: {total}"
-                        yield self._found(body.agent_id, f"race {body.action_id}", text, [event.position])
+                        key = "race", body.action_id
+                        yield self._found(history, event, body.agent_id, key, text, (event.position,))
             case _:
                 pass
         if action is not None and action.reported and action.goodwill:
-            yield from self._reported(event, action)
+            yield from self._reported(history, event, action)
 
-    def _reported(self, event: GuardEvent, action: ObservedAction) -> Iterator[RuleFinding]:
+    def _reported(self, history: GuardHistory, event: GuardEvent, action: ObservedAction) -> Iterator[RuleFinding]:
         what = f"{action.agent} reported a {action.kind} of {money(action.minor, action.currency)}"
         if action.limit is not None and action.minor > action.limit:
             text = f"{what}, beyond the limit of {money(action.limit, action.currency)}"
-            yield self._found(action.agent, f"limit {action.action_id}", text, [event.position])
+            key = "limit", action.action_id
+            yield self._found(history, event, action.agent, key, text, (event.position,))
         for matter in (action.interaction, action.order, action.customer):
             refused = self._refused.get((action.agent, action.kind, matter)) if matter else None
             if refused is None or refused.at <= event.at - self._parameters["days"] * DAY:
@@ -65,12 +73,23 @@ class Overdrawn:
             assert isinstance(body, decisions.AuthorityFellShort)
             if action.minor >= body.amount.minor:  # less may be what the policy allows
                 text = f"{what} for {matter}, after the same was not allowed (position {refused.position})"
-                yield self._found(action.agent, f"refused {action.action_id}", text, [refused.position, event.position])
+                key, proof = ("refused", action.action_id), (refused.position, event.position)
+                yield self._found(history, event, action.agent, key, text, proof)
                 return
 
-    @staticmethod
-    def _found(agent: str, key: str, text: str, evidence: list[int]) -> RuleFinding:
-        return RULE.finding((f"agent:{agent}",), key, text, evidence)
+    def _found(
+        self,
+        history: GuardHistory,
+        event: GuardEvent,
+        agent: str,
+        key: tuple[str, str],
+        text: str,
+        evidence: tuple[int, ...],
+    ) -> RuleFinding:
+        """Return a finding with the chance of so many actions beyond authority by an honest agent of the team."""
+        self._actions.note(event.at, agent, key[1], evidence)
+        p = self._actions.chance(agent, history.mates(agent))
+        return RULE.finding((f"agent:{agent}",), " ".join(key), text, evidence, p)
 
 
 class ReportedAsOwed:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
+from domain.abuse.settled import Tally
 from domain.events import decisions
-from domain.statistics import binomial_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R15", 3, "churn", {"times": 3, "days": 30, "share": 0.5, "p": 5e-4, "holds": 5, "unsettled": 0.8})
+RULE = Rule("R15", 4, "churn", {"times": 3, "days": 30, "share": 0.5, "p": 5e-4, "holds": 5, "unsettled": 0.8})
 
-_PRIOR = 100
-"""Others' actions that a young history is taken to have."""
+_SLIP_SECONDS = 3600.0
+"""A mistake is mostly put right within an hour."""
 
 
 class Churn:
@@ -25,16 +25,17 @@ class Churn:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._seconds = parameters["days"] * DAY
-        self._reversed: dict[str, deque[tuple[float, list[int]]]] = defaultdict(deque)
+        self._actions, self._slow = Tally(parameters["days"]), Tally(parameters["days"])
         self._robots: dict[str, deque[tuple[float, str, str, int]]] = defaultdict(deque)
-        self._actions = self._own_reversals = 0
         self._held: dict[str, tuple[str, int]] = {}
         self._ended: dict[str, deque[tuple[float, bool, list[int]]]] = defaultdict(deque)
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for a reversal or the end of a hold."""
         body = event.body
-        self._actions += action is not None
+        if action is not None:
+            for tally in (self._actions, self._slow):
+                tally.note(event.at, action.agent, action.action_id)
         match body:
             case decisions.ActionReversed() if body.reversed_by == body.agent_id:
                 yield from self._own(history, event, body)
@@ -52,23 +53,27 @@ class Churn:
     def _own(self, history: GuardHistory, event: GuardEvent, body: decisions.ActionReversed) -> Iterator[RuleFinding]:
         """Yield a finding where one agent took and reversed several actions, far more than mistakes of all explain.
 
-        Binomial tail: so many of the agent's actions in ``days`` days, at all others' share since the beginning.
+        The chance is that of so many reversals, or so many after more than an hour, among an honest agent's actions
+        (``Tally.chance``). A slip is put right at once, so the second of the two tests leaves mistakes out. The smaller
+        chance counts twice (Bonferroni).
         """
-        self._own_reversals += 1
-        own = self._reversed[body.agent_id]
-        taken = history.by_action.get(body.action_id)
-        own.append((event.at, [event.position, taken.position if taken is not None else body.relates_to]))
-        while own[0][0] <= event.at - self._seconds:
-            own.popleft()
-        since = event.at - self._seconds
-        actions = max(sum(one.at > since for one in history.by_agent.get(body.agent_id, ())), len(own))
-        usual = (self._own_reversals - len(own) + 1) / (max(self._actions - actions, 0) + _PRIOR)
-        if len(own) >= self._parameters["times"] and binomial_tail(len(own), actions, usual) < self._parameters["p"]:
+        agent, taken = body.agent_id, history.by_action.get(body.action_id)
+        proof = event.position, taken.position if taken is not None else body.relates_to
+        slow = taken is None or event.at - taken.at > _SLIP_SECONDS
+        for tally in (self._actions, self._slow) if slow else (self._actions,):
+            tally.note(event.at, agent, body.action_id, proof)
+        mates = history.mates(agent)
+        p, found, of = min(
+            (2 * tally.chance(agent, mates), tally.marked(agent), tally.of(agent))
+            for tally in (self._actions, self._slow)
+        )
+        if len(found) >= self._parameters["times"] and p < self._parameters["p"]:
             text = (
-                f"{body.agent_id} took and reversed {len(own)} of {actions} actions in {self._parameters['days']} days"
+                f"{agent} took and reversed {len(found)} of {of} actions in {self._parameters['days']} days "
+                f"(chance {p:.1g})"
             )
-            evidence = [position for _, positions in own for position in positions]
-            yield RULE.finding((f"agent:{body.agent_id}",), "", text, evidence)
+            evidence = [position for positions in found.values() for position in positions]
+            yield RULE.finding((f"agent:{agent}",), "", text, evidence, p)
 
     def _robot(self, history: GuardHistory, event: GuardEvent, body: decisions.ActionReversed) -> Iterator[RuleFinding]:
         """Yield a finding where a reverser that is no employee takes back one agent's actions above all.

@@ -13,7 +13,10 @@ from domain.events import decisions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R16", 1, "owed without proof", {"days": 60, "times": 3, "ratio": 3.0, "claims": 4, "share": 0.75})
+RULE = Rule(
+    "R16", 2, "owed without proof", {"days": 60, "times": 3, "ratio": 3.0, "p": 1e-3, "claims": 4, "share": 0.75}
+)
+_CUSTOM, _MOST = 10, 0.3
 
 
 class OwedWithoutProof:
@@ -23,7 +26,8 @@ class OwedWithoutProof:
 
     - one action above the limit for goodwill and above the amount shown as owed, with nobody's approval;
     - ``times`` unproven actions in ``days`` days, if their share among the agent's actions is at least ``ratio`` times
-      the others' share, where purchases are recorded at all: without an order, for an unknown order, or above it;
+      the team's share and has a chance below ``p`` (beta-binomial tail): without an order, for an unknown order, or
+      above it. A team most of whose amounts owed are unproven records no purchases, and is not judged;
     - ``claims`` actions by one agent for one customer's group in ``days`` days, if these are at least ``share`` of the
       group's actions of this sort, and ``share`` of the agent's contacts with the group.
     """
@@ -33,7 +37,7 @@ class OwedWithoutProof:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._seconds = parameters["days"] * DAY
-        self._unproven = Tally(parameters["days"])
+        self._unproven, self._owed = Tally(parameters["days"]), Tally(parameters["days"])
         self._of_group: dict[str, deque[ObservedAction]] = defaultdict(deque)
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
@@ -47,14 +51,17 @@ class OwedWithoutProof:
         self._unproven.note(event.at, action.agent, str(action.position), proof)
         if action.goodwill:
             return
+        self._owed.note(event.at, action.agent, str(action.position), (action.position,) if unproven else ())
+        mates = settled.mates(action.agent)
+        p = self._unproven.chance(action.agent, mates)
         if unproven:
-            yield from self._beyond(event, action, owed)
+            yield from self._beyond(event, action, owed, p)
         if proof:
-            yield from self._often(action)
+            yield from self._often(action, mates, p)
         if action.customer is not None:
             yield from self._friend(settled, event, action, action.customer)
 
-    def _beyond(self, event: GuardEvent, action: ObservedAction, owed: int | None) -> Iterator[RuleFinding]:
+    def _beyond(self, event: GuardEvent, action: ObservedAction, owed: int | None, p: float) -> Iterator[RuleFinding]:
         taken = isinstance(event.body, (decisions.ActionTaken, decisions.ActionHeld)) and not action.approved
         if taken and action.limit is not None and action.minor > action.limit:
             shown = "nothing" if owed is None else money(owed, action.currency)
@@ -63,18 +70,23 @@ class OwedWithoutProof:
                 f"goodwill of {money(action.limit, action.currency)}; shown as owed: {shown}"
             )
             key = f"beyond {action.order or action.action_id}"
-            yield RULE.finding((f"agent:{action.agent}",), key, text, [action.position])
+            yield RULE.finding((f"agent:{action.agent}",), key, text, [action.position], p)
 
-    def _often(self, action: ObservedAction) -> Iterator[RuleFinding]:
+    def _often(self, action: ObservedAction, mates: list[str], p: float) -> Iterator[RuleFinding]:
         agent, found = action.agent, self._unproven.marked(action.agent)
-        if len(found) >= self._parameters["times"] and self._unproven.stands_out(agent, self._parameters["ratio"]):
-            others, of_others = self._unproven.others(agent)
+        others, of_others = self._unproven.others(agent)
+        share, usual = len(found) / self._unproven.of(agent), self._unproven.usual(agent, mates)
+        custom = of_others < _CUSTOM or self._owed.usual(agent, mates) > _MOST
+        if len(found) >= self._parameters["times"] and not custom and share >= self._parameters["ratio"] * usual:
+            if p >= self._parameters["p"]:
+                return
             text = (
                 f"{len(found)} of {self._unproven.of(agent)} actions by {agent} in {self._parameters['days']} days are "
-                f"entitlements or corrections that no payment shows as owed; of the others' {of_others} it is {others}"
+                f"entitlements or corrections that no payment shows as owed; of the others' {of_others} it is {others} "
+                f"(chance {p:.1g})"
             )
             evidence = [position for proof in found.values() for position in proof]
-            yield RULE.finding((f"agent:{agent}",), "unproven", text, evidence)
+            yield RULE.finding((f"agent:{agent}",), "unproven", text, evidence, p)
 
     def _friend(
         self, settled: SettledHistory, event: GuardEvent, action: ObservedAction, customer: str
