@@ -27,8 +27,8 @@ FLOOR = 0.5
 """A case is opened only where it is at least as likely right as wrong."""
 PRIOR = 0.001
 """The share of people that misuse authority in one way in a quarter: 1 to 4 % in all, over eighteen rules."""
-LOOKS = 10.0
-"""Tests of one person and rule in a quarter that say something new: windows of a month overlap from night to night."""
+LOOKS = 4.0
+"""Tests of one person and rule in a quarter that say something new: it has three windows of a month, and they slide."""
 _PEER_DAYS = 30
 _DOUBT = 0.5
 
@@ -66,6 +66,7 @@ class _FlagOfCase:
     explanation: str
     strength: float
     weight: Weight
+    evidence: frozenset[int]
     raised: float
     note: str = ""
     reviewed: bool = False
@@ -93,7 +94,7 @@ def strength(finding: RuleFinding, number: int) -> float:
 
     With a p-value: the expected misuse over misuse and false alarms, PRIOR / (PRIOR + LOOKS p), as in the false
     discovery rate of a tail area (Efron 2004). ``PRIOR`` is misuse of one sort for each person and quarter, ``LOOKS``
-    the number of times that a quarter is looked at anew. So it is 0.5 for p = 1e-4, and 0.91 for 1e-5. Without a
+    the number of times that a quarter is looked at anew. So it is 0.5 for p = 0.00025, and 0.96 for 1e-5. Without a
     p-value the doubt is halved by the first flag and by each update, after which the evidence is half as much again:
     1 - 0.5^number.
     """
@@ -153,6 +154,7 @@ class CaseBook:
             finding.explanation,
             strength(finding, number),
             weight,
+            frozenset(finding.evidence),
             known.raised if known else recorded,
         )
         self._of_flag[flag_id] = case
@@ -244,14 +246,18 @@ class CaseBook:
 
 
 def _chance(flags: Iterable[_FlagOfCase]) -> float:
-    """Return the strength of all flags together: 1 - the product of the doubts, one for each rule (noisy or)."""
-    doubts: dict[str, float] = {}
-    for flag in flags:
-        doubts[flag.rule] = min(doubts.get(flag.rule, 1.0), 1 - flag.strength)
-    result = 1.0
-    for doubt in doubts.values():
-        result *= doubt
-    return 1 - result
+    """Return the strength of all flags together: 1 - the product of the doubts (noisy or).
+
+    Each rule counts once, and only with events that no stronger flag names: rules that see the same events agree by
+    necessity.
+    """
+    doubt, rules, seen = 1.0, set[str](), set[int]()
+    for flag in sorted(flags, key=lambda one: (-one.strength, one.rule, min(one.evidence, default=0))):
+        if flag.rule not in rules and seen.isdisjoint(flag.evidence):
+            rules.add(flag.rule)
+            seen |= flag.evidence
+            doubt *= 1 - flag.strength
+    return 1 - doubt
 
 
 def _score(case: _Case, usual: dict[str, float]) -> float:

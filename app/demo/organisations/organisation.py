@@ -91,7 +91,7 @@ def draw_habits(random: Random) -> Habits:
         beyond=about(0.003),
         overdrawn=about(0.001),
         races=about(0.0005, 4.0),
-        relatives=about(0.02),
+        relatives=about(0.005),
         lost_shifts=about(0.006),
         overtime=about(0.06, 2.5),
         owed=random.choice((0.0, 0.05, 0.2, 0.4)),

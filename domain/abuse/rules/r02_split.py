@@ -94,9 +94,10 @@ class WideSplit:
     Parts are an agent's actions within ``wide_hours`` for one matter (a customer's other orders and reasons are
     other matters), each within its limit, together above the highest
     of their limits. They prove a split after the answer `escalate`, if they reach ``reach`` of the amount that was
-    asked. Without such an answer, ``times`` matters in ``days`` days do, if their share among the agent's matters is at
-    least ``ratio`` times the others' share, and its binomial tail at the share of the agent's team is below ``p``: a
-    refund with a credit may be the custom, and an account manager meets the same customers again.
+    asked. Without such an answer, ``times`` matters in ``days`` days do, if their share among the agent's matters is
+    at least ``ratio`` times the others' share, and its tail at the share of the agent's team is below ``p``, among all
+    matters and among those with several parts: a refund with a credit may be the custom, and an account manager meets
+    the same customers again.
     """
 
     takes: ClassVar[tuple[type, ...]] = (*ACTIONS, decisions.AuthorityFellShort)
@@ -106,6 +107,7 @@ class WideSplit:
         self._given: dict[str, deque[ObservedAction]] = defaultdict(deque)
         self._asked: dict[str, deque[tuple[GuardEvent, frozenset[str]]]] = defaultdict(deque)
         self._matters = Tally(parameters["days"], _REGULARS)
+        self._again = Tally(parameters["days"], _REGULARS)
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for the part that completes a split."""
@@ -125,8 +127,11 @@ class WideSplit:
         known = self._is_quick(parts)
         proof = tuple(one.position for one in parts) if split and not known else ()
         self._matters.note(event.at, action.agent, matter, proof)
+        if len(parts) > 1 and not known:
+            self._again.note(event.at, action.agent, matter, proof)
         if proof:
-            p = self._matters.chance(action.agent, settled.mates(action.agent))
+            mates = settled.mates(action.agent)
+            p = max(tally.chance(action.agent, mates) for tally in (self._matters, self._again))
             yield from self._after_asking(action, parts, matter, since, p)
             yield from self._often(action, p)
 

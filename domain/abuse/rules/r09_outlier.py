@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from domain.abuse.peers import PeerRates
 
-RULE = Rule("R9", 2, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 5e-4})
+RULE = Rule("R9", 2, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 1e-3})
 _LEAST_GIFTS = 3.0
 _PRIOR = 10.0
 _PRIOR_PEERS, _USUAL_SPREAD = 8, 0.45

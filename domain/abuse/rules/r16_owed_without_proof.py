@@ -13,9 +13,7 @@ from domain.events import decisions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule(
-    "R16", 2, "owed without proof", {"days": 60, "times": 3, "ratio": 3.0, "p": 1e-3, "claims": 4, "share": 0.75}
-)
+RULE = Rule("R16", 2, "owed without proof", {"days": 35, "times": 3, "p": 1e-3, "claims": 4, "share": 0.75})
 _CUSTOM, _MOST = 10, 0.3
 
 
@@ -25,9 +23,9 @@ class OwedWithoutProof:
     An amount is shown as owed up to the payments for its order, less what was given back for it before. Three findings:
 
     - one action above the limit for goodwill and above the amount shown as owed, with nobody's approval;
-    - ``times`` unproven actions in ``days`` days, if their share among the agent's actions is at least ``ratio`` times
-      the team's share and has a chance below ``p`` (beta-binomial tail): without an order, for an unknown order, or
-      above it. A team most of whose amounts owed are unproven records no purchases, and is not judged;
+    - ``times`` unproven actions in ``days`` days, without an order, for an unknown order, or above it, if so many have
+      a chance below ``p`` at the team's share (beta-binomial tails over all actions and over amounts owed; the smaller
+      one counts twice). A team most of whose amounts owed are unproven records no purchases, and is not judged;
     - ``claims`` actions by one agent for one customer's group in ``days`` days, if these are at least ``share`` of the
       group's actions of this sort, and ``share`` of the agent's contacts with the group.
     """
@@ -53,7 +51,7 @@ class OwedWithoutProof:
             return
         self._owed.note(event.at, action.agent, str(action.position), (action.position,) if unproven else ())
         mates = settled.mates(action.agent)
-        p = self._unproven.chance(action.agent, mates)
+        p = min(2 * self._unproven.chance(action.agent, mates), 2 * self._owed.chance(action.agent, mates), 1.0)
         if unproven:
             yield from self._beyond(event, action, owed, p)
         if proof:
@@ -75,11 +73,8 @@ class OwedWithoutProof:
     def _often(self, action: ObservedAction, mates: list[str], p: float) -> Iterator[RuleFinding]:
         agent, found = action.agent, self._unproven.marked(action.agent)
         others, of_others = self._unproven.others(agent)
-        share, usual = len(found) / self._unproven.of(agent), self._unproven.usual(agent, mates)
         custom = of_others < _CUSTOM or self._owed.usual(agent, mates) > _MOST
-        if len(found) >= self._parameters["times"] and not custom and share >= self._parameters["ratio"] * usual:
-            if p >= self._parameters["p"]:
-                return
+        if len(found) >= self._parameters["times"] and not custom and p < self._parameters["p"]:
             text = (
                 f"{len(found)} of {self._unproven.of(agent)} actions by {agent} in {self._parameters['days']} days are "
                 f"entitlements or corrections that no payment shows as owed; of the others' {of_others} it is {others} "
