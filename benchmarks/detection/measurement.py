@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -216,6 +217,7 @@ def measure(seed: int, *, report: bool = False) -> MeasuredWorld:
     """Run the guard over the world of a seed, and compare its cases with the truth."""
     world, sample = make_world(seed, report=report), sample_of(seed)
     events, positions = world.events()
+    gc.freeze()  # the collector need not look at the world again and again
     watched = watch(events)
     times = 1.0 if sample.kind is Kind.ORDINARY else DENSE_TIMES
     opened = [opened_at(watched.nights, times * capacity) for capacity in CAPACITIES]

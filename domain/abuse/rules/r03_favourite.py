@@ -38,7 +38,8 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     candidates = dict(_pairs(history, start, end, parameters["actions"]))
     if not candidates:
         return [], 0
-    rates, bonds = history.peer_rates(end), _Bonds(history, parameters["actions"])
+    rates = history.peer_rates(end)
+    bonds: _Bonds | None = None
     found: list[RuleFinding] = []
     for (agent, group), actions in candidates.items():
         days = [int(one.at // DAY) for one in history.group_contacts.get(group, ()) if one.agent == agent]
@@ -49,10 +50,13 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
         usual = sum(rates.rate(agent, unit, day) for day in days) / max(len(days), 1)
         ratio = own._replace(gifts=own.gifts - gifts, expected=max(own.expected - usual * contacts, 0.0)).ratio()
         share = min(max(usual * ratio * _with_others(history, rates, agent, group), 0.01), 0.9)
+        so_much = varied_tail(gifts, contacts, share, _VARIATION)
+        if gifts < parameters["times"] * share * contacts or _both(so_much * _RARE) >= parameters["p"]:
+            continue
+        bonds = bonds or _Bonds(history, parameters["actions"])
         rare = bonds.rare(unit, agent, group)
-        x = varied_tail(gifts, contacts, share, _VARIATION) * rare
-        p = x * (1 - log(x)) if x > 0 else 0.0
-        if p < parameters["p"] and gifts >= parameters["times"] * share * contacts:
+        p = _both(so_much * rare)
+        if p < parameters["p"]:
             text = (
                 f"{agent} gave {group} goodwill {gifts} times in {parameters['days']} days, in {contacts} contacts; at "
                 f"peers' rate it would be {share * contacts:.1f}, and {rare:.0%} of peers have a regular customer "
@@ -61,6 +65,11 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
             about = (f"agent:{agent}", f"customer:{group}")
             found.append(RULE.finding(about, "", text, [action.position for action in actions], p))
     return found, len(candidates)
+
+
+def _both(product: float) -> float:
+    """Return the chance of two chances with so small a product."""
+    return product * (1 - log(product)) if product > 0 else 0.0
 
 
 def _with_others(history: GuardHistory, rates: PeerRates, agent: str, group: str) -> float:

@@ -50,12 +50,13 @@ class OwedWithoutProof:
         if action.goodwill:
             return
         self._owed.note(event.at, action.agent, str(action.position), (action.position,) if unproven else ())
-        mates = settled.mates(action.agent)
-        p = min(2 * self._unproven.chance(action.agent, mates), 2 * self._owed.chance(action.agent, mates), 1.0)
-        if unproven:
+        many = len(self._owed.marked(action.agent)) >= self._parameters["times"]
+        if unproven and (many or (action.limit is not None and action.minor > action.limit)):
+            mates = settled.mates(action.agent)
+            p = min(2 * self._unproven.chance(action.agent, mates), 2 * self._owed.chance(action.agent, mates), 1.0)
             yield from self._beyond(event, action, owed, p)
-        if proof:
-            yield from self._often(action, mates, p)
+            if proof:
+                yield from self._often(action, mates, p)
         if action.customer is not None:
             yield from self._friend(settled, event, action, action.customer)
 
