@@ -3,8 +3,8 @@
 This package, ``resolution_ledger``, is the public face; it keeps to semantic versioning. The distribution's other
 top-level packages are private and change without notice: ``domain``, ``ledger``, ``projections``, ``consumers``,
 ``config``, ``dashboard`` and ``app``. The one exception is ``ledger.persistence`` (docs/integrate/eventsourcing.md).
-Other systems reach a running ledger by NATS and HTTP, which docs/integrate/ describes; the command line is
-``resolution-ledger``.
+Other systems reach a running ledger by ``Client`` (docs/integrate/client.md), or by plain NATS and HTTP, which
+docs/integrate/ describes; the command line is ``resolution-ledger``.
 
 Another package adds a guard rule or a projection by an entry point (docs/integrate/plugins.md)::
 
@@ -16,6 +16,10 @@ Another package adds a guard rule or a projection by an entry point (docs/integr
 
 An entry point names a class, or a function without arguments, that makes a new rule or projection at each call.
 
+Client:
+    ``Client``, ``NewEvent``; requests ``ActionRequest``, ``Preview``, ``HoldRequest``, ``ReversalRequest``,
+    ``EscalationAsk``, ``EscalationDecision``; errors ``ClientError``, ``RejectedError``, ``EventsRejectedError``,
+    ``NotAllowedError``, ``NoAnswerError``. ``replies``: the module of the classes of answers.
 Guard rules:
     ``GuardRule``: the protocol of a rule. ``Rule``: its id, version and pattern. ``RuleFinding``: its result.
     ``GuardEvent``, ``ObservedAction``, ``GuardHistory``: the arguments of a rule.
@@ -39,27 +43,58 @@ if TYPE_CHECKING:
     from domain.abuse.findings import Rule, RuleFinding
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
     from domain.abuse.rule_interface import GuardRule
+    from domain.commands import (
+        ActionRequest,
+        EscalationAsk,
+        EscalationDecision,
+        HoldRequest,
+        Preview,
+        ReversalRequest,
+    )
+    from domain.documents import replies
     from domain.events import decisions, facts
     from domain.money import Money
     from projections.engine.events import Event
     from projections.engine.projection import Projection
+    from resolution_ledger.client import Client, NewEvent
+    from resolution_ledger.errors import (
+        ClientError,
+        EventsRejectedError,
+        NoAnswerError,
+        NotAllowedError,
+        RejectedError,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "GUARD_RULES",
     "PROJECTIONS",
+    "ActionRequest",
+    "Client",
+    "ClientError",
+    "EscalationAsk",
+    "EscalationDecision",
     "Event",
+    "EventsRejectedError",
     "GuardEvent",
     "GuardHistory",
     "GuardRule",
+    "HoldRequest",
     "Money",
+    "NewEvent",
+    "NoAnswerError",
+    "NotAllowedError",
     "ObservedAction",
+    "Preview",
     "Projection",
+    "RejectedError",
+    "ReversalRequest",
     "Rule",
     "RuleFinding",
     "__version__",
     "decisions",
     "facts",
+    "replies",
 ]
 GUARD_RULES: Final = "resolution_ledger.guard_rules"
 """The group of entry points that add guard rules; an entry point's name is the rule's id."""
@@ -67,13 +102,26 @@ PROJECTIONS: Final = "resolution_ledger.projections"
 """The group of entry points that add projections; an entry point's name is the projection's name."""
 
 _HOMES: Final = {
+    "ActionRequest": "domain.commands",
+    "Client": "resolution_ledger.client",
+    "ClientError": "resolution_ledger.errors",
+    "EscalationAsk": "domain.commands",
+    "EscalationDecision": "domain.commands",
     "Event": "projections.engine.events",
+    "EventsRejectedError": "resolution_ledger.errors",
     "GuardEvent": "domain.abuse.history",
     "GuardHistory": "domain.abuse.history",
     "GuardRule": "domain.abuse.rule_interface",
+    "HoldRequest": "domain.commands",
     "Money": "domain.money",
+    "NewEvent": "resolution_ledger.client",
+    "NoAnswerError": "resolution_ledger.errors",
+    "NotAllowedError": "resolution_ledger.errors",
     "ObservedAction": "domain.abuse.history",
+    "Preview": "domain.commands",
     "Projection": "projections.engine.projection",
+    "RejectedError": "resolution_ledger.errors",
+    "ReversalRequest": "domain.commands",
     "Rule": "domain.abuse.findings",
     "RuleFinding": "domain.abuse.findings",
 }
@@ -85,6 +133,8 @@ if not TYPE_CHECKING:
         """Import a public name from its module."""
         if name in {"decisions", "facts"}:
             return import_module(f"domain.events.{name}")
+        if name == "replies":
+            return import_module("domain.documents.replies")
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(_HOMES[name]), name)

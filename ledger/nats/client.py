@@ -128,6 +128,8 @@ class LedgerClient(Client):
         super().__init__()
         self._ps: _SinkParser = _SinkParser(self)
         self._server_options: ConnectionOptions | None = None
+        self.on_violation: Callable[[str], None] | None = None
+        """Called with the server's message when it refuses a subject to this user."""
 
     async def connect_to(self, options: ConnectionOptions, **connect_arguments: Any) -> None:
         """Connect with these options; ``connect_arguments`` are passed to nats-py's ``connect``."""
@@ -231,6 +233,8 @@ class LedgerClient(Client):
 
     async def _process_err(self, err_msg: str) -> None:
         """Reconnect after an error of the server; nats-py closes the connection for good after most of them."""
+        if PERMISSIONS_ERR in err_msg and self.on_violation is not None:
+            self.on_violation(err_msg)
         if not self.is_connected or PERMISSIONS_ERR in err_msg or STALE_CONNECTION in err_msg:
             await super()._process_err(err_msg)
             return

@@ -20,7 +20,7 @@ ROOMS = {
     "projections": {"domain", "ledger"},
     "consumers": {"domain", "ledger", "projections", "config"},
     "dashboard": {"domain", "ledger", "projections", "config"},
-    "resolution_ledger": {"domain", "projections", "app", "config"},
+    "resolution_ledger": {"domain", "ledger", "projections", "app", "config"},
     "app": {"domain", "ledger", "projections", "consumers", "config", "dashboard", "resolution_ledger"},
 }
 """Who may import whom. The public face re-exports from ``domain`` and ``projections``, and starts the command line."""
