@@ -135,7 +135,7 @@ class Client:
         """Request a decision; return the first answer that this ``request_id`` got.
 
         Raises:
-            RejectedError: nothing was recorded; ``code``, ``field`` and ``remedy`` say what to change.
+            RejectedError: nothing was recorded; ``code``, ``field`` and ``remedy`` name the correction.
             NoAnswerError: no answer came; repeat the call.
 
         """

@@ -1,4 +1,4 @@
-"""Errors of the client: each says what is wrong, in which field, and what to do.
+"""Errors of the client: each has the fault, its field and the remedy.
 
 ::
 
