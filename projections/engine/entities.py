@@ -158,6 +158,7 @@ class EntityRows(RowCache):
         super().__init__(table, blocks, watched)
         self._step = step
         self._key_of = key_of or attrgetter(f"body.{self._key.name}")
+        fields = {cls: _money_last(cls, names) for cls, names in fields.items()}
         self._kinds = {
             cls: (kind, min(1, kind // openings) if openings else 1, _picker(cls, names))
             for kind, (cls, names) in enumerate(fields.items())
@@ -178,11 +179,11 @@ class EntityRows(RowCache):
         """Add a fact to its entity."""
         key, fact = self._key_of(event), self._kept(event)
         row = self.get(connection, key)
-        last = self._last_of(connection, key, row)
+        last = self._last.get(key) or self._last_of(connection, key, row)
         if last is None or (_follows(fact, last) and key not in self._late):
             changes = self._step(self._blank if row is None else row, event.body, fact)
             changes[LAST_FACT] = event.position
-            self.put(connection, key, changes, event.position, fact.time)
+            self._change(key, row, changes, event.position, fact.time)
             self._new[event.position] = (event.position, last and last.position, encode(fact).decode())
             self._last[key] = fact
             if key in self._stories:
@@ -229,10 +230,10 @@ class EntityRows(RowCache):
         return KeptFact(later, stored.time, kind, stored.source, stored.id, event.position, sequence, pick(event.body))
 
     def _last_of(self, connection: sa.Connection, key: str, row: Row | None) -> KeptFact | None:
-        last = self._last.get(key)
-        if last is None and row is not None and row[LAST_FACT] is not None:
-            last = self._last[key] = self._story(connection, key)[-1]
-        return last
+        if row is None or row[LAST_FACT] is None:
+            return None
+        self._last[key] = self._story(connection, key)[-1]
+        return self._last[key]
 
     def _story(self, connection: sa.Connection, key: str) -> list[KeptFact]:
         """Return the facts of an entity in their order."""
@@ -313,14 +314,29 @@ def _fields_of(cls: type[msgspec.Struct], names: tuple[str, ...], word: str) -> 
     )
 
 
+def _money_last(cls: type[msgspec.Struct], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return fields with those of money behind the others."""
+    money = _fields_of(cls, names, "Money")
+    return (*(name for name in names if name not in money), *(name for name in names if name in money))
+
+
 def _picker(cls: type[msgspec.Struct], names: tuple[str, ...]) -> Callable[[msgspec.Struct], tuple[object, ...]]:
     """Return a function that gives the values of these fields of a fact, money as minor units and currency."""
-    if len(names) < 2:  # noqa: PLR2004 - a getter of one name returns no tuple
-        return lambda body: tuple(getattr(body, name) for name in names)
-    pick: Callable[[msgspec.Struct], tuple[object, ...]] = attrgetter(*names)
-    if not _fields_of(cls, names, "Money"):
+    money = _fields_of(cls, names, "Money")
+    pick = _tuple_of(names[: len(names) - len(money)])
+    if not money:
         return pick
-    return lambda body: tuple((one.minor, one.currency) if type(one) is Money else one for one in pick(body))
+    amounts = _tuple_of(names[len(names) - len(money) :])
+    return lambda body: (
+        *pick(body),
+        *[(one.minor, one.currency) if isinstance(one, Money) else one for one in amounts(body)],
+    )
+
+
+def _tuple_of(names: tuple[str, ...]) -> Callable[[msgspec.Struct], tuple[object, ...]]:
+    if len(names) < 2:  # noqa: PLR2004 - a getter of one name returns no tuple
+        return lambda body: tuple([getattr(body, name) for name in names])
+    return attrgetter(*names)
 
 
 def _builder(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from projections.engine.day_blocks import DayBlocks
 
 _CACHED_ROWS = 100_000
+_UNREAD: Row = {}
+"""The mark of a row that is not in the cache."""
 
 
 class RowCache:
@@ -32,6 +34,7 @@ class RowCache:
         self._blocks = blocks
         self._watched = tuple(watched)
         (self._key,) = table.primary_key.columns
+        self._key_name, self._has_happened = str(self._key.name), HAPPENED in table.columns
         self._empty = {column.name: None for column in table.columns}
         columns = ", ".join(self._empty)
         self._read = f"SELECT {columns} FROM {table.name} WHERE {self._key.name} = ?"  # noqa: S608 - names of ours
@@ -43,9 +46,10 @@ class RowCache:
 
     def get(self, connection: sa.Connection, key: str) -> Row | None:
         """Return the row of this key, or ``None``."""
-        if key not in self._cached:
-            self._cached[key] = self._look(connection, key)
-        return self._cached[key]
+        row = self._cached.get(key, _UNREAD)
+        if row is _UNREAD:
+            row = self._cached[key] = self._look(connection, key)
+        return row
 
     def _look(self, connection: sa.Connection, key: str) -> Row | None:
         """Read a row by the driver's own statement, because this is a view's most frequent query."""
@@ -69,14 +73,17 @@ class RowCache:
 
         ``happened`` is the event time, for a table with that column.
         """
-        row = self.get(connection, key)
+        return self._change(key, self.get(connection, key), values, position, happened)
+
+    def _change(
+        self, key: str, row: Row | None, values: Mapping[str, object], position: int, happened: str | None
+    ) -> Row:
         if row is None:
-            row = {**self._empty, self._key.name: key, SINCE: position}
+            row = self._cached[key] = {**self._empty, self._key_name: key, SINCE: position}
         self._replaced.keep(row, position)
         row.update(values)
-        if HAPPENED in self._empty:
+        if self._has_happened:
             row[HAPPENED] = happened
-        self._cached[key] = row
         self._changed.add(key)
         return row
 

@@ -25,16 +25,14 @@ if TYPE_CHECKING:
     from projections.engine.events import Event
     from projections.engine.storage import Row
 
-_TOLD_ONCE = ("kind", "reason", "interaction_id")
-"""Fields of an escalation in another system that a later report does not replace."""
 metadata = sa.MetaData()
 asked = sa.Table(
     "asked",
     metadata,
     sa.Column("asking", sa.Text, primary_key=True),  # the system that handles it, and the id there
-    sa.Column("position", sa.BigInteger, index=True),
+    sa.Column("position", sa.BigInteger),
     sa.Column("reported", sa.Boolean),
-    sa.Column("requested", sa.Text, index=True),
+    sa.Column("requested", sa.Text),
     *texts("agent_id", "agent_kind", "role", "team_id", "named_team", "kind", "basis", "reason", "currency"),
     *texts("interaction_id", "matter", "rules"),  # rules: the limits that it met, as JSON
     sa.Column("asked_minor", sa.BigInteger),
@@ -65,7 +63,7 @@ class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 9
+    version = 10
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -174,8 +172,12 @@ def reported_asking(event: Event) -> str:
 def _told(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
     """Return the changes that a fact makes to an escalation in another system."""
     if isinstance(body, facts.EscalationReported):
-        told = {"agent_id": body.requested_by} | {name: getattr(body, name) for name in _TOLD_ONCE}
-        values: Row = {name: row[name] or value for name, value in told.items()}
+        values: Row = {
+            "agent_id": row["agent_id"] or body.requested_by,
+            "kind": row["kind"] or body.kind,
+            "reason": row["reason"] or body.reason,
+            "interaction_id": row["interaction_id"] or body.interaction_id,
+        }
         if row["requested"] is None:
             amount = body.amount
             values |= {"position": fact.position, "requested": fact.time, "reported": True, "basis": "goodwill"}

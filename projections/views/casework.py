@@ -26,7 +26,7 @@ from projections.engine.temporal_tables import as_of, happened, past_of
 from projections.views.authority import reported_asking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import msgspec
 
@@ -198,15 +198,13 @@ _OF_ACTIONS = tuple(name for name in ACTION_FIELDS if name in actions.c)
 _OF_DECISIONS = ("role", "holder", "period", "escalation_id", "decided_by", "manager_id", "agent_kind")
 _OF_DECIDED = ("action_id", "manager_id", "agent_kind", "role")
 _OF_ESCALATIONS = (*_OF_DECIDED, *(name for name in ACTION_FIELDS if name in escalations.c and name not in _OF_DECIDED))
-type _Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
-type _Escalation = decisions.EscalationRequested | decisions.EscalationStep
 
 
 class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 12
+    version = 13
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -264,27 +262,27 @@ class Casework:
             blocks=self.day_blocks,
             watched=("requested", "interaction_id"),
         )
-        entities = (self._interactions, self._households, self._escalations)
-        self._entities = {cls: rows for rows in entities for cls in rows.classes}
+        self._take = self._handlers()
+
+    def _handlers(self) -> dict[type[msgspec.Struct], Callable[[sa.Connection, Event], None]]:
+        """Return the handler of each class of events."""
+        taken: tuple[tuple[type[msgspec.Struct], Callable[[sa.Connection, Event], None]], ...] = (
+            *((cls, rows.add) for rows in (self._interactions, self._households) for cls in rows.classes),
+            (facts.EscalationReported, self._report),
+            (facts.EscalationOutcomeReported, self._escalations.add),
+            (facts.FactCorrected, self._correct),
+            (facts.RefundSettled, self._settle),
+            *((cls, self._act) for cls in (decisions.ActionTaken, decisions.ActionHeld, facts.ActionReported)),
+            (decisions.Posting, self._post),
+            (decisions.EscalationRequested, self._ask),
+            (decisions.EscalationStep, self._escalate),
+        )
+        return {cls: next(take for base, take in taken if issubclass(cls, base)) for cls in self.types.values()}
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
         for event in events:
-            body = event.body
-            match body:
-                case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported():
-                    self._act(connection, event, body)
-                case decisions.Posting():
-                    self._post(connection, event, body)
-                case facts.RefundSettled() if body.action_id is not None:
-                    self._pay(connection, body.action_id, body.total, event.position, event.stored.time)
-                case decisions.EscalationRequested() | decisions.EscalationStep():
-                    self._escalate(connection, event, body)
-                case facts.FactCorrected():
-                    if event.correction:
-                        self._correct(connection, event, event.correction)
-                case _:
-                    self._tell(connection, event)
+            self._take[type(event.body)](connection, event)
         for rows in self._tables:
             rows.write(connection)
         for spans in (self._action_spans, self._escalation_spans):
@@ -303,13 +301,9 @@ class Casework:
     def _tables(self) -> tuple[RowCache, ...]:
         return self._interactions, self._actions, self._escalations, self._households
 
-    def _tell(self, connection: sa.Connection, event: Event) -> None:
-        """Add a fact to its entity."""
-        entity = self._entities.get(type(event.body))
-        if entity is not None:
-            entity.add(connection, event)
-        if isinstance(event.body, facts.EscalationReported):
-            self._place(connection, event, event.position)
+    def _report(self, connection: sa.Connection, event: Event) -> None:
+        self._escalations.add(connection, event)
+        self._place(connection, event, event.position)
 
     def _place(self, connection: sa.Connection, told: Event, position: int) -> None:
         """Note the place of a reported escalation in the list: it keeps the position of its first report."""
@@ -320,8 +314,10 @@ class Casework:
         """Return the escalations of other systems, of their facts up to an event time alone."""
         return self._escalations.until(connection, moment)
 
-    def _correct(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
+    def _correct(self, connection: sa.Connection, event: Event) -> None:
         """Apply a correction to the rows; decisions made in the meantime stand."""
+        if (correction := event.correction) is None:
+            return
         for rows in (self._interactions, self._households, self._escalations):
             rows.correct(connection, correction, event.position)
         if correction.after is not None and isinstance(correction.after.body, facts.EscalationReported):
@@ -335,6 +331,12 @@ class Casework:
         told = correction.before or correction.after
         if told is not None and isinstance(told.body, facts.ActionReported):
             self._correct_report(connection, event, correction)
+
+    def _settle(self, connection: sa.Connection, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, facts.RefundSettled)
+        if body.action_id is not None:
+            self._pay(connection, body.action_id, body.total, event.position, event.stored.time)
 
     def _pay(self, connection: sa.Connection, action_id: str, total: Money, position: int, time: str) -> None:
         """Add a payment to an action, or take it back; the amount that a request settled counts without payments."""
@@ -356,7 +358,9 @@ class Casework:
             values["state"] = "charged" if row is not None and row["holder"] is not None else body.state
         self._actions.put(connection, action_id, values, event.position, told.stored.time)
 
-    def _act(self, connection: sa.Connection, event: Event, body: _Action) -> None:
+    def _act(self, connection: sa.Connection, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported)
         if isinstance(body, decisions.ActionHeld) and is_reservation(body):
             return
         if isinstance(body, facts.ActionReported):
@@ -374,7 +378,9 @@ class Casework:
         self._action_spans.note(event.stored.time, event.position)
         self._actions.put(connection, action_id, values, event.position, event.stored.time)
 
-    def _post(self, connection: sa.Connection, event: Event, body: decisions.Posting) -> None:
+    def _post(self, connection: sa.Connection, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, decisions.Posting)
         row = self._actions.get(connection, body.action_id) or {}
         if row.get("position") is None and not isinstance(body, decisions.ActionCharged | decisions.ActionReversed):
             return  # an escalation's reservation, which is no action
@@ -390,21 +396,28 @@ class Casework:
             values |= {"holder": body.holder, "period": body.period}
         self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
 
-    def _escalate(self, connection: sa.Connection, event: Event, body: _Escalation) -> None:
-        if isinstance(body, decisions.EscalationRequested):
-            self._escalation_spans.note(event.stored.time, event.position)
-            values = {name: getattr(body, name) for name in _OF_ESCALATIONS} | {
-                "escalation_id": body.escalation_id,
-                "named_team": named_team(body),
-                "position": event.position,
-                "requested": event.stored.time,
-                "status": "waiting",
-                "currency": body.amount.currency,
-                "asked_minor": body.amount.minor,
-                "asked_of": json.dumps(body.to),
-                "due": body.due.isoformat(),
-            }
-        elif isinstance(body, decisions.EscalationForwarded):
+    def _ask(self, connection: sa.Connection, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, decisions.EscalationRequested)
+        self._escalation_spans.note(event.stored.time, event.position)
+        values = {name: getattr(body, name) for name in _OF_ESCALATIONS} | {
+            "escalation_id": body.escalation_id,
+            "named_team": named_team(body),
+            "position": event.position,
+            "requested": event.stored.time,
+            "status": "waiting",
+            "currency": body.amount.currency,
+            "asked_minor": body.amount.minor,
+            "asked_of": json.dumps(body.to),
+            "due": body.due.isoformat(),
+        }
+        self._escalations.put(connection, body.escalation_id, values, event.position, event.stored.time)
+
+    def _escalate(self, connection: sa.Connection, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, decisions.EscalationStep)
+        values: Row
+        if isinstance(body, decisions.EscalationForwarded):
             values = {"asked_of": json.dumps(body.to), "due": body.due.isoformat()}
         else:
             values = {

@@ -16,22 +16,36 @@ from tests.support.report_oracle import HistoryLedger, differences
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+type Oracle = dict[tuple[str, str], Document]
+"""The oracle's figures by property and group."""
+
 PROPERTIES: tuple[By, ...] = get_args(By.__value__)
 
 
 def summary_differences(ledger: HistoryLedger, begin: datetime | None, end: datetime | None, zone: str) -> list[str]:
     """Return the places where the summary of a range differs from the oracle's, by every property."""
     times = DateRange(begin, end, ZoneInfo(zone))
-    found: list[str] = []
+    found, oracles = [], _oracles(ledger, times)
     for by in (None, *PROPERTIES):
-        found += compared(ledger, times, by, ledger.report(summary, times, by))
+        found += compared(ledger, times, by, ledger.report(summary, times, by), oracles)
     return found
 
 
-def compared(ledger: HistoryLedger, times: DateRange, by: By | None, found: Document) -> list[str]:
+def _oracles(ledger: HistoryLedger, times: DateRange) -> tuple[Oracle, Oracle | None]:
+    """Return the oracle's figures of a range, and of the range before."""
+    before = times.before()
+    return _oracle(ledger, times), None if before is None else _oracle(ledger, before)
+
+
+def compared(
+    ledger: HistoryLedger,
+    times: DateRange,
+    by: By | None,
+    found: Document,
+    oracles: tuple[Oracle, Oracle | None] | None = None,
+) -> list[str]:
     """Return the places where one summary differs from the oracle's."""
-    oracle, before = _oracle(ledger, times), times.before()
-    earlier = None if before is None else _oracle(ledger, before)
+    (oracle, earlier), before = oracles or _oracles(ledger, times), times.before()
     lacks = _LACKS.get(by or "", ())
     head: Document = {
         "from": times.texts[0],
@@ -123,13 +137,13 @@ _NOTHING: dict[str, Document] = {
 _ORACLE = ("actions", "given", "escalations", "asked_by_currency", "interactions", "satisfaction", "budgets")
 
 
-def _figures(oracle: dict[tuple[str, str], Document], what: str, label: str, lacks: Sequence[str] = ()) -> Document:
+def _figures(oracle: Oracle, what: str, label: str, lacks: Sequence[str] = ()) -> Document:
     """Return the oracle's figures of a group."""
     nothing = {name: value for part, some in _NOTHING.items() if part not in lacks for name, value in some.items()}
     return nothing | oracle.get((what, label), {})
 
 
-def _oracle(ledger: HistoryLedger, times: DateRange) -> dict[tuple[str, str], Document]:
+def _oracle(ledger: HistoryLedger, times: DateRange) -> Oracle:
     """Return the oracle's figures by property and group."""
     begin, end = (
         "NULL" if one is None else f"'{one.astimezone(UTC).replace(tzinfo=None).isoformat(' ')}'"
