@@ -49,7 +49,11 @@ MODULES = {
     "domain.analytics.loyalty.experiments": "loyalty",
     "domain.analytics.loyalty.matching": "loyalty",
     "domain.analytics.loyalty.purchases": "loyalty",
+    "projections.reports.case_file": "explanation",
+    "projections.reports.decision_foundation": "explanation",
     "projections.reports.empowerment_gap": "gap",
+    "projections.reports.explanation": "explanation",
+    "projections.reports.explanation_text": "explanation",
     "projections.reports.loyalty": "loyalty",
     "projections.reports.policy_simulation": "what_if",
     "projections.reports.recognition": "recognition",
@@ -63,6 +67,8 @@ ENOUGH = 0.8
 RESULTS = Path(".benchmarks/mutants.json")
 ORACLES = ("tests/reports/oracle/*.sql", "tests/support/*_histories.py", "tests/support/*_comparisons.py")
 _TOOL = sys.monitoring.COVERAGE_ID
+_SECONDS = 30
+_IN_MODULES = ("app.", "dashboard.", "domain.", "projections.", "tests.support.")
 
 
 class Trial(NamedTuple):
@@ -70,7 +76,8 @@ class Trial(NamedTuple):
 
     check: Check
     seconds: float
-    runs: frozenset[tuple[str, int]]
+    runs: frozenset[tuple[str, int]] | None
+    """``None`` for a check in other processes, which may run any function."""
 
 
 class Result(NamedTuple):
@@ -90,6 +97,9 @@ def trials_of(report: str, modules: Sequence[str]) -> list[Trial]:
     files = {importlib.import_module(name).__file__ for name in modules}
     found: list[Trial] = []
     for check in oracle_histories.checks_of(report):
+        if check.elsewhere:
+            found.append(Trial(check, _SECONDS, None))
+            continue
         runs: set[tuple[str, int]] = set()
 
         def started(code: CodeType, _offset: int, runs: set[tuple[str, int]] = runs) -> object:
@@ -116,9 +126,7 @@ def install(name: str, tree: ast.Module) -> None:
     module = importlib.import_module(name)
     before = dict(vars(module))
     exec(compile(tree, module.__file__ or name, "exec"), vars(module))
-    for other in [
-        one for known, one in sys.modules.items() if known.startswith(("domain.", "projections.", "tests.support."))
-    ]:
+    for other in [one for known, one in sys.modules.items() if known.startswith(_IN_MODULES)]:
         _rebind(other, before, module)
 
 
@@ -161,7 +169,7 @@ class Workers:
 
 def _try(mutant: Mutant, trials: Sequence[Trial], writing: int) -> None:
     """Run trials until one differs, fails or does not end; the last name written is that of the trial."""
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the process ends here
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the process ends here
     most = 10 + 10 * int(sum(one.seconds for one in trials))
     resource.setrlimit(resource.RLIMIT_CPU, (most, most))
     status = 1
@@ -181,10 +189,10 @@ def _try(mutant: Mutant, trials: Sequence[Trial], writing: int) -> None:
 class Run:
     """A run over modules, with the results of earlier runs; ``trust`` keeps them where an oracle has changed."""
 
-    def __init__(self, *, trust: bool) -> None:
-        self.trust = trust
-        told = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        self.results = {key: Result(*value) for key, value in told.items()}
+    def __init__(self, workers: int, *, trust: bool) -> None:
+        self.trust, self._workers = trust, workers
+        self.results = _known_results()
+        self._new: dict[str, Result] = {}
         self._oracles = b"".join(path.read_bytes() for pattern in ORACLES for path in sorted(Path().glob(pattern)))
         self._started, self._states = Counter[str](), dict[str, str]()
 
@@ -194,9 +202,11 @@ class Run:
         if not todo:
             return
         trials = trials_of(report, modules)
-        workers = Workers(2, self._ended)
+        workers = Workers(self._workers, self._ended)
         for mutant in todo:
-            running = [one for one in trials if mutant.function is None or mutant.function in one.runs]
+            running = [
+                one for one in trials if mutant.function is None or one.runs is None or mutant.function in one.runs
+            ]
             last = self.results.get(mutant.key)
             running.sort(key=lambda one: last is None or one.check.name != last.noticed_by)
             workers.start(mutant, running)
@@ -213,7 +223,7 @@ class Run:
         return self._states[module]
 
     def _ended(self, mutant: Mutant, noticed_by: str | None) -> None:
-        self.results[mutant.key] = Result(noticed_by, self._state(mutant.module))
+        self._new[mutant.key] = self.results[mutant.key] = Result(noticed_by, self._state(mutant.module))
         if noticed_by is None:
             print(f"survived  {mutant.module}:{mutant.line}  {mutant.change}", flush=True)
         self._started[mutant.module] += 1
@@ -221,9 +231,14 @@ class Run:
             self.save()
 
     def save(self) -> None:
-        """Write the results."""
+        """Write the results, beside those of another run that may have ended in the meantime."""
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(self.results, indent=1), encoding="utf-8")
+        RESULTS.write_text(json.dumps(_known_results() | self._new, indent=1), encoding="utf-8")
+
+
+def _known_results() -> dict[str, Result]:
+    told = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    return {key: Result(*value) for key, value in told.items()}
 
 
 def _shares(chosen: Sequence[str], left: set[str]) -> Iterator[str]:
@@ -247,8 +262,9 @@ def main() -> None:
         "--survivors", action="store_true", help="try again only what survived or is new: fast, while oracles grow"
     )
     parser.add_argument("--write", action="store_true", help="write the survivors to survivors.toml, with old reasons")
+    parser.add_argument("--workers", type=int, default=2, help="processes at a time")
     options = parser.parse_args()
-    run = Run(trust=options.survivors)
+    run = Run(options.workers, trust=options.survivors)
     try:
         for report in dict.fromkeys(MODULES.values()):
             run.over(report, [name for name in options.modules if MODULES[name] == report])

@@ -48,8 +48,8 @@ class AuthorityRequest(NamedTuple):
     decided_by: str | None
     rules: tuple[str, ...] | None
     """The limits that it met; ``None`` where another system does not tell."""
-    matter: str | None = None
-    seconds: float = 0.0
+    matter: str | None
+    seconds: float
     """When it was requested, in seconds since 1970."""
     agent_kind: str = "human"
 

@@ -32,7 +32,21 @@ COST = 1160
 def asked(minor: int, *, yes: bool, waited: float = 600.0) -> AuthorityRequest:
     outcome = "approved" if yes else "denied"
     return AuthorityRequest(
-        1, "refund", "late", "agent", "T", "GBP", minor, 2, outcome, minor if yes else 0, waited, "M", ("per_action",)
+        1,
+        "refund",
+        "late",
+        "agent",
+        "T",
+        "GBP",
+        minor,
+        2,
+        outcome,
+        minor if yes else 0,
+        waited,
+        "M",
+        ("per_action",),
+        None,
+        0.0,
     )
 
 

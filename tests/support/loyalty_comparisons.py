@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import linalg, stats
 
-from domain.analytics.loyalty import evaluation
 from projections.reports.loyalty import NOBODY, loyalty_report
 from tests.support.documents import Document
 from tests.support.report_oracle import HistoryLedger, differences
@@ -25,6 +24,14 @@ if TYPE_CHECKING:
 DAYS = (30, 90, 180)
 DESCRIPTION = "a description: customers are helped after a problem, and the problem alone changes their behaviour"
 NOT_AN_EFFECT = "not an effect: customers who were helped may differ in ways that are not recorded"
+_BY_PROBLEM = (
+    "customers with the same reason and channel within thirty days, not helped until a day later, most similar in "
+    "orders, recency, spend, tenure and date; each used once"
+)
+_BY_DAY = (
+    "any customer who had bought before and had not been helped by then, on the same day, most similar in orders, "
+    "recency, spend and tenure; each used once (no problems of customers who were not helped are recorded)"
+)
 COVARIATES = ("orders", "recency", "spend", "tenure", "date")
 type Rows = list[Document]
 
@@ -41,6 +48,7 @@ def loyalty_differences(ledger: HistoryLedger, found: Document | None = None) ->
     totals = {one["currency"]: one["purchases"] for one in found["currencies"] if one["purchases"]}
     lines = differences(totals, {one["currency"]: one["n"] for one in oracle["purchases"]}, "purchases")
     lines += differences(shown, cohorts, "retention") + differences(found["by_time"], "recorded", "by_time")
+    lines += differences(found["position"], len(ledger.events), "position")
     return lines + differences(found["main_window_days"], 90, "main_window_days")
 
 
@@ -49,11 +57,17 @@ def value_differences(ledger: HistoryLedger, found: Document | None = None) -> l
     found = found or ledger.report(loyalty_report, ledger.published)
     pounds = next(one for one in found["currencies"] if one["currency"] == "GBP")
     lines = loyalty_differences(ledger, found)
-    lines += differences(pounds.get("controls"), evaluation.BY_PROBLEM, "controls")
+    by_problem = _value_of(ledger).oracle["design"][0]["by_problem"]
+    lines += differences(pounds.get("controls"), _BY_PROBLEM if by_problem else _BY_DAY, "controls")
     for other in found["currencies"]:
-        if other["currency"] != "GBP":  # no action and no return is recorded in it
+        if other["currency"] == "USD":  # actions alone
+            helped = {"purchases": 0, "treated": 1, "told_by_sales": False, "why": "no purchase is recorded"}
+            lines += differences({name: other.get(name) for name in helped}, helped, "USD")
+        elif other["currency"] != "GBP":  # no action and no return is recorded in it
             nothing = {"treated": 0, "told_by_sales": True, "why": NOBODY, "ladder": []}
             lines += differences({name: other.get(name) for name in nothing}, nothing, other["currency"])
+    if not by_problem:  # controls are drawn at random from all customers
+        return lines
     return lines or _value_of(ledger).differences(pounds)
 
 
@@ -180,7 +194,10 @@ class _Value:
             yield _step(f"discontinuity at the limit, {kind}", near)
         told = [one for one in self.oracle["first_problems"] if one["days"] == days]
         yield _trial([one for one in told if one["span"] == "trial"])
-        yield _staggered([one for one in told if one["span"] == "ever"], self.oracle["raised"], days * 86_400)
+        ever, raised = [one for one in told if one["span"] == "ever"], self.oracle["raised"]
+        for kind in sorted({one["kind"] for one in raised}):
+            found = _staggered(ever, [one for one in raised if one["kind"] == kind], days * 86_400)
+            yield found | {"method": f"staggered limits, {kind} for agent"}
 
     def _groups(self, name: str, groups: Rows) -> list[str]:
         labels = [one[name] for one in self.helped]
@@ -267,22 +284,28 @@ def _mean(
 ) -> Document:
     """Return the estimate of a mean; its interval is that of its standard error, in the form of `near`."""
     mean = fmean(values)
-    interval = _Near(mean, 1.959964 * math.sqrt(variance(values) / len(values)), show) if len(values) > 1 else None
+    off = _OFF if len(values) >= _MANY else _FAR_OFF
+    reach = 1.959964 * math.sqrt(variance(values) / len(values)) if len(values) > 1 else 0.0
+    interval = _Near(mean, reach, show, off) if len(values) > 1 else None
     found = {"rung": rung, "method": method, "n": len(values), "controls": controls, "value": show(mean)}
     return found | {"interval": interval, "caveats": caveats, "called": "not an effect"}
 
 
-class _Near:
-    """An interval around a mean that a bootstrap may miss by a quarter of its half width."""
+_MANY, _OFF, _FAR_OFF = 20, 0.25, 0.6
+"""A bootstrap of fewer values may miss the interval of the standard error by more."""
 
-    def __init__(self, mean: float, reach: float, show: Callable[[float], Any] = float) -> None:
-        self.edges, self.reach = (mean - reach, mean + reach), reach
+
+class _Near:
+    """An interval around a mean that a bootstrap may miss by a part of its half width."""
+
+    def __init__(self, mean: float, reach: float, show: Callable[[float], Any] = float, off: float = _OFF) -> None:
+        self.edges, self.reach, self.off = (mean - reach, mean + reach), reach, off
         self.scale = 100 if show is _money else 1
 
     def holds(self, interval: Sequence[Any]) -> bool:
         """Return whether an interval is near."""
         edges = [float(one["amount"]) * 100 if isinstance(one, dict) else float(one) for one in interval]
-        most = 0.25 * self.reach + (1 if self.scale == 100 else 1e-9)
+        most = self.off * self.reach + (1 if self.scale == 100 else 1e-9)
         known = all(one["currency"] == "GBP" for one in interval if isinstance(one, dict))
         return (
             known

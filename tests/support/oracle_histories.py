@@ -8,32 +8,50 @@ from functools import partial
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from tests.support.edge_histories import NO_HOURS, OTHER_MINUTES, GapEdges, PeopleEdges, QualityEdges
+from tests.support.environment import ROOT
 from tests.support.loyalty_comparisons import loyalty_differences, value_differences
-from tests.support.loyalty_histories import LoyaltyHistory
+from tests.support.loyalty_histories import LoyaltyHistory, PairEdges
 from tests.support.report_comparisons import (
     EARLIER,
     as_of_differences,
     gap_differences,
     quality_differences,
     recognition_differences,
+    scope_differences,
     story_differences,
 )
 from tests.support.report_histories import BEGIN, RandomHistory
 from tests.support.report_oracle import HistoryLedger
 from tests.support.summary_comparisons import summary_differences
-from tests.support.what_if_histories import WhatIfHistory, log_differences, simulated_differences, what_if_differences
+from tests.support.what_if_histories import (
+    WhatIfHistory,
+    later_differences,
+    log_differences,
+    simulated_differences,
+    what_if_differences,
+)
 
 SEEDS = ((3, 1.0), (7, 1.0), (11, 2.0), (19, 4.0), (5, 0.1), (23, 8.0), (29, 8.0), (31, 4.0), (37, 0.5), (41, 2.0))
 """Seeds and scales of random histories."""
 LOYALTY = (
-    *(LoyaltyHistory(40 + helped, helped, 0.9, 40 + 4 * helped) for helped in (2, 6, 14, 20, 22, 24, 26, 28, 31, 34)),
+    *(
+        LoyaltyHistory(40 + helped, helped, 0.9, 40 + 4 * helped)
+        for helped in (2, 3, 7, 14, 20, 22, 24, 26, 28, 31, 34)
+    ),
     LoyaltyHistory(5, 60, 1.0, 140, selected=True),
     LoyaltyHistory(8, 70, 0.0, 600, selected=True),
     LoyaltyHistory(3, 90),
     LoyaltyHistory(6, 140),
 )
 """Histories of customers: few that are helped, so that figures begin to be shown, and many."""
+LOYALTY_EDGES = (
+    *(LoyaltyHistory(seed, 60, margins=margins) for seed, margins in ((11, 0.3), (12, 0.5), (13, 0.498))),
+    *(PairEdges(helped, day) for helped in (19, 20, 21) for day in (0, 1, 180, 181)),
+)
+"""Histories in which figures are on a bound: half of the margins known, twenty pairs, payback on the last day."""
 LOYALTY_VIEWS = ("loyalty_effects", "casework", "journeys")
 type Comparison = Callable[[HistoryLedger], list[str]]
 _COMPARISONS: dict[str, Comparison] = {
@@ -45,15 +63,27 @@ _COMPARISONS: dict[str, Comparison] = {
 
 
 class Check(NamedTuple):
-    """A comparison of a report with its oracle over one history; ``differs`` runs it again."""
+    """A comparison of a report with its oracle over one history; ``differs`` runs it again.
+
+    ``elsewhere``: it runs the report in processes of its own, too.
+    """
 
     name: str
     differs: Callable[[], bool]
+    elsewhere: bool = False
 
 
 def checks_of(report: str) -> list[Check]:
     """Return the checks of a report over the fixed histories; the oracle's figures are computed once."""
+    if report == "explanation":
+        return [Check("tests of explanations", _tests_fail, elsewhere=True)]
     return [_check(f"{name} {number}", ledger, compare) for number, (name, ledger, compare) in enumerate(_made(report))]
+
+
+def _tests_fail() -> bool:
+    """Run the tests that compare explanations with events, decide again from case files, and verify the proofs."""
+    files = ("tests/reports/oracle/test_explanation_oracle.py", "tests/projections/test_explanation.py")
+    return bool(pytest.main(["-n0", "-q", "-x", "-p", "no:cacheprovider", *(str(ROOT / file) for file in files)]))
 
 
 def _check(name: str, ledger: HistoryLedger, compare: Comparison) -> Check:
@@ -76,11 +106,15 @@ def _random() -> list[HistoryLedger]:
 
 
 def _over(report: str, ledgers: Iterable[HistoryLedger]) -> Made:
-    """Yield the comparison of a report now over some histories, and as of a past position over the first four."""
+    """Yield the comparison of a report now over some histories, and the others over the first four.
+
+    The others are the report as of a past position, and that of a reader who may see some people and one team.
+    """
     for number, ledger in enumerate(ledgers):
         yield report, ledger, _COMPARISONS[report]
         if number < _AS_OF:
             yield f"{report} as of", ledger, partial(as_of_differences, report)
+            yield f"{report} of a scope", ledger, partial(scope_differences, report)
 
 
 _AS_OF = 4
@@ -90,10 +124,13 @@ def _gap() -> Made:
     yield from _over("gap", _random())
     for policy in (None, OTHER_MINUTES, NO_HOURS):
         yield "gap, policy", HistoryLedger(RandomHistory(29, 8.0, policy=policy).events()), gap_differences
-    yield "gap, edges", HistoryLedger(GapEdges(1).events()), gap_differences
+    edges = HistoryLedger(GapEdges(1).events())
+    yield "gap, edges", edges, gap_differences
+    yield "gap, edges, of a scope", edges, partial(scope_differences, "gap")
     for seed in (1, 2):
         ledger = _what_if(seed, 900, generous=True)
         yield "simulated", ledger, simulated_differences
+        yield "simulated, as of", ledger, partial(as_of_differences, "gap")
     yield (
         "simulated, 28 days",
         HistoryLedger(WhatIfHistory(4, 600, generous=True, days=28).events()),
@@ -113,11 +150,13 @@ def _quality() -> Made:
 def _recognition() -> Made:
     yield from _over("recognition", _random())
     for seed in (1, 2):
-        yield "recognition, edges", HistoryLedger(PeopleEdges(seed).events()), recognition_differences
+        edges = HistoryLedger(PeopleEdges(seed).events())
+        yield "recognition, edges", edges, recognition_differences
+        yield "recognition, edges, of a scope", edges, partial(scope_differences, "recognition")
 
 
 def _loyalty() -> Made:
-    for one in LOYALTY:
+    for one in (*LOYALTY, *LOYALTY_EDGES):
         yield "value", HistoryLedger(one.events(), LOYALTY_VIEWS), value_differences
 
 
@@ -126,6 +165,7 @@ def _simulations() -> Made:
         ledger = _what_if(seed, 150, generous=False)
         yield "what-if", ledger, what_if_differences
         yield "log", ledger, log_differences
+    yield "a version later", HistoryLedger(WhatIfHistory(4, 150, again=True).events()), later_differences
 
 
 def _summary() -> Made:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from domain.money import money_from_wire
 from domain.policy.parsing import read_policy
+from projections.reading import AccessScope
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import interaction_story, quality_report
@@ -258,6 +259,58 @@ def as_of_differences(name: str, ledger: HistoryLedger) -> list[str]:
         return quality_differences(earlier, ledger.report(quality_report, at))
     policy = read_policy(earlier.published[-1].policy) if earlier.published else None
     return recognition_differences(earlier, ledger.report(recognition_report, policy, at))
+
+
+def scope_differences(name: str, ledger: HistoryLedger) -> list[str]:
+    """Return the differences of a report for a reader of some people and one team from the oracle over their events."""
+    people = sorted({str(one["data"]["employee_id"]) for one in ledger.events if _name(one) == "employee.joined"})
+    scope = AccessScope(frozenset(people[: len(people) // 2 + 1]), frozenset(("phone",)))
+    if name == "quality":
+        return _scoped_quality(ledger, scope)
+    told = {one["data"]["escalation_id"] for one in ledger.events if _name(one) == "escalation.reported"}
+
+    def hidden(one: Document) -> bool:
+        """Return whether an event is hidden; actions in interactions that were praised are not."""
+        if _name(one) == "escalation.outcome_reported":
+            return one["data"]["escalation_id"] in told
+        return not _shows(scope, one) and not (name == "recognition" and _name(one).startswith("action."))
+
+    seen = ledger.without(hidden)
+    if name == "gap":
+        found = ledger.report(gap_report, ledger.published, None, None, scope)
+        simulated = [one["simulated"] for one in found["recommended_limits"]]
+        return gap_differences(seen, found) + differences(simulated, [None] * len(simulated), "simulated")
+    policy = read_policy(ledger.published[-1].policy)
+    return recognition_differences(seen, ledger.report(recognition_report, policy, None, scope))
+
+
+def _name(event: Document) -> str:
+    return str(event["type"]).removeprefix("resolution.").removesuffix(".v1")
+
+
+def _shows(scope: AccessScope, event: Document) -> bool:
+    """Return whether an event is about people, teams and budgets that a reader may see."""
+    name, data = _name(event), event["data"]
+    if name.startswith("budget."):
+        return scope.sees_holder(data["holder"])
+    if name.startswith(("action.", "escalation.requested", "escalation.reported")):
+        return scope.shows(data.get("agent_id"), data.get("team_id"))
+    if name == "morale.surveyed":
+        return scope.shows(None, data["team_id"])
+    person = {"authority.fell_short": "agent_id", "recognition.given": "receiver_id"}.get(name, "employee_id")
+    about = name.startswith(("authority.", "recognition.", "employee.", "training.", "idea.sub", "obstacle.rep"))
+    return not about or scope.shows(data.get(person))
+
+
+def _scoped_quality(ledger: HistoryLedger, scope: AccessScope) -> list[str]:
+    """Return the differences in which interactions and answers a reader of one team sees."""
+    found = ledger.report(quality_report, None, scope)
+    mine = {one["name"] for one in ledger.figures("quality")["paths"] if one["team"] in scope.teams}
+    said = sum(_name(one) == "feedback.received" and one["data"].get("interaction_id") in mine for one in ledger.events)
+    shown = [found["overall"]["interactions"], sum(one["n"] for one in found["satisfaction"])]
+    return differences(shown, [len(mine), said], "scope") + differences(
+        [one["team"] for one in found["by_team"]], sorted(scope.teams) if mine else [], "scope.by_team"
+    )
 
 
 def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:

@@ -85,6 +85,11 @@ class HistoryLedger:
             self._earlier[position] = HistoryLedger(self.events[:position], ())
         return self._earlier[position]
 
+    def without(self, hidden: Callable[[Document], bool]) -> HistoryLedger:
+        """Return a ledger without views in which some events are of no known type; the others keep their positions."""
+        nothing: Document = {"type": "resolution.hidden.v1"}
+        return HistoryLedger([one | nothing if hidden(one) else one for one in self.events], ())
+
     async def read[T](self, name: str, query: Callable[[sa.Connection], T], /) -> ReadResult[T]:
         """Return the result of a query; it is a `Reader` of reports."""
         with self._engines[name].begin() as connection:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
 from domain.policy.parsing import read_policy
+from ledger.store.log import Recorded
 from projections.engine.events import read_event
 from projections.reading import Reader
 from projections.reports.empowerment_gap import gap_report
-from projections.reports.policy_simulation import PolicySimulation, WhatIfReport, try_quickly
+from projections.reports.policy_simulation import PolicySimulation, WhatIfReport, try_policy, try_quickly
 from tests.support.documents import Document
+from tests.support.redecisions import ForgedLog
 from tests.support.report_histories import BEGIN, POLICY, event_document, money, numbered
 from tests.support.report_oracle import HistoryLedger, differences, recorded_of
+
+if TYPE_CHECKING:
+    from ledger.store.log import Log
 
 LIMITS: dict[str, dict[str, int]] = {
     "agent": {"refund": 5000, "credit": 2500},
@@ -47,10 +57,14 @@ def policy(limits: dict[str, dict[str, int]]) -> Document:
 class WhatIfHistory:
     """A history that a seed determines; with ``generous`` most escalations are approved.
 
-    The first and the last decision are ``days`` apart, to the microsecond.
+    The first and the last decision are ``days`` apart, to the microsecond. With ``again`` the same policy is published
+    once more after half of them.
     """
 
-    def __init__(self, seed: int, requests: int = 150, *, generous: bool = False, days: int = _DAYS) -> None:
+    def __init__(
+        self, seed: int, requests: int = 150, *, generous: bool = False, days: int = _DAYS, again: bool = False
+    ) -> None:
+        self.again = BEGIN + timedelta(days=days / 2) if again else None
         self.random, self.requests, self.days = random.Random(seed), requests, days
         self.verdicts = ("approved",) * 30 + _VERDICTS if generous else _VERDICTS
         self._events: list[tuple[datetime, int, Document]] = []
@@ -61,6 +75,9 @@ class WhatIfHistory:
         start = BEGIN - timedelta(days=3)
         said = {"policy": policy(LIMITS), "version": 1, "published_by": "operator", "sha256": "0"}
         self._decide("policy.published", start, 0, **said)
+        if self.again is not None:
+            later = policy(LIMITS) | {"effective_from": self.again.isoformat().replace("+00:00", "Z")}
+            self._decide("policy.published", self.again, 0, **said | {"policy": later, "version": 2})
         for name, role in self.roles.items():
             joined = {"employee_id": name, "role": role, "team_ids": ["phone"]}
             self._events.append(
@@ -86,6 +103,8 @@ class WhatIfHistory:
         self._decide("action.taken", at, number, action_id=f"act-{number}", authority="own", **request, **done)
 
     def _decide(self, name: str, at: datetime, number: int, **data: Any) -> None:
+        if self.again is not None and at >= self.again and "policy_version" in data:
+            data["policy_version"] = 2
         cause: Document = {"source": "crm", "request_id": f"r-{number}", "seen_position": 10**6}
         document = event_document(len(self._events), "resolution-ledger", name, at, cause | data)
         self._events.append((at, len(self._events), document))
@@ -175,19 +194,63 @@ class WhatIfHistory:
         )
 
 
-def what_if_report(ledger: HistoryLedger, limits: dict[str, dict[str, int]]) -> Document:
+def what_if_report(
+    ledger: HistoryLedger, limits: dict[str, dict[str, int]], progressed: Callable[[int], None] = lambda _: None
+) -> Document:
     """Return the document of `report what-if` with these limits."""
     simulation = PolicySimulation(read_policy(policy(limits)), ledger.published, None, flags=False)
 
     async def made(read: Reader) -> WhatIfReport:
-        return await try_quickly(read, simulation, lambda _: None)
+        return await try_quickly(read, simulation, progressed)
 
     return ledger.report(made)
 
 
 def what_if_differences(ledger: HistoryLedger) -> list[str]:
     """Return the figures of `report what-if` with each of `OTHERS` that differ from the oracle's."""
-    return [line for limits in OTHERS for line in compared(ledger, limits, what_if_report(ledger, limits))]
+    lines: list[str] = []
+    for limits in OTHERS:
+        told: list[int] = []
+        found = what_if_report(ledger, limits, told.append)
+        decided = [one["position"] for one in ledger.events if one["type"] in _DECISIONS]
+        lines += [] if told[-1] >= decided[-1] else ["the progress ends before the last decision"]
+        lines += compared(ledger, limits, found)
+        lines += differences(found["position"], len(ledger.events), "position")
+    return lines
+
+
+_DECISIONS = ("resolution.action.taken.v1", "resolution.authority.fell_short.v1", "resolution.escalation.requested.v1")
+
+
+def later_differences(ledger: HistoryLedger) -> list[str]:
+    """Return the differences of a simulation that begins with the newest policy, and of one of a policy in shadow."""
+    since = datetime.fromisoformat(ledger.published[-1].policy["effective_from"])
+    lines = [line for one in OTHERS for line in compared(ledger, one, what_if_report(ledger, one), since)]
+    shadow = msgspec.structs.replace(ledger.published[0], version=9, policy=policy(LIMITS) | {"mode": "shadow"})
+    simulation = PolicySimulation(None, [*ledger.published, shadow, ledger.published[-1]], None, flags=False)
+    lines += differences(simulation.document(0)["policy_version"], 9, "shadow")
+    with contextlib.suppress(LookupError):
+        PolicySimulation(None, ledger.published, None, flags=False)
+        lines.append("no policy is in shadow")
+    return lines + asyncio.run(_read_in_batches(ledger))
+
+
+async def _read_in_batches(ledger: HistoryLedger) -> list[str]:
+    """Return the differences of the progress, and of the position, where the log is read batch by batch."""
+    stored = [recorded_of(one) for one in ledger.events]
+
+    async def batches(size: int) -> AsyncIterator[list[Recorded]]:
+        for start in range(0, len(stored) if size else 0, size or 1):
+            yield stored[start : start + size]
+
+    lines: list[str] = []
+    for size, last in ((0, 0), (50, len(stored))):
+        told: list[int] = []
+        simulation = PolicySimulation(read_policy(policy(OTHERS[0])), ledger.published, None, flags=False)
+        found = await try_policy(cast("Log", ForgedLog(stored)), batches(size), simulation, told.append)
+        ends = [min(end, last) for end in range(50, last + 50, 50)]
+        lines += differences([found["position"], told], [last, ends], "batches")
+    return lines
 
 
 def compared(
@@ -196,14 +259,16 @@ def compared(
     """Return the figures of one simulation that differ from the oracle's."""
     oracle = ledger.figures("what_if", *_tried(limits, since))
     (whole,) = oracle["whole"]
+    newest = ledger.published[-1].version
+    whole |= {"policy_version": newest + 1, "instead_of": newest}
     shown = {
         name: found[name]
         for name in ("decisions", "differences", "since_position", "unknown_people", "policy_version", "instead_of")
     }
     lines = differences(shown, whole, "whole")
     changes = sorted(found["changes"], key=lambda one: (one["kind"], one["then"], one["would_be"]))
-    ordered = [one["n"] for one in found["changes"]]
-    lines += differences(ordered, sorted(ordered, reverse=True), "changes.order")
+    ordered = sorted(changes, key=lambda one: -one["n"])
+    lines += differences(found["changes"], ordered, "changes.order")
     lines += differences([one | {"amount": _minor(one["amount"])} for one in changes], oracle["changes"], "changes")
     spend = [
         {"period": one["period"], **{name: _minor(one[name]) for name in ("spent", "would_be_spent")}}

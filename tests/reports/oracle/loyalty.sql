@@ -86,6 +86,11 @@ LEFT JOIN helped ON helped.customer = problems.customer
 WHERE treated.had AND has_problem AND problems.t >= treated.t - 30 * 86400 AND problems.t < treated.t + 30 * 86400
   AND (since IS NULL OR since > problems.t + 86400);
 
+-- figure: design
+-- Controls are sought by problem where half of the helped customers had one, and there are half as many problems without help.
+SELECT (SELECT avg(has_problem::INT) FROM treated) >= 0.5 AND
+       (SELECT count(*) FROM problems LEFT JOIN helped USING (customer) WHERE since IS NULL OR since > t + 86400) >= (SELECT count(*) FROM treated) / 2 AS by_problem;
+
 -- figure: covariates
 CREATE OR REPLACE TABLE covariates AS
 WITH moments AS (
@@ -99,9 +104,10 @@ SELECT customer, t, ln(1 + orders) AS orders, ln(1 + coalesce((t - last_order) /
 FROM known;
 
 -- figure: scales
+-- A covariate that is the same for all keeps its own scale.
+CREATE OR REPLACE MACRO spread(x) AS CASE WHEN max(x) = min(x) THEN 1.0 ELSE stddev_pop(x) END;
 CREATE OR REPLACE TABLE scales AS
-SELECT stddev_pop(orders) AS orders, stddev_pop(recency) AS recency, stddev_pop(spend) AS spend, stddev_pop(tenure) AS tenure,
-       stddev_pop(date) AS date FROM covariates JOIN treated USING (customer, t) WHERE had AND has_problem;
+SELECT spread(orders) AS orders, spread(recency) AS recency, spread(spend) AS spend, spread(tenure) AS tenure, spread(date) AS date FROM covariates JOIN treated USING (customer, t) WHERE had AND has_problem;
 
 -- figure: pairs
 -- Differences of the covariates in standard deviations; a pair is matched if all together are at most one apart.
@@ -143,7 +149,7 @@ SELECT kind, days, minor(d, 'amount') / minor(d, 'limit_met') AS ratio, bought_i
     FROM events CROSS JOIN (VALUES (30), (90), (180)) AS w(days)
     WHERE type = 'authority.fell_short' AND text(d, 'preview') = 'false' AND json_extract_string(d, '$.reasons[0].rule') = 'per_action'
 )
-WHERE covered(t, t + days * 86400) QUALIFY row_number() OVER (PARTITION BY kind, customer, days ORDER BY moment, position) = 1
+WHERE covered(t, t + days * 86400) QUALIFY row_number() OVER (PARTITION BY kind, customer, days ORDER BY moment, minor(d, 'amount')) = 1
 ORDER BY kind, days, ratio;
 
 -- figure: kinds_near_the_limit
@@ -165,10 +171,19 @@ WHERE team IS NOT NULL AND t >= begins AND t < ends AND covered(t, t + days * 86
 QUALIFY row_number() OVER (PARTITION BY span, days, customer ORDER BY t, name) = 1 ORDER BY span, days, team, t;
 
 -- figure: raised
--- A limit of refunds for agents, raised for some teams while that of all others stayed.
-WITH limits AS (
-    SELECT CAST(text(d, 'version') AS INT) AS version, epoch(CAST(text(d, 'policy.effective_from') AS TIMESTAMP))::BIGINT AS t,
-           unnest(json_keys(d, '$.policy.teams')) AS team FROM events WHERE type = 'policy.published'
+-- A limit of a role, raised for some teams while that of all others stayed; without a limit nothing was allowed.
+WITH published AS (
+    SELECT CAST(text(d, 'version') AS INT) AS version, epoch(CAST(text(d, 'policy.effective_from') AS TIMESTAMP))::BIGINT AS t, d->'policy' AS policy
+    FROM events WHERE type = 'policy.published'
+), teams AS (
+    SELECT DISTINCT unnest(json_keys(policy, '$.teams')) AS team FROM published
+), limits AS (
+    SELECT version, t, team, kind,
+           coalesce(TRY_CAST(json_extract_string(policy, '$.teams.' || team || '.limits.agent.' || kind) AS DECIMAL(18, 2)),
+                    TRY_CAST(json_extract_string(policy, '$.roles.agent.limits.' || kind) AS DECIMAL(18, 2)), 0) AS most,
+           coalesce(TRY_CAST(json_extract_string(policy, '$.roles.agent.limits.' || kind) AS DECIMAL(18, 2)), 0) AS common
+    FROM published CROSS JOIN teams CROSS JOIN (VALUES ('refund'), ('credit'), ('keep_item')) AS k(kind)
 )
-SELECT t, list(team ORDER BY team) AS teams FROM limits AS new
-WHERE NOT EXISTS (FROM limits AS old WHERE old.version = new.version - 1 AND old.team = new.team) GROUP BY version, t ORDER BY t;
+SELECT new.kind, new.t, list(team ORDER BY team) AS teams FROM limits AS new
+JOIN limits AS old USING (team, kind) WHERE old.version = new.version - 1 AND new.most > old.most AND new.common = old.common
+GROUP BY new.kind, new.version, new.t ORDER BY new.kind, new.t;

@@ -35,8 +35,7 @@ SELECT text(d, 'escalation_id') AS spared, CAST(text(d, 'waited_seconds') AS DOU
 FROM events WHERE type IN ('escalation.approved', 'escalation.denied', 'escalation.withdrawn', 'escalation.expired');
 
 -- figure: whole
-SELECT count(*) AS decisions, count(*) FILTER (was != now) AS differences, min(position) AS since_position, 0 AS unknown_people,
-       2 AS policy_version, 1 AS instead_of FROM judged;
+SELECT count(*) AS decisions, count(*) FILTER (was != now) AS differences, min(position) AS since_position, 0 AS unknown_people FROM judged;
 
 -- figure: changes
 SELECT kind, was AS then, now AS would_be, count(*) AS n, sum(amount)::BIGINT AS amount FROM judged GROUP BY ALL ORDER BY ALL;
