@@ -67,7 +67,6 @@ ENOUGH = 0.8
 RESULTS = Path(".benchmarks/mutants.json")
 ORACLES = ("tests/reports/oracle/*.sql", "tests/support/*_histories.py", "tests/support/*_comparisons.py")
 _TOOL = sys.monitoring.COVERAGE_ID
-_SECONDS = 30
 _IN_MODULES = ("app.", "dashboard.", "domain.", "projections.", "tests.support.")
 
 
@@ -76,8 +75,7 @@ class Trial(NamedTuple):
 
     check: Check
     seconds: float
-    runs: frozenset[tuple[str, int]] | None
-    """``None`` for a check in other processes, which may run any function."""
+    runs: frozenset[tuple[str, int]]
 
 
 class Result(NamedTuple):
@@ -97,9 +95,6 @@ def trials_of(report: str, modules: Sequence[str]) -> list[Trial]:
     files = {importlib.import_module(name).__file__ for name in modules}
     found: list[Trial] = []
     for check in oracle_histories.checks_of(report):
-        if check.elsewhere:
-            found.append(Trial(check, _SECONDS, None))
-            continue
         runs: set[tuple[str, int]] = set()
 
         def started(code: CodeType, _offset: int, runs: set[tuple[str, int]] = runs) -> object:
@@ -204,9 +199,7 @@ class Run:
         trials = trials_of(report, modules)
         workers = Workers(self._workers, self._ended)
         for mutant in todo:
-            running = [
-                one for one in trials if mutant.function is None or one.runs is None or mutant.function in one.runs
-            ]
+            running = [one for one in trials if mutant.function is None or mutant.function in one.runs]
             last = self.results.get(mutant.key)
             running.sort(key=lambda one: last is None or one.check.name != last.noticed_by)
             workers.start(mutant, running)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, timedelta
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-import pytest
-
 from tests.support.edge_histories import NO_HOURS, OTHER_MINUTES, GapEdges, PeopleEdges, QualityEdges
-from tests.support.environment import ROOT
+from tests.support.explanation_comparisons import (
+    GoldenLog,
+    case_differences,
+    explanation_differences,
+    foundation_differences,
+)
 from tests.support.loyalty_comparisons import loyalty_differences, value_differences
 from tests.support.loyalty_histories import LoyaltyHistory, PairEdges
 from tests.support.report_comparisons import (
@@ -63,27 +67,28 @@ _COMPARISONS: dict[str, Comparison] = {
 
 
 class Check(NamedTuple):
-    """A comparison of a report with its oracle over one history; ``differs`` runs it again.
-
-    ``elsewhere``: it runs the report in processes of its own, too.
-    """
+    """A comparison of a report with its oracle over one history; ``differs`` runs it again."""
 
     name: str
     differs: Callable[[], bool]
-    elsewhere: bool = False
 
 
 def checks_of(report: str) -> list[Check]:
     """Return the checks of a report over the fixed histories; the oracle's figures are computed once."""
     if report == "explanation":
-        return [Check("tests of explanations", _tests_fail, elsewhere=True)]
+        return _explanations()
     return [_check(f"{name} {number}", ledger, compare) for number, (name, ledger, compare) in enumerate(_made(report))]
 
 
-def _tests_fail() -> bool:
-    """Run the tests that compare explanations with events, decide again from case files, and verify the proofs."""
-    files = ("tests/reports/oracle/test_explanation_oracle.py", "tests/projections/test_explanation.py")
-    return bool(pytest.main(["-n0", "-q", "-x", "-p", "no:cacheprovider", *(str(ROOT / file) for file in files)]))
+def _explanations() -> list[Check]:
+    log = GoldenLog()
+    events, connection = log.documents(), log.trail().connect()
+
+    def differs(compare: Callable[..., Coroutine[Any, Any, list[str]]]) -> Callable[[], bool]:
+        return lambda: bool(asyncio.run(compare(log, connection, events)))
+
+    comparisons = (explanation_differences, foundation_differences, case_differences)
+    return [Check(one.__name__, differs(one)) for one in comparisons]
 
 
 def _check(name: str, ledger: HistoryLedger, compare: Comparison) -> Check:
