@@ -106,7 +106,7 @@ def openapi_document(api: FastAPI) -> JsonObject:
         for parameter in operation.get("parameters", ()):
             text, example = parameter_meaning(parameter["name"])
             parameter.setdefault("description", parameter["schema"].pop("description", text))
-            shown = parameter["schema"].pop("examples", [example])[0]
+            shown = parameter["schema"].pop("examples", parameter["schema"].get("enum", [example]))[0]
             parameter.setdefault("example", shown)
     return document
 
@@ -123,6 +123,8 @@ def _operation_id(method: str, path: str) -> str:
 
 
 def _tag_of(method: str, path: str) -> str:
+    if path.startswith("/schemas"):
+        return "server"
     if path.startswith(_SOURCES) and not path.startswith("/api/v1/events/"):
         return "sources"
     if not path.startswith("/api/v1/") or path == "/api/v1/session":

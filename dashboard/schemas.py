@@ -216,6 +216,12 @@ class Caller(TypedDict):
     teams: list[str]
 
 
+class SchemaList(TypedDict):
+    """The paths of all JSON Schemas."""
+
+    items: list[str]
+
+
 class SessionState(TypedDict):
     """The state of a browser's session."""
 

@@ -152,6 +152,20 @@ class NotificationsRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     request_id: Id | None = None
 
 
+class ReceiptRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A request for receipts: one ``id``, up to 1000 ``ids``, or ``stream`` and ``seq`` from the PubAck.
+
+    ``source`` names the source where several share an old token. Every text is allowed as an id: the receipt of an
+    invalid id says that it is invalid.
+    """
+
+    id: str | None = None
+    ids: tuple[str, ...] = ()
+    source: str | None = None
+    stream: str | None = None
+    seq: int | None = None
+
+
 class FlagRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A review of a flag, or the answer of the employee concerned.
 

@@ -27,6 +27,8 @@ Projections:
     ``Projection``: the protocol of a read model. ``Event``: a decoded event with its position and times.
 Events and values:
     ``facts``, ``decisions``: modules of the classes of events. ``Money``: whole minor units and a currency.
+Schemas:
+    ``json_schema``: the JSON Schema (2020-12) of an event type, a request or an answer.
 Groups of entry points:
     ``GUARD_RULES``, ``PROJECTIONS``.
 
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from domain.money import Money
     from projections.engine.events import Event
     from projections.engine.projection import Projection
+    from projections.published_schemas import json_schema
     from resolution_ledger.client import Client, NewEvent
     from resolution_ledger.errors import (
         ClientError,
@@ -94,6 +97,7 @@ __all__ = [
     "__version__",
     "decisions",
     "facts",
+    "json_schema",
     "replies",
 ]
 GUARD_RULES: Final = "resolution_ledger.guard_rules"
@@ -120,6 +124,7 @@ _HOMES: Final = {
     "ObservedAction": "domain.abuse.history",
     "Preview": "domain.commands",
     "Projection": "projections.engine.projection",
+    "json_schema": "projections.published_schemas",
     "RejectedError": "resolution_ledger.errors",
     "ReversalRequest": "domain.commands",
     "Rule": "domain.abuse.findings",

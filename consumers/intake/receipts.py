@@ -20,7 +20,7 @@ from consumers.intake.validation import wrong_token
 from consumers.rejections import RejectedEntry, id_token
 from consumers.runtime.request_form import read_query
 from consumers.runtime.source_tokens import read_token, request_refusal
-from domain.commands import RequestError
+from domain.commands import ReceiptRequest, RequestError
 from domain.serialization import encode
 from ledger.errors import UnavailableError
 from ledger.store.cloudevents import event_key, stored_decoder
@@ -44,20 +44,6 @@ _READ_AT_MOST = 100
 _SEQUENCE_AT_MOST = 2**63 - 1
 _PART = 6
 """Index of the subject token with the number in a batch, in the stream REJECTED."""
-
-
-class ReceiptRequest(msgspec.Struct, frozen=True):
-    """A request for receipts: one ``id``, up to 1000 ``ids``, or ``stream`` and ``seq`` from the PubAck.
-
-    ``source`` names the source where several share an old token. Every text is allowed as an id: the receipt of an
-    invalid id says that it is invalid.
-    """
-
-    id: str | None = None
-    ids: tuple[str, ...] = ()
-    source: str | None = None
-    stream: str | None = None
-    seq: int | None = None
 
 
 class _Requester(NamedTuple):

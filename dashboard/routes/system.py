@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Response
 from fastapi.responses import PlainTextResponse
@@ -11,10 +11,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from dashboard.metrics import Metrics
 from dashboard.openapi import answers, openapi_document
-from dashboard.schemas import Caller, EventAnswer, Health, JsonResponse, Page
+from dashboard.schemas import Caller, EventAnswer, Health, JsonResponse, Page, SchemaList
 from domain.documents.rows import ViewRow
+from projections.published_schemas import published_schema, schema_paths
 
 if TYPE_CHECKING:
+    from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
     from dashboard.view_reader import ViewReader
@@ -54,6 +56,8 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
     async def openapi() -> Response:
         return JsonResponse(openapi_document(api))
 
+    _add_schemas(api, authorizer)
+
     @api.get("/api/v1/me", responses=answers(Caller), summary="The caller, and the people whose data they see")
     async def me(viewer: Principal = caller) -> Response:
         scope = await authorizer.scope(viewer)
@@ -63,6 +67,27 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
     @api.get("/metrics", dependencies=[auditors], summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(await gauges.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_schemas(api: FastAPI, authorizer: Authorizer) -> None:
+    anyone = [Depends(authorizer.any_token)]
+
+    @api.get("/schemas", dependencies=anyone, summary="The paths of all JSON Schemas", responses=answers(SchemaList))
+    async def schemas() -> Response:
+        return JsonResponse({"items": [f"/schemas/{path}" for path in schema_paths()]})
+
+    @api.get(
+        "/schemas/{kind}/{name}",
+        dependencies=anyone,
+        summary="A JSON Schema: of an event type, of a request, or of an answer",
+        responses={200: {"content": {"application/schema+json": {"schema": {"type": "object"}}}}},
+    )
+    async def schema(kind: Literal["events", "messages"], name: str) -> Response:
+        try:
+            found = published_schema(f"{kind}/{name}")
+        except KeyError:
+            raise HTTPException(404, f"no schema is called {name}; /schemas lists all of them") from None
+        return JsonResponse(found, media_type="application/schema+json")
 
 
 def _add_health(api: FastAPI, views: ViewReader) -> None:

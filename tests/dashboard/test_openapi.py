@@ -6,16 +6,25 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator, meta
 
 from app.runtime.roles import running
 from app.runtime.session import Session
 from config.settings import load_settings
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
+from domain.events.facts import FACTS
+from domain.serialization import FieldError, decode
+from projections.published_schemas import json_schema, published_schema, schema_paths
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.http_api import dashboard_of, read_current
@@ -175,3 +184,71 @@ async def test_an_answer_with_an_undescribed_field_is_noticed() -> None:
     await check_answer(httpx.Response(200, json={"known": True}, request=request))
     with pytest.raises(AssertionError, match="otherwise than its schema says"):
         await check_answer(httpx.Response(200, json={"known": True, "new": 1}, request=request))
+
+
+@pytest.mark.parametrize("path", schema_paths())
+def test_each_published_schema_is_valid_and_its_fields_are_described(path: str) -> None:
+    schema: Document = json.loads(json.dumps(published_schema(path)))
+    assert (schema["$schema"], schema["$id"]) == ("https://json-schema.org/draft/2020-12/schema", f"/schemas/{path}")
+    assert meta.is_valid(schema)
+    validator = Draft202012Validator(schema, validate_formats=True)
+    assert [one.message for example in schema["examples"] for one in validator.iter_errors(example)] == []
+    for part in (schema, *schema["$defs"].values()):
+        for name, field in part.get("properties", {}).items():
+            assert field.get("description"), (path, name)
+            assert field.get("examples"), (path, name)
+
+
+@pytest.mark.integration
+async def test_every_event_of_an_earlier_ledger_is_as_the_schema_of_its_type_says(tmp_path: Path) -> None:
+    with tarfile.open(ROOT / "tests" / "golden" / "ledger.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    settings = load_settings({"data_dir": str(tmp_path / "ledger")}, {})
+    found: Counter[str] = Counter()
+    async with Session(settings) as session:
+        for position in range(1, await session.log.last_position() + 1):
+            recorded = await session.log.at(position)
+            assert recorded is not None
+            stored = json.loads(recorded.data)
+            schema = json.dumps(published_schema(f"events/{stored['type']}.json"))
+            faults = [one.message for one in Draft202012Validator(json.loads(schema)).iter_errors(stored)]
+            assert faults == [], (position, stored["type"], faults)
+            found[stored["type"]] += 1
+    assert len(found) > 30
+
+
+@settings_of_hypothesis(max_examples=150)
+@given(data=st.data())
+def test_facts_that_the_ledger_accepts_are_valid_and_others_are_refused_by_both(data: st.DataObject) -> None:
+    """Valid facts are drawn from the classes; one field then gets a value that no type allows."""
+    name = data.draw(st.sampled_from(sorted(FACTS)))
+    cls = FACTS[name]
+    schema = json.loads(json.dumps(published_schema(f"events/{name}.json")))
+    example: Document = schema["examples"][0]
+    required = {field.name for field in msgspec.structs.fields(cls) if field.required}
+    optional = sorted(example["data"].keys() - required)
+    kept = required | set(data.draw(st.lists(st.sampled_from(optional), unique=True)) if optional else [])
+    fact = {field: value for field, value in example["data"].items() if field in kept}
+    if name == "resolution.refund.settled.v1":
+        fact["action_id"] = "act-1"
+    validator = Draft202012Validator(schema, validate_formats=True)
+    decode(cls, json.dumps(fact))
+    assert validator.is_valid(example | {"data": fact})
+    field = data.draw(st.sampled_from(sorted(fact.keys() - {"data"})))
+    wrong = {**fact, field: {"no": "such value"}}
+    assert not validator.is_valid(example | {"data": wrong})
+    with pytest.raises(FieldError):
+        decode(cls, json.dumps(wrong))
+
+
+@pytest.mark.integration
+async def test_schemas_are_read_by_path_with_any_token(session: Session) -> None:
+    async with upstream_of(session), dashboard_of(session) as client:
+        listed = (await client.get("/schemas")).json()["items"]
+        assert "/schemas/events/resolution.purchase.completed.v1.json" in listed
+        answer = await client.get("/schemas/messages/ActionRequest.json")
+        assert (answer.headers["content-type"], answer.json()) == (
+            "application/schema+json",
+            json.loads(json.dumps(json_schema("ActionRequest"))),
+        )
+        assert (await client.get("/schemas/messages/None.json")).status_code == 404

@@ -12,11 +12,10 @@ import pytest
 from app.runtime.session import Session
 from consumers.decisions import service
 from consumers.decisions.pending_request import COMMANDS
-from consumers.intake.receipts import ReceiptRequest
 from consumers.runtime import request_form
 from consumers.runtime.request_form import read_form
 from domain.command_fields import known_fields
-from domain.commands import BriefRequest, RequestError, action_id_of
+from domain.commands import BriefRequest, ReceiptRequest, RequestError, action_id_of
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY

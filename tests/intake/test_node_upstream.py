@@ -31,7 +31,7 @@ async def test_node_publishes_in_every_mode_and_gets_its_decision(
     assert (said["taken"]["outcome"], said["taken"]["budget"]["remaining"]["amount"]) == ("taken", "195.00")
     assert said["again"] == said["taken"]
     assert said["misspelt"]["error"]["code"] == "unknown_field"
-    answers = [("Answer", said[name]) for name in ("taken", "misspelt")]
-    answers += [("Receipt", one) for one in (said["place"], *said["receipts"].values())]
+    answers = [("ActionAnswer", said[name]) for name in ("taken", "misspelt")]
+    answers += [("EventOutcome", one) for one in (said["place"], *said["receipts"].values())]
     judged = await run_node("schemas.mjs", {"text": json.dumps(asyncapi_document()), "samples": answers})
     assert [dialect["verdicts"] for dialect in judged["found"]] == 2 * [[None] * len(answers)]

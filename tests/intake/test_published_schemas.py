@@ -80,7 +80,7 @@ GOOD: list[tuple[str, Any]] = [
         event("c-1", "fact.corrected", source_of="crm", id_of=" of old ", data=None, reason="typed twice"),
     ),
     ("ActionRequest", REQUEST | {"hold": True, "customer_id": "C 9", "time": "2026-11-21T10:00:00+02:00"}),
-    ("Preview", {"agent_id": "A-7", "kind": "refund", "request_id": "p-1", "amount": None}),
+    ("PreviewRequest", {"agent_id": "A-7", "kind": "refund", "request_id": "p-1", "amount": None}),
     ("EscalationAsk", REQUEST | {"operation": "request", "note": "hm"}),
     (
         "GrantRequest",

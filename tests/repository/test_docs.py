@@ -124,20 +124,20 @@ def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
     document: Document = json.loads(json.dumps(asyncapi_document()))
     addresses = {channel["address"] for channel in document["channels"].values()}
     assert addresses >= {
-        "resolution.inbox.*",
-        "resolution.decide.*.action",
-        "resolution.decide.*.preview",
-        "resolution.decide.*.budget",
-        "resolution.decide.*.policy",
-        "resolution.read.*.receipt",
+        "resolution.inbox.{source}",
+        "resolution.decide.{source}.action",
+        "resolution.decide.{source}.preview",
+        "resolution.decide.{source}.budget",
+        "resolution.decide.{source}.policy",
+        "resolution.read.{source}.receipt",
         "resolution.views.budget_balances",
         "resolution.views.loyalty_effects",
         "resolution.views.audit_trail",
-        "resolution.read.*.brief",
-        "resolution.decide.*.hold",
-        "resolution.decide.*.reversal",
-        "resolution.decide.*.escalation",
-        "resolution.notify.escalation.*",
+        "resolution.read.{source}.brief",
+        "resolution.decide.{source}.hold",
+        "resolution.decide.{source}.reversal",
+        "resolution.decide.{source}.escalation",
+        "resolution.notify.escalation.{source}",
         "resolution.views.casework",
     }
     assert document["channels"]["inbox"]["messages"].keys() == FACTS.keys()
