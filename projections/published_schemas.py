@@ -20,6 +20,8 @@ from domain.serialization import JsonObject, encode
 from projections.json_schemas import DIALECT, SchemaBook, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from domain.serialization import Json
 
 NAMES: Final[dict[type, str]] = {commands.Preview: "PreviewRequest"}
@@ -67,14 +69,12 @@ _SEQUENCE: JsonObject = {
 }
 
 
-def fill(book: SchemaBook) -> None:
-    """Add the schemas of all events, requests and answers to a book."""
+def fill(book: SchemaBook, events: Mapping[str, type]) -> None:
+    """Add the schemas of events, and of all requests and answers, to a book."""
     for cls in (*REQUESTS, *ANSWERS):
         book.of(cls)
-    for name, fact in FACTS.items():
-        book.add(f"event.{name}", event_schema(book, name, fact))
-    for name, record in RECORDS.items():
-        book.add(f"event.{name}", event_schema(book, name, record))
+    for name, event in events.items():
+        book.add(f"event.{name}", event_schema(book, name, event))
 
 
 def event_schema(book: SchemaBook, name: str, cls: type) -> JsonObject:
@@ -110,7 +110,7 @@ def event_schema(book: SchemaBook, name: str, cls: type) -> JsonObject:
 @cache
 def _definitions() -> dict[str, JsonObject]:
     book = SchemaBook("#/$defs/{}", requests=REQUESTS, names=NAMES)
-    fill(book)
+    fill(book, {**FACTS, **RECORDS})
     return book.schemas
 
 

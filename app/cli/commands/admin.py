@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -256,10 +255,10 @@ async def doctor(
 @admin.command()
 def asyncapi(*, as_json: bool) -> None:
     """Print the AsyncAPI document of the events and requests of sources."""
-    from consumers.asyncapi import asyncapi_document
+    from consumers.asyncapi import asyncapi_text
 
     del as_json
-    click.echo(json.dumps(asyncapi_document(), indent=2))
+    click.echo(asyncapi_text(), nl=False)
 
 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
