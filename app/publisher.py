@@ -121,7 +121,7 @@ class Publisher:
         await self.flush()
         for window in (self._before, self._sent):
             await self._settle(window)
-        self._before = self._sent = _Window(0, defaultdict(list))
+        self._before, self._sent = _Window(0, defaultdict(list)), _Window(0, defaultdict(list))
 
     async def _settle(self, window: _Window) -> None:
         """Count the events of a window after the intake has handled them."""

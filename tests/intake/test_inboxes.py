@@ -256,6 +256,20 @@ async def test_a_commands_facts_do_not_overtake_earlier_ones(session: Session, t
     assert (ours.outcome.recorded, ours.outcome.rejected) == (1, [])
 
 
+async def test_a_command_counts_each_of_its_batches_when_the_intake_has_handled_it(session: Session) -> None:
+    from app.publisher import Outcome, Publisher, publish_all, read_lines
+
+    async with upstream_of(session, "intake"):
+        ours = await Publisher.open(session, Outcome(), lambda _: None)
+        await publish_all(ours, read_lines([json.dumps(purchase(1)).encode()]))
+        assert ours.outcome.recorded == 1
+    publishing = asyncio.create_task(publish_all(ours, read_lines([json.dumps(purchase(2)).encode()])))
+    await asyncio.sleep(0.2)
+    async with upstream_of(session, "intake"):
+        await asyncio.wait_for(publishing, 30)
+    assert (ours.outcome.recorded, ours.outcome.rejected) == (2, [])
+
+
 async def test_a_flood_of_one_source_delays_no_other(session: Session) -> None:
     """Another's event, sent when thousands of the flooder's lie in its inbox, is recorded with the first of them."""
     flood = 6_000
