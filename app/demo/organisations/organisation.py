@@ -9,7 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from domain.events.facts import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 QUARTER_DAYS = 91
 _SITES = (("GBP", 1.0, 0), ("EUR", 1.2, 1), ("USD", 1.3, -6), ("PLN", 5.0, 1))
@@ -132,6 +138,8 @@ class Team:
     reasons: tuple[tuple[str, float], ...]
     customs: dict[str, Custom]
     macros: dict[str, str]
+    kinds: dict[str, tuple[Kind, ...]] = field(default_factory=dict)
+    """The kinds of action that the team gives for a reason, where they differ from those of most teams."""
     members: list[Person] = field(default_factory=list)
 
 
@@ -210,16 +218,12 @@ def draw(seed: int, size: int, days: int) -> Organisation:
     sites = random.sample(_SITES, random.choice((1, 1, 2, 3)))
     teams, people, managers = list[Team](), list[Person](), list[Person]()
     while len(people) < size:
-        team = _team(random, len(teams), sites)
+        team = draw_team(random, len(teams), sites)
         teams.append(team)
         number = min(random.choice((3, 5, 8, 10, 12, 15, 20, 25)), max(size - len(people), 3))
-        for place in range(number):
-            person = _person(random, team, f"E-{len(people) + 1:04d}", days, manager=place == 0, differ=differ)
-            people.append(person)
-            team.members.append(person)
+        first = len(people) + 1
+        people += hire(random, team, range(first, first + number), days, differ)
         managers.append(team.members[0])
-        for one in team.members:
-            one.friend = random.choice([other for other in team.members if other is not one])
     base = random.choice((1_500, 2_000, 2_500, 5_000))
     limits = {"agent": base, "senior": 2 * base, "manager": 10 * base}
     some = frozenset(team.team_id for team in teams if random.random() < 0.6) or frozenset((teams[0].team_id,))
@@ -257,7 +261,19 @@ def draw(seed: int, size: int, days: int) -> Organisation:
     )
 
 
-def _team(random: Random, number: int, sites: list[tuple[str, float, int]]) -> Team:
+def hire(random: Random, team: Team, numbers: range, days: int, differ: float) -> list[Person]:
+    """Return the new members of a team by number, a manager first; ``differ`` is the spread of their generosity."""
+    team.members = [
+        _person(random, team, f"E-{number:04d}", days, manager=number == numbers.start, differ=differ)
+        for number in numbers
+    ]
+    for one in team.members:
+        one.friend = random.choice([other for other in team.members if other is not one])
+    return team.members
+
+
+def draw_team(random: Random, number: int, sites: Sequence[tuple[str, float, int]]) -> Team:
+    """Return a team without members; ``sites`` are currencies with price level and offset from UTC in hours."""
     currency, level, offset = random.choice(sites)
     desk = random.choice(_DESKS) if number else "general"
     name, delay = f"team-{number + 1:02d}", random.random()

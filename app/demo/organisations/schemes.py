@@ -14,7 +14,7 @@ from domain.abuse.history import DAY, HOUR
 from domain.events import facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from app.demo.organisations.organisation import Person
     from domain.events.facts import Basis, Kind
@@ -133,6 +133,14 @@ def plant(world: World) -> None:
         strength = random.choices(STRENGTHS, SHARE_OF_STRENGTHS)[0]
         evades = strength == "moderate" and random.random() < SHARE_OF_EVASIONS
         _plant(world, random, rule, strength, random.choice(EVASIONS[rule]) if evades else "", busy)
+
+
+def plant_strongly(world: World, rules: Sequence[str]) -> None:
+    """Plant a strong case of each of these rules, each by another person."""
+    random = Random(f"strong {world.organisation.seed}")
+    busy = set[str]()
+    for rule in rules:
+        _plant(world, random, rule, "strong", "", busy)
 
 
 def plant_densely(world: World, each: int) -> None:

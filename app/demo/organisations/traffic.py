@@ -190,7 +190,7 @@ class HonestTraffic:
 
     def _give(self, contact: Contact, minor: int) -> None:
         world, random, person = self._world, self._random, contact.person
-        kind, habits = random.choice(_KINDS), self._habits
+        kind, habits = random.choice(person.team.kinds.get(contact.reason, _KINDS)), self._habits
         if random.random() < habits.owed:
             self._owe(contact, minor)
             return

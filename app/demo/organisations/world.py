@@ -8,6 +8,8 @@ from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from app.demo.organisations.organisation import Person
 from domain.abuse.history import DAY, HOUR, GuardEvent
 from domain.events import decisions, facts
@@ -15,8 +17,6 @@ from domain.money import Money
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import msgspec
 
     from app.demo.organisations.organisation import Organisation
     from domain.events.facts import Basis, Kind
@@ -34,6 +34,16 @@ class Contact(NamedTuple):
     interaction: str
     reason: str
     order: str | None
+
+
+class WorldEvent(NamedTuple):
+    """An event of a world: its recorded time and its time in seconds since 1970, its number and its body."""
+
+    recorded: float
+    number: int
+    at: float
+    body: msgspec.Struct
+    action_id: str
 
 
 @dataclass
@@ -66,6 +76,8 @@ class World:
         """The times of each agent's honest gifts."""
         self.duty: dict[str, dict[int, tuple[float, float]]] = {}
         """Each agent's shifts by day, as actual times."""
+        self.purchases_from = 0.0
+        """The time from which purchases are recorded."""
         self._events: list[tuple[float, int, float, msgspec.Struct, str]] = []
         self._names = 100_000
 
@@ -74,6 +86,10 @@ class World:
         number = len(self._events)
         self._events.append((BEGIN + at + delay, number, BEGIN + at, body, action_id))
         return number
+
+    def happened(self) -> list[WorldEvent]:
+        """Return all events so far, by number."""
+        return sorted((WorldEvent(*event) for event in self._events), key=lambda event: event.number)
 
     def events(self) -> tuple[list[GuardEvent], dict[int, int]]:
         """Return all events in order of recorded time, and each one's position by its number."""
@@ -110,7 +126,7 @@ class World:
     def purchase(self, at: float, person: Person, customer: str, minor: int, order: str | None = None) -> str:
         """Add a purchase where the team's source records purchases; return the order."""
         order = order or self.new("O")
-        if person.team.records_purchases and at > 0:
+        if person.team.records_purchases and at > self.purchases_from:
             total = Money(max(minor, 100), person.team.currency)
             delay = person.team.purchase_delay_hours * HOUR * self.random.random()
             self.add(at, facts.PurchaseCompleted(order_id=order, customer_id=customer, total=total), delay=delay)
