@@ -30,8 +30,8 @@ FIELDS = {
         "answered_by answer note"
     ),
     "cases": (
-        "case_id position subject about rank rules flag_ids expected_loss$ explanation status found opened closed "
-        "reviewed_flags"
+        "case_id position subject about rank score rules flag_ids expected_loss$ explanation status found opened "
+        "closed reviewed_flags"
     ),
     "trail": "position type source event_id time recorded who whom interaction_id action_id what corrected_by",
 }

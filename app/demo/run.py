@@ -3,188 +3,170 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections import Counter
-from datetime import timedelta
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.demo.organisation import START, Moment, Organisation
+from app.demo.moments import SOURCE, make_world, moments_of
+from app.demo.organisation import CURRENCY, HEAD, TRIAL_DAY, policy_document
+from app.demo.organisations.world import BEGIN
 from app.outcome import Outcome, Outgoing
 from app.output import console, counting_progress, print_table
-from app.policy_file import check_policy_file
 from app.publisher import Publisher
 from app.runtime.roles import running
+from app.runtime.seal import seal_to_the_end
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from config import topology
+from consumers.decisions.service import DecisionService
+from consumers.guard.service import GuardService
+from domain.abuse.history import DAY
 from domain.analytics.loyalty.estimators import DESCRIPTION
 from domain.money import money_text
 from domain.serialization import encode
 from ledger.errors import LedgerError
-from ledger.store.cloudevents import encode_event, time_text
+from ledger.store.cloudevents import encode_event
 from projections.reports.loyalty import loyalty_report
 from projections.views.balances import read_balances
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Mapping
-    from datetime import datetime
 
+    from app.demo.moments import DemoFact, DemoRequest
     from config.settings import Settings
     from dashboard.nats_requests import ReplyFields
-    from domain.serialization import Json
+    from domain.serialization import Json, JsonObject
     from ledger.nats.client import LedgerClient
 
-SOURCE = "demo"
 _IN_FLIGHT = 64
-_ASK_ANYWAY, _SAY_YES = 0.7, 0.93
-_POLICY = Path(__file__).resolve().parents[2] / "config" / "policies" / "contact-centre.yaml"
+_SECONDS_AT_MOST = 120.0
 
 
 async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> dict[str, Any]:
     """Simulate the organisation and return a summary; the same seed again records nothing new."""
     begun = time.monotonic()
-    async with Session(settings) as session, running(session, ("intake", "decisions"), history=True):
-        operator = await session.connection("demo")
-        organisation = Organisation(seed)
-        outcome = Outcome()
-        answers: Counter[str] = Counter()
-        await _publish_policy(operator, seed)
-        with counting_progress("days", days, shown=not quiet) as progressed:
+    facts, requests = moments_of(make_world(seed))
+    outcome, answers = Outcome(), Counter[str]()
+    async with Session(settings) as session:
+        async with running(session, ("intake", "decisions"), history=True) as services:
+            (decider,) = (one for one in services if isinstance(one, DecisionService))
+            operator = await session.connection("demo")
+            await _publish_policy(operator, seed, trial=False)
             publisher = await Publisher.open(session, outcome, lambda _: None)
-            await _publish(publisher, organisation.joining(), seed)
-            await publisher.settle()
-            above = {one.employee_id: one.manager_id for one in organisation.employees}
-            for number in range(days):
-                moments = organisation.day(number)
-                await _publish(publisher, [moment for moment in moments if moment.kind != "ask"], seed)
-                asks = [moment for moment in moments if moment.kind == "ask"]
-                counted, beyond = await _ask_all(operator, asks, seed)
-                answers.update(counted)
-                if beyond:
-                    await _escalate(operator, beyond, asks[-1].at, above, seed)
-                progressed(1)
-            await publisher.settle()
+            await _publish(publisher, _taken_until(facts, BEGIN))
+            await _until_posted(session, decider)
+            with counting_progress("days", days, shown=not quiet) as progressed:
+                for number in range(days):
+                    until = BEGIN + (number + 1) * DAY
+                    if number == TRIAL_DAY:
+                        await _publish_policy(operator, seed, trial=True)
+                    await _publish(publisher, _taken_until(facts, until))
+                    await _until_posted(session, decider)
+                    answers += await _ask_all(operator, _taken_until(requests, until))
+                    progressed(1)
+        with counting_progress("cases of possible misuse", None, shown=not quiet):
+            await _raise_flags(session)
         with counting_progress("views", None, shown=not quiet):
             summary = await _summary(session, answers, outcome)
+        await seal_to_the_end(session)
     summary |= {"seed": seed, "days": days, "seconds": round(time.monotonic() - begun, 1)}
     if not quiet:
         _show(summary, settings)
     return summary
 
 
-async def _publish_policy(operator: LedgerClient, seed: int) -> None:
-    policy = check_policy_file(_POLICY).policy
-    assert policy is not None
-    request = {
-        "request_id": f"demo-{seed}-policy",
-        "policy": policy.document,
-        "published_by": "E-001",
-        "time": time_text(START - timedelta(days=2)),
+def _taken_until[M: (DemoFact, DemoRequest)](moments: deque[M], until: float) -> list[M]:
+    """Remove the moments before a time from the front, and return them."""
+    found: list[M] = []
+    while moments and moments[0].due < until:
+        found.append(moments.popleft())
+    return found
+
+
+async def _publish_policy(operator: LedgerClient, seed: int, *, trial: bool) -> None:
+    document = policy_document(trial=trial)
+    request: JsonObject = {
+        "request_id": f"demo-{seed}-policy{'-trial' if trial else ''}",
+        "policy": document,
+        "published_by": HEAD,
+        "time": document["effective_from"],
     }
-    answer = await _request(operator, "policy", request)
-    if answer["outcome"] == "error":
-        raise LedgerError(answer["error"]["message"])
+    await _decide(operator, "policy", request)
 
 
-async def _publish(publisher: Publisher, moments: list[Moment], seed: int) -> None:
+async def _publish(publisher: Publisher, moments: list[DemoFact]) -> None:
+    """Publish facts, and wait until they are recorded."""
     for moment in moments:
-        data = encode(moment.data)
-        name = hashlib.sha256(moment.kind.encode() + time_text(moment.at).encode() + data).hexdigest()[:20]
-        identifier = f"demo-{seed}-{name}"
-        event = encode_event(SOURCE, identifier, f"resolution.{moment.kind}.v1", moment.at, data)
+        event = encode_event(moment.source, moment.id, moment.type, moment.at, encode(moment.data))
         publisher.outcome.read += 1
-        await publisher.add(Outgoing(publisher.outcome.read, SOURCE, identifier, event))
-    await publisher.flush()
+        await publisher.add(Outgoing(publisher.outcome.read, moment.source, moment.id, event))
+    await publisher.settle()
 
 
-async def _ask_all(operator: LedgerClient, moments: list[Moment], seed: int) -> tuple[Counter[str], list[Moment]]:
-    """Request a day's actions concurrently; requests of one agent or one customer keep their order.
+async def _until_posted(session: Session, decider: DecisionService) -> None:
+    """Wait until the decider knows all facts and has posted the reported actions: then its answers repeat."""
+    async with asyncio.timeout(_SECONDS_AT_MOST):
+        await decider.state.reach(await session.log.last_position())
+        while decider.state.pending.dues:
+            await decider.state.reach(decider.state.position + 1)
 
-    The answers do not depend on the speed of requests, since agents share no other limit. Returns the number of answers
-    by outcome, and the moments beyond the agents' authority.
+
+async def _ask_all(operator: LedgerClient, requests: list[DemoRequest]) -> Counter[str]:
+    """Request decisions concurrently; requests of one agent, customer or pool keep their order.
+
+    So the answers do not depend on the speed of requests. Returns the number of answers to actions by outcome.
     """
-    answers: Counter[str] = Counter()
-    beyond: list[Moment] = []
+    answers = Counter[str]()
     gate = asyncio.Semaphore(_IN_FLIGHT)
     before: dict[str, asyncio.Task[None]] = {}
 
-    async def ask(moment: Moment, earlier: list[asyncio.Task[None]]) -> None:
+    async def ask(request: DemoRequest, earlier: list[asyncio.Task[None]]) -> None:
         if earlier:
             await asyncio.wait(earlier)
-        interaction = moment.data["interaction_id"]
-        request = {"request_id": f"demo-{seed}-{interaction}", "time": time_text(moment.at), **moment.data}
         async with gate:
-            answer = await _request(operator, "action", request)
-        if answer["outcome"] == "error":
-            raise LedgerError(answer["error"]["message"])
-        answers[answer["outcome"]] += 1
-        if answer["outcome"] == "escalate":
-            beyond.append(moment)
+            outcome = await _decide(operator, request.operation, request.body)
+            if (
+                outcome == "refused" and request.body.get("operation") == "approve"
+            ):  # the approver's budget is too small
+                denied = {"operation": "deny", "request_id": f"{request.body['request_id']}-no"}
+                await _decide(operator, request.operation, request.body | denied)
+        if request.operation == "action":
+            answers[outcome] += 1
 
     async with asyncio.TaskGroup() as group:
-        for moment in sorted(moments, key=lambda moment: moment.at):
-            shared = (moment.data["agent_id"], moment.data["customer_id"])
-            task = group.create_task(ask(moment, [before[name] for name in shared if name in before]))
-            before.update(dict.fromkeys(shared, task))
-    return answers, sorted(beyond, key=lambda moment: (moment.at, moment.data["interaction_id"]))
+        for request in requests:
+            task = group.create_task(ask(request, [before[key] for key in request.keys if key in before]))
+            before.update(dict.fromkeys(request.keys, task))
+    return answers
 
 
-async def _escalate(
-    operator: LedgerClient, beyond: list[Moment], evening: datetime, above: dict[str, str], seed: int
-) -> None:
-    """Escalate most of the moments beyond authority after the day's last request, and decide them one by one.
+async def _decide(operator: LedgerClient, operation: str, request: Mapping[str, Json]) -> str:
+    """Return the outcome of a request; an answer to an escalation that was never filed is not needed.
 
-    Each choice is derived from the interaction's id, so that the same seed gives the same events. ``evening`` is the
-    time of that last request: the ledger's clock in history mode, at which an earlier escalation could be overdue.
+    Raises:
+        LedgerError: any other request is an error.
+
     """
-
-    async def file(number: int, moment: Moment) -> tuple[datetime, str, str] | None:
-        interaction = moment.data["interaction_id"]
-        at = evening + timedelta(minutes=10, seconds=number)
-        request = {
-            "request_id": f"demo-{seed}-{interaction}-up",
-            "operation": "request",
-            "time": time_text(at),
-            **moment.data,
-        }
-        answer = await _request(operator, "escalation", request)
-        waited = timedelta(minutes=5 + 115 * _hash_fraction(interaction, "waits") ** 2)
-        name = answer.get("escalation_id")
-        return None if name is None else (at + waited, name, above[moment.data["agent_id"]])
-
-    asking = (
-        file(*one) for one in enumerate(beyond) if _hash_fraction(one[1].data["interaction_id"], "asks") < _ASK_ANYWAY
-    )
-    filed = [one for one in await asyncio.gather(*asking) if one is not None]
-    for at, escalation_id, manager in sorted(filed):
-        operation = "approve" if _hash_fraction(escalation_id, "decides") < _SAY_YES else "deny"
-        decision = {
-            "request_id": f"demo-{seed}-{escalation_id}",
-            "operation": operation,
-            "time": time_text(at),
-            "escalation_id": escalation_id,
-            "decided_by": manager,
-        }
-        answer = await _request(operator, "escalation", decision)
-        if answer["outcome"] == "refused":  # the manager's own budget is too small
-            no = decision | {"operation": "deny", "request_id": f"{decision['request_id']}-no"}
-            await _request(operator, "escalation", no)
-
-
-def _hash_fraction(name: str, what: str) -> float:
-    """Return a number between 0 and 1 that is derived from a name and a purpose."""
-    return int.from_bytes(hashlib.sha256(f"{what} {name}".encode()).digest()[:6]) / 2**48
-
-
-async def _request(operator: LedgerClient, operation: str, request: Mapping[str, Json]) -> ReplyFields:
     reply = await operator.request(f"{topology.OPERATE_SUBJECT}.{SOURCE}.{operation}", encode(request), timeout=30)
     answer: ReplyFields = json.loads(reply.data)
-    return answer
+    if answer["outcome"] == "error" and operation != "escalation":
+        raise LedgerError(answer["error"]["message"])
+    return answer["outcome"]
+
+
+async def _raise_flags(session: Session) -> None:
+    """Run the guard over the whole history, by event times."""
+    async with running(session, ("guard",), history=True) as services:
+        (guard,) = (one for one in services if isinstance(one, GuardService))
+        async with asyncio.timeout(_SECONDS_AT_MOST):
+            behind = True
+            while behind:
+                await asyncio.sleep(0.05)
+                behind = guard.position < await session.log.last_position()
 
 
 async def _summary(session: Session, answers: Counter[str], outcome: Outcome) -> dict[str, Any]:
@@ -193,8 +175,9 @@ async def _summary(session: Session, answers: Counter[str], outcome: Outcome) ->
     await read_view(session, "audit_trail", lambda connection: connection)
     spent: dict[str, Decimal] = {}
     for item in balances.result:
-        spent[item["period"]] = spent.get(item["period"], Decimal(0)) + Decimal(item["spent"]["amount"])
-    asked, value = sum(answers.values()), loyalty["currencies"][0]
+        if item["spent"]["currency"] == CURRENCY:
+            spent[item["period"]] = spent.get(item["period"], Decimal(0)) + Decimal(item["spent"]["amount"])
+    asked, (value,) = sum(answers.values()), [one for one in loyalty["currencies"] if one["currency"] == CURRENCY]
     return {
         "events": await session.log.last_position(),
         "facts": {"recorded": outcome.recorded, "duplicate": outcome.duplicate, "rejected": outcome.rejected_count},
@@ -202,7 +185,8 @@ async def _summary(session: Session, answers: Counter[str], outcome: Outcome) ->
         "answers": dict(sorted(answers.items())),
         "decided_on_the_spot": round(answers["taken"] / asked, 4) if asked else None,
         "periods": [
-            {"period": period, "spent": {"amount": str(spent[period]), "currency": "GBP"}} for period in sorted(spent)
+            {"period": period, "spent": {"amount": str(spent[period]), "currency": CURRENCY}}
+            for period in sorted(spent)
         ],
         "loyalty": {"rung": 1, "caveat": DESCRIPTION, "windows": [] if "why" in value else value["summary"]},
         "position": loyalty["position"],
@@ -236,4 +220,4 @@ def _show(summary: dict[str, Any], settings: Settings) -> None:
         numbers=(1, 2, 3),
     )
     console.print(f"Level 1, before and after: {DESCRIPTION}.")
-    console.print(f"Continue with: resolution-ledger audit trail --agent E-042 --data-dir {settings.data_dir}")
+    console.print(f"Continue with: resolution-ledger audit cases --data-dir {settings.data_dir}")

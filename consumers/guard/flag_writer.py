@@ -177,6 +177,7 @@ def case_of(draft: CaseDraft) -> NumberedRecord:
         flag_ids=draft.flag_ids,
         rules=draft.rules,
         rank=draft.rank,
+        score=draft.score,
         expected_loss=None if draft.loss is None else Money(*draft.loss),
         explanation=draft.explanation,
     )

@@ -45,6 +45,8 @@ class CaseDraft(NamedTuple):
     rules: tuple[str, ...]
     rank: int
     """Its place among the cases that waited at that time; 1 is the best."""
+    score: float
+    """The chance times 1 + the loss in usual actions."""
     loss: tuple[int, str] | None
     """The expected loss in minor units, and its currency; ``None``: its evidence has no amounts."""
     explanation: str
@@ -81,6 +83,7 @@ class _Case:
     opened: bool = False
     changed: bool = True
     rank: int = 0
+    score: float = 0.0
     at: float = 0.0
 
     @property
@@ -211,7 +214,9 @@ class CaseBook:
 
     def _in_order(self, history: GuardHistory) -> list[_Case]:
         usual = _usual_amounts(history) if self._of_subject else {}
-        return sorted(self._of_subject.values(), key=lambda case: (-_score(case, usual), case.case_id))
+        for case in self._of_subject.values():
+            case.score = round(_score(case, usual), 2)
+        return sorted(self._of_subject.values(), key=lambda case: (-case.score, case.case_id))
 
     def ranking(self, history: GuardHistory) -> list[RankedCase]:
         """Return all cases that are not closed, best first."""
@@ -238,6 +243,7 @@ class CaseBook:
             tuple(sorted(case.flags)),
             rules,
             case.rank,
+            case.score,
             _expected_loss(flags),
             _explanation(case.subject, flags, rules, history, moment),
             position,

@@ -72,6 +72,8 @@ class CaseEvent(Caused, frozen=True, kw_only=True):
     """The rules of the flags that are open."""
     rank: int
     """Its place among the cases that waited that night; 1 is the best."""
+    score: float | None = None
+    """The chance times 1 + the loss in usual actions: reviewers look at the highest first. Absent in early events."""
     expected_loss: Money | None = None
     """The amount of the evidence times the flags' strength; absent where the evidence has no amounts."""
     explanation: str

@@ -64,7 +64,7 @@ class Flags:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "flags"
-    version = 3
+    version = 4
     metadata = metadata
     prefixes = ("ledger.flag.", "ledger.case.")
     types: Mapping[str, type[msgspec.Struct]] = {

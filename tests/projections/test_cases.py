@@ -9,7 +9,7 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from consumers.guard.flag_writer import record_draft
 from consumers.guard.service import GuardService
-from domain.abuse.cases import CaseDraft
+from domain.abuse.cases import CaseDraft, CaseState
 from domain.abuse.findings import RuleFinding
 from domain.abuse.flag_book import FlagDraft
 from ledger.encryption.keyring import Keyring
@@ -31,11 +31,13 @@ def flag(number: int) -> FlagDraft:
     return FlagDraft(f"flag-{number}", 1, finding, 1, MOMENT)
 
 
-def case(number: int, state: str, rank: int = 1, flags: int = 1) -> CaseDraft:
+def case(number: int, state: CaseState, rank: int = 1, flags: int = 1) -> CaseDraft:
     flag_ids = tuple(f"flag-{one}" for one in range(1, flags + 1))
     about = ("agent:A-1", "customer:A-1")
     text = "Look first at R4: A-1 gave to A-1."
-    return CaseDraft("case-1", number, state, about[0], about, flag_ids, ("R4",), rank, (750, "GBP"), text, 1, MOMENT)  # type: ignore[arg-type]
+    return CaseDraft(
+        "case-1", number, state, about[0], about, flag_ids, ("R4",), rank, 9.0 - rank, (750, "GBP"), text, 1, MOMENT
+    )
 
 
 async def cases_of(session: Session, status: str | None = None) -> list[Document]:
@@ -121,6 +123,22 @@ async def test_the_command_prints_open_cases_and_those_below_the_line(session: S
     assert (await asyncio.to_thread(printed))["items"] == []
     (found,) = (await asyncio.to_thread(printed, "--below"))["items"]
     assert (found["case_id"], found["rules"], found["status"]) == ("case-1", ["R4"], "below")
+
+
+async def test_open_cases_are_listed_by_score_though_each_was_the_best_of_its_night(
+    session: Session, command: CommandLine
+) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.set_up_basics()
+        for name, score in (("case-1", 8.0), ("case-2", 20.0), ("case-3", 3.0)):
+            await record_draft(session.log, case(1, "opened")._replace(case_id=name, subject=name, score=score))
+
+    def printed(*options: str) -> list[tuple[str, int]]:
+        found = json_of(command("audit", "cases", *options, "--json", data_dir=session.data_dir))
+        return [(one["case_id"], one["rank"]) for one in found["items"]]
+
+    assert await asyncio.to_thread(printed) == [("case-2", 1), ("case-1", 2), ("case-3", 3)]
+    assert await asyncio.to_thread(printed, "--subject", "case-1") == [("case-1", 2)]
 
 
 async def test_a_case_shows_pseudonyms_until_it_is_closed(session: Session) -> None:

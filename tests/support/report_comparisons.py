@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -373,8 +374,7 @@ def recognition_differences(ledger: HistoryLedger, found: Document | None = None
     times = [one["times"] for one in reasons]
     lines += differences(times, sorted(times, reverse=True), "reasons.order")
     for one in oracle["voices"]:
-        fates = {name: one.pop(name) for name in ("adopted", "declined")}
-        one["fates"] = {name: number for name, number in fates.items() if number}
+        one["fates"] = dict(Counter(one.pop("decisions") or ()))
     for one in oracle["morale"]:
         worst, best = one.pop("worst"), one.pop("best")
         one["rung"], one["score"], one["interval"] = (
@@ -387,8 +387,7 @@ def recognition_differences(ledger: HistoryLedger, found: Document | None = None
             lowest = one["score"] * one["respondents"] / one["invited"]
             one["interval"] = [lowest, lowest + silent / one["invited"]]
     courses: list[Document] = found["training"]
-    opened: tuple[Document, Document] = ({"opens": []}, {"opens": ["credit"]})
-    oracle["training"] = [one | opened[one["course"] == "basics" and policy is not None] for one in oracle["training"]]
+    oracle["training"] = [one | {"opens": one["opens"] or []} for one in oracle["training"]]
     for role in oracle["staying"]:
         role["curve"] = [_point(**point) for point in role["curve"]]
     for ours, theirs in (("voices", "voices"), ("morale", "morale"), ("careers", "careers"), ("staying", "staying")):

@@ -55,6 +55,6 @@ if __name__ == "__main__":
 
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings({"data_dir": folder}, {})
-        asyncio.run(run_demo(settings, seed=7, days=90, quiet=False))
+        asyncio.run(run_demo(settings, seed=8, days=90, quiet=False))
         take(Path(folder))
     sys.stdout.write(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size // 1024} KiB\n")

@@ -40,7 +40,8 @@ async def cases(
         answer = await read_view(session, "flags", lambda c: read_cases(c, status=status, page=PageRequest(at=at)))
         found = await cases_without_names(session.log, await Keyring.open(session.client), answer.result)
     # The filter comes after masking, so that it reveals no name.
-    found = sorted((one for one in found if subject in (None, one["subject"])), key=lambda one: one["rank"])
+    found.sort(key=lambda one: (-(one["score"] or 0.0), one["rank"]))
+    found = [one | {"rank": place} for place, one in enumerate(found, 1) if subject in (None, one["subject"])]
     position = answer.progress.anchor.position if at is None else at
     rows = [
         (

@@ -135,12 +135,15 @@ WITH closed AS (
     WHERE type IN ('budget.opened', 'budget.granted', 'budget.transferred', 'budget.drawn', 'action.reversed')
        OR (type = 'budget.closed' AND json_exists(d, '$.reserved'))
     GROUP BY ALL
+), counted AS (
+    SELECT type, d, CASE WHEN coalesce(text(d, 'basis'), 'goodwill') = 'goodwill' THEN minor(d, 'amount')
+                         ELSE minor(d, 'amount') - coalesce(minor(d, 'owed'), minor(d, 'amount')) END AS counted
+    FROM events WHERE type IN ('action.taken', 'action.settled', 'action.charged', 'action.reversed')
 ), spent AS (
     SELECT text(d, 'holder') AS holder, text(d, 'period') AS period, currency(d, 'amount') AS currency,
            sum(CASE WHEN type = 'action.reversed' THEN CASE WHEN text(d, 'recovered') = 'true' AND text(d, 'late') IS DISTINCT FROM 'true'
-                    THEN -minor(d, 'amount') ELSE 0 END ELSE minor(d, 'amount') END) AS spent
-    FROM events WHERE type IN ('action.taken', 'action.settled', 'action.charged', 'action.reversed')
-      AND coalesce(text(d, 'basis'), 'goodwill') = 'goodwill' GROUP BY ALL
+                    THEN -counted ELSE 0 END ELSE counted END) AS spent
+    FROM counted GROUP BY ALL
 ), used AS (
     SELECT DISTINCT holder, period, currency, coalesce(spent, 0) / granted AS part
     FROM closed JOIN granted USING (holder, period, currency) LEFT JOIN spent USING (holder, period, currency)

@@ -111,13 +111,14 @@ CREATE OR REPLACE TABLE given AS
 WITH done AS (
     SELECT text(d, 'action_id') AS name, text(d, 'interaction_id') AS interaction, text(d, 'kind') AS kind,
            currency(d, 'amount') AS currency, minor(d, 'amount') AS amount, type FROM events
-    WHERE (type = 'action.taken' OR (type = 'action.held' AND text(d, 'escalation_id') IS NULL)) AND text(d, 'basis') = 'goodwill'
+    WHERE (type IN ('action.taken', 'action.reported') OR (type = 'action.held' AND text(d, 'escalation_id') IS NULL))
+      AND coalesce(text(d, 'basis'), 'goodwill') = 'goodwill'
 ), ended AS (
     SELECT text(d, 'action_id') AS name, type, minor(d, 'amount') AS amount FROM events WHERE type IN ('action.settled', 'action.voided')
 )
 SELECT interaction, kind, done.currency, CAST(sum(coalesce(ended.amount, done.amount)) AS BIGINT) AS amount
 FROM done LEFT JOIN ended USING (name)
-WHERE coalesce(ended.type, done.type) IN ('action.taken', 'action.settled') AND coalesce(ended.amount, done.amount) > 0 GROUP BY ALL;
+WHERE coalesce(ended.type, done.type) IN ('action.taken', 'action.reported', 'action.settled') AND coalesce(ended.amount, done.amount) > 0 GROUP BY ALL;
 
 -- figure: labelled
 CREATE OR REPLACE TABLE labelled AS

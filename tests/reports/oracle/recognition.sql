@@ -42,7 +42,7 @@ WITH said AS (
            text(d, 'decision') AS decision FROM events WHERE type IN ('idea.decided', 'obstacle.answered')
 )
 SELECT what, count(*) AS said, count(answered) AS answered, median(seconds(moment, answered) / 86400) FILTER (answered IS NOT NULL) AS median_days_to_answer,
-       count(*) FILTER (decision = 'adopted') AS adopted, count(*) FILTER (decision = 'declined') AS declined
+       list_sort(list(decision) FILTER (decision IS NOT NULL)) AS decisions
 FROM said LEFT JOIN answered USING (what, name) GROUP BY what ORDER BY what;
 
 -- figure: morale
@@ -87,8 +87,14 @@ FROM used GROUP BY before, role ORDER BY before, role;
 -- figure: training
 WITH done AS (
     SELECT text(d, 'employee_id') AS employee, text(d, 'course_id') AS course, moment FROM events WHERE type = 'training.completed'
-), opened AS (SELECT 'basics' AS course, 'credit' AS kind)
-SELECT course, count(*) AS completions, count(DISTINCT employee) AS people,
+), in_force AS (
+    SELECT arg_max(d -> '$.policy.roles', position) AS roles FROM events WHERE type = 'policy.published'
+), opened AS (
+    SELECT DISTINCT course, needs.key AS kind
+    FROM in_force, json_each(roles) AS role, json_each(role.value -> '$.requires') AS needs,
+         unnest(json_extract_string(needs.value, '$[*]')) AS _(course)
+)
+SELECT course, (SELECT list_sort(list(kind)) FROM opened o WHERE o.course = done.course) AS opens, count(*) AS completions, count(DISTINCT employee) AS people,
        sum((SELECT count(*) FROM acts JOIN opened o ON o.kind = acts.kind WHERE o.course = done.course AND agent = employee
             AND acts.moment >= done.moment - INTERVAL 90 DAYS AND acts.moment < done.moment))::BIGINT AS used_before,
        sum((SELECT count(*) FROM acts JOIN opened o ON o.kind = acts.kind WHERE o.course = done.course AND agent = employee

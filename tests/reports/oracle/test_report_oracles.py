@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.demo.moments import make_world
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine, json_of
 from tests.support.loyalty_comparisons import loyalty_differences, value_differences
@@ -64,8 +65,12 @@ def test_the_figures_of_a_real_data_set(command: CommandLine, name: str) -> None
     assert COMPARISONS[report](HistoryLedger(events, ()), found) == []
 
 
-def test_the_figures_of_the_demo(command: CommandLine) -> None:
+def test_the_figures_and_the_cases_of_the_demo(command: CommandLine) -> None:
     assert command("demo", "--no-serve").returncode == 0
+    cases = [one["subject"] for one in json_of(command("audit", "cases", "--json"))["items"]]
+    planted = {subject for misuse in make_world(8).truth for subject in misuse.subjects}
+    assert len(planted.intersection(cases[:5])) == 5
+    assert len(cases) <= 7
     ledger = HistoryLedger([json.loads(line) for line in command("audit", "replay").stdout.splitlines()], ())
     for report, differences_of in COMPARISONS.items():
         assert differences_of(ledger, json_of(command("report", report, "--json"))) == [], report
