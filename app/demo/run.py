@@ -145,7 +145,7 @@ async def _ask_all(operator: LedgerClient, requests: list[DemoRequest]) -> Count
 
 
 async def _decide(operator: LedgerClient, operation: str, request: Mapping[str, Json]) -> str:
-    """Return the outcome of a request; an answer to an escalation that was never filed is not needed.
+    """Return the outcome of a request; an escalation was perhaps not filed, an action to be reversed not taken.
 
     Raises:
         LedgerError: any other request is an error.
@@ -153,7 +153,7 @@ async def _decide(operator: LedgerClient, operation: str, request: Mapping[str, 
     """
     reply = await operator.request(f"{topology.OPERATE_SUBJECT}.{SOURCE}.{operation}", encode(request), timeout=30)
     answer: ReplyFields = json.loads(reply.data)
-    if answer["outcome"] == "error" and operation != "escalation":
+    if answer["outcome"] == "error" and operation not in ("escalation", "reversal"):
         raise LedgerError(answer["error"]["message"])
     return answer["outcome"]
 

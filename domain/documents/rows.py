@@ -136,6 +136,8 @@ class CaseRow(TypedDict):
     subject: str
     about: list[str]
     rank: int
+    score: float | None
+    """The chance times 1 + the loss in usual actions; the highest comes first."""
     rules: list[str]
     flag_ids: list[str]
     expected_loss: SignedMoney | None

@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_events(command: CommandLine, tmp_path: Pat
 def test_the_demo_teaches_every_kind_of_fact_and_request() -> None:
     facts, requests = moments_of(make_world(8))
     missing = FACTS.keys() - {fact.type for fact in facts}
-    assert missing == {f"resolution.{name}.v1" for name in ("customer.unlinked", "fact.corrected", "refund.settled")}
+    assert missing == {f"resolution.{name}.v1" for name in ("fact.corrected", "refund.settled")}
     assert {request.operation for request in requests} == {"action", "escalation", "reversal", "budget"}
     joined: list[Document] = [fact.data for fact in facts if fact.type == "resolution.employee.joined.v1"]
     head = {one["employee_id"] for one in joined if "manager_id" not in one}

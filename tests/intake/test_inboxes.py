@@ -257,7 +257,8 @@ async def test_a_commands_facts_do_not_overtake_earlier_ones(session: Session, t
 
 
 async def test_a_command_counts_each_of_its_batches_when_the_intake_has_handled_it(session: Session) -> None:
-    from app.publisher import Outcome, Publisher, publish_all, read_lines
+    from app.outcome import Outcome
+    from app.publisher import Publisher, publish_all, read_lines
 
     async with upstream_of(session, "intake"):
         ours = await Publisher.open(session, Outcome(), lambda _: None)
