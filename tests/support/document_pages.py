@@ -162,7 +162,7 @@ class PageRun:
             cwd=self._folder,
             env=self._environment,
             check=False,
-            timeout=120,
+            timeout=300,
             capture_output=True,
             text=True,
         )
