@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from domain.analytics.empowerment_gap import Share
     from domain.analytics.satisfaction import Satisfaction
 
@@ -15,6 +17,16 @@ def share_text(share: Share) -> str:
         return "none"
     low, high = share["interval"]
     return f"{share['share']:.1%} ({low:.1%} to {high:.1%}, n = {share['n']:,})"
+
+
+def caveats_text(rung: int, caveats: Sequence[str]) -> str:
+    """Return the evidence level of all figures of a report, and its caveats."""
+    return f"Evidence level {rung}: descriptions. Caveats: {'; '.join(caveats)}."
+
+
+def median_text(hours: float | None, n: int) -> str:
+    """Return the median of a number of durations, e.g. ``48.6 h (n = 12)``."""
+    return "" if hours is None else f"{hours_text(hours)} (n = {n:,})"
 
 
 def hours_text(hours: float | None) -> str:

@@ -11,7 +11,7 @@ import click
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
 from app.cli.comparison import compare_option, print_comparison
-from app.cli.figures import hours_text, share_text
+from app.cli.figures import caveats_text, hours_text, median_text, share_text
 from app.cli.main import command
 from app.output import console, print_json, print_table
 from app.runtime.session import Session
@@ -121,7 +121,7 @@ def _print(found: GapReport) -> None:
     console.print(f"{len(found['obstacles'])} obstacles reported by staff (--json shows them).")
     if found["incomplete"]:
         console.print(f"Incomplete, and not counted: {found['incomplete']:,} outcomes without their request.")
-    console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
+    console.print(caveats_text(found["rung"], found["caveats"]))
 
 
 def _print_procedure(lines: Sequence[ProcedureCost]) -> None:
@@ -150,7 +150,7 @@ def _print_groups(name: _Group, lines: Sequence[Figures], position: int) -> None
             line[name],
             line["asked"],
             share_text(line["approved_anyway"]),
-            hours_text(line["waiting"]["median_hours"]),
+            median_text(line["waiting"]["median_hours"], line["waiting"]["n"]),
             hours_text(line["waiting"]["p90_hours"]),
             line["waiting"]["abandoned"],
         )
@@ -161,7 +161,7 @@ def _print_groups(name: _Group, lines: Sequence[Figures], position: int) -> None
 
 
 def _print_limit(one: RecommendedLimit, asking: RequestMinutes) -> None:
-    what = f"{one['kind']} for {one['role']}"
+    what = f"{one['kind']} for {one['role']}, {one['currency']}"
     if one["limit"] is None:
         console.print(f"Recommended limit, {what}: none; {one['why']}.")
         return

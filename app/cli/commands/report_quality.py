@@ -10,7 +10,7 @@ import click
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
 from app.cli.comparison import compare_option, print_comparison
-from app.cli.figures import hours_text, satisfaction_text, share_text
+from app.cli.figures import caveats_text, hours_text, median_text, satisfaction_text, share_text
 from app.cli.main import command
 from app.output import console, fail, print_json, print_table
 from app.runtime.session import Session
@@ -61,7 +61,8 @@ async def quality(
     waits = ((whole["hours_to_first_action"], "to the first action"), (whole["hours_to_resolution"], "to resolution"))
     for hours, words in waits:
         if hours["n"]:
-            rows.append((words, f"median {hours_text(hours['median'])}, 90th percentile {hours_text(hours['p90'])}"))
+            middle, most = median_text(hours["median"], hours["n"]), hours_text(hours["p90"])
+            rows.append((words, f"median {middle}, 90th percentile {most}"))
     rows += [
         (f"{one['instrument']}, {one['worst']:g} to {one['best']:g}", satisfaction_text(one))
         for one in found["satisfaction"]
@@ -78,7 +79,7 @@ async def quality(
             f"to {high[1]['share']:.1%} ({high[0]}); probability of such a difference by chance: p = {test['p']:.2g}."
         )
     _print_consistency(found["consistency"])
-    console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
+    console.print(caveats_text(found["rung"], found["caveats"]))
 
 
 def _print_consistency(lines: Sequence[Consistency]) -> None:
@@ -122,7 +123,7 @@ def _print_groups(name: _Group, lines: Sequence[QualityFigures]) -> None:
             share_text(one["first_contact"]),
             share_text(one["transferred"]),
             share_text(one["reopened"]),
-            hours_text(one["hours_to_resolution"]["median"]),
+            median_text(one["hours_to_resolution"]["median"], one["hours_to_resolution"]["n"]),
         )
         for one in lines[:12]
     ]

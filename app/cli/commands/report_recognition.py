@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
 from app.cli.comparison import compare_option, print_comparison
+from app.cli.figures import caveats_text
 from app.cli.main import command
 from app.output import console, print_json, print_table
 from app.runtime.session import Session
@@ -48,7 +49,7 @@ async def recognition(settings: Settings, as_of: str | None, compare: str | None
     for title, columns, rows in _tables(found):
         if rows:
             print_table(title, columns, rows)
-    console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
+    console.print(caveats_text(found["rung"], found["caveats"]))
 
 
 type Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]

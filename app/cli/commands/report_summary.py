@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 from app.cli.commands.report_views import report
-from app.cli.figures import hours_text, satisfaction_text, share_text
+from app.cli.figures import caveats_text, median_text, satisfaction_text, share_text
 from app.cli.main import command
 from app.output import console, print_json, print_table
 from app.runtime.session import Session
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from projections.reports.summary import Figures, Summary
 
 _WHEN = "A day, a period (2026-11, 2026-W47, 2026-Q4) or a time."
-_SPENT = ("", "actions", "net amount", "of budget", "escalations", "approved", "waited, median", "of")
+_SPENT = ("", "actions", "net amount", "of budget", "escalations", "approved", "waited, median")
 _SHARES: tuple[Literal["resolved", "first_contact", "transferred", "reopened"], ...] = (
     "resolved",
     "first_contact",
     "transferred",
     "reopened",
 )
-_HANDLED = ("", "interactions", "goodwill given", *(name.replace("_", " ") for name in _SHARES), "satisfaction")
+_HANDLED = ("", "interactions", "goodwill given", *(name.replace("_", " ") for name in _SHARES))
 
 
 @click.option("--from", "begin", metavar="WHEN", help=f"The begin of the range of event times. {_WHEN}")
@@ -69,11 +69,15 @@ def _print(found: Summary) -> None:
     title = f"From {begin or 'the begin'} to {end or 'the end'} (event times), at position {found['position']}"
     print_table(title, _SPENT, [_spent(*one) for one in lines], numbers=range(1, len(_SPENT)))
     handled = [_handled(*one) for one in lines if one[1]["interactions"] is not None]
-    print_table("Interactions", _HANDLED, handled, numbers=range(1, len(_HANDLED) - 1))
-    console.print(
-        f"Evidence level {found['rung']}: descriptions. Shares have their 95 % interval. Days are those of "
-        f"{found['time_zone']}. " + "; ".join(found["caveats"]) + "."
-    )
+    print_table("Interactions", _HANDLED, handled, numbers=range(1, len(_HANDLED)))
+    said = [
+        (label, f"{one['instrument']}, {one['worst']:g} to {one['best']:g}", satisfaction_text(one))
+        for label, figures in lines
+        for one in figures["satisfaction"] or ()
+    ]
+    if said:
+        print_table("Satisfaction", ("", "", ""), said)
+    console.print(f"Days are those of {found['time_zone']}. {caveats_text(found['rung'], found['caveats'])}")
 
 
 def _spent(label: str, figures: Figures) -> list[object]:
@@ -91,8 +95,7 @@ def _spent(label: str, figures: Figures) -> list[object]:
         ", ".join(budgets),
         f"{escalations['requested']:,}",
         share_text(escalations["approved"]),
-        hours_text(escalations["hours_waited"]["median"]),
-        f"{escalations['hours_waited']['n']:,}",
+        median_text(escalations["hours_waited"]["median"], escalations["hours_waited"]["n"]),
     ]
 
 
@@ -101,5 +104,4 @@ def _handled(label: str, figures: Figures) -> list[object]:
     assert handled is not None
     assert given is not None
     shares = (given, *(handled[name] for name in _SHARES))
-    said = [f"{one['instrument']} {satisfaction_text(one)}" for one in figures["satisfaction"] or ()]
-    return [label, f"{handled['opened']:,}", *map(share_text, shares), "\n".join(said)]
+    return [label, f"{handled['opened']:,}", *map(share_text, shares)]
