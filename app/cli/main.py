@@ -128,6 +128,7 @@ _COMMANDS = {
     "up": ("run",),
     "run": ("run",),
     "demo": ("run",),
+    "mcp": ("run",),
     "publish": ("publish",),
     "import": ("publish",),
     "decide": ("decide",),

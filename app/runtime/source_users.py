@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from app.runtime.source_registration import read_registry
 from config.nats_accounts import SourceUser, accounts_text, user_name
+from ledger.errors import LedgerError
 from ledger.files import read_bounded, write_private
+from ledger.nats.connection_options import ConnectionOptions
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
@@ -34,6 +36,21 @@ def source_file(data_dir: Path, source: str) -> Path:
     if len(token) > _NAME_BYTES:
         token = f"{token[:64]}~{hashlib.sha256(token.encode()).hexdigest()[:24]}"
     return data_dir / FOLDER / f"{token}.json"
+
+
+def source_options(data_dir: Path, source: str) -> ConnectionOptions:
+    """Return the options of a registered source's user on the embedded server.
+
+    Raises:
+        LedgerError: the source has no file here.
+
+    """
+    path = source_file(data_dir, source)
+    try:
+        return ConnectionOptions.of(str(json.loads(read_bounded(path, _MOST_BYTES))["nats_url"]))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        message = f"{source} has no user in {data_dir}: see `admin sources list`, or name its server with --nats-url"
+        raise LedgerError(message) from error
 
 
 def configuration(registry: SourceRegistry) -> str:

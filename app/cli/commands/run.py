@@ -1,4 +1,4 @@
-"""`up`, `run` and `demo`."""
+"""`up`, `run`, `demo` and `mcp`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import resolution_ledger
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, print_json
 from app.runtime.announcement import FILE, announce, remove_announcement
 from app.runtime.plugins import load_rules, load_views
 from app.runtime.roles import ROLES, exclusive_up, keep_running, running, sealing_roles, until_stopped
 from app.runtime.session import Session
-from app.runtime.source_users import update_users
+from app.runtime.server_options import server_options
+from app.runtime.source_users import source_options, update_users
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, MissingExtraError
+from ledger.nats.client import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -173,3 +176,24 @@ async def _print_address(settings: Settings, *, quiet: bool) -> None:
     found = json.loads(file.read_text(encoding="utf-8"))
     if not quiet:
         console.print(f"The page: {found['http_url']}, token {found['http_token']} (Ctrl-C ends it)", soft_wrap=True)
+
+
+@click.option("--agent", required=True, metavar="EMPLOYEE", help="The AI agent's employee id.")
+@click.option("--source", required=True, help="The registered source that the agent acts through.")
+@command(cli, json=False)
+async def mcp(settings: Settings, source: str, agent: str) -> None:
+    """Serve the Model Context Protocol on standard input and output, for one AI agent.
+
+    A program that runs the agent starts this command. The ledger runs elsewhere: `up` with this data directory, or the
+    server of --nats-url, with the source's own user.
+    """
+    try:
+        from app.mcp_server import AgentDesk, make_server
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("AI agents", "mcp") from error
+    options = server_options(settings) or source_options(settings.folder, source)
+    client = await connect(options, f"mcp {source}")
+    try:
+        await make_server(AgentDesk(client, source, agent), resolution_ledger.__version__).run_stdio_async()
+    finally:
+        await client.close()
