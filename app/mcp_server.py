@@ -117,7 +117,7 @@ def sentence_of(answer: Mapping[str, Any]) -> str:
         case "taken":
             available = f" You could give up to {_money(answer['available'])}." if "available" in answer else ""
             return ("Done." if "action_id" in answer else f"You may do this.{available}") + left
-        case "escalate" if "escalation_id" in answer:
+        case "escalate" | "done" if "escalation_id" in answer:
             people = ", ".join(answer.get("to") or ()) or "a person above you"
             return f"Escalated as {answer['escalation_id']}: {people} will decide. Ask `escalation` for the answer."
         case "escalate":
@@ -209,6 +209,14 @@ def make_server(desk: AgentDesk, version: str) -> MCPServer:
         named = {"request_id": request_id, "reason": reason, "basis": basis, "operation": "request"}
         return await desk.decide("escalation", kind=kind, amount=money, **named, **ids)
 
+    _add_readings(server, desk)
+    return server
+
+
+def _add_readings(server: MCPServer, desk: AgentDesk) -> None:
+    """Add the tools that read."""
+    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
     @server.tool(annotations=reads)
     async def escalation(
         escalation_id: Annotated[str, Field(description="The id that `escalate` returned.")],
@@ -221,8 +229,6 @@ def make_server(desk: AgentDesk, version: str) -> MCPServer:
     async def brief(customer_id: _Customer = None, interaction_id: _Interaction = None) -> JsonObject:
         """Read a customer's matters, earlier actions and promises, and what you may give now."""
         return await desk.brief(customer_id=customer_id, interaction_id=interaction_id)
-
-    return server
 
 
 def _of(amount: str | None, currency: str | None) -> dict[str, str] | None:

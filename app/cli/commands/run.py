@@ -14,8 +14,8 @@ from app.output import console, print_json
 from app.runtime.announcement import FILE, announce, remove_announcement
 from app.runtime.plugins import load_rules, load_views
 from app.runtime.roles import ROLES, exclusive_up, keep_running, running, sealing_roles, until_stopped
-from app.runtime.session import Session
 from app.runtime.server_options import server_options
+from app.runtime.session import Session
 from app.runtime.source_users import source_options, update_users
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
 from ledger.errors import LedgerError, MissingExtraError
