@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-import pyarrow as pa
-import pyarrow.csv as arrow_csv
-
 from app.importing.mapping import MappingError
+from ledger.errors import MissingExtraError
+
+try:
+    import pyarrow as pa
+    import pyarrow.csv as arrow_csv
+except ImportError as error:
+    raise MissingExtraError("Imports", "import") from error
 
 if TYPE_CHECKING:
     from _csv import Reader
