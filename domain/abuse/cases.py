@@ -27,7 +27,7 @@ FLOOR = 0.5
 """A case is opened only where it is at least as likely right as wrong."""
 PRIOR = 0.001
 """The share of people that misuse authority in one way in a quarter: 1 to 4 % in all, over eighteen rules."""
-LOOKS = 4.0
+LOOKS = 10.0
 """Tests of one person and rule in a quarter that say something new: it has three windows of a month, and they slide."""
 _PEER_DAYS = 30
 _DOUBT = 0.5
@@ -97,7 +97,7 @@ def strength(finding: RuleFinding, number: int) -> float:
 
     With a p-value: the expected misuse over misuse and false alarms, PRIOR / (PRIOR + LOOKS p), as in the false
     discovery rate of a tail area (Efron 2004). ``PRIOR`` is misuse of one sort for each person and quarter, ``LOOKS``
-    the number of times that a quarter is looked at anew. So it is 0.5 for p = 0.00025, and 0.96 for 1e-5. Without a
+    the number of times that a quarter is looked at anew. So it is 0.5 for p = 1e-4, and 0.91 for 1e-5. Without a
     p-value the doubt is halved by the first flag and by each update, after which the evidence is half as much again:
     1 - 0.5^number.
     """
