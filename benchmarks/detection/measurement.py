@@ -59,14 +59,14 @@ SAMPLES = {
     "dense tuning": Sample(range(101, 104), (300,), 70, Kind.DENSE, report=False),
     "variants tuning": Sample(range(201, 202), (300,), 70, Kind.VARIANTS, report=False),
     "reporting": Sample(
-        range(3_001, 3_022),
+        range(6_001, 6_022),
         (50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 150, 160, 180, 200, 220, 250, 280, 320, 400, 1_000),
         90,
         Kind.ORDINARY,
         report=True,
     ),
-    "dense": Sample(range(4_001, 4_016), (300,), 70, Kind.DENSE, report=True),
-    "variants": Sample(range(5_001, 5_004), (300,), 70, Kind.VARIANTS, report=True),
+    "dense": Sample(range(7_001, 7_016), (300,), 70, Kind.DENSE, report=True),
+    "variants": Sample(range(8_001, 8_004), (300,), 70, Kind.VARIANTS, report=True),
 }
 _LARGE_DAYS = 62
 """An organisation of a thousand people or more is watched for less time."""
