@@ -40,6 +40,14 @@ class UnavailableError(LedgerError):
     """
 
 
+class StateError(LedgerError):
+    """A role's state on disk cannot be used; ``damaged``: its content is wrong, and must be built again."""
+
+    def __init__(self, message: str, *, damaged: bool = False) -> None:
+        super().__init__(message)
+        self.damaged = damaged
+
+
 class ClockError(UnavailableError):
     """The host's clock is ahead of the server's; nothing is recorded until it is corrected."""
 

@@ -107,7 +107,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
         case "guard":
             from consumers.guard.service import GuardService
 
-            return GuardService(session.server, session.log, history=history, plugins=load_rules())
+            return GuardService(session.server, session.log, session.data_dir, history=history, plugins=load_rules())
         case "seal":
             from consumers.seal.service import SealService
 

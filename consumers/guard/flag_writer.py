@@ -25,7 +25,7 @@ from domain.events.flags import (
 )
 from domain.money import Money
 from domain.serialization import encode
-from ledger.errors import ConflictError, LostEventsError
+from ledger.errors import ConflictError, LostEventsError, StateError
 from ledger.nats.incidents import report
 from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from domain.abuse.cases import CaseDraft
     from domain.abuse.findings import Parameters
     from domain.abuse.rule_interface import CountingRule
+    from domain.keyed_state import State
     from ledger.store.log import Log, Recorded
 
 _TYPES = types_of(
@@ -95,14 +96,20 @@ class FlagWriter:
         *,
         event_times: bool = False,
         plugins: Sequence[CountingRule] = (),
+        state: State | None = None,
     ) -> None:
         """``event_times``: use event times instead of recorded times, for an imported history."""
-        self.guard = Guard(parameters, plugins)
+        self.guard = Guard(parameters, plugins, state)
         self._event_times = event_times
         self.position = 0
 
     def take(self, batch: Sequence[Recorded]) -> list[FlagDraft]:
-        """Return the flags that the guard raises for these events."""
+        """Return the flags that the guard raises for these events.
+
+        Raises:
+            StateError: the guard's state cannot be read.
+
+        """
         raised: list[FlagDraft] = []
         for recorded in batch:
             self.position = recorded.position
@@ -110,6 +117,8 @@ class FlagWriter:
                 continue
             try:
                 raised += self._raised_by(recorded)
+            except StateError:
+                raise  # the state cannot be read, so nothing may follow from it
             except Exception as error:  # noqa: BLE001 - an event on which a rule fails must not hide others
                 report("the guard cannot judge an event", recorded.position, error)
         return raised

@@ -1,20 +1,26 @@
-"""The role `guard`: reads the log from its beginning, follows it, and records flags as events."""
+"""The role `guard`: follows the log from its state's position, and records flags as events."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 from consumers.guard.flag_writer import FlagWriter, record_draft
+from consumers.guard.state import guard_folder, open_state
+from domain.keyed_state import MemoryState
 from ledger.background_service import RoleService, restarting
-from ledger.errors import UnavailableError
+from ledger.errors import StateError, UnavailableError
+from ledger.store.log import digest_of
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
-from ledger.store.subscription import Follower
+from ledger.store.subscription import Follower, ReadCursor
+from projections.engine.storage import claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from domain.abuse.cases import CaseDraft
     from domain.abuse.flag_book import FlagDraft
@@ -22,19 +28,23 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
     from ledger.store.log import Log
+    from ledger.store.state_file import StateFile
 
 _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
+_CLAIM_SECONDS = 0.2
 _AT_ONCE = 200
+_COMMIT_EVENTS, _COMMIT_SECONDS = 10_000, 5.0
 
 
 class GuardService(RoleService):
-    """The guard as a service. Several may run at once: each flag is recorded once."""
+    """The guard as a service. Several may run at once, one in a data directory: each flag is recorded once."""
 
     def __init__(
         self,
         server: NatsServer,
         log: Log,
+        data_dir: Path,
         *,
         history: bool = False,
         plugins: Callable[[], Sequence[CountingRule]] = tuple,
@@ -43,6 +53,7 @@ class GuardService(RoleService):
         super().__init__("guard")
         self._server = server
         self._log = log
+        self._folder = guard_folder(data_dir)
         self._history = history
         self._plugins = plugins
         self.position = 0
@@ -50,7 +61,9 @@ class GuardService(RoleService):
         self._pulse = Heartbeat("the guard", lambda: False)
 
     def status(self) -> RoleStatus:
-        """Return the status of the guard."""
+        """Return the status of the guard; without details where another process guards in this directory."""
+        if not self._pulse.active:
+            return RoleStatus(role="guard", history=self._history)
         reading = ReaderStatus("the log", self.position, self._pulse.still_seconds)
         return RoleStatus(role="guard", history=self._history, loops=(self._pulse.loop(),), readings=(reading,))
 
@@ -60,21 +73,62 @@ class GuardService(RoleService):
         self.spawn(restarting("the guard", partial(self._run, reader), self._pulse))
 
     async def _run(self, reader: LedgerClient) -> None:
-        # A restart raises the same flags again.
-        writer = FlagWriter(event_times=self._history, plugins=self._plugins())
-        async for batch in Follower(reader, self._log, "guard").batches():
+        while True:
+            with claim(self._folder, "guard") as ours:
+                self._pulse.active = ours
+                if ours:
+                    try:
+                        await self._follow(reader)
+                    except StateError as error:  # the next attempt begins with the last commit
+                        _log.warning("the guard waits: %s", error)
+                        self._pulse.wait(str(error))
+                        await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_CLAIM_SECONDS)
+
+    async def _follow(self, reader: LedgerClient) -> None:
+        """Follow the log from the state's position. Flags are recorded before the state that contains them.
+
+        Raises:
+            StateError: the state cannot be read or written.
+        """
+        with await open_state(self._folder, self._log, event_times=self._history) as state:
+            try:
+                await self._guard(reader, state)
+            except StateError as error:
+                if error.damaged:
+                    state.discard(str(error))
+                raise
+
+    async def _guard(self, reader: LedgerClient, state: StateFile) -> None:
+        plugins = self._plugins()
+        if plugins:
+            _log.info("rules of other packages keep their memory to themselves: the guard reads the whole log")
+            state.discard("rules of other packages")
+        writer = FlagWriter(event_times=self._history, plugins=plugins, state=MemoryState() if plugins else state)
+        self.position = state.cursor.position
+        committed, committed_at = self.position, time.monotonic()
+        async for batch in Follower(reader, self._log, "guard", state.cursor).batches():
             for at in range(0, len(batch), _AT_ONCE):
-                drafts: list[FlagDraft | CaseDraft] = [*writer.take(batch[at : at + _AT_ONCE])]
+                part = batch[at : at + _AT_ONCE]
+                drafts: list[FlagDraft | CaseDraft] = [*writer.take(part)]
                 drafts += writer.take_cases()
                 for draft in drafts:
-                    while True:
-                        try:
-                            await record_draft(self._log, draft)
-                            break
-                        except UnavailableError as error:
-                            _log.warning("the guard waits: %s", error)
-                            self._pulse.wait(str(error))
-                            await asyncio.sleep(_PAUSE_SECONDS)
-                self.position = writer.position
+                    await self._record(draft)
+                self.position, last = writer.position, part[-1]
+                late = time.monotonic() - committed_at > _COMMIT_SECONDS
+                if not plugins and (late or self.position - committed >= _COMMIT_EVENTS):
+                    state.commit(ReadCursor(last.position, digest_of(last.data)))
+                    committed, committed_at = self.position, time.monotonic()
                 self._pulse.beat(self.position)
                 await asyncio.sleep(0)
+
+    async def _record(self, draft: FlagDraft | CaseDraft) -> None:
+        while True:
+            try:
+                await record_draft(self._log, draft)
+            except UnavailableError as error:
+                _log.warning("the guard waits: %s", error)
+                self._pulse.wait(str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from domain.abuse.findings import RuleFinding
     from domain.abuse.history import GuardHistory
+    from domain.keyed_state import State
 
 type CaseState = Literal["ranked", "opened", "updated"]
 STALE_SECONDS = 90 * DAY
@@ -106,25 +107,25 @@ def strength(finding: RuleFinding, number: int) -> float:
     return float(1 - _DOUBT ** max(number, 1))
 
 
+@dataclass
 class Capacity:
     """The cases that may still be opened: it grows night by night, up to one week's, but always holds one case."""
 
-    def __init__(self) -> None:
-        self._left: float | None = None
-        self._last: float | None = None
+    left: float | None = None
+    last: float | None = None
 
     def grow(self, week: float, moment: float) -> None:
         """Add the nights since the last call, at so many cases a week."""
         most = max(week, 1.0) if week else 0.0
-        nights = 0.0 if self._last is None else (moment - self._last) / DAY
-        self._left = most if self._left is None else min(self._left + week * nights / 7, most)
-        self._last = moment
+        nights = 0.0 if self.last is None else (moment - self.last) / DAY
+        self.left = most if self.left is None else min(self.left + week * nights / 7, most)
+        self.last = moment
 
     def take(self) -> bool:
         """Use up one case; return whether there was one."""
-        if self._left is None or self._left < 1:
+        if self.left is None or self.left < 1:
             return False
-        self._left -= 1
+        self.left -= 1
         return True
 
 
@@ -137,19 +138,26 @@ class RankedCase(NamedTuple):
     opened: bool
 
 
+@dataclass
+class _Cases:
+    of_subject: dict[str, _Case] = field(default_factory=dict)
+    subject_of: dict[str, str] = field(default_factory=dict)
+    """The subject of the case that each flag which is not reviewed belongs to."""
+    capacity: Capacity = field(default_factory=Capacity)
+
+
 class CaseBook:
     """All cases that are not closed, and the capacity that is left."""
 
-    def __init__(self) -> None:
-        self._of_subject: dict[str, _Case] = {}
-        self._of_flag: dict[str, _Case] = {}
-        self._capacity = Capacity()
+    def __init__(self, state: State) -> None:
+        cases = state.record("cases", _Cases)
+        self._of_subject, self._subject_of, self._capacity = cases.of_subject, cases.subject_of, cases.capacity
 
     # ------------------------------------------------------------------ flags and reviews
 
     def flag(self, flag_id: str, number: int, finding: RuleFinding, weight: Weight, recorded: float) -> None:
         """Add a flag to the case of its subject, or update it there."""
-        case = self._of_flag.get(flag_id) or self._case_for(flag_id, finding.about)
+        case = self._case_of(flag_id) or self._case_for(flag_id, finding.about)
         known = case.flags.get(flag_id)
         case.flags[flag_id] = _FlagOfCase(
             finding.rule,
@@ -160,8 +168,11 @@ class CaseBook:
             frozenset(finding.evidence),
             known.raised if known else recorded,
         )
-        self._of_flag[flag_id] = case
+        self._subject_of[flag_id] = case.subject
         case.changed, case.at = True, recorded
+
+    def _case_of(self, flag_id: str) -> _Case | None:
+        return self._of_subject.get(self._subject_of.get(flag_id, ""))
 
     def _case_for(self, flag_id: str, about: tuple[str, ...]) -> _Case:
         """Return the case of one of the people concerned, else a new one about the first of them, else the customer."""
@@ -175,16 +186,17 @@ class CaseBook:
 
     def note(self, flag_id: str, text: str) -> None:
         """Add a note about a late fact to a flag; it closes nothing."""
-        case = self._of_flag.get(flag_id)
+        case = self._case_of(flag_id)
         if case is not None and flag_id in case.flags:
             case.flags[flag_id].note = text
             case.changed = True
 
     def review(self, flag_id: str) -> None:
         """Note the review of a flag; a case is closed once all its flags are reviewed."""
-        case = self._of_flag.pop(flag_id, None)
+        case = self._case_of(flag_id)
         if case is None:
             return
+        del self._subject_of[flag_id]
         case.flags[flag_id].reviewed = True
         if all(flag.reviewed for flag in case.flags.values()):
             self._of_subject.pop(case.subject, None)
@@ -227,7 +239,7 @@ class CaseBook:
             if not case.opened and case.at < moment - STALE_SECONDS:
                 del self._of_subject[subject]
                 for flag_id in case.flags:
-                    self._of_flag.pop(flag_id, None)
+                    self._subject_of.pop(flag_id, None)
 
     def _draft(self, case: _Case, state: CaseState, history: GuardHistory, position: int, moment: float) -> CaseDraft:
         case.number += 1

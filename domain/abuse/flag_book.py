@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,12 +10,14 @@ from domain.abuse.cases import Weight
 from domain.abuse.findings import RuleFinding
 from domain.abuse.history import DAY, REMEMBERED_SECONDS
 from domain.events import decisions, facts
+from domain.keyed_state import Queue, keyed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from domain.abuse.history import GuardEvent, ObservedAction
     from domain.events.flags import Verdict
+    from domain.keyed_state import State
 
 SLEEP_SECONDS = 90 * DAY
 """The time for which a dismissed pattern raises no flag, unless its amount doubles."""
@@ -68,19 +70,19 @@ class _Sleep:
     minor: dict[str, int]
     evidence: int
     since: set[int] = field(default_factory=set)
-    since_minor: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    since_minor: dict[str, int] = field(default_factory=dict)
 
 
 class FlagBook:
     """The state of all flags. A flag is raised once, and updated when its evidence has grown by half."""
 
-    def __init__(self) -> None:
-        self._flags: dict[tuple[str, ...], _Flag] = {}
-        self._of_id: dict[str, _Flag] = {}
-        self._sleeping: dict[tuple[str, ...], _Sleep] = {}
-        self._amounts: dict[int, _Amount] = {}
-        self._order: deque[tuple[float, int]] = deque()
-        self._named: dict[tuple[str, str], list[str]] = defaultdict(list)
+    def __init__(self, state: State) -> None:
+        self._flags = state.table("flags", _Flag)
+        self._of_case = state.table("flags by case", str)
+        self._sleeping = state.table("flags that sleep", _Sleep)
+        self._amounts = state.table("amounts", _Amount)
+        self._order = Queue(state, "amounts in order", list[tuple[float, int]])
+        self._named = state.table("flags by name", list[str])
 
     # ------------------------------------------------------------------ amounts
 
@@ -95,16 +97,16 @@ class FlagBook:
             money = _Amount(event.at, body.amount.minor, body.amount.currency, body.holder)
         else:
             return
-        self._amounts[event.position] = money
+        self._amounts.put(_place(event.position), money)
         self._order.append((event.recorded, event.position))
-        while self._order[0][0] < event.recorded - REMEMBERED_SECONDS:
-            self._amounts.pop(self._order.popleft()[1], None)
+        while (oldest := self._order.first()) is not None and oldest[0] < event.recorded - REMEMBERED_SECONDS:
+            self._amounts.drop(_place(self._order.pop_first()[1]))
 
     def weight(self, evidence: Iterable[int]) -> Weight:
         """Return the amounts of some evidence."""
         minor, largest = defaultdict[str, int](int), list[tuple[int, int]]()
         for position in evidence:
-            if (amount := self._amounts.get(position)) is not None:
+            if (amount := self._amounts.get(_place(position))) is not None:
                 minor[amount.currency] += amount.minor
                 largest.append((amount.minor, -position))
         return Weight(dict(minor), -max(largest)[1] if largest else None)
@@ -113,7 +115,7 @@ class FlagBook:
 
     def told(self, finding: RuleFinding, event: GuardEvent) -> FlagDraft | None:
         """Return the flag to raise or update for a finding, or ``None``. After a review only newer evidence counts."""
-        flag = self._flags.get(finding.case)
+        flag = self._flags.get(self._of_case.get(keyed(*finding.case)) or "")
         woken = self._woken(finding, event.recorded)
         if woken is None:
             return None
@@ -127,25 +129,29 @@ class FlagBook:
         if flag is None or flag.evidence.isdisjoint(finding.evidence):
             return self._raise(finding, event)
         flag.evidence |= set(finding.evidence)
+        self._flags.put(flag.flag_id, flag)
         if len(flag.evidence) < _GROWS_BY * flag.told:
             return None
         return self._update(flag, finding, event)
 
     def _raise(self, finding: RuleFinding, event: GuardEvent) -> FlagDraft:
-        known = [amount for position in finding.evidence if (amount := self._amounts.get(position)) is not None]
+        known = [amount for position in finding.evidence if (amount := self._amounts.get(_place(position)))]
         happened = max((amount.at for amount in known), default=event.at)
         flag = _Flag(
             finding.flag_id(), 1, set(finding.evidence), len(finding.evidence), finding, event.recorded, happened
         )
-        self._flags[finding.case] = self._of_id[flag.flag_id] = flag
+        self._flags.put(flag.flag_id, flag)
+        self._of_case.put(keyed(*finding.case), flag.flag_id)
         for name in sorted(set(_names(finding, known))):
-            self._named[name].append(flag.flag_id)
+            key = keyed(*name)
+            self._named.put(key, [*(self._named.get(key) or ()), flag.flag_id])
         return FlagDraft(flag.flag_id, 1, finding, event.position, event.recorded)
 
     def _update(self, flag: _Flag, finding: RuleFinding, event: GuardEvent) -> FlagDraft:
         flag.number, flag.told = flag.number + 1, len(flag.evidence)
         text = f"{finding.explanation}{flag.note}"
         flag.finding = replace(finding, evidence=tuple(sorted(flag.evidence)))
+        self._flags.put(flag.flag_id, flag)
         return FlagDraft(
             flag.flag_id, flag.number, replace(flag.finding, explanation=text), event.position, event.recorded
         )
@@ -154,31 +160,35 @@ class FlagBook:
 
     def review(self, flag_id: str, position: int, verdict: Verdict | None, recorded: float) -> None:
         """Note a review. A dismissed pattern, a rule about the same people, sleeps; no verdict changes a threshold."""
-        flag = self._of_id.get(flag_id)
+        flag = self._flags.get(flag_id)
         if flag is None:
             return
         flag.reviewed = position
-        pattern = flag.finding.rule, *flag.finding.about
+        self._flags.put(flag_id, flag)
+        pattern = keyed(flag.finding.rule, *flag.finding.about)
         if verdict == "dismissed":
             minor = self.weight(flag.evidence).minor
-            self._sleeping[pattern] = _Sleep(recorded + SLEEP_SECONDS, position, minor, len(flag.evidence))
+            self._sleeping.put(pattern, _Sleep(recorded + SLEEP_SECONDS, position, minor, len(flag.evidence)))
         else:
-            self._sleeping.pop(pattern, None)
+            self._sleeping.drop(pattern)
 
     def _woken(self, finding: RuleFinding, recorded: float) -> tuple[int, ...] | None:
         """Return the evidence since the dismissal whose amount doubles the pattern's; empty: nothing sleeps.
 
         ``None``: the pattern sleeps on. Where the evidence has no amounts, its number counts.
         """
-        pattern = finding.rule, *finding.about
+        pattern = keyed(finding.rule, *finding.about)
         sleep = self._sleeping.get(pattern)
-        if sleep is None or recorded >= sleep.until:
-            self._sleeping.pop(pattern, None)
+        if sleep is None:
+            return ()
+        if recorded >= sleep.until:
+            self._sleeping.drop(pattern)
             return ()
         new = {position for position in finding.evidence if position > sleep.reviewed} - sleep.since
         sleep.since |= new
         for currency, minor in self.weight(new).minor.items():
-            sleep.since_minor[currency] += minor
+            sleep.since_minor[currency] = sleep.since_minor.get(currency, 0) + minor
+        self._sleeping.put(pattern, sleep)
         doubled = (
             any(minor >= max(sleep.minor.get(currency, 0), 1) for currency, minor in sleep.since_minor.items())
             if sleep.minor
@@ -186,7 +196,7 @@ class FlagBook:
         )
         if not doubled:
             return None
-        del self._sleeping[pattern]
+        self._sleeping.drop(pattern)
         return tuple(sorted(sleep.since))
 
     # ------------------------------------------------------------------ late facts
@@ -194,9 +204,11 @@ class FlagBook:
     def late(self, event: GuardEvent) -> Iterator[FlagDraft]:
         """Yield an update for each open flag that a back-dated fact would have prevented; it stays open."""
         for name in _told_about(event.body):
-            for flag_id in self._named.get(name, ()):
-                flag = self._of_id[flag_id]
-                if flag.reviewed or flag.note or event.at > flag.happened or event.recorded < flag.raised:
+            for flag_id in self._named.get(keyed(*name)) or ():
+                flag = self._flags.get(flag_id)
+                if flag is None or flag.reviewed or flag.note:
+                    continue
+                if event.at > flag.happened or event.recorded < flag.raised:
                     continue
                 flag.note = (
                     f"; a fact of an earlier time that was recorded after the flag (position {event.position}, "
@@ -207,7 +219,13 @@ class FlagBook:
 
     def note_of(self, flag_id: str) -> str:
         """Return the note about a late fact of a flag, or an empty text."""
-        return self._of_id[flag_id].note
+        flag = self._flags.get(flag_id)
+        return "" if flag is None else flag.note
+
+
+def _place(position: int) -> str:
+    """Return the key of a position, in the order of positions, so that new rows share pages."""
+    return f"{position:015d}"
 
 
 def _names(finding: RuleFinding, known: Iterable[_Amount]) -> Iterator[tuple[str, str]]:

@@ -6,9 +6,9 @@ there, as one family of tests. Absence rules wait fifteen minutes of recorded ti
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from domain.abuse.cases import CaseBook, CaseDraft
 from domain.abuse.findings import Parameters, Rule, RuleFinding, benjamini_hochberg, rule_order
@@ -35,6 +35,8 @@ from domain.abuse.rules import (
     r18_circles_of_authority,
 )
 from domain.abuse.settled import SETTLED, SettledHistory
+from domain.abuse.waiting import WaitingRoom
+from domain.keyed_state import MemoryState, Queue
 from domain.policy.model import CASES_PER_WEEK
 
 if TYPE_CHECKING:
@@ -43,11 +45,12 @@ if TYPE_CHECKING:
     from domain.abuse.rule_interface import AbsenceRule, CountingRule
     from domain.abuse.settled import WaitingRule
     from domain.events.flags import Verdict
+    from domain.keyed_state import State
 
 type StatisticalRule = Callable[[GuardHistory, float, Parameters], tuple[list[RuleFinding], int]]
 """A test over the window that ends at a moment: its findings, and the number of tests made."""
 
-COUNTING: dict[str, tuple[Rule, Callable[[Parameters], CountingRule]]] = {
+COUNTING: dict[str, tuple[Rule, Callable[[Parameters, State], CountingRule]]] = {
     rule.id: (rule, make)
     for rule, make in (
         (r02_split.RULE, r02_split.Split),
@@ -70,11 +73,11 @@ STATISTICAL: dict[str, tuple[Rule, StatisticalRule]] = {
         r13_copied_note,
     )
 }
-ABSENCE: dict[str, tuple[Rule, Callable[[Parameters], AbsenceRule]]] = {
+ABSENCE: dict[str, tuple[Rule, Callable[[Parameters, State], AbsenceRule]]] = {
     rule.id: (rule, make)
     for rule, make in ((r06_off_duty.RULE, r06_off_duty.OffDuty), (r07_no_purchase.RULE, r07_no_purchase.NoPurchase))
 }
-WAITING: dict[str, tuple[Rule, Callable[[Parameters], WaitingRule]]] = {
+WAITING: dict[str, tuple[Rule, Callable[[Parameters, State], WaitingRule]]] = {
     rule.id: (rule, make)
     for rule, make in (
         (r02_split.RULE, r02_split.WideSplit),
@@ -99,35 +102,45 @@ RUN_AT_HOUR = 3
 LATE_SECONDS = 15 * 60.0
 
 
+class _Clock(msgspec.Struct):
+    next_night: float | None = None
+    next_run: float | None = None
+    anything_new: bool = False
+
+
 class Guard:
-    """The guard's state; it takes every event of the log once, in order."""
+    """The guard; it takes every event of the log once, in order, and keeps all that it remembers in a ``State``."""
 
     def __init__(
-        self, parameters: Mapping[str, Parameters] | None = None, plugins: Sequence[CountingRule] = ()
+        self,
+        parameters: Mapping[str, Parameters] | None = None,
+        plugins: Sequence[CountingRule] = (),
+        state: State | None = None,
     ) -> None:
         """Create a guard; ``parameters`` by rule replace defaults, and ``plugins`` are rules of other packages.
+
+        A ``state`` of an earlier guard continues it; without one, the guard begins with nothing, in memory.
 
         Raises:
             ValueError: a rule or a parameter is unknown.
 
         """
         self._parameters = parameters_of(parameters or {})
-        self.history = GuardHistory()
-        self._absence = [make(self._parameters[name]) for name, (_, make) in ABSENCE.items()]
-        counting = [make(self._parameters[name]) for name, (_, make) in COUNTING.items()]
+        state = state or MemoryState()
+        self.history = GuardHistory(state)
+        self._absence = [make(self._parameters[name], state) for name, (_, make) in ABSENCE.items()]
+        counting = [make(self._parameters[name], state) for name, (_, make) in COUNTING.items()]
         self._rules: list[CountingRule] = [*counting, *self._absence, *plugins]
-        self._waiting: deque[tuple[float, ObservedAction]] = deque()
-        self.settled = SettledHistory(self.history)
-        waiting = [make(self._parameters[name]) for name, (_, make) in WAITING.items()]
+        self._waiting = Queue(state, "actions that wait", list[tuple[float, ObservedAction]])
+        self.settled = SettledHistory(self.history, state)
+        waiting = [make(self._parameters[name], state) for name, (_, make) in WAITING.items()]
         classes = {*SETTLED, *(taken for rule in waiting for taken in rule.takes)}
         self._patient = {taken: [rule for rule in waiting if taken in rule.takes] for taken in classes}
-        self._arriving: list[tuple[float, str, int, GuardEvent, ObservedAction | None]] = []
-        self._flags = FlagBook()
-        self.cases = CaseBook()
+        self._arriving = WaitingRoom(state)
+        self._flags = FlagBook(state)
+        self.cases = CaseBook(state)
         self._drafts: list[CaseDraft] = []
-        self._next_night: float | None = None
-        self._next_run: float | None = None
-        self._anything_new = False
+        self._clock = state.record("clock", _Clock)
 
     def take(self, event: GuardEvent) -> list[FlagDraft]:
         """Return the flags that this event raises, or that its recorded time makes due."""
@@ -154,20 +167,20 @@ class Guard:
 
     def _rank_by_night(self, event: GuardEvent) -> None:
         """Rank cases and open the best ones once for the nights that have ended."""
-        if self._next_night is None:
-            self._next_night = next_night(event.recorded)
-        if event.recorded < self._next_night:
+        if self._clock.next_night is None:
+            self._clock.next_night = next_night(event.recorded)
+        if event.recorded < self._clock.next_night:
             return
         moment = next_night(event.recorded) - DAY
         rules = self.history.policies.in_force_at(moment)
         capacity = CASES_PER_WEEK if rules is None else rules.policy.cases_per_week
         self._drafts += self.cases.night(self.history, capacity, event.position, moment)
-        self._next_night = moment + DAY
+        self._clock.next_night = moment + DAY
 
     def _findings(self, event: GuardEvent) -> Iterator[RuleFinding]:
         yield from self._on_the_hour(event)
-        while self._waiting and self._waiting[0][0] + LATE_SECONDS <= event.recorded:
-            _, waited = self._waiting.popleft()
+        while (oldest := self._waiting.first()) is not None and oldest[0] + LATE_SECONDS <= event.recorded:
+            _, waited = self._waiting.pop_first()
             for absence in self._absence:
                 yield from absence.due(self.history, waited)
         yield from self._settled_by(event.recorded)
@@ -176,17 +189,18 @@ class Guard:
         if type(event.body) in self._patient:
             # An event that comes more than the waiting time late is taken at once; one from the future counts from now.
             moment = min(max(event.at, event.recorded - LATE_SECONDS), event.recorded)
-            heappush(self._arriving, (moment, event.name, event.position, event, action))
+            self._arriving.add(event, action, moment)
         for rule in self._rules:
             yield from rule.on(self.history, event, action)
         if action is not None:
-            self._anything_new = True
+            self._clock.anything_new = True
             self._waiting.append((event.recorded, action))
 
     def _settled_by(self, recorded: float) -> Iterator[RuleFinding]:
         """Yield findings of the rules that take events in the order of event time, for those that have waited."""
-        while self._arriving and self._arriving[0][0] + LATE_SECONDS <= recorded:
-            _, _, _, event, action = heappop(self._arriving)
+        for waited in self._arriving.until(recorded - LATE_SECONDS):
+            body, action = waited.body.body, waited.action
+            event = GuardEvent(waited.position, waited.at, waited.recorded, body, "", waited.name, waited.corrects)
             self.settled.learn(event, action)
             for rule in self._patient[type(event.body)]:
                 yield from rule.on(self.settled, event, action)
@@ -195,16 +209,16 @@ class Guard:
 
     def _on_the_hour(self, event: GuardEvent) -> Iterator[RuleFinding]:
         """Yield findings of statistical rules for each day that has ended; a day without actions needs no run."""
-        if self._next_run is None:
-            self._next_run = next_night(event.recorded)
-        while event.recorded >= self._next_run:
-            if self._anything_new:
-                yield from self._run(self._next_run)
-                self.history.forget_before(self._next_run - REMEMBERED_SECONDS)
-                self._anything_new = False
-                self._next_run += DAY
+        if self._clock.next_run is None:
+            self._clock.next_run = next_night(event.recorded)
+        while event.recorded >= self._clock.next_run:
+            if self._clock.anything_new:
+                yield from self._run(self._clock.next_run)
+                self.history.forget_before(self._clock.next_run - REMEMBERED_SECONDS)
+                self._clock.anything_new = False
+                self._clock.next_run += DAY
             else:
-                self._next_run = next_night(event.recorded)
+                self._clock.next_run = next_night(event.recorded)
 
     def _run(self, end: float) -> list[RuleFinding]:
         every: list[RuleFinding] = []

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import defaultdict, deque
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from domain.abuse.peers import PeerRates, Regulars, WorkDays
+from domain.abuse.peers import PeerRates, Units, WorkDays
 from domain.actions import is_reservation
 from domain.customers import CustomerLinks
 from domain.decisions.authority import Agent
 from domain.events import decisions, facts
+from domain.keyed_state import Queue, keyed
 from domain.policy.history import PolicyHistory, rules_of
+
+if TYPE_CHECKING:
+    from domain.keyed_state import State
 
 DAY = 86_400.0
 HOUR = 3_600.0
 REMEMBERED_SECONDS = 90 * DAY
+FREQUENT = 4
+"""Actions or contacts from which on a customer's group is listed."""
 
 
 class GuardEvent(NamedTuple):
@@ -38,62 +42,64 @@ class GuardEvent(NamedTuple):
 type Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
 
 
-class ObservedAction:
+class ObservedAction(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     """An action for a customer, with the limit in force at its time (``None``: unknown or unlimited)."""
 
-    __slots__ = (
-        "action_id",
-        "agent",
-        "approved",
-        "at",
-        "basis",
-        "bounded",
-        "currency",
-        "customer",
-        "goodwill",
-        "group",
-        "interaction",
-        "kind",
-        "limit",
-        "minor",
-        "note",
-        "order",
-        "position",
-        "reason",
-        "reported",
-        "reversed_by",
-        "role",
-        "team",
-    )
-
-    def __init__(self, event: GuardEvent, body: Action, history: GuardHistory) -> None:
-        self.position, self.at = event.position, event.at
-        self.action_id = event.action_id if isinstance(body, facts.ActionReported) else body.action_id
-        self.agent = body.agent_id
-        self.customer = body.customer_id
-        self.group = history.group(body.customer_id) if body.customer_id else None
-        self.kind = body.kind
-        self.basis = body.basis
-        self.goodwill = body.basis == "goodwill"
-        limits = getattr(body, "limits", ())
-        self.bounded = self.goodwill or any(limit.name == "per_action" for limit in limits)
-        self.approved = getattr(body, "decided_by", None) is not None
-        self.minor = body.amount.minor
-        self.currency = body.amount.currency
-        self.interaction = body.interaction_id
-        self.order = body.order_id
-        self.reason = body.reason
-        self.note: str | None = getattr(body, "note_hash", None)
-        self.reported = isinstance(body, facts.ActionReported)
-        self.team = body.team_id
-        self.role: str = getattr(body, "role", None) or history.role(self.agent, event.at)
-        self.limit = history.limit_of(body, self.role, self.currency, event.at)
-        self.reversed_by: str | None = None
+    position: int
+    at: float
+    action_id: str
+    agent: str
+    customer: str | None
+    group: str | None
+    kind: str
+    basis: str
+    goodwill: bool
+    bounded: bool
+    approved: bool
+    minor: int
+    currency: str
+    interaction: str | None
+    order: str | None
+    reason: str
+    note: str | None
+    reported: bool
+    team: str | None
+    role: str
+    limit: int | None
 
     @property
     def order_or_interaction(self) -> str | None:
         """The order that the action was for, else the interaction."""
         return f"order {self.order}" if self.order else f"interaction {self.interaction}" if self.interaction else None
+
+
+def _observed(event: GuardEvent, body: Action, history: GuardHistory) -> ObservedAction:
+    limits, currency, agent = getattr(body, "limits", ()), body.amount.currency, body.agent_id
+    role = getattr(body, "role", None) or history.role(agent, event.at)
+    reported = isinstance(body, facts.ActionReported)
+    return ObservedAction(
+        position=event.position,
+        at=event.at,
+        action_id=event.action_id if isinstance(body, facts.ActionReported) else body.action_id,
+        agent=agent,
+        customer=body.customer_id,
+        group=history.group(body.customer_id) if body.customer_id else None,
+        kind=body.kind,
+        basis=body.basis,
+        goodwill=body.basis == "goodwill",
+        bounded=body.basis == "goodwill" or any(limit.name == "per_action" for limit in limits),
+        approved=getattr(body, "decided_by", None) is not None,
+        minor=body.amount.minor,
+        currency=currency,
+        interaction=body.interaction_id,
+        order=body.order_id,
+        reason=body.reason,
+        note=getattr(body, "note_hash", None),
+        reported=reported,
+        team=body.team_id,
+        role=role,
+        limit=history.limit_of(body, role, currency, event.at),
+    )
 
 
 class Contact(NamedTuple):
@@ -106,40 +112,73 @@ class Contact(NamedTuple):
     unit: str
 
 
-class _Matter:
+class ActionMark(NamedTuple):
+    """One of an agent's actions, in brief."""
+
+    at: float
+    position: int
+    action_id: str
+    goodwill: bool
+
+
+class _Matter(msgspec.Struct, array_like=True, gc=False):
     """An interaction: its start, its customer and its agents."""
 
-    __slots__ = ("agents", "begun", "customer")
+    begun: float | None = None
+    customer: str | None = None
+    agents: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
-        self.begun: float | None = None
-        self.customer: str | None = None
-        self.agents: tuple[str, ...] = ()
+
+class _Customer(msgspec.Struct, array_like=True):
+    """A customer's group: its contacts and its actions, oldest first."""
+
+    contacts: list[Contact] = []
+    actions: list[ObservedAction] = []
+
+
+class _People(msgspec.Struct):
+    """Everything that grows with people alone."""
+
+    roles: dict[str, str] = {}
+    teams: dict[str, tuple[str, ...]] = {}
+    left: dict[str, float] = {}
+    related: dict[str, dict[str, str]] = {}
+    last_action: dict[str, float] = {}
+    policies: list[decisions.PolicyPublished] = []
+    frequent: set[str] = set()
+    regulars: set[str] = set()
+    forgotten: float = float("-inf")
+
+
+class _Rates(msgspec.Struct, array_like=True):
+    """The work days from which the last nightly run took its rates."""
+
+    end: float
+    days: dict[int, Units]
 
 
 class GuardHistory:
     """The history that rules look at; it keeps no longer than the longest window needs."""
 
-    def __init__(self) -> None:
-        self.by_agent: dict[str, deque[ObservedAction]] = defaultdict(deque)
-        self.by_group: dict[str, list[ObservedAction]] = {}
-        self.by_action: dict[str, ObservedAction] = {}
-        self.actions: deque[ObservedAction] = deque()
-        self.contacts: dict[str, deque[float]] = defaultdict(deque)
-        self.group_contacts: dict[str, list[Contact]] = {}
-        self._contacts: deque[Contact] = deque()
-        self._matters: dict[str, _Matter] = {}
-        self._opened: deque[tuple[float, str]] = deque()
-        self.related: dict[str, dict[str, str]] = defaultdict(dict)
-        self.roles: dict[str, str] = {}
-        self.teams: dict[str, tuple[str, ...]] = {}
-        self.left: dict[str, float] = {}
-        self.policies = PolicyHistory()
-        self.work = WorkDays()
-        self.regulars = Regulars()
+    def __init__(self, state: State) -> None:
+        self._people = people = state.record("people", _People)
+        self.roles, self.teams, self.left, self.related = people.roles, people.teams, people.left, people.related
+        self.frequent = people.frequent
+        """The customers' groups with ``FREQUENT`` actions or more."""
+        self.regulars = people.regulars
+        """The customers' groups with ``FREQUENT`` contacts or more."""
+        self.actions = Queue(state, "actions", list[ObservedAction])
+        self._contacts = Queue(state, "contacts", list[Contact])
+        self._opened = Queue(state, "interactions opened", list[tuple[float, str]])
+        self._matters = state.table("interactions", _Matter)
+        self._customers = state.table("customers", _Customer)
+        self._by_day = state.table("actions by agent and day", list[ActionMark])
+        self.policies = PolicyHistory.of(people.policies)
+        self.work = WorkDays(state)
+        self._last_rates = state.table("rates", _Rates)
         self._rates: tuple[float, PeerRates] | None = None
-        self._customers = CustomerLinks()
-        self.group = self._customers.name_of
+        self.links = CustomerLinks(state, "links as recorded")
+        self.group = self.links.name_of
 
     # ------------------------------------------------------------------ customers, agents and limits
 
@@ -175,81 +214,99 @@ class GuardHistory:
                 matter.customer = body.customer_id or matter.customer
                 if matter.begun is None:
                     matter.begun = event.at
-                self._contact(body.agent_id, body.interaction_id, event.at)
+                self._contact(body.agent_id, body.interaction_id, matter, event.at)
             case facts.InteractionTransferred():
-                self._contact(body.to_agent_id, body.interaction_id, event.at)
+                matter = self._matter(body.interaction_id, event.at)
+                self._contact(body.to_agent_id, body.interaction_id, matter, event.at)
             case facts.CustomerLinked() | facts.CustomerUnlinked():
-                self._customers.apply(body)
+                self.links.apply(body)
             case facts.EmployeeJoined() | facts.EmployeeChanged():
                 self.roles[body.employee_id], self.teams[body.employee_id] = body.role, body.team_ids
                 self.left.pop(body.employee_id, None)
             case facts.EmployeeLeft():
                 self.left[body.employee_id] = event.at
             case facts.RelationshipDeclared():
-                self.related[body.employee_id][body.customer_id] = body.nature
+                self.related.setdefault(body.employee_id, {})[body.customer_id] = body.nature
             case decisions.PolicyPublished():
+                self._people.policies.append(body)
                 self.policies.add(rules_of(body))
             case _:
                 pass
         return None
 
     def _observe(self, event: GuardEvent, body: Action) -> ObservedAction:
-        action = ObservedAction(event, body, self)
+        action = _observed(event, body, self)
+        agent, last = action.agent, self._people.last_action
         self.actions.append(action)
-        self.by_agent[action.agent].append(action)
-        self.by_action[action.action_id] = action
+        last[agent] = max(last.get(agent, event.at), event.at)
+        day = _day_key(agent, event.at)
+        marks = self._by_day.get(day) or []
+        marks.append(ActionMark(event.at, event.position, action.action_id, action.goodwill))
+        self._by_day.put(day, marks)
         if action.goodwill:
-            work = self.work.of(self.unit(action.agent), action.agent, event.at)
-            work.gifts += 1
-            work.loose += action.interaction is None
+            self.work.add(self.unit(agent), agent, event.at, gifts=1, loose=int(action.interaction is None))
         if action.group is not None:
-            self.by_group.setdefault(action.group, []).append(action)
+            customer = self._customers.get(action.group) or _Customer()
+            customer.actions.append(action)
+            self._customers.put(action.group, customer)
+            if len(customer.actions) >= FREQUENT:
+                self.frequent.add(action.group)
         if action.interaction is not None:
             matter = self._matter(action.interaction, event.at)
             matter.customer = matter.customer or action.customer
-            self._contact(action.agent, action.interaction, event.at)
+            self._contact(agent, action.interaction, matter, event.at)
         return action
 
-    def _contact(self, agent: str | None, interaction: str, at: float) -> None:
-        matter = self._matter(interaction, at)
-        if agent is None or agent in matter.agents:
-            return
-        matter.agents = (*matter.agents, agent)
-        unit = self.unit(agent)
-        self.contacts[agent].append(at)
-        self.work.of(unit, agent, at).contacts += 1
-        group = self.group(matter.customer) if matter.customer is not None else None
-        contact = Contact(at, agent, group, interaction, unit)
-        if group is not None:
-            self.group_contacts.setdefault(group, []).append(contact)
-            self.regulars.count(unit, agent, group, 1)
-        self._contacts.append(contact)
+    def _contact(self, agent: str | None, interaction: str, matter: _Matter, at: float) -> None:
+        if agent is not None and agent not in matter.agents:
+            matter.agents = (*matter.agents, agent)
+            unit = self.unit(agent)
+            self.work.add(unit, agent, at, contacts=1)
+            group = self.group(matter.customer) if matter.customer is not None else None
+            contact = Contact(at, agent, group, interaction, unit)
+            self._contacts.append(contact)
+            if group is not None:
+                customer = self._customers.get(group) or _Customer()
+                customer.contacts.append(contact)
+                self._customers.put(group, customer)
+                if len(customer.contacts) >= FREQUENT:
+                    self.regulars.add(group)
+        self._matters.put(interaction, matter)
 
     def _matter(self, interaction: str, at: float) -> _Matter:
         matter = self._matters.get(interaction)
         if matter is None:
-            matter = self._matters[interaction] = _Matter()
+            matter = _Matter()
             self._opened.append((at, interaction))
         return matter
 
     def forget_before(self, moment: float) -> None:
         """Drop history that no window reaches any more."""
+        self._people.forgotten = moment
         self.work.forget_before(moment)
-        while self.actions and self.actions[0].at < moment:
-            action = self.actions.popleft()
-            self.by_action.pop(action.action_id, None)
-            if self.by_agent[action.agent]:
-                self.by_agent[action.agent].popleft()
-            _drop_first(self.by_group, action.group)
-        while self._contacts and self._contacts[0].at < moment:
-            contact = self._contacts.popleft()
-            if self.contacts[contact.agent]:
-                self.contacts[contact.agent].popleft()
-            _drop_first(self.group_contacts, contact.group)
-            if contact.group is not None:
-                self.regulars.count(contact.unit, contact.agent, contact.group, -1)
-        while self._opened and self._opened[0][0] < moment:
-            self._matters.pop(self._opened.popleft()[1], None)
+        while (action := self.actions.first()) is not None and action.at < moment:
+            self.actions.pop_first()
+            self._by_day.drop(_day_key(action.agent, action.at))
+            if action.group is not None and (customer := self._customers.get(action.group)) is not None:
+                del customer.actions[:1]
+                self._keep(action.group, customer)
+                if len(customer.actions) < FREQUENT:
+                    self.frequent.discard(action.group)
+        while (contact := self._contacts.first()) is not None and contact.at < moment:
+            self._contacts.pop_first()
+            if contact.group is not None and (customer := self._customers.get(contact.group)) is not None:
+                customer.contacts.remove(contact)
+                if len(customer.contacts) < FREQUENT:
+                    self.regulars.discard(contact.group)
+                self._keep(contact.group, customer)
+        while (opened := self._opened.first()) is not None and opened[0] < moment:
+            self._matters.drop(self._opened.pop_first()[1])
+
+    def _keep(self, group: str, customer: _Customer) -> None:
+        if customer.actions or customer.contacts:
+            self._customers.put(group, customer)
+        else:
+            self._customers.drop(group)
 
     # ------------------------------------------------------------------ queries
 
@@ -263,39 +320,51 @@ class GuardHistory:
         unit = self.unit(agent)
         return [other for other in self.roles if self.unit(other) == unit] or [agent]
 
+    def active_agents(self) -> list[str]:
+        """Return the agents with an action in the remembered days."""
+        return [agent for agent, at in self._people.last_action.items() if at >= self._people.forgotten]
+
     @property
     def last_rates(self) -> PeerRates | None:
         """The rates of the last nightly run; ``None`` before the first."""
+        if self._rates is None and (kept := self._last_rates.get("last")) is not None:
+            self._rates = kept.end, PeerRates(kept.end, kept.days)
         return self._rates[1] if self._rates is not None else None
 
     def peer_rates(self, end: float) -> PeerRates:
         """Return peers' rates over the remembered days before a moment; the rules of one run share them."""
         if self._rates is None or self._rates[0] != end:
-            self._rates = end, PeerRates(self, end - REMEMBERED_SECONDS, end)
+            days = self.work.between(end - REMEMBERED_SECONDS, end)
+            self._last_rates.put("last", _Rates(end, days))
+            self._rates = end, PeerRates(end, days)
         return self._rates[1]
-
-    def contacts_between(self, agent: str, start: float, end: float) -> int:
-        """Return how many contacts of an agent began in [start, end)."""
-        times = self.contacts.get(agent, deque())
-        return bisect_left(times, end) - bisect_left(times, start)
 
     def begun(self, interaction: str | None) -> float | None:
         """Return when an interaction was opened, or ``None`` where that is unknown."""
-        matter = self._matters.get(interaction or "")
+        matter = self._matters.get(interaction) if interaction else None
         return matter.begun if matter is not None else None
 
-    def actions_of(self, agent: str, start: float, end: float) -> list[ObservedAction]:
-        """Return the agent's goodwill actions in [start, end), oldest first."""
-        return [action for action in self.by_agent.get(agent, ()) if start <= action.at < end and action.goodwill]
+    def given_to(self, group: str) -> list[ObservedAction]:
+        """Return the actions for a customer's group, in the order of the log."""
+        customer = self._customers.get(group)
+        return [] if customer is None else customer.actions
+
+    def contacts_of(self, group: str) -> list[Contact]:
+        """Return the contacts of a customer's group, in the order of the log."""
+        customer = self._customers.get(group)
+        return [] if customer is None else customer.contacts
+
+    def actions_of(self, agent: str, start: float, end: float) -> list[ActionMark]:
+        """Return the agent's actions in [start, end), by day and in the order of the log."""
+        days = range(int(max(start, self._people.forgotten) // DAY), int(end // DAY) + 1) if end > start else range(0)
+        marks = [mark for day in days for mark in self._by_day.get(_day_key(agent, day * DAY)) or ()]
+        return [mark for mark in marks if start <= mark.at < end]
 
 
 def people_at_work(history: GuardHistory) -> int:
     """Return the number of people who acted in the days that the guard remembers."""
-    return sum(bool(actions) for actions in history.by_agent.values())
+    return len(history.active_agents())
 
 
-def _drop_first[T](lists: dict[str, list[T]], key: str | None) -> None:
-    if key is not None and key in lists:
-        del lists[key][0]
-        if not lists[key]:
-            del lists[key]
+def _day_key(agent: str, at: float) -> str:
+    return keyed(agent, str(int(at // DAY)))

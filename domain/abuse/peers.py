@@ -9,11 +9,13 @@ which the whole organisation gives more, such as a recall, raises the expectatio
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
-    from domain.abuse.history import GuardHistory
+    from domain.keyed_state import State
 
 DAY = 86_400.0
 _PRIOR = 15.0
@@ -21,53 +23,71 @@ _OWN_PRIOR = 4.0
 """The gifts that an agent's own ratio is drawn towards 1 by: honest people differ by about half."""
 
 
-class Work:
-    """An agent's contacts and goodwill on one day; ``loose`` gifts belong to no interaction."""
+class Work(msgspec.Struct, array_like=True, gc=False):
+    """Contacts and goodwill, of an agent on one day or of several; ``loose`` gifts belong to no interaction."""
 
-    __slots__ = ("contacts", "gifts", "loose")
-
-    def __init__(self) -> None:
-        self.contacts = self.gifts = self.loose = 0
-
-
-class _Sums:
-    __slots__ = ("contacts", "gifts", "loose")
-
-    def __init__(self) -> None:
-        self.contacts = self.gifts = self.loose = 0
+    contacts: int = 0
+    gifts: int = 0
+    loose: int = 0
 
     def add(self, work: Work) -> None:
+        """Add other work."""
         self.contacts += work.contacts
         self.gifts += work.gifts
         self.loose += work.loose
 
 
-_NOTHING, _NO_WORK = _Sums(), Work()
+type Units = dict[str, dict[str, Work]]
+"""The work of one day by unit (the first team, else the role) and agent."""
+
+
+class _Span(msgspec.Struct):
+    days: set[int] = set()
 
 
 class WorkDays:
-    """The work of all agents by day and unit (the first team, else the role), as far back as rules look."""
+    """The work of all agents by day and unit, as far back as rules look."""
 
-    def __init__(self) -> None:
-        self.days: dict[int, dict[str, dict[str, Work]]] = defaultdict(lambda: defaultdict(dict))
+    def __init__(self, state: State) -> None:
+        self._known = state.record("work days known", _Span).days
+        self._days = state.table("work days", dict[str, dict[str, Work]])
 
-    def of(self, unit: str, agent: str, at: float) -> Work:
-        """Return the agent's work on the day of a moment, to be counted on."""
-        agents = self.days[int(at // DAY)][unit]
-        work = agents.get(agent)
-        if work is None:
-            work = agents[agent] = Work()
-        return work
+    def add(self, unit: str, agent: str, at: float, *, contacts: int = 0, gifts: int = 0, loose: int = 0) -> None:
+        """Add to an agent's work on the day of a moment."""
+        day = int(at // DAY)
+        units = self._days.get(str(day)) or {}
+        work = units.setdefault(unit, {}).setdefault(agent, Work())
+        work.contacts += contacts
+        work.gifts += gifts
+        work.loose += loose
+        self._days.put(str(day), units)
+        self._known.add(day)
 
     def gifts(self, agent: str, day: int) -> int:
         """Return the goodwill that an agent gave on a day."""
-        return sum(agents[agent].gifts for agents in self.days.get(day, {}).values() if agent in agents)
+        units = self._days.get(str(day)) or {}
+        return sum(agents[agent].gifts for agents in units.values() if agent in agents)
+
+    def between(self, start: float, end: float) -> dict[int, Units]:
+        """Return a copy of the work on days in [start, end), so that facts that come late do not change it."""
+        days = [day for day in sorted(self._known) if start // DAY <= day < end // DAY]
+        return {
+            day: {
+                unit: {agent: Work(work.contacts, work.gifts, work.loose) for agent, work in agents.items()}
+                for unit, agents in (self._days.get(str(day)) or {}).items()
+            }
+            for day in days
+        }
 
     def forget_before(self, moment: float) -> None:
         """Drop days that no window reaches any more."""
         first = int(moment // DAY)
-        for day in [day for day in self.days if day < first]:
-            del self.days[day]
+        for day in [day for day in self._known if day < first]:
+            self._known.discard(day)
+            self._days.drop(str(day))
+
+
+_NONE = Work()
 
 
 class Expected(NamedTuple):
@@ -83,19 +103,19 @@ class Expected(NamedTuple):
 
 
 class PeerRates:
-    """Rates over a window of whole days, from the work days of a history."""
+    """Rates over a window of whole days."""
 
-    def __init__(self, history: GuardHistory, start: float, end: float) -> None:
+    def __init__(self, end: float, days: dict[int, Units]) -> None:
         self.end = end
-        self._days = {day: units for day, units in history.work.days.items() if start // DAY <= day < end // DAY}
-        self._unit: dict[str, _Sums] = defaultdict(_Sums)
-        self._of_agent: dict[tuple[str, str], _Sums] = defaultdict(_Sums)
-        self._unit_day: dict[tuple[str, int], _Sums] = {}
+        self._days = days
+        self._unit: dict[str, Work] = defaultdict(Work)
+        self._of_agent: dict[tuple[str, str], Work] = defaultdict(Work)
+        self._unit_day: dict[tuple[str, int], Work] = {}
         self._works: dict[str, list[tuple[int, str, Work]]] = defaultdict(list)
-        self._all = _Sums()
-        for day, units in self._days.items():
+        self._all = Work()
+        for day, units in days.items():
             for unit, agents in units.items():
-                sums = self._unit_day[unit, day] = _Sums()
+                sums = self._unit_day[unit, day] = Work()
                 for agent, work in agents.items():
                     sums.add(work)
                     self._works[agent].append((day, unit, work))
@@ -116,7 +136,7 @@ class PeerRates:
                 usual += (work.contacts + work.loose) * self._rate(self._unit[unit])
         return (given + _PRIOR) / (usual + _PRIOR)
 
-    def _rate(self, sums: _Sums) -> float:
+    def _rate(self, sums: Work) -> float:
         return (sums.gifts + _PRIOR * self._overall) / (sums.contacts + sums.loose + _PRIOR)
 
     def rate(self, agent: str, unit: str, day: int) -> float:
@@ -124,22 +144,21 @@ class PeerRates:
         key = unit, agent
         usual = self._usual.get(key)
         if usual is None:
-            everywhere, own = self._unit[unit], self._of_agent.get(key, _NOTHING)
+            everywhere, own = self._unit.get(unit, _NONE), self._of_agent.get(key, _NONE)
             contacts = everywhere.contacts + everywhere.loose - own.contacts - own.loose
             usual = (max(everywhere.gifts - own.gifts, 0) + _PRIOR * self._overall) / (max(contacts, 0) + _PRIOR)
             self._usual[key] = usual
         usual *= self._surge.get(day, 1.0)
         today = self._unit_day.get((unit, day))
         if today is not None:
-            work = self._days[day][unit].get(agent, _NO_WORK)
-            # Facts that come late change an agent's day after the sums were taken.
+            work = self._days[day][unit].get(agent, _NONE)
             contacts = max(today.contacts + today.loose - work.contacts - work.loose, 0)
             usual = (max(today.gifts - work.gifts, 0) + _PRIOR * usual) / (contacts + _PRIOR)
         return 1e-4 if usual < 1e-4 else min(usual, 0.95)  # noqa: PLR2004
 
     def loose_share(self, unit: str) -> float:
         """Return the share of a unit's goodwill that belongs to no interaction."""
-        sums = self._unit[unit]
+        sums = self._unit.get(unit, _NONE)
         return sums.loose / max(sums.gifts, 1)
 
     def of(self, agent: str, first_day: int, last_day: int) -> Expected:
@@ -166,34 +185,3 @@ class PeerRates:
                 sums.append(Expected(gifts + work.gifts, expected + more, contacts + exposure))
             found = self._sums_of[agent] = days, sums
         return found
-
-
-class Regulars:
-    """The number of contacts of each agent with each customer's group, and by unit how usual such numbers are."""
-
-    def __init__(self) -> None:
-        self._pairs: Counter[tuple[str, str]] = Counter()
-        self._usual: dict[str, Counter[int]] = defaultdict(Counter)
-
-    def count(self, unit: str, agent: str, group: str, step: int) -> None:
-        """Add a contact of a pair, or take it back (``step`` -1)."""
-        before = self._pairs[agent, group]
-        usual = self._usual[unit]
-        if before:
-            usual[before] -= 1
-        if before + step > 0:
-            usual[before + step] += 1
-            self._pairs[agent, group] = before + step
-        else:
-            del self._pairs[agent, group]
-
-    def between(self, agent: str, group: str) -> int:
-        """Return the number of contacts of a pair."""
-        return self._pairs.get((agent, group), 0)
-
-    def rare(self, unit: str, agent: str, group: str, contacts: int) -> float:
-        """Return the share of a unit's customers that met one of its agents at least so often, without this pair."""
-        own = self._pairs.get((agent, group), 0)
-        as_often = sum(pairs for number, pairs in self._usual[unit].items() if number >= contacts)
-        all_pairs = self._usual[unit].total()
-        return (as_often - (own >= contacts) + 1) / (all_pairs - (own > 0) + 1)

@@ -6,12 +6,15 @@ event times. So a rule that reads this memory gives the same findings for every 
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from domain.abuse.history import DAY, REMEMBERED_SECONDS
+import msgspec
+
+from domain.abuse.history import DAY, REMEMBERED_SECONDS, ObservedAction
+from domain.abuse.waiting import StoredBody
 from domain.customers import CustomerLinks
 from domain.events import decisions, facts
+from domain.keyed_state import Queue, keyed
 from domain.statistics import binomial_tail, varied_tail
 
 if TYPE_CHECKING:
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from typing import ClassVar, Protocol
 
     from domain.abuse.findings import RuleFinding
-    from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
+    from domain.abuse.history import GuardEvent, GuardHistory
+    from domain.keyed_state import State, Table
 
     class WaitingRule(Protocol):
         """A rule that looks at events after their waiting time, in the order of event times."""
@@ -69,26 +73,33 @@ class Cut(NamedTuple):
     """`unlinked` or `retracted`."""
 
 
+class _Known(msgspec.Struct):
+    """Everything that grows with people alone."""
+
+    people: set[str] = set()
+    related: dict[str, dict[str, int]] = {}
+    relatives: dict[str, set[str]] = {}
+    first_purchase: float | None = None
+
+
 class SettledHistory:
     """Customers' links, employees' own accounts, payments by order, and gifts by customer."""
 
-    def __init__(self, history: GuardHistory) -> None:
+    def __init__(self, history: GuardHistory, state: State) -> None:
         self._history = history
         self.mates = history.mates
-        self.links = CustomerLinks()
-        self.people: set[str] = set()
-        self.related: dict[str, dict[str, int]] = defaultdict(dict)
-        self._relatives: dict[str, set[str]] = defaultdict(set)
-        self._facts: dict[int, facts.RelationshipDeclared | facts.CustomerLinked] = {}
+        self.links = CustomerLinks(state, "links as happened")
+        self._known = state.record("settled", _Known)
+        self.people, self.related, self._relatives = self._known.people, self._known.related, self._known.relatives
+        self._facts = state.table("facts about links", StoredBody)
         self.changes: list[Change] = []
         """The accounts that the present event made an employee's own."""
-        self.cuts: dict[str, Cut] = {}
+        self.cuts = state.table("links cut", Cut)
         """The last link of a customer that was taken back."""
-        self.gifts: dict[str, list[ObservedAction]] = {}
-        self._all_gifts: deque[tuple[float, str]] = deque()
-        self._paid: dict[tuple[str, str], int] = {}
-        self._given: dict[tuple[str, str], int] = {}
-        self.first_purchase: float | None = None
+        self._gifts = state.table("gifts", list[ObservedAction])
+        self._all_gifts = Queue(state, "gifts in order", list[tuple[float, str]])
+        self._paid = state.table("paid as happened", int)
+        self._given = state.table("given back", int)
 
     # ------------------------------------------------------------------ learning
 
@@ -97,56 +108,61 @@ class SettledHistory:
         self.changes = []
         match event.body:
             case facts.CustomerLinked() as link:
-                self._facts[event.position] = link
+                self._facts.put(str(event.position), StoredBody(link))
                 self._join(event, "linked", {link.a, link.b}, lambda: self.links.apply(link))
             case facts.CustomerUnlinked() as link:
                 self.links.apply(link)
                 self._cut(event, link.a, link.b, "unlinked")
             case facts.RelationshipDeclared() as relation:
-                self._facts[event.position] = relation
+                self._facts.put(str(event.position), StoredBody(relation))
                 self._join(event, "declared", {relation.customer_id}, lambda: self._relate(relation, event.position))
-            case facts.FactCorrected() if event.corrects in self._facts:
-                self._retract(event, self._facts.pop(event.corrects))
+            case facts.FactCorrected():
+                if (told := self._facts.get(str(event.corrects))) is not None:
+                    self._facts.drop(str(event.corrects))
+                    self._retract(event, told.body)
             case facts.EmployeeJoined() | facts.EmployeeChanged() as employee:
                 self.people.add(employee.employee_id)
             case facts.PurchaseCompleted() as purchase:
-                key = purchase.order_id, purchase.total.currency
-                self._paid[key] = self._paid.get(key, 0) + purchase.total.minor
-                self.first_purchase = event.at if self.first_purchase is None else min(self.first_purchase, event.at)
+                _add(self._paid, keyed(purchase.order_id, purchase.total.currency), purchase.total.minor)
+                first = self._known.first_purchase
+                self._known.first_purchase = event.at if first is None else min(first, event.at)
             case _:
                 pass
         if action is not None:
             self.people.add(action.agent)
             if action.customer is not None and action.minor:
-                self.gifts.setdefault(action.customer, []).append(action)
+                gifts = self._gifts.get(action.customer) or []
+                gifts.append(action)
+                self._gifts.put(action.customer, gifts)
                 self._all_gifts.append((event.recorded, action.customer))
             self._forget_gifts(event.recorded - REMEMBERED_SECONDS)
 
     def settle(self, action: ObservedAction) -> None:
         """Count an action towards its order, once all rules have seen it."""
         if action.order is not None:
-            key = action.order, action.currency
-            self._given[key] = self._given.get(key, 0) + action.minor
+            _add(self._given, keyed(action.order, action.currency), action.minor)
 
     def _relate(self, relation: facts.RelationshipDeclared, position: int) -> None:
-        self.related[relation.employee_id][relation.customer_id] = position
-        self._relatives[relation.customer_id].add(relation.employee_id)
+        self.related.setdefault(relation.employee_id, {})[relation.customer_id] = position
+        self._relatives.setdefault(relation.customer_id, set()).add(relation.employee_id)
         self.people.add(relation.employee_id)
 
-    def _retract(self, event: GuardEvent, told: facts.RelationshipDeclared | facts.CustomerLinked) -> None:
+    def _retract(self, event: GuardEvent, told: msgspec.Struct) -> None:
         if isinstance(told, facts.CustomerLinked):
             self.links.apply(told, undo=True)
             self._cut(event, told.a, told.b, "retracted")
             return
-        self.related[told.employee_id].pop(told.customer_id, None)
-        self._relatives[told.customer_id].discard(told.employee_id)
+        assert isinstance(told, facts.RelationshipDeclared)
+        self.related.get(told.employee_id, {}).pop(told.customer_id, None)
+        self._relatives.get(told.customer_id, set()).discard(told.employee_id)
         self._cut(event, told.employee_id, told.customer_id, "retracted")
 
     def _cut(self, event: GuardEvent, a: str, b: str, how: str) -> None:
         one, other = self.accounts(a), self.accounts(b)
         if one.isdisjoint(other):
             for mine, theirs in ((one, other), (other, one)):
-                self.cuts |= dict.fromkeys(mine, Cut(theirs, event.at, event.position, how))
+                for customer in mine:
+                    self.cuts.put(customer, Cut(theirs, event.at, event.position, how))
 
     def _join(self, event: GuardEvent, how: str, customers: set[str], apply: Callable[[], None]) -> None:
         """Apply a new link, and note the accounts that employees gained by it."""
@@ -159,14 +175,23 @@ class SettledHistory:
             self.changes += [Change(who, customer, event.at, event.position, how) for customer in sorted(gained)]
 
     def _forget_gifts(self, moment: float) -> None:
-        while self._all_gifts and self._all_gifts[0][0] < moment:
-            customer = self._all_gifts.popleft()[1]
-            gifts = self.gifts[customer]
-            del gifts[0]
-            if not gifts:
-                del self.gifts[customer]
+        while (oldest := self._all_gifts.first()) is not None and oldest[0] < moment:
+            customer = self._all_gifts.pop_first()[1]
+            if gifts := (self._gifts.get(customer) or [])[1:]:
+                self._gifts.put(customer, gifts)
+            else:
+                self._gifts.drop(customer)
 
     # ------------------------------------------------------------------ queries
+
+    @property
+    def first_purchase(self) -> float | None:
+        """The time of the earliest purchase."""
+        return self._known.first_purchase
+
+    def gifts_to(self, customer: str) -> list[ObservedAction]:
+        """Return the gifts of the last 90 days to one customer, in the order of event times."""
+        return self._gifts.get(customer) or []
 
     def accounts(self, employee: str) -> frozenset[str]:
         """Return the customers that are an employee's own: under the same id, the household and declared relations."""
@@ -194,18 +219,23 @@ class SettledHistory:
     def given_by(self, agent: str, customers: Iterable[str], since: float) -> Iterator[ObservedAction]:
         """Yield an agent's gifts to some customers since a moment, by customer and time."""
         for customer in sorted(customers):
-            yield from (gift for gift in self.gifts.get(customer, ()) if gift.agent == agent and gift.at > since)
+            yield from (gift for gift in self.gifts_to(customer) if gift.agent == agent and gift.at > since)
 
     def contacts(self, agent: str, customer: str, since: float, until: float) -> int:
         """Return how many interactions an agent had with a customer's group in a time."""
-        met = self._history.group_contacts.get(self._history.group(customer), ())
+        met = self._history.contacts_of(self._history.group(customer))
         return sum(contact.agent == agent and since < contact.at <= until for contact in met)
 
     def owed(self, order: str | None, currency: str) -> int | None:
         """Return the amount paid for an order less the amount given back before; ``None`` for an unknown order."""
-        if order is None or (paid := self._paid.get((order, currency))) is None:
+        key = keyed(order or "", currency)
+        if order is None or (paid := self._paid.get(key)) is None:
             return None
-        return max(paid - self._given.get((order, currency), 0), 0)
+        return max(paid - (self._given.get(key) or 0), 0)
+
+
+def _add(table: Table[int], key: str, minor: int) -> None:
+    table.put(key, (table.get(key) or 0) + minor)
 
 
 def stands_out(mine: int, of: int, others: int, of_others: int, times: float) -> bool:
@@ -219,73 +249,92 @@ def stands_out(mine: int, of: int, others: int, of_others: int, times: float) ->
     return enough and binomial_tail(mine, of, share) < _CHANCE
 
 
+class _Counts(msgspec.Struct):
+    of: dict[str, int] = {}
+    marked: dict[str, int] = {}
+    all: int = 0
+    all_marked: int = 0
+
+
 class Tally:
     """A count by agent over a sliding window: how many of an agent's entries are marked, beside all others'."""
 
-    def __init__(self, days: float, variation: float = VARIATION) -> None:
-        """Create a tally of so many days; ``variation`` is how honest people's shares differ."""
+    def __init__(self, state: State, name: str, days: float, variation: float = VARIATION) -> None:
+        """Create a tally of so many days; ``variation`` is how honest people's shares differ.
+
+        ``name``: of the tally within this state.
+        """
         self._seconds, self._variation = days * DAY, variation
-        self._entries: set[tuple[str, str]] = set()
-        self._order: deque[tuple[float, tuple[str, str]]] = deque()
-        self._of: dict[str, int] = defaultdict(int)
-        self._marked: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
-        self._all = self._all_marked = 0
+        self._counts = state.record(name, _Counts)
+        self._entries = state.table(f"{name} entries", bool)
+        self._marks = state.table(f"{name} marks", dict[str, tuple[int, ...]], cached=2_000)
+        self._order = Queue(state, f"{name} in order", list[tuple[float, str, str]])
 
     def note(self, at: float, agent: str, key: str, proof: tuple[int, ...] = ()) -> None:
         """Count an entry once; with a ``proof`` (positions) it is marked."""
-        while self._order and self._order[0][0] <= at - self._seconds:
-            self._drop(self._order.popleft()[1])
-        name = agent, key
-        if name not in self._entries:
-            self._entries.add(name)
-            self._order.append((at, name))
-            self._of[agent] += 1
-            self._all += 1
+        while (oldest := self._order.first()) is not None and oldest[0] <= at - self._seconds:
+            self._drop(*self._order.pop_first()[1:])
+        name, counts = keyed(agent, key), self._counts
+        if self._entries.get(name) is None:
+            self._entries.put(name, True)  # noqa: FBT003 - the value of a set's entry
+            self._order.append((at, agent, key))
+            counts.of[agent] = counts.of.get(agent, 0) + 1
+            counts.all += 1
         if proof:
-            self._all_marked += key not in self._marked[agent]
-            self._marked[agent][key] = proof
+            marks = self.marked(agent)
+            marks[key] = proof
+            self._keep(agent, marks)
 
     def unmark(self, agent: str, key: str) -> None:
         """Take a mark back."""
-        self._all_marked -= self._marked[agent].pop(key, None) is not None
+        if self._counts.marked.get(agent):
+            marks = self.marked(agent)
+            if marks.pop(key, None) is not None:
+                self._keep(agent, marks)
 
-    def _drop(self, name: tuple[str, str]) -> None:
-        agent, key = name
-        self._entries.discard(name)
+    def _keep(self, agent: str, marks: dict[str, tuple[int, ...]]) -> None:
+        self._marks.put(agent, marks)
+        self._counts.all_marked += len(marks) - self._counts.marked.get(agent, 0)
+        self._counts.marked[agent] = len(marks)
+
+    def _drop(self, agent: str, key: str) -> None:
+        self._entries.drop(keyed(agent, key))
         self.unmark(agent, key)
-        self._of[agent] -= 1
-        self._all -= 1
+        self._counts.of[agent] -= 1
+        self._counts.all -= 1
 
     def marked(self, agent: str) -> dict[str, tuple[int, ...]]:
         """Return the agent's marked entries in the window, each with its proof."""
-        return self._marked[agent]
+        return (self._marks.get(agent) or {}) if self._counts.marked.get(agent) else {}
 
     def of(self, agent: str) -> int:
         """Return the number of the agent's entries in the window."""
-        return self._of[agent]
+        return self._counts.of.get(agent, 0)
 
     def chance(self, agent: str, mates: Iterable[str]) -> float:
         """Return the chance of as many marked entries of an honest agent: a beta-binomial tail at the usual share."""
         share = min(self.usual(agent, mates), 0.95)
-        return varied_tail(len(self._marked[agent]), self._of[agent], share, self._variation)
+        return varied_tail(self._counts.marked.get(agent, 0), self.of(agent), share, self._variation)
 
     def usual(self, agent: str, mates: Iterable[str]) -> float:
         """Return the mates' share of marked entries, drawn towards all others' share."""
         marked, of = self.others(agent)
         share = (marked + 1) / (of + _UNSEEN)
-        marked = sum(len(self._marked[mate]) for mate in mates if mate != agent)
-        of = sum(self._of[mate] for mate in mates if mate != agent)
+        others = [mate for mate in mates if mate != agent]
+        marked, of = sum(self._counts.marked.get(mate, 0) for mate in others), sum(self.of(mate) for mate in others)
         return (marked + _MATES_PRIOR * share) / (of + _MATES_PRIOR)
 
     def others(self, agent: str) -> tuple[int, int]:
         """Return how many of all others' entries are marked, and how many there are."""
-        return self._all_marked - len(self._marked[agent]), self._all - self._of[agent]
+        counts = self._counts
+        return counts.all_marked - counts.marked.get(agent, 0), counts.all - self.of(agent)
 
     def stands_out(self, agent: str, times: float, *, alone: bool = False) -> bool:
         """Return whether the agent's share of marked entries is far above the others' (see ``stands_out``).
 
         ``alone`` is the answer where the others have too few entries for a custom.
         """
-        if alone and self._all - self._of[agent] < _CUSTOM:
+        others = self.others(agent)
+        if alone and others[1] < _CUSTOM:
             return True
-        return stands_out(len(self._marked[agent]), self._of[agent], *self.others(agent), times)
+        return stands_out(self._counts.marked.get(agent, 0), self.of(agent), *others, times)

@@ -63,7 +63,8 @@ async def test_two_guards_open_a_case_once_the_night_after_its_flag(session: Ses
         for day in (5, 7):
             gift = reported_action(f"own-{day}", agent_id="A-1", customer_id="A-1")
             await upstream.record(gift | {"time": f"2026-01-0{day}T10:00:00Z"})
-        guards = [GuardService(session.url, session.log, history=True) for _ in range(2)]
+        folders = [session.data_dir / f"guard-{number}" for number in range(2)]
+        guards = [GuardService(session.url, session.log, folder, history=True) for folder in folders]
         for guard in guards:
             await guard.start()
             await eventually(session.log.last_position, lambda end, guard=guard: guard.position >= end)  # type: ignore[misc]

@@ -46,7 +46,8 @@ async def claims(upstream: Upstream, number: int = 6, start: int = 0) -> None:
 
 async def run_guards(session: Session, guards: int = 1) -> None:
     """Run these guards until they have read the log and recorded their flags."""
-    services = [GuardService(session.url, session.log) for _ in range(guards)]
+    folders = [session.data_dir / f"guard-{number}" for number in range(guards)]
+    services = [GuardService(session.url, session.log, folder) for folder in folders]
     for service in services:
         await service.start()
     for service in services:

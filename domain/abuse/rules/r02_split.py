@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import HOUR, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.settled import ACTIONS, Tally
 from domain.events import decisions
+from domain.keyed_state import keyed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.settled import SettledHistory
+    from domain.keyed_state import State
 
 RULE = Rule(
     "R2",
@@ -27,34 +28,45 @@ _REGULARS = 1.0
 """The variation of parts over days: some people meet the same customers again."""
 
 
+class _Part(NamedTuple):
+    at: float
+    minor: int
+    position: int
+
+
+class _Request(NamedTuple):
+    """A request that was answered with `escalate`: when, for how much, and the matters that it was for."""
+
+    at: float
+    position: int
+    minor: int
+    currency: str
+    matters: frozenset[str]
+
+
 class Split:
     """A counter of an agent's actions for one order or interaction in a day that together exceed the limit."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
-        self._asked: dict[tuple[str, str, str], GuardEvent] = {}
-        self._matters = Tally(parameters["days"])
+        self._asked = state.table("R2 asked", tuple[float, int])
+        self._parts = state.table("R2 parts", list[_Part])
+        self._matters = Tally(state, "R2 matters", parameters["days"])
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding after the answer `escalate`, or at the third split in thirty days."""
         body = event.body
         if isinstance(body, decisions.AuthorityFellShort) and body.outcome == "escalate":
             for asked_for in _matters(body.order_id, body.interaction_id):
-                self._asked[body.agent_id, asked_for, body.kind] = event
+                self._asked.put(keyed(body.agent_id, asked_for, body.kind), (event.at, event.position))
         matter = action.order_or_interaction if action is not None else None
         if action is None or matter is None or not action.bounded or not action.limit or action.minor > action.limit:
             return
         since = event.at - self._parameters["hours"] * 3600
-        parts = [
-            one
-            for one in history.by_agent[action.agent]
-            if one.at > since
-            and one.kind == action.kind
-            and one.order_or_interaction == matter
-            and one.bounded
-            and one.currency == action.currency
-            and one.minor <= (one.limit or 0)
-        ]
+        key = keyed(action.agent, matter, action.kind, action.currency)
+        parts = [one for one in self._parts.get(key) or () if one.at > since]
+        parts.append(_Part(action.at, action.minor, action.position))
+        self._parts.put(key, parts)
         total = sum(one.minor for one in parts)
         positions = [one.position for one in parts]
         is_split = len(parts) > 1 and total > action.limit
@@ -63,11 +75,11 @@ class Split:
             return
         what = f"{action.agent} gave {money(total, action.currency)} for {matter} in {len(parts)} {action.kind}s"
         limit = money(action.limit, action.currency)
-        asked, mates = self._asked.get((action.agent, matter, action.kind)), history.mates(action.agent)
+        asked, mates = self._asked.get(keyed(action.agent, matter, action.kind)), history.mates(action.agent)
         p = self._matters.chance(action.agent, mates)
-        if asked is not None and asked.at > since:
-            text = f"{what}, each within the limit of {limit}, after the answer was to ask (position {asked.position})"
-            proof = [*positions, asked.position]
+        if asked is not None and asked[0] > since:
+            text = f"{what}, each within the limit of {limit}, after the answer was to ask (position {asked[1]})"
+            proof = [*positions, asked[1]]
             yield RULE.finding((f"agent:{action.agent}",), f"asked {matter} {action.kind}", text, proof, p)
         found, ratio = self._matters.marked(action.agent), self._parameters["ratio"]
         if len(found) >= self._parameters["times"] and self._matters.stands_out(action.agent, ratio, alone=True):
@@ -102,26 +114,31 @@ class WideSplit:
 
     takes: ClassVar[tuple[type, ...]] = (*ACTIONS, decisions.AuthorityFellShort)
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
-        self._given: dict[str, deque[ObservedAction]] = defaultdict(deque)
-        self._asked: dict[str, deque[tuple[GuardEvent, frozenset[str]]]] = defaultdict(deque)
-        self._matters = Tally(parameters["days"], _REGULARS)
-        self._again = Tally(parameters["days"], _REGULARS)
+        self._given = state.table("R2 wide parts", list[ObservedAction])
+        self._asked = state.table("R2 wide asked", list[_Request])
+        self._matters = Tally(state, "R2 wide matters", parameters["days"], _REGULARS)
+        self._again = Tally(state, "R2 wide matters again", parameters["days"], _REGULARS)
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for the part that completes a split."""
         body, since = event.body, event.at - self._parameters["wide_hours"] * HOUR
         if isinstance(body, decisions.AuthorityFellShort) and body.outcome == "escalate" and not body.preview:
             matters = _places(body.order_id, body.interaction_id, None) or _places(None, None, body.customer_id)
-            self._asked[body.agent_id].append((event, matters))
+            asked = [one for one in self._asked.get(body.agent_id) or () if one.at > since]
+            asked.append(_Request(event.at, event.position, body.amount.minor, body.amount.currency, matters))
+            self._asked.put(body.agent_id, asked)
         if action is None or not action.bounded or not action.limit or not 0 < action.minor <= action.limit:
             return
-        given, mine = self._given[action.agent], _places(action.order, action.interaction, action.customer)
-        while given and given[0].at <= since:
-            given.popleft()
-        given.append(action)
-        parts = [one for one in given if one.currency == action.currency and _is_one_matter(one, action, mine)]
+        mine, found = _places_of(action), {action.position: action}
+        for place in mine:
+            key = keyed(action.agent, place, action.currency)
+            given = [one for one in self._given.get(key) or () if one.at > since]
+            found.update((one.position, one) for one in given if _is_one_matter(one, action, mine))
+            given.append(action)
+            self._given.put(key, given)
+        parts = sorted(found.values(), key=lambda one: (one.at, one.position))
         matter = f"customer {action.customer}" if action.customer else action.order_or_interaction or ""
         split = len(parts) > 1 and sum(one.minor for one in parts) > max(one.limit or 0 for one in parts)
         known = self._is_quick(parts)
@@ -143,21 +160,18 @@ class WideSplit:
     def _after_asking(
         self, action: ObservedAction, parts: list[ObservedAction], matter: str, since: float, p: float
     ) -> Iterator[RuleFinding]:
-        asked = self._asked[action.agent]
-        while asked and asked[0][0].at <= since:
-            asked.popleft()
-        for request, matters in asked:
-            body = request.body
-            assert isinstance(body, decisions.AuthorityFellShort)
-            later = [one for one in parts if one.at >= request.at and matters & _places_of(one)]
-            total = sum(one.minor for one in later)
-            if len(later) < 2 or body.amount.currency != action.currency:  # noqa: PLR2004 - one is no split
+        for request in self._asked.get(action.agent) or ():
+            if request.at <= since:
                 continue
-            if total >= self._parameters["reach"] * body.amount.minor:
+            later = [one for one in parts if one.at >= request.at and request.matters & _places_of(one)]
+            total = sum(one.minor for one in later)
+            if len(later) < 2 or request.currency != action.currency:  # noqa: PLR2004 - one is no split
+                continue
+            if total >= self._parameters["reach"] * request.minor:
                 kinds = " and ".join(sorted({one.kind for one in later}))
                 text = (
                     f"{action.agent} gave {money(total, action.currency)} for {matter} in {len(later)} parts "
-                    f"({kinds}), after the answer to {money(body.amount.minor, action.currency)} was to ask (position "
+                    f"({kinds}), after the answer to {money(request.minor, action.currency)} was to ask (position "
                     f"{request.position})"
                 )
                 evidence = [*(one.position for one in later), request.position]

@@ -7,7 +7,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
-from domain.abuse.history import DAY, GuardHistory, ObservedAction
+from domain.abuse.history import DAY, FREQUENT, GuardHistory, ObservedAction
 from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     bonds: _Bonds | None = None
     found: list[RuleFinding] = []
     for (agent, group), actions in candidates.items():
-        days = [int(one.at // DAY) for one in history.group_contacts.get(group, ()) if one.agent == agent]
+        days = [int(one.at // DAY) for one in history.contacts_of(group) if one.agent == agent]
         days += [int(action.at // DAY) for action in actions if action.interaction is None]
         contacts, gifts = max(len(days), len(actions)), len(actions)
         own = rates.of(agent, int(start // DAY), int(end // DAY) + 1)
@@ -74,9 +74,9 @@ def _both(product: float) -> float:
 
 def _with_others(history: GuardHistory, rates: PeerRates, agent: str, group: str) -> float:
     """Return the customer's goodwill with other agents relative to theirs elsewhere, drawn towards 1."""
-    met = [one for one in history.group_contacts.get(group, ()) if one.agent != agent]
+    met = [one for one in history.contacts_of(group) if one.agent != agent]
     expected = sum(rates.rate(one.agent, one.unit, int(one.at // DAY)) * rates.whole(one.agent).ratio() for one in met)
-    given = sum(one.agent != agent and one.goodwill for one in history.by_group.get(group, ()))
+    given = sum(one.agent != agent and one.goodwill for one in history.given_to(group))
     return (given + _PRIOR) / (expected + _PRIOR)
 
 
@@ -84,9 +84,10 @@ class _Bonds:
     """Each agent's customers with enough contacts, by the part of those that the agent has."""
 
     def __init__(self, history: GuardHistory, least: int) -> None:
-        self._most: dict[str, float] = {agent: 0.0 for agent, actions in history.by_agent.items() if actions}
+        self._most: dict[str, float] = dict.fromkeys(history.active_agents(), 0.0)
         self._of: dict[tuple[str, str], float] = {}
-        for group, contacts in history.group_contacts.items():
+        for group in sorted(history.regulars):
+            contacts = history.contacts_of(group)
             if len(contacts) >= least:
                 for agent, number in Counter(one.agent for one in contacts).items():
                     part = self._of[agent, group] = number / len(contacts)
@@ -109,7 +110,9 @@ def _pairs(
     history: GuardHistory, start: float, end: float, least: int
 ) -> Iterator[tuple[tuple[str, str], list[ObservedAction]]]:
     """Yield each pair of agent and customer's group with so much goodwill, declared relations aside."""
-    for group, actions in history.by_group.items():
+    assert least >= FREQUENT, "the history lists groups with so many actions"
+    for group in sorted(history.frequent):
+        actions = history.given_to(group)
         if len(actions) < least:
             continue
         of_agent = defaultdict[str, list[ObservedAction]](list)

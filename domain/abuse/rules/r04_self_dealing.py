@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
     from domain.abuse.settled import SettledHistory
+    from domain.keyed_state import State
 
 RULE = Rule("R4", 2, "self-dealing", {"days": 30})
 
@@ -25,8 +26,8 @@ _FEW = 2.0
 class SelfDealing:
     """A check of actions and attempts: an action is a finding by itself, an attempt is weighed by how usual it is."""
 
-    def __init__(self, parameters: Parameters) -> None:
-        self._attempts = Tally(parameters["days"], _FEW)
+    def __init__(self, parameters: Parameters, state: State) -> None:
+        self._attempts = Tally(state, "R4 attempts", parameters["days"], _FEW)
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for reported actions and refused attempts, because decisions refuse self-dealing."""
@@ -67,7 +68,8 @@ class LinkedAround:
 
     takes: ClassVar[tuple[type, ...]] = (*ACTIONS, *LINKS)
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
+        del state
         self._seconds = parameters["days"] * DAY
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:

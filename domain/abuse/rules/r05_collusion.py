@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.settled import LINKS
 from domain.events import decisions
+from domain.keyed_state import keyed
 from domain.statistics import fisher_greater
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.settled import SettledHistory
+    from domain.keyed_state import State
 
 RULE = Rule("R5", 2, "collusion", {"each_way": 5, "pair": 10, "p": 0.001, "denied_then": 3, "days": 90})
 
@@ -22,32 +23,38 @@ RULE = Rule("R5", 2, "collusion", {"each_way": 5, "pair": 10, "p": 0.001, "denie
 class Collusion:
     """A counter of requests, approvals and denials by pair."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
-        self._asked: dict[str, decisions.EscalationRequested] = {}
-        self._decided: dict[str, dict[str, list[tuple[float, bool, int]]]] = defaultdict(lambda: defaultdict(list))
-        self._denied: dict[tuple[str, str, str], tuple[float, str, int]] = {}
-        self._shopped: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
+        self._asked = state.table("R5 asked", tuple[str, str, str])
+        self._decided = state.table("R5 decided", dict[str, list[tuple[float, bool, int]]])
+        self._denied = state.table("R5 denied", tuple[float, str, int])
+        self._shopped = state.table("R5 denied then approved", list[tuple[float, int, int]])
 
     def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for an approval or a denial."""
         body = event.body
         if isinstance(body, decisions.EscalationRequested):
-            self._asked[body.escalation_id] = body
+            matter = body.interaction_id or body.order_id or body.customer_id
+            self._asked.put(body.escalation_id, (body.agent_id, body.kind, matter or ""))
         if not isinstance(body, (decisions.EscalationApproved, decisions.EscalationDenied)) or body.decided_by is None:
             return
         approved = isinstance(body, decisions.EscalationApproved)
         asker, decider = body.agent_id, body.decided_by
-        self._decided[decider][asker].append((event.at, approved, event.position))
-        request = self._asked.pop(body.escalation_id, None)
+        since = event.at - self._parameters["days"] * DAY
+        decided = self._decided.get(decider) or {}
+        decided[asker] = [one for one in decided.get(asker, ()) if one[0] > since]
+        decided[asker].append((event.at, approved, event.position))
+        self._decided.put(decider, decided)
+        request = self._asked.get(body.escalation_id)
         if request is not None:
+            self._asked.drop(body.escalation_id)
             yield from self._shopping(event, request, decider, approved=approved)
         if approved:
             yield from self._mutual(event, asker, decider)
             yield from self._partial(event, asker, decider)
 
     def _of_pair(self, asker: str, decider: str, since: float) -> list[tuple[float, bool, int]]:
-        return [one for one in self._decided[decider][asker] if one[0] > since]
+        return [one for one in (self._decided.get(decider) or {}).get(asker, ()) if one[0] > since]
 
     def _mutual(self, event: GuardEvent, asker: str, decider: str) -> Iterator[RuleFinding]:
         since, least = event.at - self._parameters["days"] * DAY, self._parameters["each_way"]
@@ -72,7 +79,7 @@ class Collusion:
             return
         others = [
             approved
-            for who, decided in self._decided[decider].items()
+            for who, decided in (self._decided.get(decider) or {}).items()
             if who != asker
             for at, approved, _ in decided
             if at > since
@@ -88,25 +95,25 @@ class Collusion:
             yield RULE.finding((f"agent:{decider}", f"agent:{asker}"), "partial", text, yes, p)
 
     def _shopping(
-        self, event: GuardEvent, request: decisions.EscalationRequested, decider: str, *, approved: bool
+        self, event: GuardEvent, request: tuple[str, str, str], decider: str, *, approved: bool
     ) -> Iterator[RuleFinding]:
         """Yield a finding where requests are denied by one approver and then approved by another, several times."""
-        matter = request.interaction_id or request.order_id or request.customer_id
-        if matter is None:
+        agent, kind, matter = request
+        if not matter:
             return
-        key = request.agent_id, request.kind, matter
+        key = keyed(agent, kind, matter)
         since = event.at - self._parameters["days"] * DAY
         before = self._denied.get(key)
         if not approved:
-            self._denied[key] = event.at, decider, event.position
+            self._denied.put(key, (event.at, decider, event.position))
         elif before is not None and before[0] > since and before[1] != decider:
-            mine = self._shopped[request.agent_id]
-            mine.append((event.at, before[2], event.position))
-            recent = [one for one in mine if one[0] > since]
+            recent = [one for one in self._shopped.get(agent) or () if one[0] > since]
+            recent.append((event.at, before[2], event.position))
+            self._shopped.put(agent, recent)
             if len(recent) >= self._parameters["denied_then"]:
-                text = f"{request.agent_id} was denied by one and then approved by another {len(recent)} times"
+                text = f"{agent} was denied by one and then approved by another {len(recent)} times"
                 evidence = [position for _, *positions in recent for position in positions]
-                yield RULE.finding((f"agent:{request.agent_id}",), "denied then approved", text, evidence)
+                yield RULE.finding((f"agent:{agent}",), "denied then approved", text, evidence)
 
 
 class SecondAccount:
@@ -117,31 +124,32 @@ class SecondAccount:
 
     takes: ClassVar[tuple[type, ...]] = (decisions.EscalationApproved, *LINKS)
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._seconds = parameters["days"] * DAY
-        self._approved: dict[frozenset[str], deque[tuple[float, str, str, int]]] = defaultdict(deque)
-        self._partners: dict[str, set[str]] = defaultdict(set)
+        self._approved = state.table("R5 approved", list[tuple[float, str, str, int]])
+        self._partners = state.table("R5 partners", set[str])
 
     def on(self, settled: SettledHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for an approval between connected people, and for a link between such people."""
         body = event.body
         if isinstance(body, decisions.EscalationApproved) and body.decided_by is not None:
             pair = frozenset((body.agent_id, body.decided_by))
-            approved = self._approved[pair]
-            while approved and approved[0][0] <= event.at - self._seconds:
-                approved.popleft()
+            key = keyed(*sorted(pair))
+            approved = [one for one in self._approved.get(key) or () if one[0] > event.at - self._seconds]
             approved.append((event.at, body.agent_id, body.decided_by, event.position))
+            self._approved.put(key, approved)
             for who in pair:
-                self._partners[who] |= pair
+                self._partners.put(who, (self._partners.get(who) or set()) | pair)
             yield from self._found(settled, pair, event, ())
         for who in sorted({change.employee for change in settled.changes}):
-            for partner in sorted(self._partners.get(who, ())):
+            for partner in sorted(self._partners.get(who) or ()):
                 yield from self._found(settled, frozenset((who, partner)), event, (event.position,))
 
     def _found(
         self, settled: SettledHistory, pair: frozenset[str], event: GuardEvent, proof: tuple[int, ...]
     ) -> Iterator[RuleFinding]:
-        approved = [one for one in self._approved.get(pair, ()) if one[0] > event.at - self._seconds]
+        kept = self._approved.get(keyed(*sorted(pair))) or ()
+        approved = [one for one in kept if one[0] > event.at - self._seconds]
         if len(pair) == 1 or not approved:
             return
         one, other = pair

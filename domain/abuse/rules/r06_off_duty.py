@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
-from domain.abuse.history import DAY
+from domain.abuse.history import DAY, REMEMBERED_SECONDS
 from domain.abuse.settled import VARIATION
 from domain.events import facts
 from domain.statistics import varied_tail
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
+    from domain.keyed_state import State, Table
 
 RULE = Rule("R6", 2, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 3e-4})
 _HALF_A_DAY = 16 * 3600.0
@@ -38,19 +39,19 @@ class _Days(NamedTuple):
 class OffDuty:
     """Shifts, and actions compared with them each night, when late facts are there."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._slack: float = parameters["minutes"] * 60.0
-        self._starts: dict[str, list[float]] = defaultdict(list)
-        self._ends: dict[str, list[float]] = defaultdict(list)
+        self._starts = state.table("R6 shifts started", list[float])
+        self._ends = state.table("R6 shifts ended", list[float])
 
     def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Learn shifts; findings come later, from ``due`` and ``over``."""
         body = event.body
         if isinstance(body, facts.ShiftStarted):
-            insort(self._starts[body.employee_id], event.at)
+            _keep(self._starts, body.employee_id, event)
         elif isinstance(body, facts.ShiftEnded):
-            insort(self._ends[body.employee_id], event.at)
+            _keep(self._ends, body.employee_id, event)
         yield from ()
 
     def due(self, history: GuardHistory, action: ObservedAction) -> Iterator[RuleFinding]:
@@ -115,7 +116,7 @@ class OffDuty:
 
     def _beyond(self, agent: str, moment: float) -> float:
         """Return the seconds from a moment to the nearest shift, 0 within one."""
-        starts, ends = self._starts[agent], self._ends[agent]
+        starts, ends = self._starts.get(agent) or [], self._ends.get(agent) or []
         place = bisect_right(starts, moment + self._slack)
         nearest = starts[place] - moment if place < len(starts) else _HALF_A_DAY
         if place:
@@ -124,6 +125,14 @@ class OffDuty:
             end = min(ends[after] if after < len(ends) else start + _HALF_A_DAY, start + _HALF_A_DAY)
             nearest = min(nearest, max(moment - end, 0.0))
         return nearest
+
+
+def _keep(table: Table[list[float]], employee: str, event: GuardEvent) -> None:
+    """Note a start or an end; those of the last 90 days stay, and the first one, since when shifts are known."""
+    times = table.get(employee) or []
+    insort(times, event.at)
+    del times[1 : bisect_left(times, event.recorded - REMEMBERED_SECONDS, 1)]
+    table.put(employee, times)
 
 
 def _rate(days: object, mine: _Days, attribute: str, prior: float, weight: float) -> float:

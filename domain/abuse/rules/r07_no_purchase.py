@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, ObservedAction
 from domain.abuse.settled import VARIATION, Tally
 from domain.events import facts
+from domain.keyed_state import keyed
 from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.history import GuardEvent, GuardHistory
+    from domain.keyed_state import State
 
 RULE = Rule(
     "R7",
@@ -29,25 +33,33 @@ _OLD_ORDERS_SECONDS = 21 * DAY
 _ENOUGH = 10
 
 
+class _Since(msgspec.Struct):
+    first: float | None = None
+    """The time of the earliest purchase."""
+
+
 class NoPurchase:
     """Payments by order, and refunds compared with them."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._kinds = set(parameters["kinds"])
-        self._paid: dict[tuple[str, str], int] = {}
-        self._first: float | None = None
-        self._refunds: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-        self._orders = Tally(parameters["days"])
+        self._paid = state.table("R7 paid", int)
+        self._since = state.record("R7", _Since)
+        self._refunds = state.table("R7 refunds", list[tuple[int, int]])
+        self._orders = Tally(state, "R7 orders", parameters["days"])
 
     def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Learn payments; findings come later, from ``due`` and ``over``."""
         body = event.body
         if isinstance(body, facts.PurchaseCompleted):
-            key = body.order_id, body.total.currency
-            self._first = event.at if self._first is None else min(self._first, event.at)
-            self._paid[key] = self._paid.get(key, 0) + body.total.minor
+            key, first = keyed(body.order_id, body.total.currency), self._since.first
+            self._since.first = event.at if first is None else min(first, event.at)
+            self._paid.put(key, (self._paid.get(key) or 0) + body.total.minor)
         yield from ()
+
+    def _is_paid(self, order: str, action: ObservedAction) -> bool:
+        return self._paid.get(keyed(order, action.currency)) is not None
 
     def due(self, history: GuardHistory, action: ObservedAction) -> Iterator[RuleFinding]:
         """Yield a finding where more was given back for an order than was paid for it.
@@ -56,9 +68,11 @@ class NoPurchase:
         """
         if action.order is None or action.kind not in self._kinds:
             return
-        refunds = self._refunds[action.order, action.currency]
+        key = keyed(action.order, action.currency)
+        refunds = self._refunds.get(key) or []
         refunds.append((action.minor, action.position))
-        total, paid = sum(minor for minor, _ in refunds), self._paid.get((action.order, action.currency))
+        self._refunds.put(key, refunds)
+        total, paid = sum(minor for minor, _ in refunds), self._paid.get(key)
         self._orders.note(action.at, action.agent, action.order)
         if paid is not None and total > paid:
             given, was = money(total, action.currency), money(paid, action.currency)
@@ -75,16 +89,16 @@ class NoPurchase:
         records none, or whose orders are older than the history, is not judged. The rate is that of the other members,
         drawn towards all covered units.
         """
-        if self._first is None:
+        if self._since.first is None:
             return [], 0
         start, until = end - self._parameters["days"] * DAY, end - _LATE_SECONDS
-        start = max(start, self._first + _OLD_ORDERS_SECONDS)
+        start = max(start, self._since.first + _OLD_ORDERS_SECONDS)
         orders = defaultdict[str, dict[str, list[ObservedAction]]](lambda: defaultdict(list))
         for action in history.actions:
             if action.order is not None and action.kind in self._kinds and start <= action.at < until:
                 orders[action.agent][action.order].append(action)
         known = {
-            agent: sum((order, some[0].currency) in self._paid for order, some in named.items())
+            agent: sum(self._is_paid(order, some[0]) for order, some in named.items())
             for agent, named in orders.items()
         }
         members = defaultdict[str, list[str]](list)
@@ -111,10 +125,7 @@ class NoPurchase:
             p = varied_tail(unknown, len(named), share, VARIATION)
             if p < self._parameters["p"]:
                 evidence = [
-                    action
-                    for order, some in named.items()
-                    if (order, some[0].currency) not in self._paid
-                    for action in some
+                    action for order, some in named.items() if not self._is_paid(order, some[0]) for action in some
                 ]
                 given = money(sum(one.minor for one in evidence), evidence[0].currency)
                 text = (

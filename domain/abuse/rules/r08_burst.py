@@ -27,7 +27,7 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     found: list[RuleFinding] = []
     tests = 0
     rates, last = history.peer_rates(end), int(end // DAY) - 1
-    for agent in list(history.by_agent):
+    for agent in history.active_agents():
         for day in (last - 1, last):
             if history.work.gifts(agent, day) < parameters["actions"]:
                 continue
@@ -40,7 +40,7 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
                     f"{agent} gave goodwill {today.gifts} times in one day, in {today.contacts:.0f} contacts; at "
                     f"peers' rate of that day and the agent's own weeks it would be {usual:.1f} (chance {p:.1g})"
                 )
-                evidence = [action.position for action in actions]
+                evidence = [action.position for action in actions if action.goodwill]
                 found.append(RULE.finding((f"agent:{agent}",), f"day {day}", text, evidence, p))
     return found, tests
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
-from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction, people_at_work
+from domain.abuse.history import DAY, FREQUENT, GuardEvent, GuardHistory, ObservedAction, people_at_work
 from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from domain.abuse.peers import PeerRates
+    from domain.keyed_state import State
 
 RULE = Rule("R10", 2, "serial claimant", {"agents": 3, "claims": 6, "days": 30, "times": 2.2, "p": 1e-3})
 _VARIATION = 0.15
@@ -22,12 +24,18 @@ _UNKNOWN_RATE = 0.2
 """The goodwill of a contact before the first night, when no rates are known."""
 
 
+class _Candidates(msgspec.Struct):
+    night: float | None = None
+    """The night whose rates were the last ones when the candidates were counted."""
+    number: float = 1.0
+
+
 class SerialClaimant:
     """A counter of goodwill by customer group."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
-        self._candidates: tuple[PeerRates | None, float] = None, 1.0
+        self._candidates = state.record("R10", _Candidates)
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding by a beta-binomial tail: goodwill on so many of the group's contacts, for many causes.
@@ -41,7 +49,7 @@ class SerialClaimant:
         if action is None or action.group is None or not action.goodwill:
             return
         since = event.at - self._parameters["days"] * DAY
-        given = history.by_group.get(action.group, [])
+        given = history.given_to(action.group)
         if len(given) < self._parameters["claims"]:
             return
         actions = [one for one in given if one.at > since and one.goodwill]
@@ -64,17 +72,20 @@ class SerialClaimant:
 
     def _candidates_of(self, history: GuardHistory, at: float) -> float:
         """Return the number of customers with enough contacts to be candidates, for each person at work."""
-        rates = history.last_rates
-        if rates is not self._candidates[0]:
+        rates, known = history.last_rates, self._candidates
+        if rates is not None and rates.end != known.night:
+            assert self._parameters["claims"] >= FREQUENT, "the history lists customers with so many contacts"
             since, least = at - self._parameters["days"] * DAY, self._parameters["claims"]
-            customers = sum(len(met) >= least and met[-least].at > since for met in history.group_contacts.values())
-            self._candidates = rates, max(customers / max(people_at_work(history), 1), _FEW)
-        return self._candidates[1]
+            customers = sum(
+                len(met) >= least and met[-least].at > since for met in map(history.contacts_of, history.regulars)
+            )
+            known.night, known.number = rates.end, max(customers / max(people_at_work(history), 1), _FEW)
+        return known.number
 
     @staticmethod
     def _chances(history: GuardHistory, group: str, actions: list[ObservedAction], since: float) -> list[float]:
         """Return the chance of goodwill of each contact of the group, and of each gift without a contact."""
-        met = [(one.agent, one.at) for one in history.group_contacts.get(group, ()) if one.at > since]
+        met = [(one.agent, one.at) for one in history.contacts_of(group) if one.at > since]
         met += [(one.agent, one.at) for one in actions if one.interaction is None]
         rates = history.last_rates
         if rates is None:

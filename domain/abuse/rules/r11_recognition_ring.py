@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
@@ -11,6 +10,8 @@ from domain.events import facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from domain.keyed_state import State
 
 RULE = Rule("R11", 2, "recognition ring", {"share": 0.5, "times": 4, "days": 90})
 
@@ -22,9 +23,9 @@ _TO_ONE = 0.39
 class RecognitionRing:
     """A counter of points by giver and receiver."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
-        self._given: dict[str, deque[tuple[float, str, int, int]]] = defaultdict(deque)
+        self._given = state.table("R11 points", list[tuple[float, str, int, int]])
 
     def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding where each gives at least half of their points to the other, several times.
@@ -35,8 +36,10 @@ class RecognitionRing:
         if not isinstance(body, facts.RecognitionGiven) or body.giver_kind == "customer":
             return
         one, other = body.giver_id, body.receiver_id
-        self._given[one].append((event.at, other, body.points if body.points is not None else 1, event.position))
         since = event.at - self._parameters["days"] * DAY
+        given = [gift for gift in self._given.get(one) or () if gift[0] > since]
+        given.append((event.at, other, body.points if body.points is not None else 1, event.position))
+        self._given.put(one, given)
         ways = [self._way(giver, taker, since) for giver, taker in ((one, other), (other, one))]
         enough = all(
             len(positions) >= self._parameters["times"] and share >= self._parameters["share"]
@@ -53,9 +56,7 @@ class RecognitionRing:
             yield RULE.finding(about, "", text, [*ways[0][1], *ways[1][1]], p)
 
     def _way(self, giver: str, taker: str, since: float) -> tuple[float, list[int]]:
-        given = self._given[giver]
-        while given and given[0][0] <= since:
-            given.popleft()
+        given = [gift for gift in self._given.get(giver) or () if gift[0] > since]
         total = sum(points for _, _, points, _ in given)
         mine = [(points, position) for _, receiver, points, position in given if receiver == taker]
         share = sum(points for points, _ in mine) / total if total else 0.0

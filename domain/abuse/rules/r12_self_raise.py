@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
+
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, HOUR
 from domain.abuse.settled import ACTIONS, PEOPLE
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
     from domain.abuse.settled import SettledHistory
+    from domain.keyed_state import State
     from domain.money import Money
 
 RULE = Rule("R12", 2, "self-raise", {"days": 30})
@@ -24,8 +27,8 @@ RULE = Rule("R12", 2, "self-raise", {"days": 30})
 class SelfRaise:
     """A check of grants, transfers and policies; it keeps no state."""
 
-    def __init__(self, parameters: Parameters) -> None:
-        del parameters
+    def __init__(self, parameters: Parameters, state: State) -> None:
+        del parameters, state
 
     def on(self, history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding where giver and beneficiary are the same person."""
@@ -80,6 +83,11 @@ class _Membership:
     drawn: dict[str, int] = field(default_factory=dict)
 
 
+class _Teams(msgspec.Struct):
+    of: dict[str, frozenset[str]] = {}
+    joined: dict[tuple[str, str], _Membership] = {}
+
+
 class BorrowedPool:
     """A check of agents with an empty budget: they join a team, draw on its pool, and leave within ``days``.
 
@@ -88,10 +96,10 @@ class BorrowedPool:
 
     takes: ClassVar[tuple[type, ...]] = (*ACTIONS, *PEOPLE, facts.EmployeeLeft, decisions.BudgetDrawn)
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._seconds = parameters["days"] * DAY
-        self._teams: dict[str, frozenset[str]] = {}
-        self._joined: dict[tuple[str, str], _Membership] = {}
+        teams = state.record("R12", _Teams)
+        self._teams, self._joined = teams.of, teams.joined
 
     def on(self, _settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding when the agent leaves the team again."""
@@ -110,8 +118,9 @@ class BorrowedPool:
                 yield from self._moved(event, body.employee_id, frozenset())
             case decisions.BudgetDrawn() if body.direction == "in":
                 name = body.holder.removeprefix("agent:"), body.other_holder.removeprefix("team:")
-                if name in self._joined:
-                    self._joined[name].drawn[body.action_id] = event.position
+                membership = self._joined.get(name)
+                if membership is not None and membership.at > event.at - self._seconds:
+                    membership.drawn[body.action_id] = event.position
             case _:
                 pass
 

@@ -9,11 +9,13 @@ from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.settled import Tally
 from domain.actions import counted_minor
 from domain.events import decisions, facts
+from domain.keyed_state import keyed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.settled import SettledHistory
+    from domain.keyed_state import State
 
 RULE = Rule("R14", 4, "overdrawn", {"days": 7})
 _TALLY_DAYS = 30
@@ -22,10 +24,10 @@ _TALLY_DAYS = 30
 class Overdrawn:
     """A check of reported actions, with a memory of refusals."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
-        self._refused: dict[tuple[str, str, str], GuardEvent] = {}
-        self._actions = Tally(_TALLY_DAYS)
+        self._refused = state.table("R14 refused", tuple[float, int, int])
+        self._actions = Tally(state, "R14 actions", _TALLY_DAYS)
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for actions beyond budget or limit or after a refusal, and totals let through by a race."""
@@ -36,7 +38,8 @@ class Overdrawn:
             case decisions.AuthorityFellShort() if not body.preview:
                 for matter in (body.interaction_id, body.order_id, body.customer_id):
                     if matter:
-                        self._refused[body.agent_id, body.kind, matter] = event
+                        refusal = event.at, event.position, body.amount.minor
+                        self._refused.put(keyed(body.agent_id, body.kind, matter), refusal)
             case decisions.ActionCharged() if body.overdrawn.minor:
                 over = money(body.overdrawn.minor, body.overdrawn.currency)
                 text = (
@@ -66,14 +69,13 @@ class Overdrawn:
             key = "limit", action.action_id
             yield self._found(history, event, action.agent, key, text, (event.position,))
         for matter in (action.interaction, action.order, action.customer):
-            refused = self._refused.get((action.agent, action.kind, matter)) if matter else None
-            if refused is None or refused.at <= event.at - self._parameters["days"] * DAY:
+            refused = self._refused.get(keyed(action.agent, action.kind, matter)) if matter else None
+            if refused is None or refused[0] <= event.at - self._parameters["days"] * DAY:
                 continue
-            body = refused.body
-            assert isinstance(body, decisions.AuthorityFellShort)
-            if action.minor >= body.amount.minor:  # less may be what the policy allows
-                text = f"{what} for {matter}, after the same was not allowed (position {refused.position})"
-                key, proof = ("refused", action.action_id), (refused.position, event.position)
+            _, position, minor = refused
+            if action.minor >= minor:  # less may be what the policy allows
+                text = f"{what} for {matter}, after the same was not allowed (position {position})"
+                key, proof = ("refused", action.action_id), (position, event.position)
                 yield self._found(history, event, action.agent, key, text, proof)
                 return
 
@@ -100,8 +102,8 @@ class ReportedAsOwed:
 
     takes: ClassVar[tuple[type, ...]] = (facts.ActionReported,)
 
-    def __init__(self, parameters: Parameters) -> None:
-        del parameters
+    def __init__(self, parameters: Parameters, state: State) -> None:
+        del parameters, state
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for a reported action on another basis than goodwill."""

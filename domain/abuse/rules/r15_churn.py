@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
-from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
+from domain.abuse.history import DAY, REMEMBERED_SECONDS, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.settled import Tally
 from domain.events import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from domain.keyed_state import State
 
 RULE = Rule("R15", 4, "churn", {"times": 3, "days": 30, "share": 0.5, "p": 5e-4, "holds": 5, "unsettled": 0.8})
 
@@ -22,13 +23,14 @@ _SLIP_SECONDS = 3600.0
 class Churn:
     """A counter of reversed actions by agent and by reverser, and of holds by their end."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._seconds = parameters["days"] * DAY
-        self._actions, self._slow = Tally(parameters["days"]), Tally(parameters["days"])
-        self._robots: dict[str, deque[tuple[float, str, str, int]]] = defaultdict(deque)
-        self._held: dict[str, tuple[str, int]] = {}
-        self._ended: dict[str, deque[tuple[float, bool, list[int]]]] = defaultdict(deque)
+        self._actions = Tally(state, "R15 actions", parameters["days"])
+        self._slow = Tally(state, "R15 reversed late", parameters["days"])
+        self._robots = state.table("R15 robots", list[tuple[float, str, str, int]], cached=1_000)
+        self._held = state.table("R15 held", tuple[str, int])
+        self._ended = state.table("R15 ended", list[tuple[float, bool, list[int]]])
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for a reversal or the end of a hold."""
@@ -42,7 +44,7 @@ class Churn:
             case decisions.ActionReversed() if body.reversed_by not in history.roles:
                 yield from self._robot(history, event, body)
             case decisions.ActionHeld() if body.escalation_id is None and body.amount.minor:
-                self._held[body.action_id] = body.agent_id, event.position
+                self._held.put(body.action_id, (body.agent_id, event.position))
             case decisions.ActionSettled():
                 yield from self._end(event, body.action_id, settled=body.amount.minor > 0)
             case decisions.ActionVoided():
@@ -57,7 +59,9 @@ class Churn:
         (``Tally.chance``). A slip is put right at once, so the second of the two tests leaves mistakes out. The smaller
         chance counts twice (Bonferroni).
         """
-        agent, taken = body.agent_id, history.by_action.get(body.action_id)
+        agent = body.agent_id
+        known = history.actions_of(agent, event.at - REMEMBERED_SECONDS, event.at + DAY)
+        taken = next((one for one in known if one.action_id == body.action_id), None)
         proof = event.position, taken.position if taken is not None else body.relates_to
         slow = taken is None or event.at - taken.at > _SLIP_SECONDS
         for tally in (self._actions, self._slow) if slow else (self._actions,):
@@ -82,12 +86,12 @@ class Churn:
         among several agents'.
         """
         agent, robot = body.agent_id, body.reversed_by
-        every = self._robots[robot]
+        since = event.at - self._seconds
+        every = [one for one in self._robots.get(robot) or () if one[0] > since]
         every.append((event.at, agent, body.action_id, event.position))
-        while every[0][0] <= event.at - self._seconds:
-            every.popleft()
+        self._robots.put(robot, every)
         mine = {action_id: position for _, who, action_id, position in every if who == agent}
-        taken = [one for one in history.by_agent.get(agent, ()) if one.at > event.at - self._seconds]
+        taken = history.actions_of(agent, since, event.at + DAY)
         reversed_ids = {action_id for _, _, action_id, _ in every}
         own_share = len(mine) / max(len(taken), 1)
         share = len(mine) / len(reversed_ids)
@@ -104,14 +108,14 @@ class Churn:
 
     def _end(self, event: GuardEvent, action_id: str, *, settled: bool) -> Iterator[RuleFinding]:
         """Yield a finding where most of an agent's holds, on several days, ended without a payment."""
-        held = self._held.pop(action_id, None)
+        held = self._held.get(action_id)
         if held is None:
             return
+        self._held.drop(action_id)
         agent, position = held
-        ended = self._ended[agent]
+        ended = [one for one in self._ended.get(agent) or () if one[0] > event.at - self._seconds]
         ended.append((event.at, settled, [position, event.position]))
-        while ended[0][0] <= event.at - self._seconds:
-            ended.popleft()
+        self._ended.put(agent, ended)
         unpaid = [one for one in ended if not one[1]]
         if len(unpaid) >= self._parameters["holds"] and len(unpaid) >= self._parameters["unsettled"] * len(ended):
             text = (

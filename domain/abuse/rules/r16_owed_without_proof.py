@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
@@ -12,6 +11,8 @@ from domain.events import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from domain.keyed_state import State
 
 RULE = Rule("R16", 2, "owed without proof", {"days": 35, "times": 3, "p": 1e-3, "claims": 4, "share": 0.75})
 _CUSTOM, _MOST = 10, 0.3
@@ -32,11 +33,12 @@ class OwedWithoutProof:
 
     takes: ClassVar[tuple[type, ...]] = ACTIONS
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._seconds = parameters["days"] * DAY
-        self._unproven, self._owed = Tally(parameters["days"]), Tally(parameters["days"])
-        self._of_group: dict[str, deque[ObservedAction]] = defaultdict(deque)
+        self._unproven = Tally(state, "R16 unproven", parameters["days"])
+        self._owed = Tally(state, "R16 owed", parameters["days"])
+        self._of_group = state.table("R16 by customer", list[ObservedAction])
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield the findings of an action."""
@@ -88,10 +90,9 @@ class OwedWithoutProof:
         self, settled: SettledHistory, event: GuardEvent, action: ObservedAction, customer: str
     ) -> Iterator[RuleFinding]:
         since, group = event.at - self._seconds, settled.links.name_of(customer)
-        given = self._of_group[group]
+        given = [one for one in self._of_group.get(group) or () if one.at > since]
         given.append(action)
-        while given[0].at <= since:
-            given.popleft()
+        self._of_group.put(group, given)
         mine = [one for one in given if one.agent == action.agent]
         if len(mine) < self._parameters["claims"] or len(mine) < self._parameters["share"] * len(given):
             return

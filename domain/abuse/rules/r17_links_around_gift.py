@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, ObservedAction
 from domain.abuse.settled import ACTIONS, PEOPLE, SettledHistory, Tally
 from domain.events import facts
+from domain.keyed_state import keyed
 from domain.look_alikes import likeness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from domain.keyed_state import State
 
 NAMING = (
     facts.CustomerLinked,
@@ -26,6 +30,11 @@ NAMING = (
 )
 """The classes of facts that name customers."""
 RULE = Rule("R17", 1, "links around a gift", {"days": 30, "customers": 5, "ratio": 3.0})
+
+
+class _People(msgspec.Struct):
+    alike: dict[str, dict[str, int]] = {}
+    """By form, the employees with such an id and the position where each was named first."""
 
 
 class LinksAroundGift:
@@ -42,15 +51,14 @@ class LinksAroundGift:
 
     takes: ClassVar[tuple[type, ...]] = (*ACTIONS, *PEOPLE, *NAMING)
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._seconds = parameters["days"] * DAY
-        self._sole: dict[str, str] = {}
-        self._known: set[str] = set()
-        self._named = Tally(parameters["days"])
-        self._alike: dict[tuple[str, str], tuple[float, str, int]] = {}
-        self._order: deque[tuple[float, tuple[str, str]]] = deque()
-        self._people: dict[str, dict[str, int]] = defaultdict(dict)
+        self._naming = state.table("R17 named by", str)
+        """The only agent whose requests named a customer, or an empty text where a fact or another agent did."""
+        self._named = Tally(state, "R17 named", parameters["days"])
+        self._alike = state.table("R17 alike", tuple[float, str, int])
+        self._people = state.record("R17 people", _People).alike
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield the findings of a gift, a link or an announced employee."""
@@ -99,7 +107,7 @@ class LinksAroundGift:
         cut = settled.cuts.get(body.a)
         if cut is None or body.b not in cut.others or cut.at <= event.at - self._seconds:
             return
-        between = [gift for name in (body.a, body.b) for gift in settled.gifts.get(name, ()) if gift.at >= cut.at]
+        between = [gift for name in (body.a, body.b) for gift in settled.gifts_to(name) if gift.at >= cut.at]
         for agent in sorted({gift.agent for gift in between}):
             mine = [gift for gift in between if gift.agent == agent]
             total = sum(gift.minor for gift in mine if gift.currency == mine[-1].currency)
@@ -130,20 +138,24 @@ class LinksAroundGift:
             case _:
                 return
         for name in names:
-            if name is not None and name not in self._known:
+            if name is not None:
                 self._is_known(name)
 
     def _is_known(self, customer: str) -> None:
-        self._known.add(customer)
-        agent = self._sole.pop(customer, None)
-        if agent is not None:
+        agent = self._naming.get(customer)
+        if agent != "":
+            self._naming.put(customer, "")
+        if agent:
             self._named.unmark(agent, customer)
 
     def _invented(self, event: GuardEvent, action: ObservedAction, customer: str) -> Iterator[RuleFinding]:
         agent = action.agent
-        if customer not in self._known and self._sole.setdefault(customer, agent) != agent:
+        named_by = self._naming.get(customer)
+        if named_by is None:
+            self._naming.put(customer, agent)
+        elif named_by != agent:
             self._is_known(customer)
-        alone = customer in self._sole
+        alone = named_by is None or named_by == agent
         self._named.note(event.at, agent, customer, (action.position,) if alone else ())
         found = self._named.marked(agent)
         enough = alone and len(found) >= self._parameters["customers"]
@@ -162,19 +174,14 @@ class LinksAroundGift:
         self, settled: SettledHistory, event: GuardEvent, action: ObservedAction, customer: str
     ) -> Iterator[RuleFinding]:
         agent, own = action.agent, settled.accounts(action.agent)
-        while self._order and self._order[0][0] <= event.at - self._seconds:
-            at, name = self._order.popleft()
-            if self._alike[name][0] == at:
-                del self._alike[name]
         for key in likeness(customer):
-            name = agent, key
+            name = keyed(agent, key)
             if (seen := self._alike.get(name)) is not None:
-                _, other, position = seen
-                if other != customer:
+                at, other, position = seen
+                if other != customer and at > event.at - self._seconds:
                     text = f"{agent} gave to {other} and {customer}, whose ids look alike"
                     yield RULE.finding(_about(agent, customer), f"alike {other}", text, [position, action.position])
-            self._alike[name] = event.at, customer, action.position
-            self._order.append((event.at, name))
+            self._alike.put(name, (event.at, customer, action.position))
             alike = sorted(one for one in own if one != customer and key in likeness(one))
             if alike and customer not in own:
                 text = f"{agent} gave to {customer}, whose id looks like {alike[0]}, an account of the agent's own"
@@ -182,7 +189,7 @@ class LinksAroundGift:
 
     def _like_a_person(self, employee: str, position: int) -> Iterator[RuleFinding]:
         for key in likeness(employee):
-            seen = self._people[key]
+            seen = self._people.setdefault(key, {})
             if employee in seen:
                 continue
             for other, first in sorted(seen.items()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.settled import SettledHistory
+    from domain.keyed_state import State
 
 RULE = Rule("R18", 1, "circles of authority", {"days": 30, "approvals": 3, "people": 4})
 _MONEY = "grants"
@@ -42,17 +43,20 @@ class Circles:
         facts.DelegationDeclared,
     )
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._seconds = parameters["days"] * DAY
-        self._given: dict[str, dict[str, deque[_Gift]]] = defaultdict(lambda: defaultdict(deque))
+        self._given = state.table("R18 given", dict[str, list[_Gift]])
 
     def on(self, _settled: SettledHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for the step that closes a circle."""
         for giver, taker, sort in _steps(event.body):
             if giver == taker:
                 continue  # R12
-            self._given[giver][taker].append(_Gift(event.at, event.position, sort))
+            given = self._given.get(giver) or {}
+            given[taker] = [one for one in given.get(taker, ()) if one.at > event.at - self._seconds]
+            given[taker].append(_Gift(event.at, event.position, sort))
+            self._given.put(giver, given)
             steps = self._circle(giver, taker, event.at - self._seconds)
             if steps is None:
                 continue
@@ -72,9 +76,7 @@ class Circles:
 
     def _step(self, giver: str, taker: str, now: float) -> list[_Gift]:
         """Return the gifts of authority that make a step, or none: too few approvals alone make no step."""
-        gifts = self._given[giver][taker]
-        while gifts and gifts[0].at <= now - self._seconds:
-            gifts.popleft()
+        gifts = [gift for gift in (self._given.get(giver) or {}).get(taker, ()) if gift.at > now - self._seconds]
         other = [gift for gift in gifts if gift.sort != _APPROVALS]
         approvals = [gift for gift in gifts if gift.sort == _APPROVALS]
         return other + (approvals if len(approvals) >= self._parameters["approvals"] else [])
@@ -91,7 +93,7 @@ class Circles:
             if self._step(way[-1], giver, now):
                 return way
             if len(way) + 1 < self._parameters["people"]:
-                for person in sorted(self._given[way[-1]]):
+                for person in sorted(self._given.get(way[-1]) or ()):
                     if person not in seen and self._step(way[-1], person, now):
                         seen.add(person)
                         ways.append([*way, person])

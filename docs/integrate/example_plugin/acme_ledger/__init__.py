@@ -24,16 +24,16 @@ class RepeatedGift:
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None, /) -> Iterator[RuleFinding]:
         """Yield a finding at the second gift; its evidence is the positions of both."""
-        if action is None or not action.goodwill or action.customer is None:
+        if action is None or not action.goodwill or action.group is None:
             return
         gifts = [
             one
-            for one in history.by_agent[action.agent]
-            if one.goodwill and one.customer == action.customer and one.at > event.at - DAY_SECONDS
+            for one in history.given_to(action.group)
+            if one.goodwill and one.agent == action.agent and one.at > event.at - DAY_SECONDS
         ]
         if len(gifts) > 1:
-            text = f"{action.agent} gave {action.customer} goodwill {len(gifts)} times within a day"
-            about = (f"agent:{action.agent}", f"customer:{action.customer}")
+            text = f"{action.agent} gave {action.group} goodwill {len(gifts)} times within a day"
+            about = (f"agent:{action.agent}", f"customer:{action.group}")
             yield self.rule.finding(about, "", text, [one.position for one in gifts])
 
 

@@ -1,0 +1,145 @@
+"""The guard's state: the same flags for every place of a restart, and after SIGKILL of the role."""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.runtime.session import Session
+from benchmarks.misuse import World
+from consumers.guard.flag_writer import FlagWriter
+from consumers.guard.state import guard_folder, open_state, state_version
+from domain.abuse.cases import CaseDraft
+from domain.abuse.flag_book import FlagDraft
+from domain.abuse.guard import Guard
+from domain.abuse.history import GuardEvent
+from domain.abuse.waiting import from_stored, to_stored
+from ledger.store.state_file import StateFile
+from ledger.store.subscription import START, ReadCursor
+from tests.projections.test_flags import claims
+from tests.support.builders import reported_action
+from tests.support.environment import ROOT, clean_environment
+from tests.support.upstreams import upstream_of
+from tests.support.waiting import eventually
+
+type Published = dict[tuple[str, int], FlagDraft | CaseDraft]
+"""The events of flags and cases by id and number, as the log would hold them."""
+
+
+@cache
+def history() -> list[GuardEvent]:
+    """Return forty days of twelve agents with every pattern of misuse."""
+    world = World(7, agents=12, days=40)
+    world.honest()
+    world.inject("high")
+    told = sorted(world.events, key=lambda event: event[0])
+    return [GuardEvent(place, at, at, body, name, f"crm\0{place}") for place, (at, body, name) in enumerate(told, 1)]
+
+
+def publish(guard: Guard, events: list[GuardEvent], published: Published) -> None:
+    """Let a guard take events, and record what it raises; an event that is there already must be the same."""
+    for event in events:
+        for flag in guard.take(event):
+            assert published.setdefault((flag.flag_id, flag.number), flag) == flag
+        for case in guard.take_cases():
+            assert published.setdefault((case.case_id, case.number), case) == case
+
+
+@cache
+def in_one_run() -> Published:
+    """Return the events of one guard that never stops."""
+    published: Published = {}
+    publish(Guard(), history(), published)
+    return published
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 3_000), st.integers(0, 400)), min_size=2, max_size=12))
+def test_restarts_anywhere_change_no_flag_and_no_case(runs: list[tuple[int, int]]) -> None:
+    """Each run commits after some events, takes some more, records their flags, and is killed."""
+    events = history()
+    published: Published = {}
+    with TemporaryDirectory() as folder:
+        for number in range(len(events)):
+            with StateFile(Path(folder) / "state.sqlite", "1", enc_hook=to_stored, dec_hook=from_stored) as state:
+                guard, begin = Guard(state=state), state.cursor.position
+                committed, more = runs[number] if number < len(runs) else (len(events), 0)
+                end = min(begin + committed, len(events))
+                publish(guard, events[begin:end], published)
+                state.commit(ReadCursor(end, "any"))
+                publish(guard, events[end : end + more], published)
+            if end == len(events):
+                break
+    assert published == in_one_run()
+
+
+def test_the_world_raises_flags_of_most_rules() -> None:
+    """The property above would hold for a world without flags."""
+    rules = {draft.finding.rule for draft in in_one_run().values() if isinstance(draft, FlagDraft)}
+    assert len(rules) >= 12, rules
+
+
+async def flags_in(session: Session) -> list[tuple[str, int]]:
+    """Return the id and the number of each event of a flag in the log."""
+    events = [json.loads(one.data) for one in await session.log.read_subject("ledger.flag.>")]
+    return sorted((one["data"]["flag_id"], one["data"].get("number", 1)) for one in events)
+
+
+def position_of(session: Session) -> int:
+    with sqlite3.connect(guard_folder(session.data_dir) / "state.sqlite") as connection:
+        found = connection.execute("SELECT position FROM progress").fetchone()
+    return int(found[0]) if found else 0
+
+
+def start_role(session: Session) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "app", "run", "guard", "--data-dir", str(session.data_dir)]
+    return subprocess.Popen(command, cwd=ROOT, env=clean_environment())
+
+
+async def test_the_role_killed_again_and_again_records_each_flag_once(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.set_up_basics()
+        for number in range(3):
+            with start_role(session) as role:
+                try:
+                    await claims(upstream, 8, 8 * number)
+                    await eventually(lambda: flags_in(session), lambda found, least=number: len(found) > least)  # type: ignore[misc]
+                    for later in range(30):
+                        if number != 1 or position_of(session):
+                            break  # a guard commits when an event comes five seconds after the last commit
+                        await upstream.record(reported_action(f"late-{later}", "4.00", agent_id="A-9"))
+                        await asyncio.sleep(1)
+                finally:
+                    role.kill()
+        log = await session.log.read_subject(">")
+        expected = sorted((one.flag_id, one.number) for one in FlagWriter().take(log))
+        assert 0 < position_of(session) < len(log)
+        with start_role(session) as role:
+            try:
+                await eventually(lambda: flags_in(session), lambda found: len(found) >= len(expected))
+            finally:
+                role.kill()
+        assert await flags_in(session) == expected
+
+
+async def test_a_state_of_another_log_is_thrown_away(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    folder = guard_folder(session.data_dir)
+    async with upstream_of(session) as upstream:
+        await upstream.set_up_basics()
+        await claims(upstream, 8)
+    with StateFile(folder / "state.sqlite", state_version(event_times=False)) as state:
+        state.commit(ReadCursor(3, "the hash of another event"))
+    with await open_state(folder, session.log, event_times=False) as state:
+        assert (state.cursor, "another event" in state.discarded) == (START, True)
+        state.commit(START)
+    assert "the guard's state is built again from the whole log" in caplog.text
+    with await open_state(folder, session.log, event_times=True) as state:
+        assert "other settings" in state.discarded
