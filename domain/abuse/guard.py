@@ -35,7 +35,7 @@ from domain.abuse.rules import (
     r18_circles_of_authority,
 )
 from domain.abuse.settled import SETTLED, SettledHistory
-from domain.abuse.waiting import WaitingRoom
+from domain.abuse.waiting_room import WaitingRoom
 from domain.keyed_state import MemoryState, Queue
 from domain.policy.model import CASES_PER_WEEK
 

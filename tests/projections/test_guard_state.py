@@ -21,7 +21,7 @@ from domain.abuse.cases import CaseDraft
 from domain.abuse.flag_book import FlagDraft
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
-from domain.abuse.waiting import from_stored, to_stored
+from domain.abuse.waiting_room import from_stored, to_stored
 from ledger.store.state_file import StateFile
 from ledger.store.subscription import START, ReadCursor
 from tests.projections.test_flags import claims
