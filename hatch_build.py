@@ -58,6 +58,7 @@ def build_page(root: Path) -> Path:
         _run_node(["build.mjs", folder, sources], web)
         shutil.rmtree(built, ignore_errors=True)
         shutil.copytree(folder, built)
+        built.chmod(0o755)
     return built
 
 

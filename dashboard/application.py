@@ -17,6 +17,7 @@ from dashboard.openapi import PROBLEMS
 from dashboard.problem_details import add_error_handlers
 from dashboard.routes.case_files import add_case_file_routes
 from dashboard.routes.commands import add_command_routes
+from dashboard.routes.escalation_cases import add_escalation_case_route
 from dashboard.routes.lists import add_list_routes
 from dashboard.routes.proofs import add_proof_routes
 from dashboard.routes.reports import add_report_routes, add_summary_route
@@ -55,6 +56,7 @@ def make_api(context: ApiContext) -> FastAPI:
         add_update_routes,
         add_case_file_routes,
         add_proof_routes,
+        add_escalation_case_route,
         add_command_routes,
         add_source_routes,
         add_upstream_routes,

@@ -116,18 +116,23 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         holder: str | None = None,
         period: str | None = None,
         agent_kind: AgentKind | None = None,
+        reason: str | None = None,
+        customer: str | None = None,
+        given: bool | None = None,
         viewer: Principal = caller,
     ) -> Response:
         times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
         equal = {"agent_id": agent, "team_id": team, "kind": kind, "holder": holder, "period": period}
-        equal["agent_kind"] = agent_kind
+        equal |= {"agent_kind": agent_kind, "reason": reason, "customer_id": customer}
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             some = feed.page(limit, after, at, times.texts)
             source = source_of(casework.actions, some)
-            return casework.read_actions(
-                connection, *casework.seen_by(source, scope), page=some, source=source, **equal
-            )
+            where = casework.seen_by(source, scope)
+            if given is not None:
+                was_given = source.c.state.in_(casework.GIVEN)
+                where.append(was_given if given else ~was_given)
+            return casework.read_actions(connection, *where, page=some, source=source, **equal)
 
         return await lists.answer(
             Listing("actions", "casework", read, _position, feed.after, at, more=told(times)), page, viewer
@@ -148,10 +153,13 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         kind: str | None = None,
         status: str | None = None,
         agent_kind: AgentKind | None = None,
+        reason: str | None = None,
+        customer: str | None = None,
         viewer: Principal = caller,
     ) -> Response:
         times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
         equal = {"agent_id": agent, "team_id": team, "kind": kind, "status": status, "agent_kind": agent_kind}
+        equal |= {"reason": reason, "customer_id": customer}
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             some = feed.page(limit, after, at, times.texts)

@@ -1,4 +1,4 @@
-// The sections of the page. Every chart has a table with its numbers. Data is inserted as text, never as markup.
+// Sections that are built from plain elements. Data is inserted as text, never as markup.
 const number = new Intl.NumberFormat();
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -22,11 +22,11 @@ function node(name, content, attributes = {}) {
 /** A table; the cells of columns that begin with # are numbers. */
 function table(caption, columns, rows) {
   const right = columns.map((one) => one.startsWith("#"));
-  const head = node("tr", columns.map((one, at) => node("th", one.replace("#", ""), { scope: "col", class: right[at] ? "number" : "" })));
+  const head = node("tr", columns.map((one, at) => node("th", one.replace("#", "") || node("span", "Text", { class: "unseen" }), { scope: "col", class: right[at] ? "number" : "" })));
   const body = rows.map((row) => node("tr", row.map((cell, at) =>
     node("td", cell instanceof Node ? cell : node("bdi", String(cell ?? "")), { class: right[at] ? "number" : "" }))));
   const made = node("table", [node("caption", `${caption} (${number.format(rows.length)})`), node("thead", head), node("tbody", body)]);
-  return node("div", made, { class: "scroll", tabindex: "0", role: "region", "aria-label": caption });
+  return node("div", made, { class: "scroll", tabindex: "0", role: "group", "aria-label": caption });
 }
 
 const cards = (items) => node("ul", items.map(([label, value, more]) => node("li", [label, node("strong", value), more ?? ""])), { class: "cards" });
@@ -90,100 +90,6 @@ function curve(label, points_, names) {
   return svg;
 }
 
-/** Pending escalations; a manager decides them here. */
-async function pendingEscalations(place, { all, act, me, travelling }) {
-  const { items } = await all("escalations", { status: "waiting" }, 200);
-  if (!items.length) return;
-  const mayDecide = me.role === "manager" && !travelling;
-  place.append(table("Pending escalations", ["since", "agent", "kind", "reason", "#amount", ...(mayDecide ? ["decision"] : [])], items.map((one) => {
-    const row = [time(one.requested), agentOf(one), one.kind, one.reason, money(one.asked)];
-    if (one.reported_by) return [...row, ...(mayDecide ? [`handled in ${one.reported_by}`] : [])];
-    if (mayDecide) row.push(commandForm(`Decide ${agentOf(one)}, ${one.kind}`, [field("decision", "operation", { options: ["approve", "deny", "forward"] }), field("lower amount", "amount", { inputmode: "decimal", size: 6, placeholder: one.asked.amount }), field("reason", "reason", { size: 12 })], "Send", async (values) => {
-      const answer = await act(`escalations/${encodeURIComponent(one.escalation_id)}`, without(withMoney({ ...values, currency: one.asked.currency }), "currency"));
-      return `${answer.status ?? answer.outcome}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
-    }));
-    return row;
-  })));
-}
-
-/** An amount of each currency; amounts of different currencies are never added. */
-const each = (items, name) => items.map((one) => money(one[name])).join(" · ");
-
-/** The sums of amounts, one for each currency. */
-function sums(items, name) {
-  const found = {};
-  for (const { [name]: { amount, currency } } of items) found[currency] = (found[currency] ?? 0) + Number(amount);
-  return Object.keys(found).sort().map((currency) => money({ amount: found[currency], currency })).join(" · ");
-}
-
-/** A form that checks whether an action would be allowed, without taking it. */
-function previewForm(me, act, currency) {
-  const agent = me.role === "agent" ? [] : [field("agent", "agent_id", { required: "", value: me.person_id ?? "" })];
-  return commandForm("Check an action", [...agent, field("kind", "kind", { options: KINDS }), field("amount", "amount", { inputmode: "decimal", size: 8 }), field("currency", "currency", { size: 4, value: currency }), field("customer", "customer_id", { size: 10 })], "Check", async (values) => {
-    const answer = await act("preview", without(withMoney(values), "currency"));
-    const most = answer.available ? `; up to ${money(answer.available)} available now` : "";
-    return `${answer.outcome}${most}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
-  });
-}
-
-async function overview(place, page) {
-  const { ask, all, act, me, travelling } = page;
-  const [gap, whole, current, actions] = await Promise.all([
-    ask("gap").catch(() => null), travelling ? null : ask("summary"), travelling ? null : ask("summary", { from: new Date().toISOString() }), ask("actions", { limit: 12 })]);
-  const budgets = current?.total.budgets ?? [];
-  if (whole) {
-    const { actions: given, interactions } = whole.total;
-    place.append(cards([
-      ["Actions", number.format(given.given), each(given.by_currency, "net")], ["Spent in current budgets", each(budgets, "spent") || "none"], ["Remaining", each(budgets, "remaining") || "none"],
-      ["Resolved on first contact", interactions.first_contact.share == null ? "unknown" : percent.format(interactions.first_contact.share), `${share(interactions.first_contact)}, evidence level 1`]]));
-  } else { // the summary has no past state, so all pages of that state are read
-    const [done, open] = await Promise.all([all("actions", {}, Infinity), all("balances", { closed: false }, Infinity)]);
-    place.append(cards([
-      ["Actions", number.format(done.items.filter((one) => ["taken", "settled", "charged", "reversed"].includes(one.state)).length)],
-      ["Spent in open budgets", sums(open.items, "spent") || "none"], ["Remaining", sums(open.items, "remaining") || "none"]]));
-  }
-  if (gap) {
-    const overall = gap.overall;
-    place.append(node("p", `${number.format(overall.asked)} escalations; approved as requested: ${share(overall.approved_anyway)} (evidence level 1); customers waited ${hours(overall.waiting.hours) || "0 h"}.`, { class: "summary", id: "escalated" }));
-    const suggested = gap.recommended_limits.find((one) => one.limit);
-    if (suggested) place.append(note(`Suggested limit: ${suggested.kind} up to ${money(suggested.limit)} for ${suggested.role}; an escalation costs ${money(suggested.cost_of_asking)}; approved up to there: ${share(suggested.approved)}. A hypothesis: it holds if people ask the same.`));
-    if (gap.cannot_do.length) place.append(table("Remedies beyond authority", ["", "#times"], gap.cannot_do.slice(0, 8).map((one) => [one.text, number.format(one.asked + one.silent)])));
-  }
-  place.append(table("Latest actions", ["time", "agent", "kind", "reason", "#amount", "state"], actions.items.map((one) =>
-    [time(one.time), agentOf(one), one.kind, one.reason, money(one.amount), one.state])));
-  await pendingEscalations(place, page);
-  if (!travelling && me.role !== "auditor") place.append(heading("Check an action"), previewForm(me, act, budgets[0]?.currency ?? "GBP"));
-}
-
-/** The remaining amount of a budget over the days, from the granted amount down. */
-async function burnDown(place, one, all) {
-  const found = await all("actions", { holder: one.holder, period: one.period, order: "asc" }, Infinity);
-  const done = found.items.filter((act) => act.amount.currency === one.granted.currency && act.basis === "goodwill" && act.state !== "voided" && act.state !== "held");
-  const granted = Number(one.granted.amount);
-  if (!done.length || !granted) return place.replaceChildren(note("Nothing was spent from this budget yet."));
-  let left = granted;
-  const first = Date.parse(done[0].time);
-  const steps = done.map((act) => { left -= Number(act.amount.amount); return { x: (Date.parse(act.time) - first) / 86_400_000, left: Math.max(0, left / granted), act }; });
-  place.replaceChildren(
-    curve(`Remaining budget of ${one.holder} in ${one.period}, over days; the table has the numbers`, [{ x: 0, left: 1 }, ...steps], ["left"]),
-    table(`Spending of ${one.holder}`, ["time", "kind", "reason", "#amount", "#remaining"], steps.map((step) => [time(step.act.time), step.act.kind, step.act.reason, money(step.act.amount), percent.format(step.left)])));
-}
-
-async function budgets(place, { ask, all }) {
-  const [found, ended] = await Promise.all([all("balances", { closed: false }, Infinity), ask("balances", { closed: true })]);
-  const used = (one) => Number(one.granted.amount) > 0 ? Number(one.spent.amount) / Number(one.granted.amount) : 0;
-  const burn = node("div", "", { role: "status" });
-  const rows = found.items.sort((a, b) => used(b) - used(a)).map((one) => {
-    const bar = node("meter", percent.format(used(one)), { min: 0, max: 1, high: 0.8, value: Math.min(1, used(one)), "aria-label": `${one.holder}: ${percent.format(used(one))} spent` });
-    const burning = node("button", one.holder, { type: "button", title: "Show the remaining amount over time" });
-    burning.addEventListener("click", () => burnDown(burn, one, all));
-    return [one.holder.startsWith("agent:") ? burning : one.holder, one.period, bar, percent.format(used(one)), money(one.granted), money(one.spent), money(one.reserved), money(one.remaining)];
-  });
-  place.append(note("Open budgets, those with the highest share spent first."), table("Budgets", ["holder", "period", "spent", "#", "#granted", "#spent", "#reserved", "#remaining"], rows), burn);
-  const closed = ended.items;
-  if (closed.length) place.append(note(ended.next ? "The first closed budgets; the file has all." : ""), node("p", node("a", "All budgets as CSV", { href: "/api/v1/balances?format=csv", download: "" })), table("Closed", ["holder", "period", "#granted", "#spent"], closed.map((one) => [one.holder, one.period, money(one.granted), money(one.spent)])));
-}
-
 async function customerValue(place, { ask }) {
   const found = await ask("loyalty", { limit: 1 });
   if (!found.currencies.length) place.append(note("No action with a customer is recorded yet."));
@@ -215,7 +121,7 @@ function limitForm(one, me, act) {
 async function gap(place, { ask, act, me, travelling }) {
   const found = await ask("gap");
   const wait = found.overall.waiting;
-  place.append(cards([["Escalations", number.format(found.overall.asked)], ["Approved as requested", share(found.overall.approved_anyway)], ["Median wait", hours(wait.median_hours) || "none"], ["Abandoned", number.format(wait.abandoned)]]));
+  place.append(cards([["Escalations", number.format(found.overall.asked)], ["Approved as requested", found.overall.approved_anyway.share == null ? "none" : percent.format(found.overall.approved_anyway.share), share(found.overall.approved_anyway)], ["Median wait", hours(wait.median_hours) || "none"], ["Abandoned", number.format(wait.abandoned)]]));
   place.append(table("Remedies beyond authority", ["", "#times"], found.cannot_do.map((one) => [one.text, number.format(one.asked + one.silent)])));
   for (const one of found.recommended_limits) {
     place.append(heading(`${one.kind} for ${one.role}`));
@@ -226,63 +132,6 @@ async function gap(place, { ask, act, me, travelling }) {
   }
   if (found.procedure.length) place.append(table("Cost of procedure", ["kind", "#decided at once", "#cost", "#estimated cost of asking"], found.procedure.map((one) => [one.kind, number.format(one.n), money(one.given), money(one.long_way) || "unknown"])));
   place.append(note(found.caveats.join("; ") + "."));
-}
-
-async function flags(place, { all, act, me, travelling }) {
-  const [found, cases] = [await all("flags"), await all("cases")];
-  const ofCase = (status) => cases.items.filter((one) => one.status === status).sort((one, other) => one.rank - other.rank)
-    .map((one) => [time(one.opened ?? one.found), one.subject, one.rules.join(", "), money(one.expected_loss) || "", one.explanation]);
-  const columns = ["since", "subject", "rules", "#expected loss", "look at"];
-  place.append(table("Open cases", columns, ofCase("open")), table("Cases below the line", columns, ofCase("below")));
-  const mayReview = ["manager", "operator"].includes(me.role) && !travelling;
-  place.append(note("A flag asks for a human review; it is no verdict."));
-  place.append(table("Flags", ["raised", "rule", "about", "explanation", "status", "evidence", ...(mayReview ? ["review"] : [])], found.items.map((one) => {
-    const row = [time(one.raised), one.rule, one.about.join(", "), one.explanation, one.status, (one.evidence ?? []).slice(0, 12).join(", ")];
-    if (mayReview) row.push(one.status !== "open" ? one.note ?? "" : commandForm(`Review ${one.flag_id}`, [field("verdict", "verdict", { options: ["", "dismissed", "coached", "confirmed"] }), field("note", "note", { size: 14 })], "Send", async (values) => {
-      const answer = await act(`flags/${encodeURIComponent(one.flag_id)}`, values);
-      return values.verdict ? `${answer.outcome}: ${values.verdict}` : "review started; names are shown";
-    }));
-    return row;
-  })));
-}
-
-let filter = { agent: "", customer: "", interaction: "", action: "" };
-
-/** The explanation of an action, with its proof and case file if the role allows them. */
-async function explanation(place, action, { ask, me }) {
-  const found = await ask(`explain/${encodeURIComponent(action)}`);
-  const mayProve = ["auditor", "operator"].includes(me.role);
-  const link = (href, text) => node("a", text, { href, download: "" });
-  const steps = (found.escalation ?? []).map((one) => [one.position, time(one.time), one.what, one.decided_by ?? "", one.waited_seconds == null ? "" : hours(one.waited_seconds / 3600)]);
-  place.replaceChildren(
-    heading(`Action ${action}`), table("Why it was allowed", ["topic", "explanation"], found.story.map((line) => [line.what, line.said])),
-    ...(steps.length ? [table("Escalation", ["#position", "time", "step", "by", "#waited"], steps)] : []),
-    table("Later events", ["#position", "time", "actor", "event"], found.after.map((one) => [one.position, time(one.time), one.who, one.what])),
-    ...(mayProve ? [node("p", [link(`/api/v1/case/${encodeURIComponent(action)}`, "Case file"), " · ", link(`/api/v1/proof/${found.position}`, "Proof")])] : []));
-  place.scrollIntoView({ block: "nearest" });
-}
-
-async function auditTrail(place, page) {
-  const { all } = page;
-  const fields = Object.keys(filter).map((name) => node("label", [name, node("input", "", { name, value: filter[name] })]));
-  const form = node("form", [...fields, node("button", "Search")], { class: "search", role: "search" });
-  const list = node("div");
-  const details = node("div", "", { role: "status" });
-  const search = async () => {
-    try {
-      const found = await all("trail", { ...filter, order: filter.interaction || filter.action ? "asc" : "desc" }, 500);
-      list.replaceChildren(table("Events", ["#position", "time", "actor", "concerning", "interaction", "event", "explanation"], found.items.map((one) => {
-        const story = node("button", one.interaction_id ?? "", { type: "button", title: "Show only this interaction" });
-        story.addEventListener("click", () => { filter = { agent: "", customer: "", interaction: one.interaction_id, action: "" }; for (const input of form.querySelectorAll("input")) input.value = filter[input.name]; search(); });
-        const explain = node("button", "Explain", { type: "button", title: `Explain ${one.action_id}` });
-        explain.addEventListener("click", async () => { try { await explanation(details, one.action_id, page); } catch (problem) { details.replaceChildren(node("p", problem.message, { role: "alert" })); } });
-        return [one.position, time(one.time), one.who, one.whom, one.interaction_id ? story : "", one.what, one.action_id ? explain : ""];
-      })));
-    } catch (problem) { list.replaceChildren(node("p", problem.message, { role: "alert" })); }
-  };
-  form.addEventListener("submit", (event) => { event.preventDefault(); filter = Object.fromEntries(new FormData(form)); search(); });
-  place.append(form, details, list);
-  await search();
 }
 
 async function recognition(place, { ask }) {
@@ -336,11 +185,4 @@ async function integrations(place, { ask, act, me }) {
   await search();
 }
 
-const above = ["manager", "auditor", "operator"];
-export const SECTIONS = {
-  overview: { title: "Overview", fill: overview }, budgets: { title: "Budgets", fill: budgets },
-  value: { title: "Customer value", fill: customerValue, roles: above }, gap: { title: "Authority gap", fill: gap, roles: above },
-  flags: { title: "Flags", fill: flags }, trail: { title: "Audit trail", fill: auditTrail },
-  recognition: { title: "Recognition", fill: recognition, roles: above }, health: { title: "Health", fill: health },
-  integrations: { title: "Integrations", fill: integrations, roles: ["auditor", "operator"] },
-};
+export const SECTIONS = { value: customerValue, gap, recognition, health, integrations };

@@ -1,0 +1,111 @@
+"""The route of one escalation with all that its decision rests on: limits, the customer's story, and cases alike."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, TypedDict
+
+import msgspec
+from fastapi import Depends, HTTPException, Response
+
+from dashboard.auth.authorization import note_reading
+from dashboard.routes.commands import PathId  # noqa: TC001 - FastAPI reads the annotations
+from dashboard.schemas import JsonResponse, Report
+from domain.analytics.empowerment_gap import Share, share
+from projections.engine.pages import PageRequest
+from projections.views import casework
+from projections.views.audit_trail import Trail, read_trail
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from fastapi import FastAPI
+
+    from dashboard.auth.tokens import Principal
+    from dashboard.context import ApiContext
+    from projections.engine.storage import Row
+    from projections.reading import AccessScope
+
+_ACTIONS, _ALIKE, _SHOWN_ALIKE, _STORY = 20, 200, 8, 40
+
+
+class _Met(msgspec.Struct):
+    """The part of an escalation's event that the view does not hold: the limits that were met."""
+
+    reasons: list[dict[str, object]] = []
+
+
+class _Recorded(msgspec.Struct):
+    data: _Met
+
+
+def add_escalation_case_route(api: FastAPI, context: ApiContext) -> None:
+    """Add the route of one escalation."""
+    views, log, authorizer = context.views, context.log, context.authorizer
+    caller = Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/escalations/{escalation_id}",
+        response_model=Report,
+        summary="An escalation with the limits it met, the customer's story, and decisions of cases alike",
+    )
+    async def escalation_case(escalation_id: PathId, viewer: Principal = caller) -> Response:
+        scope = await authorizer.scope(viewer)
+        asked = viewer.person_id
+        found = await views.read("casework", lambda c: _case(c, escalation_id, scope, asked))
+        if found.result is None:
+            raise HTTPException(404, "no escalation with this id is visible to this token")
+        case, escalation = found.result, found.result["escalation"]
+        customers = [f"customer:{one}" for one in case["customer_ids"]]
+        await note_reading(log, viewer, customers, found.progress.anchor.position)
+        recorded = await log.at(escalation["position"])
+        limits = msgspec.json.decode(recorded.data, type=_Recorded).data.reasons if recorded is not None else []
+        story: list[Row] = []
+        if (interaction := escalation["interaction_id"]) is not None:
+            named = [("interaction", interaction)]
+            story = (await views.read(Trail.name, lambda c: read_trail(c, named))).result[-_STORY:]
+        document = {**case, "limits": limits, "story": story, "position": found.progress.anchor.position}
+        shown = await context.keys.decrypt_fields(msgspec.json.encode(document))
+        return JsonResponse({**json.loads(shown), "lag_seconds": await views.lag(found.progress)})
+
+
+class _Case(TypedDict):
+    """The part of an escalation's case that the view `casework` holds; `alike`: of the same kind and reason."""
+
+    escalation: Row
+    customer_ids: list[str]
+    actions: list[Row]
+    waiting: list[Row]
+    alike: list[Row]
+    alike_decided: Share
+
+
+def _case(connection: sa.Connection, escalation_id: str, scope: AccessScope, asked: str | None) -> _Case | None:
+    """Return the case of an escalation; ``None`` where it is not visible."""
+    table = casework.escalations
+    seen = casework.seen_by(table, scope, asked=asked)
+    rows = casework.read_escalations(connection, table.c.escalation_id == escalation_id, *seen)
+    if not rows:
+        return None
+    one = rows[0]
+    customer = one["customer_id"]
+    customers = casework.customer_group_of(connection, customer) if customer is not None else []
+    if customers:
+        same_actions = casework.actions.c.customer_id.in_(customers)
+        same_escalations: sa.ColumnElement[bool] = table.c.customer_id.in_(customers)
+    else:
+        same_actions = casework.actions.c.interaction_id == one["interaction_id"]
+        same_escalations = table.c.interaction_id == one["interaction_id"]
+    decided = table.c.status.in_(("approved", "denied")), table.c.reason == one["reason"]
+    newest = PageRequest(_ALIKE, newest_first=True)
+    alike = casework.read_escalations(connection, *decided, *seen, page=newest, kind=one["kind"])
+    alike = [row for row in alike if row["escalation_id"] != escalation_id]
+    waiting = casework.read_escalations(connection, same_escalations, table.c.status == "waiting")
+    approved = sum(row["status"] == "approved" for row in alike)
+    return {
+        "escalation": one,
+        "customer_ids": customers,
+        "actions": casework.read_actions(connection, same_actions)[-_ACTIONS:][::-1],
+        "waiting": [row for row in waiting if row["escalation_id"] != escalation_id],
+        "alike": alike[:_SHOWN_ALIKE],
+        "alike_decided": share(approved, len(alike)),
+    }

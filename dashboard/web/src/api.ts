@@ -1,0 +1,173 @@
+// Requests to the API. What a page reads is kept once for all its parts, and read again when a view behind it has changed.
+import { useEffect, useReducer } from "preact/hooks";
+import type { components } from "./api.d";
+
+export type Me = components["schemas"]["Me"];
+export type Preview = components["schemas"]["Preview"];
+type Decision = components["schemas"]["Answer"];
+export type Query = Record<string, string | number | boolean | null | undefined>;
+
+export class Problem extends Error {
+  constructor(readonly status: number, detail: string) { super(detail); }
+}
+
+export function address(path: string, query: Query = {}): string {
+  const pairs = Object.entries(query).filter(([, value]) => value !== "" && value != null);
+  const text = new URLSearchParams(pairs.map(([name, value]) => [name, String(value)])).toString();
+  return `/api/v1/${path}${text ? `?${text}` : ""}`;
+}
+
+let onSignedOut = (): void => undefined;
+export const whenSignedOut = (then: () => void): void => { onSignedOut = then; };
+
+async function answerOf(response: Response): Promise<unknown> {
+  const body = await response.json().catch(() => ({})) as { detail?: string };
+  if (response.status === 401) onSignedOut();
+  if (!response.ok) throw new Problem(response.status, body.detail ?? `The ledger answered ${response.status}.`);
+  return body;
+}
+
+export async function read<T>(path: string, query: Query = {}): Promise<T> {
+  return await answerOf(await fetch(address(path, query), { headers: { Accept: "application/json" } })) as T;
+}
+
+/** Sends a command in the name of the signed-in person. */
+export async function act<T>(path: string, body: unknown): Promise<T> {
+  const response = await fetch(`/api/v1/${path}`, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+  });
+  return await answerOf(response) as T;
+}
+
+export const decide = (id: string, decision: Decision): Promise<{ outcome: string; status?: string; reasons?: { message: string }[] }> =>
+  act(`escalations/${encodeURIComponent(id)}`, decision);
+
+export async function signIn(token: string): Promise<void> {
+  const response = await fetch("/api/v1/session", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }),
+  });
+  if (!response.ok) throw new Problem(response.status, ((await response.json()) as { detail: string }).detail);
+}
+export const signOut = (): Promise<Response> => fetch("/api/v1/session", { method: "DELETE" });
+export const isSignedIn = async (): Promise<boolean> =>
+  ((await (await fetch("/api/v1/session")).json()) as { known: boolean }).known;
+
+/** The views behind each path: a change of another view does not concern its readers. */
+const VIEWS: [RegExp, string[], number][] = [
+  [/^(actions|escalations)/, ["casework"], 0],
+  [/^balances/, ["budget_balances"], 0],
+  [/^(cases|flags)/, ["flags"], 0],
+  [/^trail/, ["audit_trail"], 0],
+  [/^summary/, ["casework", "journeys", "authority", "budget_balances"], 5_000],
+  [/^gap/, ["authority"], 15_000],
+  [/^quality/, ["journeys"], 15_000],
+];
+
+interface Entry {
+  path: string; query: Query; views: string[]; pause: number; readAt: number; stale: boolean; busy: boolean;
+  data: unknown; problem: string | null; tag: string | null; listeners: Set<() => void>;
+}
+const entries = new Map<string, Entry>();
+
+function entryOf(path: string, query: Query): Entry {
+  const key = address(path, query);
+  let entry = entries.get(key);
+  if (!entry) {
+    const [, views, pause] = VIEWS.find(([pattern]) => pattern.test(path)) ?? [/^/, [], 60_000];
+    entry = { path, query, views, pause, readAt: 0, stale: true, busy: false, data: null, problem: null, tag: null, listeners: new Set() };
+    entries.set(key, entry);
+    for (const [old, one] of entries) { // keeps what was read lately, for the way back
+      if (entries.size <= 40) break;
+      if (!one.listeners.size && old !== key) entries.delete(old);
+    }
+  }
+  return entry;
+}
+
+async function load(entry: Entry): Promise<void> {
+  entry.busy = true;
+  entry.stale = false;
+  try {
+    const headers: Record<string, string> = { Accept: "application/json" };
+    if (entry.tag) headers["If-None-Match"] = entry.tag;
+    const response = await fetch(address(entry.path, entry.query), { headers, cache: "no-store" });
+    if (response.status !== 304) {
+      entry.data = await answerOf(response);
+      entry.tag = response.headers.get("ETag");
+    }
+    entry.problem = null;
+  } catch (problem) {
+    entry.problem = (problem as Error).message;
+  }
+  entry.busy = false;
+  entry.readAt = Date.now();
+  for (const tell of entry.listeners) tell();
+}
+
+/** Rounds of reading again are far enough apart that they cost at most 1.5 requests and 7 kB a second. */
+let next = 0;
+let timer: ReturnType<typeof setTimeout> | null = null;
+
+function round(): void {
+  timer = null;
+  if (document.hidden) return;
+  const now = Date.now();
+  const due = [...entries.values()].filter((one) => one.listeners.size && one.stale && !one.busy);
+  const ready = due.filter((one) => now - one.readAt >= one.pause);
+  performance.clearResourceTimings();
+  void Promise.all(ready.map(load)).then(() => {
+    const bytes = performance.getEntriesByType("resource").reduce((sum, one) => sum + (one as PerformanceResourceTiming).transferSize, 0);
+    next = Math.max(next, Date.now() + Math.max(1_000, ready.length * 700, bytes / 7));
+    if ([...entries.values()].some((one) => one.listeners.size && one.stale)) plan();
+  });
+}
+
+function plan(): void {
+  if (timer) clearTimeout(timer); // it may wait for a path that is read less often
+  timer = setTimeout(round, Math.max(0, next - Date.now(), entriesWait()));
+}
+
+function entriesWait(): number {
+  const waits = [...entries.values()].filter((one) => one.listeners.size && one.stale)
+    .map((one) => one.readAt + one.pause - Date.now());
+  return waits.length ? Math.min(...waits) : 0;
+}
+
+/** Marks what stands on a view as old, and reads it again soon. */
+export function viewChanged(view: string): void {
+  for (const one of entries.values()) {
+    if (!one.views.includes(view) || "as_of" in one.query && one.query.as_of) continue;
+    one.stale = true;
+    if (!one.listeners.size) one.readAt = 0;
+  }
+  plan();
+}
+
+/** Reads paths that start so at once, after a command of this reader. */
+export function refresh(...paths: string[]): void {
+  for (const one of entries.values()) {
+    if (!paths.some((path) => one.path.startsWith(path))) continue;
+    one.stale = true;
+    one.tag = null;
+    if (one.listeners.size && !one.busy) void load(one);
+  }
+}
+addEventListener("visibilitychange", () => { if (!document.hidden) plan(); });
+
+/** The answer of a path as it is now; `null` in place of a path reads nothing. */
+export function useRead<T>(path: string | null, query: Query = {}): { data: T | null; problem: string | null } {
+  const [, redraw] = useReducer((turn: number) => turn + 1, 0);
+  const key = path === null ? null : address(path, query);
+  useEffect(() => {
+    if (path === null) return undefined;
+    const entry = entryOf(path, query);
+    const tell = (): void => redraw(null as never);
+    entry.listeners.add(tell);
+    if ((entry.stale || entry.data === null) && !entry.busy) void load(entry);
+    return () => { entry.listeners.delete(tell); };
+  }, [key]);
+  const entry = key === null ? undefined : entries.get(key);
+  return { data: (entry?.data ?? null) as T | null, problem: entry?.problem ?? null };
+}
+
+export const forgetAll = (): void => entries.clear();

@@ -1,0 +1,57 @@
+// Money, dates and numbers in the reader's locale.
+import type { Money, Share } from "./types";
+
+const whole = new Intl.NumberFormat();
+const tenth = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+const percentage = new Intl.NumberFormat(undefined, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const dayOf = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const currencies = new Map<string, Intl.NumberFormat>();
+
+export const number = (value: number): string => whole.format(value);
+export const decimal = (value: number): string => tenth.format(value);
+export const percent = (value: number | null | undefined): string => (value == null ? "–" : percentage.format(value));
+export const time = (text: string | null | undefined): string => (text ? moment.format(new Date(text)) : "");
+export const day = (text: string): string => dayOf.format(new Date(text));
+
+export function money(value: Money | null | undefined): string {
+  if (!value) return "–";
+  let format = currencies.get(value.currency);
+  if (!format) {
+    format = new Intl.NumberFormat(undefined, { style: "currency", currency: value.currency });
+    currencies.set(value.currency, format);
+  }
+  return format.format(Number(value.amount));
+}
+
+/** Amounts of several currencies, which are never added. */
+export const amounts = (values: (Money | null)[]): string => values.map(money).join(" · ") || "–";
+
+/** A share with its 95 % interval, for the text below a figure. */
+export function interval(share: Share | null | undefined): string {
+  if (share?.share == null || !share.interval) return "none yet";
+  return `${percent(share.interval[0])} to ${percent(share.interval[1])}, n = ${number(share.n)}`;
+}
+
+export function duration(seconds: number | null | undefined): string {
+  if (seconds == null) return "–";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${tenth.format(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}
+
+export function since(text: string): string {
+  const seconds = (Date.parse(text) - Date.now()) / 1000;
+  const size = Math.abs(seconds);
+  if (size < 5400) return ago.format(Math.round(seconds / 60), "minute");
+  if (size < 172_800) return ago.format(Math.round(seconds / 3600), "hour");
+  return ago.format(Math.round(seconds / 86_400), "day");
+}
+
+/** A code of the log as words: `fee_waiver` reads "Fee waiver". */
+export function words(code: string | null | undefined): string {
+  const text = (code ?? "").replaceAll("_", " ");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,78 @@
+// My authority: what an agent may give now, and what became of what they asked.
+import { useState } from "preact/hooks";
+import { act, useRead } from "../api";
+import { Field, KINDS } from "../components/controls";
+import { Card, Empty, Figure, Figures, Meter, Pending, State, Top } from "../components/parts";
+import { Table } from "../components/table";
+import { money, percent, time, words } from "../format";
+import type { Action, Balance, Escalation, Flag, Items, Money, Viewer } from "../types";
+
+interface Previewed { outcome: string; available?: Money | null; reasons?: { message: string; limit?: Money }[] }
+const OUTCOMES: Record<string, string> = { taken: "Yes, you may.", escalate: "This needs an approval.", refused: "No." };
+
+export function MayI({ me }: { me: Viewer }) {
+  const [fields, set] = useState({ kind: "refund", amount: "", customer_id: "", agent_id: me.person_id ?? "" });
+  const [answer, setAnswer] = useState<Previewed | null>(null);
+  const [problem, setProblem] = useState<string | null>(null);
+  const { data } = useRead<Items<Balance>>("balances", { limit: 1 });
+  const currency = data?.items[0]?.granted.currency ?? "GBP";
+  const send = async (): Promise<void> => {
+    try {
+      const { amount, ...others } = fields;
+      const given = Object.fromEntries(Object.entries(others).filter(([, value]) => value));
+      setAnswer(await act<Previewed>("preview", { ...given, ...(amount ? { amount: { amount, currency } } : {}) }));
+      setProblem(null);
+    } catch (failed) { setProblem((failed as Error).message); setAnswer(null); }
+  };
+  const input = (name: keyof typeof fields, label: string, more: object = {}) => (
+    <Field label={label}><input value={fields[name]} size={10} {...more} onInput={(event) => set({ ...fields, [name]: event.currentTarget.value })} /></Field>
+  );
+  return (
+    <Card title="May I?">
+      <form class="row" aria-label="Check an action" onSubmit={(event) => { event.preventDefault(); void send(); }}>
+        {me.role !== "agent" && input("agent_id", "Agent", { required: true })}
+        <Field label="Kind"><select value={fields.kind} onChange={(event) => set({ ...fields, kind: event.currentTarget.value })}>{KINDS.map((one) => <option key={one} value={one}>{words(one)}</option>)}</select></Field>
+        {input("amount", `Amount in ${currency}`, { inputMode: "decimal" })}
+        {input("customer_id", "Customer")}
+        <button class="first">Check</button>
+      </form>
+      <div role="status">
+        {answer && <p><strong>{OUTCOMES[answer.outcome] ?? answer.outcome}</strong> {answer.available ? `Up to ${money(answer.available)} now. ` : ""}{(answer.reasons ?? []).map((one) => `${words(one.message)}${one.limit ? ` (${money(one.limit)})` : ""}.`).join(" ")}</p>}
+        {problem && <p class="alert">{problem}</p>}
+      </div>
+    </Card>
+  );
+}
+
+export function Authority({ me }: { me: Viewer }) {
+  const budgets = useRead<Items<Balance>>("balances", { closed: false });
+  const asked = useRead<Items<Escalation>>("escalations", { limit: 50 });
+  const given = useRead<Items<Action>>("actions", { limit: 50 });
+  const flags = useRead<Items<Flag>>("flags", { limit: 50 });
+  return (
+    <>
+      <Top title="My authority">What you may give now, and what became of what you asked.</Top>
+      {!budgets.data ? <Pending problem={budgets.problem} /> : budgets.data.items.length ? (
+        <Figures>{budgets.data.items.map((one) => <Figure key={one.period + one.granted.currency} label={`Left in ${one.period}`} term="budget" value={money(one.remaining)}
+          more={<><Meter share={Number(one.granted.amount) ? Number(one.remaining.amount) / Number(one.granted.amount) : 0} label="share left" /> of {money(one.granted)}, {percent(Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0)} spent</>} />)}</Figures>
+      ) : <Empty title="Your budget opens with your first action.">Check below what you may give.</Empty>}
+      <MayI me={me} />
+      <Card title="My escalations" term="escalation">
+        {!asked.data ? <Pending problem={asked.problem} /> : <Table caption="My escalations" hideCaption rows={asked.data.items} perPage={5} empty={<Empty title="You asked for nothing yet.">An action beyond your limits can be escalated.</Empty>} columns={[
+          { title: "Requested", value: (one) => one.requested, cell: (one) => time(one.requested) }, { title: "Kind", value: (one) => words(one.kind) },
+          { title: "Asked", value: (one) => Number(one.asked.amount), cell: (one) => money(one.asked), right: true },
+          { title: "Outcome", value: (one) => one.status, cell: (one) => <State name={one.status} /> }, { title: "By", value: (one) => one.decided_by },
+        ]} />}
+      </Card>
+      <Card title="My actions" term="action">
+        {!given.data ? <Pending problem={given.problem} /> : <Table caption="My actions" hideCaption rows={given.data.items} perPage={5} empty={<Empty title="You gave nothing yet.">Use the authority that you have.</Empty>} columns={[
+          { title: "Time", value: (one) => one.time, cell: (one) => time(one.time) }, { title: "Kind", value: (one) => words(one.kind) }, { title: "Customer", value: (one) => one.customer_id },
+          { title: "Amount", value: (one) => Number(one.amount.amount), cell: (one) => money(one.amount), right: true }, { title: "State", value: (one) => one.state, cell: (one) => <State name={one.state} /> },
+        ]} />}
+      </Card>
+      {(flags.data?.items.length ?? 0) > 0 && <Card title="Flags about me" term="flag"><Table caption="Flags about me" hideCaption rows={flags.data?.items ?? []} columns={[
+        { title: "Raised", value: (one) => one.raised, cell: (one) => time(one.raised) }, { title: "Explanation", value: (one) => one.explanation }, { title: "State", value: (one) => one.status, cell: (one) => <State name={one.status} /> },
+      ]} /></Card>}
+    </>
+  );
+}

@@ -1,0 +1,100 @@
+// Cases of possible misuse: flags about one subject, reviewed together, with their evidence in place.
+import { useState } from "preact/hooks";
+import { act, refresh, useRead } from "../api";
+import { Field } from "../components/controls";
+import { Card, Empty, Pending, State, Top } from "../components/parts";
+import { Table } from "../components/table";
+import { money, number, time } from "../format";
+import type { Case, Flag, Items, Viewer } from "../types";
+import { change, link, usePlace } from "../url";
+
+export function Cases({ me, say }: { me: Viewer; say: (text: string) => void }) {
+  const { query } = usePlace();
+  const cases = useRead<Items<Case>>("cases", { limit: 1000, as_of: query.as_of ?? null });
+  const flags = useRead<Items<Flag>>("flags", { limit: 1000, as_of: query.as_of ?? null });
+  const chosen = flags.data?.items.find((one) => one.flag_id === query.flag);
+  if (!cases.data || !flags.data) return <><Top title="Cases" /><Pending problem={cases.problem ?? flags.problem} /></>;
+  const of = (status: string): Case[] => (cases.data?.items ?? []).filter((one) => one.status === status).sort((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
+  const columns = [
+    { title: "Since", value: (one: Case) => one.opened ?? one.found, cell: (one: Case) => time(one.opened ?? one.found) },
+    { title: "Subject", value: (one: Case) => one.subject }, { title: "Rules", value: (one: Case) => (one.rules ?? []).join(", ") },
+    { title: "Expected loss", value: (one: Case) => Number(one.expected_loss?.amount ?? 0), cell: (one: Case) => money(one.expected_loss), right: true },
+    { title: "Look at first", value: (one: Case) => one.explanation },
+  ];
+  return (
+    <>
+      <Top title="Cases">A flag asks for a human review. It is no verdict.</Top>
+      <Card title="Open cases" term="case">
+        <Table caption="Open cases" hideCaption rows={of("open")} columns={columns} empty={<Empty title="No case is open.">The guard opens a case where flags about one subject add up.</Empty>} />
+      </Card>
+      {of("below").length > 0 && <Card title="Below the line"><Table caption="Cases below the line" hideCaption rows={of("below")} columns={columns} perPage={10} /></Card>}
+      {chosen && <Review key={chosen.flag_id} flag={chosen} me={me} say={say} />}
+      <Card title={`Flags (${number(flags.data.items.length)})`} term="flag">
+        <Table caption="Flags" hideCaption rows={flags.data.items} perPage={10} empty={<Empty title="No flag was raised.">Flags appear as the guard finds patterns that ask for a review.</Empty>} columns={[
+          { title: "Raised", value: (one) => one.raised, cell: (one) => time(one.raised) },
+          { title: "Rule", value: (one) => one.rule }, { title: "About", value: (one) => one.about.join(", ") },
+          { title: "Explanation", value: (one) => one.explanation },
+          { title: "State", value: (one) => one.status, cell: (one) => <State name={one.status} /> },
+          { title: "", value: (one) => one.flag_id, cell: (one) => <button type="button" class="plain" onClick={() => change({ flag: one.flag_id })}>Evidence</button> },
+        ]} />
+      </Card>
+    </>
+  );
+}
+
+function Review({ flag, me, say }: { flag: Flag; me: Viewer; say: (text: string) => void }) {
+  const [note, setNote] = useState("");
+  const [problem, setProblem] = useState<string | null>(null);
+  const mayReview = ["manager", "operator"].includes(me.role) && flag.status === "open";
+  const send = async (verdict: string | null): Promise<void> => {
+    try {
+      await act(`flags/${encodeURIComponent(flag.flag_id)}`, { ...(verdict ? { verdict } : {}), ...(note ? { note } : {}) });
+      say(verdict ? `The flag is ${verdict}.` : "The review has begun; names are shown.");
+      setProblem(null);
+      refresh("flags", "cases");
+    } catch (failed) { setProblem((failed as Error).message); }
+  };
+  return (
+    <Card title={`Flag ${flag.rule}: ${flag.about.join(", ")}`} tools={<button type="button" class="plain" onClick={() => change({ flag: null })}>Close</button>}>
+      <p>{flag.explanation}</p>
+      {flag.answer && <p class="note">Answer of the person: {flag.answer}</p>}
+      <Evidence positions={flag.evidence} />
+      {mayReview && (
+        <form class="row" aria-label="Review" onSubmit={(event) => event.preventDefault()}>
+          <Field label="Note"><input value={note} onInput={(event) => setNote(event.currentTarget.value)} /></Field>
+          <button type="button" onClick={() => void send(null)}>Begin review</button>
+          {["dismissed", "coached", "confirmed"].map((one) => <button key={one} type="button" onClick={() => void send(one)}>{one}</button>)}
+        </form>
+      )}
+      {problem && <p class="alert" role="alert">{problem}</p>}
+    </Card>
+  );
+}
+
+interface Recorded { event: { type: string; time: string; data: Record<string, unknown> } }
+
+function Evidence({ positions }: { positions: number[] }) {
+  const [shown, show] = useState(8);
+  return (
+    <div>
+      <h3>Evidence</h3>
+      <ol class="story">{positions.slice(0, shown).map((one) => <EvidenceEvent key={one} position={one} />)}</ol>
+      {positions.length > shown && <button type="button" class="plain" onClick={() => show(shown + 20)}>Show more of {number(positions.length)}</button>}
+    </div>
+  );
+}
+
+function EvidenceEvent({ position }: { position: number }) {
+  const { data, problem } = useRead<Recorded>(`events/${position}`);
+  if (!data) return <li><time>Position {position}</time>{problem ?? "…"}</li>;
+  const { type, time: at, data: body } = data.event;
+  const action = typeof body.action_id === "string" ? body.action_id : null;
+  const named = ["agent_id", "customer_id", "kind", "reason"].map((name) => body[name]).filter((one) => typeof one === "string").join(", ");
+  const amount = body.amount as { amount: string; currency: string } | undefined;
+  return (
+    <li>
+      <time dateTime={at}>{time(at)}, position {number(position)}</time>
+      {type.replace(/^resolution\.|\.v\d+$/g, "").replaceAll(".", " ").replaceAll("_", " ")}: {named}{amount?.currency ? `, ${money(amount)}` : ""} {action && <a href={link("trail", { action })}>Explain</a>}
+    </li>
+  );
+}

@@ -1,0 +1,117 @@
+// Lists that figures open: actions, escalations and budgets, with filters in the address.
+import { useEffect, useState } from "preact/hooks";
+import { address, read, useRead } from "../api";
+import type { Query } from "../api";
+import { Filters, KINDS, Moment } from "../components/controls";
+import { Card, Empty, Meter, Pending, State, Top } from "../components/parts";
+import { Table } from "../components/table";
+import type { Column } from "../components/table";
+import { duration, money, number, percent, time, words } from "../format";
+import type { Action, Balance, Escalation, Items } from "../types";
+import { link, usePlace } from "../url";
+
+const MOST = 20_000;
+
+/** A list read to its end, page by page, so that its total is exact. */
+function useWhole<T>(path: string, query: Query): { items: T[]; next: number | string | null; problem: string | null; loaded: boolean } {
+  const { data, problem } = useRead<Items<T>>(path, { ...query, limit: 1000 });
+  const [more, setMore] = useState<{ of: Items<T>; items: T[]; next: number | string | null } | null>(null);
+  useEffect(() => {
+    let current = true;
+    const follow = async (): Promise<void> => {
+      const items: T[] = [];
+      let next = data?.next ?? null;
+      while (next !== null && items.length < MOST && current) {
+        const page: Items<T> = await read<Items<T>>(path, { ...query, limit: 1000, after: next });
+        items.push(...page.items);
+        next = page.next;
+      }
+      if (current && data) setMore({ of: data, items, next });
+    };
+    if (data?.next != null) void follow().catch(() => undefined);
+    return () => { current = false; };
+  }, [data]);
+  const rest = more && more.of === data ? more : null;
+  return { items: [...(data?.items ?? []), ...(rest?.items ?? [])], next: rest ? rest.next : data?.next ?? null, problem, loaded: data !== null };
+}
+
+function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }: {
+  title: string; path: string; names: Record<string, string>; choices?: Record<string, string[]>; columns: Column<T>[]; about: string; fixed?: Query;
+}) {
+  const { query } = usePlace();
+  const asked: Query = { ...fixed };
+  for (const name of [...Object.keys(names), "as_of", "tz"]) if (query[name]) asked[name] = query[name];
+  const { items, next, problem, loaded } = useWhole<T>(path, asked);
+  const filters = Object.entries(asked).filter(([name]) => name !== "as_of").map(([name, value]) => `${names[name] ?? name}: ${String(value)}`).join(", ");
+  return (
+    <>
+      <Top title={title} tools={<details class="pop"><summary class="button">{query.as_of ? `As recorded by ${time(query.as_of) || query.as_of}` : "Now"}</summary><div><Moment /></div></details>}>{about}</Top>
+      <Filters names={names} {...(choices ? { choices } : {})} />
+      {problem && <Pending problem={problem} />}
+      {!loaded ? !problem && <Pending problem={null} /> : (
+        <Card title={`${number(items.length)}${next === null ? "" : "+"} ${title.toLowerCase()}`}>
+          <Table key={path} caption={title} hideCaption rows={items} columns={columns} csv={address(path, { ...asked, format: "csv" })} perPage={20}
+            empty={<Empty title={filters ? "Nothing fits these filters." : `No ${title.toLowerCase()} yet.`}>{filters ? "Clear a filter or choose other days." : "They appear here as soon as the ledger records the first."}</Empty>} />
+        </Card>
+      )}
+    </>
+  );
+}
+
+const RANGE = { from: "From", to: "To" };
+const agentOf = (one: { agent_id: string; agent_kind: string | null }): string => (one.agent_kind === "ai" ? `${one.agent_id} (AI)` : one.agent_id);
+
+const ACTIONS: Column<Action>[] = [
+  { title: "Time", value: (one) => one.time, cell: (one) => time(one.time) },
+  { title: "Agent", value: agentOf, cell: (one) => <a href={link("trail", { agent: one.agent_id })}>{agentOf(one)}</a> },
+  { title: "Kind", value: (one) => words(one.kind) }, { title: "Reason", value: (one) => one.reason },
+  { title: "Customer", value: (one) => one.customer_id, cell: (one) => (one.customer_id ? <a href={link("actions", { customer: one.customer_id })}>{one.customer_id}</a> : "") },
+  { title: "Amount", value: (one) => Number(one.amount.amount), cell: (one) => money(one.amount), right: true },
+  { title: "State", value: (one) => one.state, cell: (one) => <State name={one.state} /> },
+  { title: "", value: (one) => one.action_id, cell: (one) => <a href={link("trail", { action: one.action_id })}>Explain</a> },
+  { title: "Team", value: (one) => one.team_id, extra: true }, { title: "Basis", value: (one) => one.basis, extra: true },
+  { title: "Decided by", value: (one) => one.decided_by, extra: true }, { title: "Interaction", value: (one) => one.interaction_id, extra: true },
+];
+export const Actions = () => (
+  <ListPage<Action> title="Actions" path="actions" columns={ACTIONS} about="Remedies with their present state, the newest first." choices={{ kind: KINDS, given: ["true", "false"] }}
+    names={{ ...RANGE, agent: "Agent", team: "Team", kind: "Kind", reason: "Reason", customer: "Customer", given: "Given" }} />
+);
+
+const ESCALATIONS: Column<Escalation>[] = [
+  { title: "Requested", value: (one) => one.requested, cell: (one) => time(one.requested) },
+  { title: "Agent", value: agentOf, cell: (one) => <a href={link("trail", { agent: one.agent_id })}>{agentOf(one)}</a> },
+  { title: "Kind", value: (one) => words(one.kind) }, { title: "Reason", value: (one) => one.reason },
+  { title: "Asked", value: (one) => Number(one.asked?.amount ?? 0), cell: (one) => money(one.asked), right: true },
+  { title: "Approved", value: (one) => Number(one.amount?.amount ?? 0), cell: (one) => (one.status === "approved" ? money(one.amount) : ""), right: true },
+  { title: "Outcome", value: (one) => one.status, cell: (one) => <State name={one.status} /> },
+  { title: "Decided by", value: (one) => one.decided_by }, { title: "Waited", value: (one) => one.waited_seconds, cell: (one) => duration(one.waited_seconds), right: true },
+  { title: "Team", value: (one) => one.team_id, extra: true }, { title: "Customer", value: (one) => one.customer_id, extra: true },
+  { title: "Interaction", value: (one) => one.interaction_id, extra: true },
+];
+export const Escalations = () => (
+  <ListPage<Escalation> title="Escalations" path="escalations" columns={ESCALATIONS} about="Requests for the authority of another person, the newest first."
+    choices={{ kind: KINDS, status: ["waiting", "approved", "denied", "withdrawn", "expired"] }}
+    names={{ ...RANGE, agent: "Agent", team: "Team", kind: "Kind", reason: "Reason", customer: "Customer", status: "Outcome" }} />
+);
+
+const used = (one: Balance): number => (Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
+const BUDGETS: Column<Balance>[] = [
+  { title: "Holder", value: (one) => one.holder, cell: (one) => <a href={link("spending", { holder: one.holder, period: one.period })}>{one.holder}</a> },
+  { title: "Period", value: (one) => one.period },
+  { title: "Spent share", value: used, cell: (one) => <><Meter share={used(one)} label={`${percent(used(one))} spent`} /> {percent(used(one))}</>, right: true },
+  { title: "Granted", value: (one) => Number(one.granted.amount), cell: (one) => money(one.granted), right: true },
+  { title: "Spent", value: (one) => Number(one.spent.amount), cell: (one) => money(one.spent), right: true },
+  { title: "Reserved", value: (one) => Number(one.reserved.amount), cell: (one) => money(one.reserved), right: true, extra: true },
+  { title: "Remaining", value: (one) => Number(one.remaining.amount), cell: (one) => money(one.remaining), right: true },
+];
+export const Budgets = () => {
+  const { query } = usePlace();
+  return <ListPage<Balance> title="Budgets" path="balances" columns={BUDGETS} about="What each holder may spend in a period, and what is left." fixed={query.closed ? {} : { closed: false }}
+    choices={{ closed: ["true", "false"] }} names={{ holder: "Holder", team: "Team", period: "Period", closed: "Closed" }} />;
+};
+
+/** The spending of one budget. */
+export function Spending() {
+  const { query } = usePlace();
+  return <ListPage<Action> title="Spending" path="actions" columns={ACTIONS} about={`Actions that drew on the budget of ${query.holder ?? "a holder"} in ${query.period ?? "a period"}.`} names={{ holder: "Holder", period: "Period" }} />;
+}

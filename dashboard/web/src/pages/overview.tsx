@@ -1,0 +1,169 @@
+// Overview: what was given in the chosen days, with the days before, and what the front line cannot do.
+import { useRead } from "../api";
+import { Chart } from "../components/chart";
+import { Dates, useRange } from "../components/controls";
+import { Card, Empty, Figure, Figures, Pending, Top, changeFrom, pointsFrom } from "../components/parts";
+import { Table } from "../components/table";
+import { amounts, day, duration, interval, money, number, percent, words } from "../format";
+import type { Action, Divided, Gap, Items, Quality, Summary } from "../types";
+import { link } from "../url";
+
+/** The share of actions that were given without approval, of these and of all escalations. */
+export function onTheSpot(one: { actions: { given: number }; escalations: { requested: number; outcomes: Record<string, number> } } | null): number | null {
+  if (!one) return null;
+  const own = Math.max(0, one.actions.given - (one.escalations.outcomes.approved ?? 0));
+  return own + one.escalations.requested ? own / (own + one.escalations.requested) : null;
+}
+
+export function useNewest(): string | null | undefined {
+  const { data } = useRead<Items<Action>>("actions", { limit: 1 });
+  return data === null ? undefined : data.items[0]?.time ?? null;
+}
+
+export function Overview() {
+  const newest = useNewest();
+  const range = useRange(newest ?? null);
+  const ready = newest !== undefined;
+  const { data, problem } = useRead<Summary>(ready ? "summary" : null, { ...range, by: "day" });
+  const gap = useRead<Gap>("gap");
+  const quality = useRead<Quality>("quality");
+  const teams = useRead<Summary>(ready ? "summary" : null, { ...range, by: "team" });
+  const kinds = useRead<Summary>(ready ? "summary" : null, { ...range, by: "kind" });
+  return (
+    <>
+      <Top title="Overview" tools={<Dates {...range} zone={data?.time_zone ?? null} newest={newest ?? null} />}>
+        {data?.before ? `Compared with ${day(data.before.from)} to ${day(lastDay(data.before.to))}.` : "Totals of the chosen days."}
+      </Top>
+      {!data ? <Pending problem={problem} /> : <Totals summary={data} range={range} />}
+      {data && <GoodwillByDay summary={data} />}
+      <CannotDo gap={gap.data} problem={gap.problem} />
+      <div class="two">
+        <Groups title="By team" name="team" summary={teams.data} problem={teams.problem} />
+        <Groups title="By kind" name="kind" summary={kinds.data} problem={kinds.problem} />
+      </div>
+      <div class="two">
+        {quality.data?.consistency.filter((one) => one.what === "any").map((one) => <Funnel key={one.by} one={one} />)}
+      </div>
+    </>
+  );
+}
+
+const lastDay = (end: string): string => new Date(Date.parse(end) - 1).toISOString();
+
+function Totals({ summary, range }: { summary: Summary; range: { from: string; to: string } }) {
+  const now = summary.total;
+  const before = now.before;
+  const [currency] = now.actions.by_currency;
+  const was = before?.actions.by_currency.find((one) => one.currency === currency?.currency);
+  const budgets = now.budgets ?? [];
+  const csat = now.satisfaction?.find((one) => one.instrument === "csat") ?? now.satisfaction?.[0];
+  const csatBefore = before?.satisfaction?.find((one) => one.instrument === csat?.instrument);
+  const spot = onTheSpot(now);
+  const spotChange = pointsFrom(spot, onTheSpot(before));
+  const of = (name: "first_contact" | "transferred") => ({
+    value: percent(now.interactions?.[name].share), more: interval(now.interactions?.[name]),
+    change: pointsFrom(now.interactions?.[name].share, before?.interactions?.[name].share),
+  });
+  return (
+    <Figures>
+      <Figure label="Goodwill" term="goodwill" value={amounts(now.actions.by_currency.map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
+        change={currency ? changeFrom(Number(currency.goodwill.amount), was && Number(was.goodwill.amount)) : null} more={`${number(now.actions.given)} actions`} />
+      <Figure label="Budgets spent" term="budget" value={budgets.map((one) => percent(one.spent_share)).join(" · ") || "–"} href={link("budgets")}
+        more={budgets.map((one) => `${money(one.spent)} of ${money(one.granted)}`).join(" · ")} />
+      <Figure label="On the spot" term="on the spot" value={percent(spot)} change={spotChange} better={better(spotChange, true)} more="without approval" />
+      <Figure label="Escalations" term="escalation" value={number(now.escalations.requested)} href={link("escalations", range)}
+        change={changeFrom(now.escalations.requested, before?.escalations.requested)} more={`${percent(now.escalations.approved.share)} approved`} />
+      <Figure label="First contact" term="first contact" {...of("first_contact")} better={better(of("first_contact").change, true)} />
+      <Figure label="Transferred" term="transferred" {...of("transferred")} better={better(of("transferred").change, false)} />
+      <Figure label={csat ? `Satisfied (${csat.instrument.toUpperCase()})` : "Satisfied"} term="satisfied" value={percent(csat?.satisfied?.share)} more={interval(csat?.satisfied)}
+        change={pointsFrom(csat?.satisfied?.share, csatBefore?.satisfied?.share)} better={better(pointsFrom(csat?.satisfied?.share, csatBefore?.satisfied?.share), true)} />
+      <Figure label="Waiting for a decision" term="waiting" value={hours(now.escalations.hours_waited.median)} href={link("escalations", range)}
+        more={before?.escalations.hours_waited.median != null ? `${hours(before.escalations.hours_waited.median)} before` : "median"} />
+    </Figures>
+  );
+}
+const hours = (value: number | null): string => duration(value == null ? null : value * 3600);
+const better = (change: string | null, up: boolean): boolean | null => (!change || change.startsWith("±") ? null : change.startsWith("+") === up);
+
+function GoodwillByDay({ summary }: { summary: Summary }) {
+  const currency = summary.total.actions.by_currency[0]?.currency;
+  if (!currency) return <Empty title="Nothing was given in these days.">Choose other days, or look at all <a href="#/actions">actions</a>.</Empty>;
+  const of = (one: Divided): number => Number(one.actions.by_currency.find((at) => at.currency === currency)?.goodwill.amount ?? 0);
+  const points = summary.groups.map((one) => ({
+    day: new Date(`${one.group}T12:00:00Z`), value: of(one), before: null,
+    title: `${day(one.group)}: ${money({ amount: String(of(one)), currency })}, ${number(one.actions.given)} actions`,
+  }));
+  return (
+    <Chart title={`Goodwill by day, ${currency}`} term="goodwill" drawn={summary} label={`Goodwill by day in ${currency}; "Numbers" shows it as a table`}
+      draw={(plots, width) => plots.byDay(points, width, "")}
+      table={<Table caption="Goodwill by day" rows={summary.groups} perPage={31} columns={[
+        { title: "Day", value: (one) => one.group, cell: (one) => <a href={link("actions", { from: one.group, to: one.group, given: "true" })}>{day(one.group)}</a> },
+        { title: "Actions", value: (one) => one.actions.given, right: true },
+        { title: "Goodwill", value: of, cell: (one) => money({ amount: String(of(one)), currency }), right: true },
+        { title: "Escalations", value: (one) => one.escalations.requested, right: true },
+      ]} />} />
+  );
+}
+
+function CannotDo({ gap, problem }: { gap: Gap | null; problem: string | null }) {
+  if (!gap) return <Card title="What the front line cannot do"><Pending problem={problem} /></Card>;
+  if (!gap.cannot_do.length) return <Empty title="Nothing was beyond the limits.">Escalations and blocked actions appear here, by kind and reason.</Empty>;
+  const totals = new Map<string, number>();
+  for (const one of gap.cannot_do) totals.set(one.reason, (totals.get(one.reason) ?? 0) + one.asked);
+  const rows = [...totals].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([reason]) => reason);
+  const cells = gap.cannot_do.filter((one) => rows.includes(one.reason) && one.asked).map((one) => ({
+    column: words(one.kind), row: short(one.reason), value: one.asked, href: escalationsOf(one), title: one.text,
+  })).sort((a, b) => rows.findIndex((one) => short(one) === a.row) - rows.findIndex((one) => short(one) === b.row));
+  return (
+    <Chart title="What the front line cannot do" term="escalation" drawn={gap} label="Escalations by reason and kind, over all time; a cell opens them"
+      draw={(plots, width) => plots.heat(cells, width)}
+      legend="Escalations over all time, by reason and kind. A cell opens the list that it counts."
+      table={<Table caption="Beyond authority" rows={gap.cannot_do} columns={[
+        { title: "Kind", value: (one) => words(one.kind) }, { title: "Reason", value: (one) => one.reason },
+        { title: "Escalated", value: (one) => one.asked, right: true, cell: (one) => <a href={escalationsOf(one)}>{number(one.asked)}</a> },
+        { title: "Approved in full", value: (one) => one.approved_anyway, right: true },
+        { title: "Blocked, not escalated", value: (one) => one.silent, right: true, term: "silent gap" },
+      ]} />} />
+  );
+}
+const LONGEST = 1_000;
+/** The list that a number of escalations counts; a reason of such a length is no filter. */
+const escalationsOf = (one: { kind: string; reason: string }): string | undefined =>
+  (one.reason.length > LONGEST ? undefined : link("escalations", { kind: one.kind, reason: one.reason, from: null, to: null }));
+const short = (text: string): string => (text.length > 24 ? `${text.slice(0, 23)}…` : text || "no reason");
+
+function Groups({ title, name, summary, problem }: { title: string; name: "team" | "kind"; summary: Summary | null; problem: string | null }) {
+  if (!summary) return <Card title={title}><Pending problem={problem} /></Card>;
+  return (
+    <Card title={title}>
+      <Table caption={title} hideCaption rows={summary.groups} perPage={10} empty={<Empty title="Nothing in these days.">Choose other days.</Empty>} columns={[
+        { title: words(name), value: (one) => (name === "kind" ? words(one.group) : one.group) },
+        { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => <a href={link("actions", { [name]: one.group, from: summary.from?.slice(0, 10), to: summary.to ? lastDay(summary.to).slice(0, 10) : null, given: "true" })}>{number(one.actions.given)}</a> },
+        { title: "Goodwill", value: (one) => Number(one.actions.by_currency[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(one.actions.by_currency.map((at) => at.goodwill)) },
+        { title: "Escalated", value: (one) => one.escalations.requested, right: true },
+        { title: "On the spot", value: (one) => onTheSpot(one), right: true, cell: (one) => percent(onTheSpot(one)), term: "on the spot" },
+        { title: "First contact", value: (one) => one.interactions?.first_contact.share, right: true, extra: true, cell: (one) => percent(one.interactions?.first_contact.share) },
+        { title: "Before", value: (one) => one.before?.actions.given, right: true, extra: true },
+      ]} />
+    </Card>
+  );
+}
+
+function Funnel({ one }: { one: Quality["consistency"][number] }) {
+  const points = one.groups.filter((at) => at.given.share != null).map((at) => ({
+    group: at.group, n: at.given.n, share: at.given.share ?? 0, low: at.limits[0], high: at.limits[1],
+    outside: (at.given.share ?? 0) < at.limits[0] || (at.given.share ?? 0) > at.limits[1],
+    title: `${at.group}: ${percent(at.given.share)} of ${number(at.given.n)} interactions; by chance ${percent(at.limits[0])} to ${percent(at.limits[1])}`,
+  }));
+  const outside = points.filter((at) => at.outside).map((at) => at.group);
+  return (
+    <Chart title={`Consistency by ${one.by}`} term="funnel" drawn={one} label={`Share of interactions with goodwill by ${one.by}; "Numbers" shows it as a table`}
+      draw={(plots, width) => plots.funnel(points, one.given.share ?? 0, width)}
+      legend={outside.length ? `More than chance: ${outside.join(", ")}.` : `No ${one.by} differs by more than chance.`}
+      table={<Table caption={`Consistency by ${one.by}`} rows={one.groups} columns={[
+        { title: words(one.by), value: (at) => at.group }, { title: "Interactions", value: (at) => at.given.n, right: true },
+        { title: "With goodwill", value: (at) => at.given.share, right: true, cell: (at) => percent(at.given.share) },
+        { title: "Limits", value: (at) => at.limits[0], right: true, cell: (at) => `${percent(at.limits[0])} to ${percent(at.limits[1])}` },
+      ]} />} />
+  );
+}

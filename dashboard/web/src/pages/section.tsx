@@ -1,0 +1,82 @@
+// A section of plain elements in the shell: filled once for each address, and not replaced while a form is in use.
+import { useEffect, useRef, useState } from "preact/hooks";
+import { act, read } from "../api";
+import type { Query } from "../api";
+import { Chart } from "../components/chart";
+import { Moment } from "../components/controls";
+import { Pending, Top } from "../components/parts";
+import { Table } from "../components/table";
+import { money, number, time } from "../format";
+import type { Items, Money, Viewer } from "../types";
+import { useRead } from "../api";
+import { usePlace } from "../url";
+import { SECTIONS } from "./sections";
+
+type Name = keyof typeof SECTIONS;
+const PAST = new Set<Name>(["value", "gap", "recognition"]);
+
+export function Section({ name, title, about, me }: { name: Name; title: string; about: string; me: Viewer }) {
+  const place = useRef<HTMLDivElement>(null);
+  const [problem, setProblem] = useState<string | null>(null);
+  const [filled, setFilled] = useState(false);
+  const { query } = usePlace();
+  const asOf = PAST.has(name) ? query.as_of : undefined;
+  useEffect(() => {
+    let current = true;
+    const ask = (path: string, asked: object = {}): Promise<unknown> =>
+      read(path, { ...asked, ...(asOf && /^(loyalty|gap|recognition)$/.test(path) ? { as_of: asOf } : {}) } as Query);
+    const all = async (path: string, asked: object = {}): Promise<unknown> => {
+      const page = await ask(path, { ...asked, limit: 1000 }) as Items<unknown>;
+      while (page.next) {
+        const more = await ask(path, { ...asked, limit: 1000, after: page.next }) as Items<unknown>;
+        page.items.push(...more.items);
+        page.next = more.next;
+      }
+      return page;
+    };
+    const made = document.createElement("div");
+    made.className = "section";
+    setFilled(false);
+    SECTIONS[name](made, { ask, all, act, me, travelling: Boolean(asOf) }).then(() => {
+      if (!current) return;
+      place.current?.replaceChildren(made);
+      setProblem(null);
+      setFilled(true);
+    }, (failed: Error) => { if (current) setProblem(failed.message); });
+    return () => { current = false; };
+  }, [name, asOf]);
+  return (
+    <>
+      <Top title={title} tools={PAST.has(name) && <details class="pop"><summary class="button">{asOf ? `As recorded by ${time(asOf) || asOf}` : "Now"}</summary><div><Moment /></div></details>}>{about}</Top>
+      {!filled && <Pending problem={problem} />}
+      {name === "value" && <Forest asOf={asOf ?? null} />}
+      <div ref={place} />
+    </>
+  );
+}
+
+interface Effect { rung: number; method: string; n: number; value: Money | null; interval: [Money, Money] | null; called: string; caveats: string[] }
+interface Loyalty { currencies: { currency: string; ladder: { days: number; spending: Effect[] }[] }[] }
+
+/** The difference in spending of customers with an action, by evidence level. */
+function Forest({ asOf }: { asOf: string | null }) {
+  const { data } = useRead<Loyalty>("loyalty", { limit: 1, as_of: asOf });
+  const [currency] = data?.currencies ?? [];
+  const lines = (currency?.ladder ?? []).flatMap(({ days, spending }) => spending.map((one) => ({ ...one, days })));
+  const known = lines.filter((one) => one.value && one.interval);
+  if (!currency || !known.length) return null;
+  const format = (value: number): string => money({ amount: String(value), currency: currency.currency });
+  return (
+    <Chart title={`Difference in spending, ${currency.currency}`} term="evidence level" drawn={data} label={`Difference in spending by evidence level; "Numbers" shows it as a table`}
+      legend="A dot is the estimate, the line its 95 % interval. Level 1 and 2 are descriptions and no effects."
+      draw={(plots, width) => plots.forest(known.map((one) => ({
+        name: `${one.days} days, level ${one.rung}`, value: Number(one.value?.amount), low: Number(one.interval?.[0].amount), high: Number(one.interval?.[1].amount),
+        title: `${one.method}: ${money(one.value)}, n = ${number(one.n)}; ${one.called}`,
+      })), width, format)}
+      table={<Table caption="Difference in spending" rows={lines} columns={[
+        { title: "Days", value: (one) => one.days, right: true }, { title: "Level", value: (one) => one.rung, right: true, term: "evidence level" }, { title: "Method", value: (one) => one.method },
+        { title: "n", value: (one) => one.n, right: true }, { title: "Difference", value: (one) => Number(one.value?.amount ?? 0), cell: (one) => money(one.value), right: true },
+        { title: "95 % interval", value: (one) => Number(one.interval?.[0].amount ?? 0), cell: (one) => (one.interval ? `${money(one.interval[0])} to ${money(one.interval[1])}` : "–"), right: true, term: "interval" },
+      ]} />} />
+  );
+}

@@ -1,0 +1,8 @@
+interface Reader {
+  ask: (path: string, query?: object) => Promise<unknown>;
+  all: (path: string, query?: object, most?: number) => Promise<unknown>;
+  act: (path: string, body: unknown) => Promise<unknown>;
+  me: unknown;
+  travelling: boolean;
+}
+export const SECTIONS: Record<"value" | "gap" | "recognition" | "health" | "integrations", (place: HTMLElement, reader: Reader) => Promise<void>>;

@@ -1,0 +1,212 @@
+// Today: what waits for a team lead, oldest first, with all that a decision rests on; decided with one key.
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { decide, refresh, useRead } from "../api";
+import { Dates, Field, useRange } from "../components/controls";
+import { Card, Empty, Figure, Figures, Meter, Pending, State, Top, changeFrom } from "../components/parts";
+import { Table } from "../components/table";
+import { amounts, duration, money, number, percent, since, time, words } from "../format";
+import type { Balance, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
+import { change, link, usePlace } from "../url";
+import { onTheSpot, useNewest } from "./overview";
+
+type Step = "approve" | "lower" | "deny" | "forward";
+const KEYS: Record<string, Step> = { a: "approve", l: "lower", d: "deny", f: "forward" };
+
+/** The escalations that wait for this reader, the oldest first. */
+export function useWaiting(me: Viewer): { items: Escalation[] | null; problem: string | null } {
+  const { data, problem } = useRead<Items<Escalation>>("escalations", { status: "waiting", order: "asc", limit: 200 });
+  const mine = me.person_id;
+  const items = data && (me.role === "manager" && mine ? data.items.filter((one) => one.asked_of?.includes(mine)) : data.items);
+  return { items, problem };
+}
+
+export function Today({ me, say }: { me: Viewer; say: (text: string) => void }) {
+  const { items, problem } = useWaiting(me);
+  const { query } = usePlace();
+  const [first] = items ?? [];
+  const chosen = items?.find((one) => one.escalation_id === query.escalation) ?? first;
+  const choose = (one: Escalation | undefined): void => { if (one) change({ escalation: one.escalation_id }); };
+  const move = (by: number): void => {
+    if (items && chosen) choose(items[Math.max(0, Math.min(items.length - 1, items.indexOf(chosen) + by))]);
+  };
+  useEffect(() => {
+    const pressed = (event: KeyboardEvent): void => {
+      if (isTyping(event)) return;
+      if (event.key === "j") move(1);
+      if (event.key === "k") move(-1);
+    };
+    addEventListener("keydown", pressed);
+    return () => removeEventListener("keydown", pressed);
+  });
+  return (
+    <>
+      <Top title="Today">{items && first ? `${number(items.length)} ${items.length === 1 ? "escalation waits" : "escalations wait"} for you; the oldest was asked ${since(first.requested)}.` : items ? "No escalation waits for you." : ""}</Top>
+      {!items ? <Pending problem={problem} /> : !chosen ? (
+        <Empty title="Nothing waits for you.">New escalations of your people appear here at once. <a href={link("escalations")}>Past decisions</a> are in the list of escalations.</Empty>
+      ) : (
+        <div class="queue">
+          <ol aria-label="Waiting escalations">
+            {items.slice(0, 30).map((one) => (
+              <li key={one.escalation_id}>
+                <button type="button" aria-current={one === chosen ? "true" : undefined} onClick={() => choose(one)}>
+                  <strong>{money(one.asked)}</strong><small>{since(one.requested)}</small>
+                  <span>{words(one.kind)}</span><small>{one.agent_id}</small>
+                </button>
+              </li>
+            ))}
+          </ol>
+          <Waiting key={chosen.escalation_id} one={chosen} me={me} say={say} />
+        </div>
+      )}
+      <Team />
+    </>
+  );
+}
+
+function isTyping(event: KeyboardEvent): boolean {
+  const at = event.target;
+  return event.ctrlKey || event.metaKey || event.altKey || (at instanceof HTMLElement && at.matches("input, textarea, select"));
+}
+
+/** An escalation with its limits, the customer's story, and cases alike. */
+function Waiting({ one, me, say }: { one: Escalation; me: Viewer; say: (text: string) => void }) {
+  const { data, problem } = useRead<EscalationCase>(`escalations/${encodeURIComponent(one.escalation_id)}`);
+  return (
+    <article class="card" aria-label="Escalation">
+      <header><h2>{words(one.kind)} of {money(one.asked)}</h2><span class="muted">{one.due && `due ${since(one.due)}`}</span></header>
+      <dl class="facts">
+        <dt>Reason</dt><dd><bdi>{one.reason}</bdi></dd>
+        <dt>Asked by</dt><dd>{one.agent_id}{one.agent_kind === "ai" ? " (AI)" : ""}{one.team_id ? `, ${one.team_id}` : ""}, {time(one.requested)}</dd>
+        <dt>Customer</dt><dd>{one.customer_id ? <a href={link("actions", { customer: one.customer_id })}>{one.customer_id}</a> : "not named"}</dd>
+        <dt>Interaction</dt><dd>{one.interaction_id ?? "not named"}</dd>
+        {data && <><dt>Limits met</dt><dd>{data.limits.length ? data.limits.map((limit) => (
+          <div key={limit.rule}>{limit.message}{limit.limit ? `: ${money(limit.limit)}${limit.used && Number(limit.used.amount) ? `, ${money(limit.used)} used` : ""}` : ""}</div>
+        )) : "none recorded"}</dd></>}
+        {data && <><dt>Cases alike</dt><dd>{data.alike_decided.n ? `${number(data.alike_decided.k)} of ${number(data.alike_decided.n)} approved (${words(one.kind).toLowerCase()}, same reason)` : "none decided yet"}</dd></>}
+      </dl>
+      {!data ? <Pending problem={problem} /> : <Brief data={data} />}
+      {me.role === "manager" && <Decide key={one.escalation_id} one={one} say={say} />}
+    </article>
+  );
+}
+
+function Brief({ data }: { data: EscalationCase }) {
+  return (
+    <div class="two">
+      <div>
+        <h3>Brief</h3>
+        {data.story.length ? (
+          <ol class="story">{data.story.slice(-6).map((line) => <li key={line.position}><time dateTime={line.time}>{time(line.time)}</time>{line.what}</li>)}</ol>
+        ) : <p class="muted">The log has no story of this interaction.</p>}
+        {data.waiting.length > 0 && <p class="note">{number(data.waiting.length)} more escalations of this customer wait.</p>}
+      </div>
+      <div>
+        <h3>Given to this customer</h3>
+        {data.actions.length ? (
+          <ol class="story">{data.actions.slice(0, 4).map((line) => <li key={line.action_id}><time dateTime={line.time}>{time(line.time)}</time>{words(line.kind)}, {money(line.amount)} <State name={line.state} /></li>)}</ol>
+        ) : <p class="muted">Nothing yet.</p>}
+        <h3>Decided alike</h3>
+        {data.alike.length ? (
+          <ol class="story">{data.alike.slice(0, 4).map((line) => <li key={line.escalation_id}>{money(line.asked)} <State name={line.status} />{line.status === "approved" && line.amount?.amount !== line.asked.amount ? ` with ${money(line.amount)}` : ""}</li>)}</ol>
+        ) : <p class="muted">No case of this kind and reason was decided yet.</p>}
+      </div>
+    </div>
+  );
+}
+
+/** The four decisions. A and a click approve; the others ask for one field first. */
+function Decide({ one, say }: { one: Escalation; say: (text: string) => void }) {
+  const [step, setStep] = useState<Step | null>(null);
+  const [text, setText] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<string | null>(null);
+  const field = useRef<HTMLInputElement>(null);
+  const send = async (now: Step, value: string): Promise<void> => {
+    if (busy) return;
+    setBusy(true);
+    setProblem(null);
+    try {
+      const amount = { amount: value.trim(), currency: one.asked.currency };
+      const answer = await decide(one.escalation_id, now === "approve" ? { operation: "approve" } : now === "lower" ? { operation: "approve", amount }
+        : now === "deny" ? { operation: "deny", ...(value.trim() ? { reason: value.trim() } : {}) } : { operation: "forward", ...(value.trim() ? { to: value.trim() } : {}) });
+      const reasons = (answer.reasons ?? []).map((reason) => reason.message).join("; ");
+      if (answer.outcome !== "done" && answer.outcome !== "taken") throw new Error(reasons || answer.outcome);
+      say(`${words(one.kind)} of ${money(one.asked)}: ${now === "lower" ? `approved with ${money(amount)}` : answer.status ?? now}.`);
+      refresh("escalations", "summary", "balances");
+    } catch (failed) {
+      setProblem((failed as Error).message);
+    }
+    setBusy(false);
+  };
+  const begin = (now: Step): void => {
+    if (now === "approve") { void send(now, ""); return; }
+    setStep(now);
+    setText("");
+  };
+  useLayoutEffect(() => { if (step) field.current?.focus(); }, [step]); // before the next key arrives
+  useEffect(() => {
+    const pressed = (event: KeyboardEvent): void => {
+      const now = KEYS[event.key];
+      if (!now || isTyping(event)) return;
+      event.preventDefault();
+      begin(now);
+    };
+    addEventListener("keydown", pressed);
+    return () => removeEventListener("keydown", pressed);
+  });
+  const label = step === "lower" ? `Amount in ${one.asked.currency}` : step === "deny" ? "Reason for the agent" : "Forward to (empty: one level up)";
+  return (
+    <div class="decide">
+      <div class="tools">
+        <button type="button" class="first" aria-disabled={busy} onClick={() => begin("approve")}>Approve {money(one.asked)} <kbd>A</kbd></button>
+        <button type="button" aria-expanded={step === "lower"} onClick={() => begin("lower")}>Lower <kbd>L</kbd></button>
+        <button type="button" aria-expanded={step === "deny"} onClick={() => begin("deny")}>Deny <kbd>D</kbd></button>
+        <button type="button" aria-expanded={step === "forward"} onClick={() => begin("forward")}>Forward <kbd>F</kbd></button>
+        <span class="muted">next <kbd>J</kbd> previous <kbd>K</kbd></span>
+      </div>
+      {step && (
+        <form class="row" onSubmit={(event) => { event.preventDefault(); void send(step, text); }}>
+          <Field label={label}><input ref={field} value={text} required={step === "lower"} inputMode={step === "lower" ? "decimal" : "text"} onInput={(event) => setText(event.currentTarget.value)}
+            onKeyDown={(event) => { if (event.key === "Escape") setStep(null); }} /></Field>
+          <button class="first">{step === "lower" ? "Approve this amount" : words(step)}</button>
+          <button type="button" onClick={() => setStep(null)}>Cancel</button>
+        </form>
+      )}
+      {problem && <p class="alert" role="alert">{problem}</p>}
+    </div>
+  );
+}
+
+/** The team: what it gave, and the state of each budget. */
+function Team() {
+  const newest = useNewest();
+  const range = useRange(newest ?? null);
+  const { data, problem } = useRead<Summary>(newest === undefined ? null : "summary", { ...range, by: "agent" });
+  const budgets = useRead<Items<Balance>>("balances", { closed: false, limit: 1000 });
+  const of = (agent: string): Balance | undefined => budgets.data?.items.find((one) => one.holder === `agent:${agent}`);
+  const used = (one: Balance | undefined): number => (one && Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
+  if (!data) return <Card title="Your team"><Pending problem={problem} /></Card>;
+  const { total } = data;
+  return (
+    <>
+      <header class="top"><h2>Your team</h2><Dates {...range} zone={data.time_zone} newest={newest ?? null} /></header>
+      <Figures>
+        <Figure label="Goodwill" term="goodwill" value={amounts(total.actions.by_currency.map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
+          change={changeFrom(total.actions.given, total.before?.actions.given)} more={`${number(total.actions.given)} actions`} />
+        <Figure label="On the spot" term="on the spot" value={percent(onTheSpot(total))} more={total.before ? `${percent(onTheSpot(total.before))} before` : ""} />
+        <Figure label="Escalations" term="escalation" value={number(total.escalations.requested)} href={link("escalations", range)} more={`${percent(total.escalations.approved.share)} approved`} />
+        <Figure label="Waiting for a decision" term="waiting" value={duration(total.escalations.hours_waited.median == null ? null : total.escalations.hours_waited.median * 3600)} more="median" />
+      </Figures>
+      <Card title="People">
+        <Table caption="People" hideCaption rows={data.groups} perPage={10} empty={<Empty title="No actions in these days.">Choose other days, or tell your people what they may give.</Empty>} columns={[
+          { title: "Person", value: (one) => one.group, cell: (one) => <a href={link("trail", { agent: one.group })}>{one.group}</a> },
+          { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => <a href={link("actions", { ...range, agent: one.group, given: "true" })}>{number(one.actions.given)}</a> },
+          { title: "Goodwill", value: (one) => Number(one.actions.by_currency[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(one.actions.by_currency.map((at) => at.goodwill)) },
+          { title: "Escalated", value: (one) => one.escalations.requested, right: true },
+          { title: "Budget spent", value: (one) => used(of(one.group)), right: true, cell: (one) => { const at = of(one.group); return at ? <><Meter share={used(at)} label={`${percent(used(at))} spent`} /> {percent(used(at))}</> : ""; } },
+          { title: "Left", value: (one) => Number(of(one.group)?.remaining.amount ?? 0), right: true, cell: (one) => money(of(one.group)?.remaining) },
+        ]} />
+      </Card>
+    </>
+  );
+}
