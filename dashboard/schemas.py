@@ -9,8 +9,15 @@ from fastapi import Response
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from domain.analytics.empowerment_gap import Share  # noqa: TC001 - schemas are made from the annotations
 from domain.documents.replies import ErrorCode
-from domain.documents.rows import SignedMoney  # noqa: TC001 - schemas are made from the annotations
+from domain.documents.rows import (  # noqa: TC001 - schemas are made from the annotations
+    ActionRow,
+    EscalationRow,
+    SignedMoney,
+    TrailRow,
+)
+from domain.events.decisions import Reason  # noqa: TC001 - schemas are made from the annotations
 from projections.reports.empowerment_gap import GapReport
 from projections.reports.explanation import Explanation
 from projections.reports.loyalty import LoyaltyReport
@@ -155,6 +162,27 @@ class ExplanationAnswer(Explanation):
     """The reasons for an action, and its story in sentences."""
 
     story: list[StorySentence]
+
+
+class EscalationCase(_Answer):
+    """An escalation with all that its decision rests on."""
+
+    escalation: EscalationRow
+    """The escalation."""
+    limits: list[Reason]
+    """The limits that it met; none for one that was reported by another system."""
+    customer_ids: list[str]
+    """The customer, and the customers linked with them."""
+    actions: list[ActionRow]
+    """The last actions for this customer, the newest first."""
+    waiting: list[EscalationRow]
+    """Other escalations about this customer that wait."""
+    alike: list[EscalationRow]
+    """The last decided escalations of the same kind and reason, the newest first."""
+    alike_decided: Share
+    """The share that was approved, of the last 200 of the same kind and reason."""
+    story: list[TrailRow]
+    """The last events of the interaction, the oldest first."""
 
 
 class EventAnswer(_Answer):

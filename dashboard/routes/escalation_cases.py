@@ -9,8 +9,9 @@ import msgspec
 from fastapi import Depends, HTTPException, Response
 
 from dashboard.auth.authorization import note_reading
+from dashboard.openapi import answers
 from dashboard.routes.commands import PathId  # noqa: TC001 - FastAPI reads the annotations
-from dashboard.schemas import JsonResponse, Report
+from dashboard.schemas import EscalationCase, JsonResponse
 from domain.analytics.empowerment_gap import Share, share
 from projections.engine.pages import PageRequest
 from projections.views import casework
@@ -45,7 +46,7 @@ def add_escalation_case_route(api: FastAPI, context: ApiContext) -> None:
 
     @api.get(
         "/api/v1/escalations/{escalation_id}",
-        response_model=Report,
+        responses=answers(EscalationCase),
         summary="An escalation with the limits it met, the customer's story, and decisions of cases alike",
     )
     async def escalation_case(escalation_id: PathId, viewer: Principal = caller) -> Response:

@@ -128,10 +128,7 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             some = feed.page(limit, after, at, times.texts)
             source = source_of(casework.actions, some)
-            where = casework.seen_by(source, scope)
-            if given is not None:
-                was_given = source.c.state.in_(casework.GIVEN)
-                where.append(was_given if given else ~was_given)
+            where = (*casework.seen_by(source, scope), *casework.was_given(source, given))
             return casework.read_actions(connection, *where, page=some, source=source, **equal)
 
         return await lists.answer(

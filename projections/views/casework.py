@@ -644,6 +644,14 @@ def _with_money(row: Row, names: Sequence[str]) -> Row:
     return shown
 
 
+def was_given(source: sa.FromClause, given: bool | None) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that actions were given to the customer, or were not; none for ``None``."""
+    if given is None:
+        return []
+    found = source.c.state.in_(GIVEN)
+    return [found if given else ~found]
+
+
 def seen_by(source: sa.FromClause, scope: AccessScope, *, asked: str | None = None) -> list[sa.ColumnElement[bool]]:
     """Return the conditions under which a reader may see actions or escalations.
 
