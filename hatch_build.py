@@ -57,7 +57,7 @@ def build_page(root: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=web, prefix="built-") as folder:
         _run_node(["build.mjs", folder, sources], web)
         shutil.rmtree(built, ignore_errors=True)
-        shutil.copytree(folder, built)
+        shutil.copytree(folder, built, dirs_exist_ok=True)  # another process may build the same
         built.chmod(0o755)
     return built
 

@@ -57,10 +57,13 @@ class Opened:
         self.asked: list[str] = []
         self.complaints: list[str] = []
         self.answers: list[Response] = []
-        page.on("response", self.answers.append)
+        page.on("response", self.keep)
         page.on("request", lambda request: self.asked.append(request.url))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+
+    def keep(self, answer: Response) -> None:
+        self.answers.append(answer)
 
     async def go(self, place: str, title: str | None = None) -> None:
         """Open a page by its address, and wait until its data is there."""
