@@ -629,7 +629,9 @@ def read_escalations(
 
 
 def _as_escalation(row: Row) -> Row:
-    return {**_with_money(row, ("asked", "amount")), "asked_of": json.loads(row["asked_of"] or "[]")}
+    shown = _with_money(row, ("asked", "amount"))
+    shown.pop("role", None)  # it is kept for totals alone
+    return shown | {"asked_of": json.loads(row["asked_of"] or "[]")}
 
 
 HIDDEN = ("currency", "since", "happened", "last_fact", "first_agent", "first_team", "named_team", "asking")
