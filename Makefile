@@ -91,7 +91,7 @@ bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was
 bench-detection: setup  ## precision, recall and honest people named, on organisations with habits; REPORT=--report: the reporting worlds
 	@$(BIN)/python -m benchmarks.detection $(REPORT)
 
-bench-http: setup  ## events and decisions over HTTP beside NATS
+bench-http: setup  ## events and decisions over HTTP beside NATS; decisions over NATS under a flood over HTTP
 	@$(BIN)/python -m benchmarks.http_upstreams
 
 bench-failover: setup  ## three servers, SIGKILL of the leader 20 times under load: seconds without answers; minutes

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SOURCE = "bench"
 _BATCH, _SENDERS, _ASKERS = 500, 4, 32
+_FLOOD_A_SECOND = 5_000
 _NEEDED_EVENTS, _NEEDED_DECISIONS = 5_000, 500
 
 
@@ -126,6 +127,8 @@ async def _over_nats(client: LedgerClient, events: int, decisions: int, label: s
         answer = json.loads((await client.request(f"resolution.decide.{_SOURCE}.action", body, timeout=20)).data)
         assert answer["outcome"] == "taken", answer
 
+    if not events:
+        return {"decisions": await _load(decisions, _ASKERS, decide)}
     found = await _load(events // _BATCH, _SENDERS, publish)
     return {
         "events": found._replace(rate=found.rate * _BATCH),
@@ -156,6 +159,43 @@ async def _rounds(ledger: Ledger, token: str, counts: tuple[int, int], rounds: i
     print(f"latencies of batches of {_BATCH} events, {_SENDERS} at once; of decisions, {_ASKERS} at once")
 
 
+async def _flooded(ledger: Ledger, token: str, decisions: int, rounds: int) -> None:
+    """Print decisions over NATS with and without a flood of events over HTTP, by turns."""
+    told = json.loads((ledger.data_dir / "connection.json").read_text())
+    source = json.loads((ledger.data_dir / "sources" / f"{_SOURCE}.json").read_text())
+    client = await connect(ConnectionOptions.of(source["nats_url"]), "benchmark")
+    found: dict[str, list[Load]] = {"quiet": [], "flood": []}
+    try:
+        for number in range(rounds):
+            for way, loads in found.items():
+                flood = (
+                    asyncio.create_task(_flood(told["http_url"], token, f"flood-{number}")) if way == "flood" else None
+                )
+                loads.append((await _over_nats(client, 0, decisions, f"{way}-{number}"))["decisions"])
+                if flood is not None:
+                    flood.cancel()
+                    await asyncio.gather(flood, return_exceptions=True)
+    finally:
+        await client.close()
+    rates = {way: statistics.median(one.rate for one in loads) for way, loads in found.items()}
+    for way, loads in found.items():
+        print(
+            f"{way:>14} {rates[way]:9,.0f} decisions/s over NATS, p99 {statistics.median(o.p99 for o in loads):.1f} ms"
+        )
+    print(f"loss of rate under the flood of {_FLOOD_A_SECOND:,} events/s: {1 - rates['flood'] / rates['quiet']:.0%}")
+
+
+async def _flood(address: str, token: str, label: str) -> None:
+    """Publish batches over HTTP at the needed rate, until it is cancelled."""
+    connection, number = HttpConnection(address, token), 0
+    while True:
+        begun = time.perf_counter()
+        body = b"[%b]" % b",".join(_events(label, number * _BATCH))
+        await connection.post("/api/v1/events", body, "application/cloudevents-batch+json")
+        number += 1
+        await asyncio.sleep(max(0.0, _BATCH / _FLOOD_A_SECOND - (time.perf_counter() - begun)))
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -174,6 +214,7 @@ def main() -> None:
             token = ledger.document("admin", "tokens", "make", _SOURCE, "--source", _SOURCE)["token"]
             counts = (options.events, options.decisions)
             asyncio.run(_rounds(ledger, token, counts, options.rounds))
+            asyncio.run(_flooded(ledger, token, options.decisions, options.rounds))
 
 
 if __name__ == "__main__":
