@@ -41,7 +41,7 @@ def take(data_dir: Path) -> None:
             page.goto(where["http_url"])
             page.fill("#token", where["http_token"])
             page.keyboard.press("Enter")
-            page.wait_for_selector("#escalated", timeout=120_000)
+            page.wait_for_selector("figure svg a", timeout=120_000)
             page.screenshot(path=PICTURE)
             browser.close()
     finally:
