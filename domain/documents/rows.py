@@ -98,7 +98,6 @@ class EscalationRow(TypedDict):
     decided_by: str | None
     manager_id: str | None
     agent_kind: AgentKind | None
-    role: str | None
     waited_seconds: float | None
     action_id: str | None
     reported_by: str | None
