@@ -129,7 +129,6 @@ class ImportDatabase:
 
     def __exit__(self, *_error: object) -> None:
         self._inserter.shutdown()
-        self._connection.remove_function("keyed_hash")
         self._connection.close()
 
     def _add_functions(self, hash_of: Callable[[str], str]) -> None:
@@ -202,25 +201,27 @@ class ImportDatabase:
             f"CREATE VIEW {_quoted(writer.name)} AS SELECT {', '.join(parts)} FROM {_quoted(writer.stored_name)}"  # noqa: S608
         )
 
-    def cells(self, tables: Sequence[str], row: int, columns: Sequence[str]) -> dict[str, object]:
-        """Return the cells of a row of the files, by column, as far as a table has them."""
-        for table in tables:
+    def cells(self, relations: Sequence[str], row: int, columns: Sequence[str]) -> dict[str, object]:
+        """Return the cells of a row of the files as texts, by column, as far as a table or a view has them."""
+        wanted = {one.lower() for one in columns}
+        found: dict[str, tuple[str, object]] = {}
+        for relation in relations:
             try:
-                names = [name for name, _ in self.described(f"SELECT * FROM {_quoted(table)}")]  # noqa: S608
-                found = self._rows(f"SELECT * FROM {_quoted(table)} WHERE _row = ?", [row])  # noqa: S608
+                names = [name for name, _ in self.described(f"SELECT * FROM {_quoted(relation)}")]  # noqa: S608
+                rows = self._rows(f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM {_quoted(relation)} WHERE _row = ?", [row])  # noqa: S608
             except duckdb.Error:
                 continue
-            if found:
-                by_name = {name.lower(): (name, cell) for name, cell in zip(names, found[0], strict=True)}
-                return {by_name[one.lower()][0]: by_name[one.lower()][1] for one in columns if one.lower() in by_name}
-        return {}
+            for name, *cells in zip(names, *rows, strict=True):
+                if name.lower() in wanted and len(set(cells)) == 1:  # a view may have several rows of one row of a file
+                    found.setdefault(name.lower(), (name, cells[0]))
+        return dict(found[one.lower()] for one in columns if one.lower() in found)
 
-    def error_of(self, expression: Node, tables: Sequence[str], row: int) -> str | None:
+    def error_of(self, expression: Node, relations: Sequence[str], row: int) -> str | None:
         """Return the error that an expression has in a row of the files, or ``None``."""
         text = self.expression_text(expression)
-        for table in tables:
+        for relation in relations:
             try:
-                query = f"SELECT {text} FROM {_quoted(table)} WHERE _row = ?"  # noqa: S608
+                query = f"SELECT {text} FROM {_quoted(relation)} WHERE _row = ?"  # noqa: S608
                 found = self._rows(query, [row])
             except (duckdb.BinderException, duckdb.CatalogException):
                 continue

@@ -80,6 +80,8 @@ class Import:
         self._tables = _tables_for(mapping, paths)
         self._signs = [(options.decimal, options.thousands) for options in self._tables]
         self._names = list(dict.fromkeys(options.name for options in self._tables))
+        self._relations = [*self._names, *(view.name for view in mapping.views)]
+        """The files first, and then the views in their order."""
         self._files: list[SourceFile] = []
         self._headers: dict[str, list[str]] = {}
         self._prepared: list[_Prepared] = []
@@ -335,17 +337,18 @@ class Import:
         if not isinstance(row, int) or not columns or self._explained >= _EXPLAINED:
             return {}
         self._explained += 1
-        return self.database.cells(self._names, row, list(dict.fromkeys(columns)))
+        return self.database.cells(self._relations, row, list(dict.fromkeys(columns)))
 
     def explain_bad(self, row: int) -> tuple[str, str]:
         """Return column and message of a row with a value that could not be read."""
         if self._explained < _EXPLAINED:
             self._explained += 1
             for suspect in self._suspects:
-                fault = self.database.error_of(suspect, self._names, row)
+                fault = self.database.error_of(suspect, self._relations, row)
                 if fault is not None:
-                    cells = self.database.cells(self._names, row, columns_of(suspect))
-                    return ", ".join(cells), f"{_listed(cells)}: {fault}"
+                    columns = columns_of(suspect)
+                    cells = self.database.cells(self._relations, row, columns)
+                    return ", ".join(cells or columns), f"{_listed(cells)}: {fault}" if cells else fault
         return "", "a value cannot be read as the SELECT asks"
 
 
@@ -475,7 +478,7 @@ class _EventMaker:
                 message = f"{_listed(cells)}: the SELECT makes no {name} of it"
         elif cells:
             message = f"{_listed(cells)}: {message}"
-        field = ", ".join(blank or cells) if cells else name
+        field = ", ".join(blank or cells or columns) or name
         self._reject(source_row, identifier, Rejection("invalid", field, message))
 
     def _field_error(self, source_row: object, identifier: str, error: FieldError) -> None:

@@ -1,5 +1,6 @@
 """Mappings for known exports, on invented samples in the form of the vendors' documents."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,6 +14,53 @@ from app.importing.proposal import propose
 from tests.support.documents import Document
 
 CREATED = 1_780_000_000
+AT = "2026-05-28T20:26:40Z"
+
+
+def charge(identifier: str, **changed: object) -> Document:
+    """Return a charge of Stripe."""
+    return {
+        "id": identifier,
+        "object": "charge",
+        "amount_captured": 1050,
+        "captured": True,
+        "created": CREATED,
+        "currency": "gbp",
+        "customer": "cus_1",
+        "livemode": True,
+        "status": "succeeded",
+    } | changed
+
+
+def shopify_order(number: str, **changed: object) -> Document:
+    """Return an order of Shopify."""
+    return {
+        "id": f"gid://shopify/Order/{number}",
+        "processedAt": AT,
+        "test": False,
+        "cancelledAt": None,
+        "displayFinancialStatus": "PAID",
+        "customer": {"id": "gid://shopify/Customer/7"},
+        "totalPriceSet": {"shopMoney": {"amount": "7.5", "currencyCode": "EUR"}},
+    } | changed
+
+
+def incident(sys_id: str, **changed: object) -> Document:
+    """Return an incident of ServiceNow."""
+    return {
+        "sys_id": sys_id,
+        "number": "INC0012542",
+        "opened_at": "2026-05-28 20:26:40",
+        "resolved_at": "",
+        "caller_id": "Pat Example",
+        "assigned_to": "",
+        "assignment_group": "",
+        "contact_type": "Chat",
+        "priority": "5 - Planning",
+        "close_code": "",
+    } | changed
+
+
 SAMPLES: dict[str, tuple[list[Document], list[Document], dict[str, int]]] = {
     "stripe_refunds": (
         [
@@ -169,6 +217,110 @@ SAMPLES: dict[str, tuple[list[Document], list[Document], dict[str, int]]] = {
             }
         ],
         {"rating offered": 1, "rating good, it seems": 1},
+    ),
+    "stripe_charges": (
+        [
+            charge("ch_1"),
+            charge("ch_2", currency="jpy", customer=None),
+            charge("ch_3", status="failed"),
+            charge("ch_4", captured=False),
+            charge("ch_5", livemode=False),
+        ],
+        [
+            {"order_id": "ch_1", "customer_id": "cus_1", "total": {"amount": "10.50", "currency": "GBP"}},
+            {"order_id": "ch_2", "total": {"amount": "1050", "currency": "JPY"}},
+        ],
+        {"charge failed": 1, "charge not captured": 1, "charge in test mode": 1},
+    ),
+    "shopify_orders": (
+        [
+            shopify_order("1"),
+            shopify_order("2", customer=None),
+            shopify_order("3", test=True),
+            shopify_order("4", cancelledAt="2026-05-29T00:00:00Z"),
+            shopify_order("5", displayFinancialStatus="VOIDED"),
+        ],
+        [
+            {
+                "order_id": "gid://shopify/Order/1",
+                "customer_id": "gid://shopify/Customer/7",
+                "total": {"amount": "7.50", "currency": "EUR"},
+            },
+            {"order_id": "gid://shopify/Order/2", "total": {"amount": "7.50", "currency": "EUR"}},
+        ],
+        {"test order": 1, "cancelled order": 1, "order voided": 1},
+    ),
+    "shopify_customers": (
+        [
+            {"id": f"gid://shopify/Customer/{number}", "createdAt": AT, "defaultEmailAddress": address}
+            for number, address in ((7, {"emailAddress": " Pat@example.org"}), (8, None))
+        ],
+        [
+            {
+                "a": "gid://shopify/Customer/7",
+                "b": hashlib.sha256(b"pat@example.org").hexdigest(),
+                "relation": "same_person",
+            }
+        ],
+        {"customer without address": 1},
+    ),
+    "zendesk_ticket_events": (
+        [
+            {
+                "id": 2127301143,
+                "ticket_id": 666,
+                "created_at": AT,
+                "author_id": 5246746,
+                "via": {"channel": "web"},
+                "metadata": {"system": {}, "custom": {}},
+                "events": [
+                    {"id": 1, "type": "Comment", "body": "hello", "public": True},
+                    {"id": 2, "type": "Change", "field_name": "assignee_id", "value": "9", "previous_value": None},
+                    {"id": 3, "type": "Change", "field_name": "group_id", "value": "4", "previous_value": "3"},
+                    {"id": 4, "type": "Change", "field_name": "status", "value": "solved", "previous_value": "open"},
+                    {"id": 5, "type": "Change", "field_name": "status", "value": "open", "previous_value": "solved"},
+                    {"id": 6, "type": "Change", "field_name": "status", "value": "closed", "previous_value": "solved"},
+                ],
+            }
+        ],
+        [
+            {"interaction_id": "666", "to_agent_id": "9"},
+            {"interaction_id": "666", "to_team_id": "4", "from_team_id": "3"},
+            {"interaction_id": "666"},
+            {"interaction_id": "666"},
+        ],
+        {},
+    ),
+    "servicenow_incidents": (
+        [
+            incident("45fa0dd6c3cf791079dcb59dc0013161"),
+            incident(
+                "0121b6e5873f7910b0fdc995dabb3534",
+                resolved_at="2026-05-28 20:26:40",
+                close_code="Known error",
+                assigned_to={"display_value": "Kim", "link": f"https://x.example.org/sys_user/{'0' * 30}ab"},
+            ),
+        ],
+        [
+            {
+                "interaction_id": "45fa0dd6c3cf791079dcb59dc0013161",
+                "customer_id": hashlib.sha256(b"Pat Example").hexdigest(),
+                "channel": "Chat",
+                "severity": "5 - Planning",
+            },
+            {
+                "interaction_id": "0121b6e5873f7910b0fdc995dabb3534",
+                "customer_id": hashlib.sha256(b"Pat Example").hexdigest(),
+                "channel": "Chat",
+                "severity": "5 - Planning",
+            },
+            {
+                "interaction_id": "0121b6e5873f7910b0fdc995dabb3534",
+                "agent_id": f"{'0' * 30}ab",
+                "resolution": "Known error",
+            },
+        ],
+        {},
     ),
 }
 
