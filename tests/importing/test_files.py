@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +19,7 @@ from app.importing.csv_rows import ImportFileError, RowFault
 from app.importing.mapping import TableOptions
 from app.importing.source_files import FileReport, SourceFile, read_chunks
 from tests.support.imports import RETURNS, from_text, imported, mapping_of
+from tests.support.workbooks import workbook
 
 pytestmark = pytest.mark.long
 
@@ -164,35 +164,6 @@ def test_excel_is_read_as_text(tmp_path: Path) -> None:
     path.write_bytes(workbook([["no", "customer", "amount", "at"], [5001, "K-1", 4.1, "02/06/2026 09:00"]]))
     made = imported(tmp_path, mapping_of(), [path])
     assert [(one["id"], one["data"]["total"]["amount"]) for one in made.events] == [("5001", "4.10")]
-
-
-def workbook(rows: list[list[Any]]) -> bytes:
-    """Return a minimal Office Open XML workbook (ECMA-376) with inline texts and numbers."""
-
-    def cell(value: Any) -> str:
-        if isinstance(value, str):
-            return f'<c t="inlineStr"><is><t>{value}</t></is></c>'
-        return f"<c><v>{value}</v></c>"
-
-    sheet = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
-    space = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    packages = 'xmlns="http://schemas.openxmlformats.org/package/2006/relationships"'
-    files = {
-        "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-        '<Override PartName="/xl/workbook.xml" ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"/>'
-        '<Override PartName="/xl/worksheets/sheet1.xml" ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/></Types>',
-        "_rels/.rels": f'<Relationships {packages}><Relationship Id="r1" Type="{relations}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
-        "xl/workbook.xml": f'<workbook {space} xmlns:r="{relations}"><sheets><sheet name="S" sheetId="1" r:id="r1"/></sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": f'<Relationships {packages}><Relationship Id="r1" Type="{relations}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
-        "xl/worksheets/sheet1.xml": f"<worksheet {space}><sheetData>{sheet}</sheetData></worksheet>",
-    }
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return packed.getvalue()
 
 
 @settings(max_examples=2 * settings().max_examples)

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.importing.test_files import workbook
 from tests.support.documents import Document
 from tests.support.imports import imported
+from tests.support.workbooks import workbook
 
 pytestmark = pytest.mark.long
 
