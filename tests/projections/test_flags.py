@@ -21,27 +21,11 @@ from tests.support.builders import reported_action
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine, json_of
+from tests.support.guard_claims import claims
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
-from tests.support.upstreams import Upstream, upstream_of
+from tests.support.upstreams import upstream_of
 from tests.support.waiting import block_until, eventually
-
-
-async def claims(upstream: Upstream, number: int = 6, start: int = 0) -> None:
-    """Record claims of one customer, with goodwill by one agent after the other."""
-    for one in range(start, start + number):
-        fact = reported_action(
-            f"a-{one}",
-            "4.00",
-            request_id=f"q-{one}",
-            agent_id=f"A-{one % 5}",
-            reason=f"reason {one}",
-            customer_id="C-claims",
-            order_id=f"O-{one}",
-        )
-        await upstream.record(fact)
-    # The decider posts each of them to its budget.
-    await eventually(lambda: upstream.recorded("action.charged"), lambda charged: len(charged) >= start + number)
 
 
 async def run_guards(session: Session, guards: int = 1) -> None:

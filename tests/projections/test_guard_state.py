@@ -24,9 +24,9 @@ from domain.abuse.history import GuardEvent
 from domain.abuse.waiting_room import from_stored, to_stored
 from ledger.store.state_file import StateFile
 from ledger.store.subscription import START, ReadCursor
-from tests.projections.test_flags import claims
 from tests.support.builders import reported_action
 from tests.support.environment import ROOT, clean_environment
+from tests.support.guard_claims import claims
 from tests.support.upstreams import upstream_of
 from tests.support.waiting import eventually
 

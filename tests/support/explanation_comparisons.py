@@ -34,6 +34,7 @@ BUDGET = ("granted", "spent", "reserved")
 
 
 def name_of(told: Document) -> str:
+    """Return the name of an event's type, without its prefix and version."""
     return str(told["type"]).removeprefix("resolution.").removesuffix(".v1")
 
 
@@ -47,10 +48,12 @@ def actions_in(events: list[Document]) -> Iterator[tuple[str, Document]]:
 
 
 def naming(events: list[Document], field: str, value: object) -> list[int]:
+    """Return the positions of the events with this value in a field."""
     return [one["position"] for one in events if one["data"].get(field) == value]
 
 
 def balance_in(books: Kept, data: Document) -> Document:
+    """Return the balance of a decision's budget in these books, as explanations show it."""
     book = data["holder"], data["period"], data["amount"]["currency"]
     sums = books.books[book]
     left = sums["granted"] - sums["spent"] - sums["reserved"]
