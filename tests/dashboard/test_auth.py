@@ -75,6 +75,7 @@ async def test_every_role_at_every_door(session: Session) -> None:
         everybody = {"/healthz", "/readyz", "/api/v1/session", "/api/v1/stream", "/api/v1/views/{view}/{table}"}
         everybody |= {"/schemas", "/schemas/{kind}/{name}"}
         doors = {path for path, methods in schema.items() if "get" in methods} - everybody - OF_SOURCES["get"]
+        doors -= {"/api/v1/escalations/{escalation_id}"}  # 404 where it is not visible, as below
         assert doors == {path.partition("?")[0] for path in MAY["operator"]}
         acting = {path for path, methods in schema.items() if "post" in methods}
         assert acting - everybody - OF_SOURCES["post"] == ACTING.keys()
@@ -86,6 +87,7 @@ async def test_every_role_at_every_door(session: Session) -> None:
                     # 503 until the seal has begun
                     answer = await eventually(partial(client.get, path), lambda answer: answer.status_code != 503)
                     assert answer.status_code == (200 if door in MAY[role] else 403), (role, door, answer.text)
+                assert (await client.get("/api/v1/escalations/esc-of-nobody")).status_code == 404
                 unknown = await client.get("/api/v1/views/nothing/nothing")
                 assert unknown.status_code == (404 if role in ("auditor", "operator") else 403), (role, unknown.text)
                 for door, may in ACTING.items():

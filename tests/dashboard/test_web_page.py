@@ -177,7 +177,8 @@ async def test_a_figure_opens_the_list_that_it_counts(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
         await escalate(one, "credit", "26.00", kind="credit")
-        await read_current(one.client, "gap")
+        for view in ("gap", "escalations", "actions", "summary"):
+            await read_current(one.client, view)
         counted = {"Goodwill": ("Actions", "3 actions"), "Escalations": ("Escalations", "2 escalations")}
         for label, (title, total) in counted.items():
             await one.go("overview")

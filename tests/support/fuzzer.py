@@ -40,7 +40,7 @@ from tests.support.raw_nats import RawNats
 from tests.support.up_process import operator_url
 
 GROWTH_KIB = 50 * 1024
-_PROCESSES = {"up", "projections", "guard", "seal archive", "dashboard"}
+_PROCESSES = {"up", "projections", "guard", "seal archive webhooks", "dashboard"}
 _TOGETHER = 200
 _CONNECTIONS = 16
 _ANSWER_SECONDS = 15.0

@@ -124,7 +124,7 @@ async def test_the_readmes_blocks_run_in_order_in_an_empty_folder(environment: P
 
 
 def test_the_public_face_is_documented_and_names_the_private_packages() -> None:
-    page = (ROOT / "docs" / "integrate" / "plugins.md").read_text()
+    page = "".join((ROOT / "docs" / "integrate" / name).read_text() for name in ("plugins.md", "client.md"))
     for text, mark in ((page, "`"), (resolution_ledger.__doc__ or "", "``")):
         for name in [*resolution_ledger.__all__, *PACKAGES]:
             if name != "__version__" or text is page:
