@@ -20,6 +20,8 @@ READ_SUBJECT = "resolution.read"
 VIEWS_SUBJECT = "resolution.views"
 ESCALATION_SUBJECT = "resolution.notify.escalation"
 """One subject below it for each source: the steps of the escalations that the source filed."""
+WEBHOOKS_SUBJECT = "resolution.webhooks"
+"""Signs of life of the processes that send webhooks."""
 DECIDERS_SUBJECT = "resolution.deciders"
 INTAKES_SUBJECT = "resolution.intakes"
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "webhooks", "dashboard")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
-from domain.serialization import Instant
+from domain.serialization import FieldError, Instant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -23,14 +23,8 @@ NOTIFICATIONS = frozenset((ESCALATION_STEP, THIN_BUDGET))
 THIN_SHARE = 0.2
 _MOST_TYPES = 50
 _MOST_CHARACTERS = 2000
+_PLAIN = re.compile("[!-~]+")
 _ADDRESS = re.compile(r"[^@\s,;:<>\"]+@[^@\s,;:<>\"]+\.[^@\s,;:<>\"]+", re.ASCII)
-
-
-class WebhookFault(NamedTuple):
-    """A fault of a requested subscription: the field, and what to do."""
-
-    field: str
-    message: str
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,22 +54,26 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return any(name == one or (one[-2:] == ".*" and name.startswith(one[:-1])) for one in self.types)
 
 
-def webhook_fault(url: str, types: Sequence[str], body: BodyFormat, known: Collection[str]) -> WebhookFault | None:
-    """Return the first fault of a requested subscription; ``known`` are the types of recorded events."""
+def check_webhook(url: str, types: Sequence[str], body: BodyFormat, known: Collection[str]) -> None:
+    """Check a requested subscription; ``known`` are the types of recorded events.
+
+    Raises:
+        FieldError: a field is invalid.
+
+    """
     if fault := _address_fault(url, body):
-        return WebhookFault("url", fault)
+        raise FieldError(fault, "url")
     if not 0 < len(types) <= _MOST_TYPES:
-        return WebhookFault("types", f"name 1 to {_MOST_TYPES} types")
+        raise FieldError(f"name 1 to {_MOST_TYPES} types", "types")
     for name in types:
         family = name[-2:] == ".*" and any(one.startswith(name[:-1]) for one in (*known, *NOTIFICATIONS))
         if not family and name not in known and name not in NOTIFICATIONS:
-            return WebhookFault("types", f"no event or notification has the type {name[:100]}")
-    return None
+            raise FieldError(f"no event or notification has the type {name[:100]}", "types")
 
 
 def _address_fault(url: str, body: BodyFormat) -> str:
-    if len(url) > _MOST_CHARACTERS or not url.isprintable() or " " in url:
-        return f"an address has at most {_MOST_CHARACTERS} characters, without white space"
+    if len(url) > _MOST_CHARACTERS or not _PLAIN.fullmatch(url):
+        return f"an address has at most {_MOST_CHARACTERS} characters of ASCII, without white space"
     if url.startswith("mailto:"):
         form = "" if _ADDRESS.fullmatch(url.removeprefix("mailto:")) else "an e-mail address: mailto:name@example.com"
         return form or ("" if body == "text" else "e-mail needs the format text")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
 from domain.serialization import FieldError, Instant
-from domain.webhooks import Webhook, webhook_fault
+from domain.webhooks import Webhook, check_webhook
 from ledger.errors import ConflictError, jetstream_error
 from ledger.store.cloudevents import time_text
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
+from projections.access import record_access
 from projections.engine.events import TYPES
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ _NOTIFY = "NOTIFY"
 _SUBSCRIPTION, _PROGRESS = "webhooks.subscription", "webhooks.progress"
 _DEAD, _AGAIN = "webhooks.dead", "webhooks.again"
 MOST_WEBHOOKS = 100
+_MOST_OF_A_SOURCE = 10
+_SHOWN_CHARACTERS = 200
 type Feed = Literal["events", "notices", "budgets"]
 
 
@@ -107,45 +111,33 @@ class WebhookState(NamedTuple):
         }
 
 
-async def read_webhooks(book: WebhookBook, source: str | None = None) -> list[WebhookState]:
-    """Return the subscriptions, the oldest first; with ``source``, those that this source made.
-
-    Raises:
-        UnavailableError: the server does not answer.
-
-    """
-    found: list[WebhookState] = []
-    for webhook in await book.all():
-        if source in (None, webhook.source):
-            kept = await book.progress(webhook.id)
-            progress = kept.progress if kept is not None else WebhookProgress()
-            found.append(WebhookState(webhook, progress, len(await book.letters(webhook.id))))
-    return found
-
-
 async def make_webhook(
     book: WebhookBook,
     ledger: Log,
     *,
     url: str,
     types: Sequence[str],
-    body: BodyFormat,
     made_by: str,
+    body: BodyFormat = "cloudevents",
     source: str | None = None,
     personal: bool = False,
+    via: str = "cli",
 ) -> Webhook:
     """Add a subscription to everything after this moment, and return it with its signing secret.
+
+    ``made_by`` is recorded as an access by ``via`` first: a subscription without a record does not begin.
 
     Raises:
         FieldError: a field is invalid, or there are as many subscriptions as there may be.
         UnavailableError: the server does not answer.
 
     """
-    fault = webhook_fault(url, types, body, TYPES)
-    if fault is not None:
-        raise FieldError(fault.message, fault.field)
-    if len(await book.all()) >= MOST_WEBHOOKS:
-        raise FieldError(f"there are {MOST_WEBHOOKS} subscriptions: remove one first", "url")
+    check_webhook(url, types, body, TYPES)
+    others = await book.all()
+    own = sum(one.source == source for one in others)
+    if len(others) >= MOST_WEBHOOKS or (source is not None and own >= _MOST_OF_A_SOURCE):
+        message = f"{MOST_WEBHOOKS} subscriptions are allowed, {_MOST_OF_A_SOURCE} of one source: remove one first"
+        raise FieldError(message, "url")
     webhook = Webhook(
         id=secrets.token_hex(8),
         url=url,
@@ -159,8 +151,21 @@ async def make_webhook(
         after=await ledger.last_position(),
         notices_after=await book.last_notice(),
     )
+    what = f"webhook made: {webhook.id} to {url[:_SHOWN_CHARACTERS]}{' with personal fields' if personal else ''}"
+    await record_access(ledger, made_by, what, via)
     await book.add(webhook)
     return webhook
+
+
+async def remove_webhook(book: WebhookBook, ledger: Log, identifier: str, removed_by: str, via: str) -> None:
+    """Remove a subscription, its progress and its dead letters, and record who did it.
+
+    Raises:
+        UnavailableError: the server does not answer.
+
+    """
+    await book.remove(identifier)
+    await record_access(ledger, removed_by, f"webhook removed: {identifier}", via)
 
 
 class WebhookBook:
@@ -179,6 +184,31 @@ class WebhookBook:
     async def last_notice(self) -> int:
         """Return the sequence of the last notification."""
         return await self._notices.last_position()
+
+    async def states(self, source: str | None = None) -> list[WebhookState]:
+        """Return the subscriptions with their progress, the oldest first; with ``source``, those of this source.
+
+        Raises:
+            UnavailableError: the server does not answer.
+
+        """
+        progress: dict[str, WebhookProgress] = {}
+        letters = Counter[str]()
+        webhooks: list[Webhook] = []
+        for stored in await self._log.read_subject("webhooks.>"):
+            kind, _, identifier = stored.subject.removeprefix("webhooks.").partition(".")
+            match kind:
+                case "subscription":
+                    webhooks.append(msgspec.json.decode(stored.data, type=Webhook))
+                case "progress":
+                    progress[identifier] = msgspec.json.decode(stored.data, type=WebhookProgress)
+                case "dead":
+                    letters[identifier.partition(".")[0]] += 1
+        return [
+            WebhookState(one, progress.get(one.id) or WebhookProgress(), letters[one.id])
+            for one in webhooks
+            if source in (None, one.source)
+        ]
 
     async def all(self) -> list[Webhook]:
         """Return the subscriptions in the order of their making.
@@ -244,10 +274,18 @@ class WebhookBook:
             return True  # it waits already
         return True
 
-    async def asked_again(self, identifier: str) -> list[DeadLetter]:
-        """Return the dead letters that wait to be sent again."""
-        waiting = {one.subject.rpartition(".")[2] for one in await self._log.read_subject(f"{_AGAIN}.{identifier}.*")}
-        return [one for one in await self.letters(identifier) if one.id in waiting] if waiting else []
+    async def asked_again(self) -> dict[str, list[str]]:
+        """Return the ids of the dead letters that wait to be sent again, by subscription."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for one in await self._log.read_subject(f"{_AGAIN}.>"):
+            _, _, identifier, letter = one.subject.split(".")
+            found[identifier].append(letter)
+        return found
+
+    async def letter(self, identifier: str, letter: str) -> DeadLetter | None:
+        """Return a dead letter; none where there is none with this id."""
+        found = await self._log.last(f"{_DEAD}.{identifier}.{letter}")
+        return msgspec.json.decode(found.data, type=DeadLetter) if found is not None else None
 
     async def settle(self, identifier: str, letter: str, *, delivered: bool) -> None:
         """Remove the wish to send a dead letter again and, once it is delivered, the letter."""

@@ -31,7 +31,7 @@ from projections.engine import storage
 from projections.policy_history import in_force_now, published_policies
 from projections.registry import MODELS
 from projections.views.people import read_people
-from projections.webhooks import WebhookBook, read_webhooks
+from projections.webhooks import WebhookBook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -130,7 +130,7 @@ async def _keys(session: Session) -> AsyncIterator[Check]:
 async def subscriptions(session: Session) -> list[WebhookState]:
     """Return the subscriptions to webhooks; none where the stream that holds them is missing."""
     try:
-        return await read_webhooks(await WebhookBook.open(session.client))
+        return await (await WebhookBook.open(session.client)).states()
     except UnavailableError:
         return []
 

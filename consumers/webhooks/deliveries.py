@@ -90,13 +90,8 @@ class Deliveries:
         self._room = asyncio.Semaphore(at_most)
         self._queues: dict[str, deque[Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failures = 0
+        self._failures = self._buried = 0
         self._recovered = asyncio.Event()
-
-    @property
-    def waiting(self) -> int:
-        """The number of messages that are under way."""
-        return sum(map(len, self._queues.values()))
 
     async def put(self, message: Message) -> None:
         """Accept a message; wait while too many are under way."""
@@ -115,6 +110,11 @@ class Deliveries:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def state(self) -> object:
+        """Return a value that changes with each outcome, and not with positions of events that nobody receives."""
+        progress = self.progress
+        return progress.delivered, progress.last_error, progress.failing_since, progress.stopped, self._buried
+
     def settled(self) -> WebhookProgress:
         """Return the progress with the positions up to which everything is settled."""
         for feed, window in self.windows.items():
@@ -132,6 +132,7 @@ class Deliveries:
             letter = await self.attempt(message)
             if letter is not None:
                 await self._bury(message, letter)
+                self._buried += 1
             queue.popleft()
             self.windows[message.feed].end(message.position)
             self._room.release()
@@ -154,7 +155,10 @@ class Deliveries:
             if not outcome.error:
                 return None
             if outcome.gone:
-                raise GoneError(outcome.error)
+                error = GoneError(outcome.error)
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+                raise error
             now = datetime.now(UTC)
             if once or now >= until:
                 return DeadLetter(

@@ -32,7 +32,7 @@ _ANSWER_BYTES = 4096
 _CONNECTIONS = 32
 _SUBMISSION = 587
 _HTTP_OK, _HTTP_REDIRECT, _HTTP_GONE = 200, 300, 410
-_MAPPED = ipaddress.ip_network("64:ff9b::/96")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """IPv4 addresses behind NAT64 (RFC 6052)."""
 type _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -70,7 +70,7 @@ class MailServer(NamedTuple):
         return cls(parts.hostname or "", port, sender, user, password, implicit)
 
     def send(self, mail: EmailMessage) -> None:
-        """Send a mail; login and text go over TLS wherever the server offers it.
+        """Send a mail. A password goes over TLS alone, the text wherever the server offers TLS.
 
         Raises:
             OSError: the server cannot be reached, or refuses the mail (``smtplib.SMTPException``).
@@ -83,8 +83,13 @@ class MailServer(NamedTuple):
             else smtplib.SMTP(self.host, self.port, timeout=_SECONDS)
         )
         with opened as server:
-            if not self.implicit_tls and server.has_extn("starttls"):
+            server.ehlo_or_helo_if_needed()
+            secured = self.implicit_tls
+            if not secured and server.has_extn("starttls"):
                 server.starttls(context=context)
+                secured = True
+            if self.user and not secured:
+                raise smtplib.SMTPNotSupportedError("the mail server offers no TLS, so the password is not sent")
             if self.user:
                 server.login(self.user, self.password)
             server.send_message(mail)
@@ -214,13 +219,12 @@ async def _addresses_of(host: str, port: int) -> list[str]:
 
 
 def _is_public(address: _Address) -> bool:
-    """Return whether an address is public, and every IPv4 address that it carries."""
+    """Return whether an address is public; one that carries an IPv4 address is as public as that one."""
     if isinstance(address, ipaddress.IPv6Address):
-        carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _MAPPED:
-            carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if not all(one is None or _is_public(one) for one in carried):
-            return False
         if address.ipv4_mapped is not None:
-            return True
-    return address.is_global and not address.is_multicast
+            return _is_public(address.ipv4_mapped)
+        if address in _NAT64:
+            return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.sixtofour is not None or address.teredo is not None:
+            return False  # tunnels of the past, to an address of their choice
+    return address.is_global and not address.is_multicast and not address.is_reserved

@@ -1,8 +1,8 @@
 """The role `webhooks`: follows the log, the notifications and the budgets, and sends them to subscribers.
 
 Each subscription has a durable progress of its own on the server, so that a slow receiver delays no other one, and a
-crash loses nothing: messages after the progress are sent again, with the same `webhook-id`. The progress is written
-with its expected sequence, so of two processes only one goes on.
+crash loses nothing: messages after the progress are sent again, with the same `webhook-id`. Of several processes the
+one that started first sends; the expected sequence of the progress keeps a second one from going on beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from config import topology
+from consumers.runtime.membership import INTAKES, Membership
 from consumers.webhooks.deliveries import AttemptTiming, Deliveries, GoneError
 from consumers.webhooks.messages import Message, event_message
 from consumers.webhooks.sender import MailServer, Sender
@@ -32,13 +33,13 @@ from ledger.store.role_status import Heartbeat, RoleStatus
 from ledger.store.shared_tail import SharedTail
 from ledger.store.subscription import Follower, ReadCursor
 from projections.engine.events import type_in
-from projections.engine.storage import claim
 from projections.webhooks import KeptProgress, WebhookBook, WebhookProgress
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from domain.serialization import JsonObject
     from domain.webhooks import Webhook
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
@@ -48,9 +49,9 @@ if TYPE_CHECKING:
     type _Maker = Callable[[Recorded], Awaitable[Message | None]]
 
 _log = logging.getLogger(__name__)
-_LOCK = "webhooks"
 _LOOK_SECONDS = 1.0
-_KEEP_SECONDS = 0.5
+_KEEP_SECONDS, _KEEP_IDLE_SECONDS = 0.5, 30.0
+"""The progress is stored so often: after deliveries, and where only events without a subscriber were read."""
 _PAUSE_SECONDS = 1.0
 _BUDGET_SECONDS = 5.0
 
@@ -77,7 +78,10 @@ class _Worker:
         progress, self._sequence = kept or (start, 0)
         send = partial(service.sender.send, webhook)
         self._deliveries = Deliveries(send, self._bury, progress, service.timing)
-        self._kept = b""
+        self._kept: object = None
+        self.again: asyncio.Queue[str] = asyncio.Queue()
+        """Ids of dead letters that are sent again."""
+        self.asked: set[str] = set()
 
     async def run(self) -> None:
         """Send until cancelled, or until the receiver wants nothing more.
@@ -109,21 +113,26 @@ class _Worker:
                 await self._store()
 
     async def _keep(self) -> None:
-        """Store the progress whenever it has changed."""
+        """Store the progress soon after a change, and now and then while only other events pass."""
+        seconds = 0.0
         while True:
             await asyncio.sleep(_KEEP_SECONDS)
+            seconds += _KEEP_SECONDS
+            state = self._deliveries.state()
+            if state == self._kept and seconds < _KEEP_IDLE_SECONDS:
+                continue
             try:
                 await self._store()
             except UnavailableError as error:
                 _log.debug("the progress of webhook %s is stored later: %s", self._webhook.id, error)
+            else:
+                self._kept, seconds = state, 0.0
 
     async def _store(self) -> None:
-        encoded = msgspec.json.encode(progress := self._deliveries.settled())
-        if encoded != self._kept:
-            self._sequence = await self._service.book.keep(self._webhook.id, progress, self._sequence)
-            self._kept = encoded
+        self._sequence = await self._service.book.keep(self._webhook.id, self._deliveries.settled(), self._sequence)
 
     async def _bury(self, message: Message, letter: DeadLetter) -> None:
+        """Store a dead letter, as soon as the server answers."""
         if message.feed == "budgets":
             letter = msgspec.structs.replace(letter, message=msgspec.Raw(msgspec.json.encode(message.event)))
         while True:
@@ -190,7 +199,7 @@ class _Worker:
         notice = msgspec.json.decode(recorded.data, type=_Notice)
         if self._webhook.source not in (None, notice.source):
             return None
-        event = {
+        event: JsonObject = {
             "specversion": "1.0",
             "id": notice.id,
             "source": LEDGER_SOURCE,
@@ -198,14 +207,9 @@ class _Worker:
             "subject": notice.escalation_id,
             "time": notice.time,
             "datacontenttype": "application/json",
-            "data": msgspec.Raw(recorded.data),
+            "data": msgspec.json.decode(recorded.data),
         }
-        encoded, subject = msgspec.json.encode(event), f"escalation {notice.escalation_id}"
-        found = await event_message(
-            encoded, recorded.position, subject, self._service.keys, personal=self._webhook.personal
-        )
-        del found.event["position"]  # of the notifications; that of the step is in its data
-        return found._replace(feed="notices")
+        return Message("notices", recorded.position, f"escalation {notice.escalation_id}", event)
 
     async def _budgets(self) -> None:
         window = self._deliveries.windows["budgets"]
@@ -217,16 +221,22 @@ class _Worker:
             await asyncio.sleep(_BUDGET_SECONDS)
 
     async def _again(self) -> None:
-        """Send dead letters once more where somebody asks for it."""
+        """Send the dead letters that an operator or the source asked for, each once."""
         book, name = self._service.book, self._webhook.id
         while True:
-            for letter in await book.asked_again(name):
+            identifier = await self.again.get()
+            letter = await book.letter(name, identifier)
+            if letter is not None:
                 message = await self._message_of(letter)
-                again = await self._deliveries.attempt(message, once=True) if message is not None else None
-                if again is not None:
-                    await self._bury(message, again) if message is not None else None
-                await book.settle(name, letter.id, delivered=again is None)
-            await asyncio.sleep(_LOOK_SECONDS)
+                kept: DeadLetter | None
+                if message is None:
+                    kept = msgspec.structs.replace(letter, error="its notification is no longer kept")
+                else:
+                    kept = await self._deliveries.attempt(message, once=True)
+                if kept is not None:
+                    await book.bury(name, msgspec.structs.replace(kept, message=letter.message))
+                await book.settle(name, identifier, delivered=kept is None)
+            self.asked.discard(identifier)
 
     async def _message_of(self, letter: DeadLetter) -> Message | None:
         """Return the message of a dead letter; none if what it told is no longer kept."""
@@ -246,7 +256,7 @@ _NOTICES = f"{topology.ESCALATION_SUBJECT}.*"
 
 
 class WebhookService(RoleService):
-    """The webhooks as a service; one process of a data directory sends."""
+    """The webhooks as a service; of several processes of a ledger one sends."""
 
     def __init__(
         self,
@@ -269,71 +279,94 @@ class WebhookService(RoleService):
         self.keys: Keyring
         self.sender: Sender
         self._tail: SharedTail
-        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._workers: dict[str, tuple[_Worker, asyncio.Task[None]]] = {}
+        self._members: Membership
         self._pulse = Heartbeat("webhooks")
 
     def status(self) -> RoleStatus:
-        """Return the status of the role; without details where another process sends for this folder."""
+        """Return the status of the role; without details where another process sends."""
         if not self._pulse.active:
             return RoleStatus(role="webhooks")
         return RoleStatus(role="webhooks", loops=(self._pulse.loop(),))
 
     async def start(self) -> None:
-        """Start to send, unless another process sends for this folder."""
+        """Start to send, unless another process does."""
         self.client = await self.connection(self._server, "webhooks")
         self.book = await WebhookBook.open(self.client)
         self.notifications = await Log.unstamped(self.client, topology.NOTIFY)
         self.keys = await Keyring.open(self.client)
         await self.keys.watch()
+        self._members = Membership(self.client, lambda _others: None, topology.WEBHOOKS_SUBJECT, INTAKES)
+        await self._members.start()
         self.spawn(restarting("webhooks", self._run, self._pulse))
+
+    async def stop(self) -> None:
+        """Stop to send, and leave the work to the next process."""
+        await self._members.stop()
+        await super().stop()
 
     async def _run(self) -> None:
         while True:
-            with claim(self.data_dir, _LOCK) as ours:
-                self._pulse.active = ours
-                if ours:
-                    self.sender = Sender(private=self._private, mail=self._mail)
-                    self._tail = SharedTail(self.client, self.log, "webhooks")
-                    tail = asyncio.create_task(self._tail.run())
-                    try:
-                        await self._serve(tail)
-                    finally:
-                        tail.cancel()
-                        await self._end_workers(list(self._workers))
-                        await asyncio.gather(tail, return_exceptions=True)
-                        await self.sender.close()
+            self._pulse.active = self._members.is_first
+            if self._members.is_first:
+                self.sender = Sender(private=self._private, mail=self._mail)
+                self._tail = SharedTail(self.client, self.log, "webhooks")
+                tail = asyncio.create_task(self._tail.run())
+                try:
+                    await self._serve(tail)
+                finally:
+                    tail.cancel()
+                    await self._end_workers(list(self._workers))
+                    await asyncio.gather(tail, return_exceptions=True)
+                    await self.sender.close()
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _serve(self, tail: asyncio.Task[None]) -> None:
-        """Run a worker for each subscription."""
-        while True:
+        """Run a worker for each subscription, as long as this process is the first."""
+        while self._members.is_first:
             if tail.done():
                 tail.result()
             try:
                 webhooks = {one.id: one for one in await self.book.all()}
                 await self._end_workers([name for name in self._workers if name not in webhooks])
-                for name, webhook in webhooks.items():
-                    if name not in self._workers or self._workers[name].done():
-                        kept = await self.book.progress(name)
-                        if kept is None or kept.progress.stopped is None:
-                            self._workers[name] = asyncio.create_task(self._work(webhook, kept))
+                for webhook in webhooks.values():
+                    await self._ensure_worker(webhook)
+                for name, letters in (await self.book.asked_again()).items():
+                    self._send_again(name, letters)
                 self._pulse.beat()
             except UnavailableError as error:
                 self._pulse.wait(str(error))
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _work(self, webhook: Webhook, kept: KeptProgress | None) -> None:
+    async def _ensure_worker(self, webhook: Webhook) -> None:
+        """Start the worker of a subscription, unless it runs or the receiver is gone."""
+        if webhook.id in self._workers and not self._workers[webhook.id][1].done():
+            return
+        kept = await self.book.progress(webhook.id)
+        if kept is None or kept.progress.stopped is None:
+            worker = _Worker(self, webhook, kept)
+            self._workers[webhook.id] = worker, asyncio.create_task(self._work(worker, webhook.id))
+
+    def _send_again(self, name: str, letters: Sequence[str]) -> None:
+        if name in self._workers:
+            worker = self._workers[name][0]
+            for letter in letters:
+                if letter not in worker.asked:
+                    worker.asked.add(letter)
+                    worker.again.put_nowait(letter)
+
+    async def _work(self, worker: _Worker, name: str) -> None:
         try:
-            await _Worker(self, webhook, kept).run()
+            await worker.run()
         except* ConflictError:
-            _log.warning("webhook %s: another process sends its messages", webhook.id)
+            _log.warning("webhook %s: another process sends its messages", name)
         except* LostEventsError as lost:
             self.fail(lost.exceptions[0])
-        except* Exception as errors:  # noqa: BLE001 - our own error, or an open book that is damaged: begun again
-            report("a webhook begins again", webhook.id, errors.exceptions[0])
+        except* Exception as errors:  # noqa: BLE001 - our own error: the worker begins again
+            report("a webhook begins again", name, errors.exceptions[0])
 
-    async def _end_workers(self, names: list[str]) -> None:
-        tasks = [self._workers.pop(name) for name in names]
+    async def _end_workers(self, names: Sequence[str]) -> None:
+        tasks = [self._workers.pop(name)[1] for name in names]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -342,8 +375,11 @@ class WebhookService(RoleService):
         """Yield the log after a position and then live; all workers share one reader of its end."""
         while True:
             begins = await self._tail.start_position()
-            follower = Follower(self.client, self.log, "webhooks", ReadCursor(position), gaps=True)
-            batches = self._tail.batches(position) if position >= begins else follower.batches(until=begins)
+            if position >= begins:
+                batches = self._tail.batches(position)
+            else:
+                follower = Follower(self.client, self.log, "webhooks", ReadCursor(position), gaps=True)
+                batches = follower.batches(until=begins)
             async for batch in batches:
                 yield batch
                 position = batch[-1].position

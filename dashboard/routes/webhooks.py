@@ -13,8 +13,7 @@ from dashboard.problem_details import ParameterError
 from dashboard.schemas import JsonResponse
 from domain.serialization import FieldError, JsonObject
 from ledger.store.cloudevents import time_text
-from projections.access import record_access
-from projections.webhooks import WebhookBook, WebhookState, make_webhook, read_webhooks
+from projections.webhooks import WebhookBook, WebhookProgress, WebhookState, make_webhook, remove_webhook
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -142,25 +141,22 @@ def add_webhook_routes(api: FastAPI, context: ApiContext) -> None:
                 made_by=viewer.person_id or viewer.name,
                 source=viewer.source,
                 personal=asked.personal,
+                via="http",
             )
         except FieldError as error:
             raise ParameterError(error.field, error.message) from None
-        what = f"webhook made: {made.id} to {asked.url[:200]}{' with personal fields' if asked.personal else ''}"
-        await record_access(context.log, made.made_by, what, "http")
-        (state,) = [one for one in await read_webhooks(book, made.source) if one.webhook.id == made.id]
-        return JsonResponse({**state.shown(), "secret": made.secret}, 201)
+        return JsonResponse({**WebhookState(made, WebhookProgress(), 0).shown(), "secret": made.secret}, 201)
 
     @api.get("/api/v1/webhooks", responses=answers(WebhookList), summary="Subscriptions, and how far they are")
     async def subscriptions(viewer: Principal = caller) -> Response:
-        found: list[WebhookState] = await read_webhooks(await WebhookBook.open(context.client), viewer.source)
+        found = await (await WebhookBook.open(context.client)).states(viewer.source)
         return JsonResponse({"items": [one.shown() for one in found]})
 
     @api.delete("/api/v1/webhooks/{webhook}", status_code=204, dependencies=gates, summary="End a subscription")
     async def unsubscribe(webhook: _WebhookId, viewer: Principal = caller) -> Response:
         book = await WebhookBook.open(context.client)
         await _require_own(book, viewer, webhook)
-        await book.remove(webhook)
-        await record_access(context.log, viewer.person_id or viewer.name, f"webhook removed: {webhook}", "http")
+        await remove_webhook(book, context.log, webhook, viewer.person_id or viewer.name, "http")
         return Response(status_code=204)
 
 

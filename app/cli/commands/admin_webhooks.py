@@ -13,8 +13,7 @@ from app.runtime.session import Session
 from domain.serialization import FieldError
 from domain.webhooks import FORMATS
 from ledger.store.cloudevents import time_text
-from projections.access import record_access
-from projections.webhooks import WebhookBook, make_webhook, read_webhooks
+from projections.webhooks import WebhookBook, make_webhook, remove_webhook
 
 if TYPE_CHECKING:
     from app.output import OutputFormat
@@ -62,8 +61,6 @@ async def add(
             )
         except FieldError as error:
             raise click.UsageError(f"{error.field}: {error.message}") from None
-        what = f"webhook made: {made.id} to {url[:200]}{' with personal fields' if personal else ''}"
-        await record_access(session.log, _OPERATOR, what, "cli")
     print_result({"id": made.id, "secret": made.secret}, f"{made.id}, signed with {made.secret}", as_json=as_json)
 
 
@@ -71,7 +68,7 @@ async def add(
 async def list_webhooks(settings: Settings, *, output: OutputFormat) -> None:
     """List the webhooks, and how far they are."""
     async with Session(settings, reads_only=True) as session:
-        found = [one.shown() for one in await read_webhooks(await WebhookBook.open(session.client))]
+        found = [one.shown() for one in await (await WebhookBook.open(session.client)).states()]
     shown = ("id", "url", "state", "position", "delivered", "dead_letters", "last_error")
     rows = [tuple("" if one[name] is None else str(one[name]) for name in shown) for one in found]
     columns = ("id", "url", "state", "position", "delivered", "dead letters", "last error")
@@ -85,8 +82,7 @@ async def remove(settings: Settings, identifier: str, *, as_json: bool) -> None:
     """End the webhook ID; its dead letters go with it."""
     async with Session(settings, reads_only=True) as session:
         book = await _book_with(session, identifier)
-        await book.remove(identifier)
-        await record_access(session.log, _OPERATOR, f"webhook removed: {identifier}", "cli")
+        await remove_webhook(book, session.log, identifier, _OPERATOR, "cli")
     print_result({"removed": identifier}, f"{identifier} is removed.", as_json=as_json)
 
 
