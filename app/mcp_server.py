@@ -6,32 +6,26 @@ can at most make it use this agent's own authority.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import nats.errors
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
-from config import topology
+from domain.commands import ActionRequest, EscalationAsk, Preview
 from domain.events.facts import Basis, Kind  # noqa: TC001 - the library reads the annotations
-from domain.serialization import JsonObject  # noqa: TC001 - likewise
-from ledger.store.subject_tokens import token_of_source
+from domain.serialization import FieldError, JsonObject, decode, encode
+from resolution_ledger.errors import ClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from ledger.nats.client import LedgerClient
+    from resolution_ledger.client import Client
 
-_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
 _MOST_WAITING = 50
-_PAGE = 500
 _AMOUNTS = ("limit", "used", "asked")
 _INSTRUCTIONS = """Put things right for customers within your authority, and escalate what lies beyond it.
 
@@ -51,27 +45,33 @@ _Note = Annotated[str | None, Field(description="What happened, for the person w
 
 
 class AgentDesk:
-    """The requests of one agent, sent as one source over NATS."""
+    """The requests of one agent, sent as one source."""
 
-    def __init__(self, client: LedgerClient, source: str, agent: str) -> None:
-        self._client, self._token, self._agent = client, token_of_source(source), agent
+    def __init__(self, client: Client, agent: str) -> None:
+        self._client, self._agent = client, agent
 
-    async def decide(self, operation: str, /, **fields: object) -> JsonObject:
-        """Request a decision; fields without a value are left out.
+    async def preview(self, **fields: object) -> JsonObject:
+        """Ask what a request would get; fields without a value are left out.
 
         Raises:
             ToolError: the request is invalid, or the ledger does not answer.
 
         """
-        given = {name: value for name, value in fields.items() if value is not None}
-        subject = f"{topology.DECIDE_SUBJECT}.{self._token}.{operation}"
-        answer = await self._ask(subject, {"agent_id": self._agent, **given})
-        return {"says": sentence_of(answer), **answer}
+        return _told(await self._asked(self._client.preview, Preview, fields))
 
-    async def brief(self, **fields: object) -> JsonObject:
-        """Return the brief of a customer or an interaction; raises like ``decide``."""
-        given = {name: value for name, value in fields.items() if value is not None}
-        return await self._ask(f"{topology.READ_SUBJECT}.{self._token}.brief", {"agent_id": self._agent, **given})
+    async def action(self, **fields: object) -> JsonObject:
+        """Request an action; raises like ``preview``."""
+        return _told(await self._asked(self._client.decide, ActionRequest, fields))
+
+    async def escalate(self, **fields: object) -> JsonObject:
+        """Request an approver's authority; raises like ``preview``."""
+        return _told(await self._asked(self._client.escalate, EscalationAsk, {**fields, "operation": "request"}))
+
+    async def brief(self, customer_id: str | None, interaction_id: str | None) -> JsonObject:
+        """Return the brief of a customer or an interaction; raises like ``preview``."""
+        async with _as_tool_errors():
+            brief = await self._client.brief(self._agent, customer_id=customer_id, interaction_id=interaction_id)
+            return _document(brief)
 
     async def escalation(self, identifier: str, wait_seconds: float) -> JsonObject:
         """Return the last step of an escalation; wait for a person's answer for some seconds.
@@ -80,32 +80,38 @@ class AgentDesk:
             ToolError: the source filed no such escalation within seven days, or the ledger does not answer.
 
         """
-        until, after, last = time.monotonic() + wait_seconds, 0, None
-        while True:
-            subject = f"{topology.READ_SUBJECT}.{self._token}.notifications"
-            page = await self._ask(subject, {"after": after, "limit": _PAGE})
-            items = msgspec.convert(page["items"], list[dict[str, Any]])
-            last = next((one for one in reversed(items) if one["escalation_id"] == identifier), last)
-            after = msgspec.convert(page["next"], int)
-            decided = last is not None and last["status"] not in {"requested", "forwarded"}
-            if page["complete"] and (decided or time.monotonic() >= until):
-                break
-            if page["complete"]:
-                await asyncio.sleep(_LOOK_SECONDS)
-        if last is None:
+        async with _as_tool_errors():
+            step = await self._client.escalation(identifier, wait_seconds=wait_seconds)
+        if step is None:
             raise ToolError(f"escalation_id: this source filed no escalation {identifier} in the last seven days")
-        return {"says": _step(last), **last}
+        document = _document(step)
+        return {"says": _step(document), **document}
 
-    async def _ask(self, subject: str, fields: Mapping[str, object]) -> JsonObject:
-        try:
-            reply = await self._client.request(subject, json.dumps(fields).encode(), timeout=_SECONDS)
-        except (nats.errors.Error, TimeoutError):
-            raise ToolError("the ledger does not answer now: repeat this call with the same `request_id`") from None
-        answer = msgspec.json.decode(reply.data, type=dict[str, Any])
-        if error := answer.get("error"):
-            field = f"{error['field']}: " if error.get("field") else ""
-            raise ToolError(f"{field}{error['message']} ({error['code']})")
-        return answer
+    async def _asked[Request, Answer](
+        self, ask: Callable[[Request], Awaitable[Answer]], kind: type[Request], fields: Mapping[str, object]
+    ) -> Answer:
+        given = {name: value for name, value in fields.items() if value is not None}
+        async with _as_tool_errors():
+            return await ask(decode(kind, encode({"agent_id": self._agent, **given}), at=""))
+
+
+@asynccontextmanager
+async def _as_tool_errors() -> AsyncIterator[None]:
+    """Turn errors of the client into words for the model."""
+    try:
+        yield
+    except (ClientError, FieldError) as error:
+        raise ToolError(str(error)) from None
+
+
+def _document(answer: object) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(encode(answer))
+    return found
+
+
+def _told(answer: object) -> JsonObject:
+    document = _document(answer)
+    return {"says": sentence_of(document), **document}
 
 
 def sentence_of(answer: Mapping[str, Any]) -> str:
@@ -167,50 +173,39 @@ def make_server(desk: AgentDesk, version: str) -> MCPServer:
         basis: Basis = "goodwill",
     ) -> JsonObject:
         """Ask whether you may do something, or how much you could give; nothing is done."""
-        money = _of(amount, currency)
         ids = {"customer_id": customer_id, "interaction_id": interaction_id, "order_id": order_id}
-        return await desk.decide("preview", kind=kind, amount=money, reason=reason, basis=basis, **ids)
+        return await desk.preview(kind=kind, amount=_of(amount, currency), reason=reason, basis=basis, **ids)
 
-    @server.tool(annotations=acts)
-    async def action(
-        request_id: _Request,
-        kind: Kind,
-        amount: _Amount,
-        currency: _Currency,
-        reason: _Reason,
-        customer_id: _Customer = None,
-        interaction_id: _Interaction = None,
-        order_id: _Order = None,
-        note: _Note = None,
-        basis: Basis = "goodwill",
-    ) -> JsonObject:
-        """Do something for a customer within your authority: it is taken at once, or you are told why not."""
-        ids = {"customer_id": customer_id, "interaction_id": interaction_id, "order_id": order_id, "note": note}
-        money = _of(amount, currency)
-        named = {"request_id": request_id, "reason": reason, "basis": basis}
-        return await desk.decide("action", kind=kind, amount=money, **named, **ids)
-
-    @server.tool(annotations=acts)
-    async def escalate(
-        request_id: _Request,
-        kind: Kind,
-        amount: _Amount,
-        currency: _Currency,
-        reason: _Reason,
-        customer_id: _Customer = None,
-        interaction_id: _Interaction = None,
-        order_id: _Order = None,
-        note: _Note = None,
-        basis: Basis = "goodwill",
-    ) -> JsonObject:
-        """Ask the person accountable for you to approve something beyond your authority."""
-        ids = {"customer_id": customer_id, "interaction_id": interaction_id, "order_id": order_id, "note": note}
-        money = _of(amount, currency)
-        named = {"request_id": request_id, "reason": reason, "basis": basis, "operation": "request"}
-        return await desk.decide("escalation", kind=kind, amount=money, **named, **ids)
-
+    acting = {
+        "action": (desk.action, "Do something for a customer: it is taken at once, or you are told why not."),
+        "escalate": (desk.escalate, "Ask the person accountable for you to approve more than your authority."),
+    }
+    for name, (ask, text) in acting.items():
+        server.tool(name=name, description=text, annotations=acts)(_acting(ask))
     _add_readings(server, desk)
     return server
+
+
+def _acting(ask: Callable[..., Awaitable[JsonObject]]) -> Callable[..., Awaitable[JsonObject]]:
+    """Return a tool that acts; the library makes its schema from this signature."""
+
+    async def act(
+        request_id: _Request,
+        kind: Kind,
+        amount: _Amount,
+        currency: _Currency,
+        reason: _Reason,
+        customer_id: _Customer = None,
+        interaction_id: _Interaction = None,
+        order_id: _Order = None,
+        note: _Note = None,
+        basis: Basis = "goodwill",
+    ) -> JsonObject:
+        ids = {"customer_id": customer_id, "interaction_id": interaction_id, "order_id": order_id, "note": note}
+        named = {"request_id": request_id, "reason": reason, "basis": basis}
+        return await ask(kind=kind, amount=_of(amount, currency), **named, **ids)
+
+    return act
 
 
 def _add_readings(server: MCPServer, desk: AgentDesk) -> None:
@@ -228,7 +223,7 @@ def _add_readings(server: MCPServer, desk: AgentDesk) -> None:
     @server.tool(annotations=reads)
     async def brief(customer_id: _Customer = None, interaction_id: _Interaction = None) -> JsonObject:
         """Read a customer's matters, earlier actions and promises, and what you may give now."""
-        return await desk.brief(customer_id=customer_id, interaction_id=interaction_id)
+        return await desk.brief(customer_id, interaction_id)
 
 
 def _of(amount: str | None, currency: str | None) -> dict[str, str] | None:

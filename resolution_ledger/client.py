@@ -51,9 +51,11 @@ if TYPE_CHECKING:
 
     from domain.documents.replies import ErrorDetail
     from domain.serialization import Json
+    from ledger.nats.connection_options import NatsServer
 
 _BATCH = 1000
 """The most events of one request over HTTP."""
+_LOOK_SECONDS = 0.5
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 _TYPES = {cls: name for name, cls in FACTS.items()}
 _OPERATIONS: dict[type, tuple[str, type]] = {
@@ -81,12 +83,13 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Client:
     """A connection to a ledger in the name of one source; use it as an async context manager, from one event loop.
 
+    Instead of a URL, ``url`` may be the options of a connection over NATS, with credentials in files.
     ``timeout_seconds`` limits one attempt, ``patience_seconds`` all attempts of a call.
     """
 
     def __init__(
         self,
-        url: str,
+        url: NatsServer,
         *,
         source: str,
         token: str | None = None,
@@ -178,6 +181,23 @@ class Client:
             after = max(after, found.next or 0)
             if found.complete is not False:
                 await asyncio.sleep(poll_seconds)
+
+    async def escalation(self, escalation_id: str, *, wait_seconds: float = 0) -> KeptNotice | None:
+        """Return the last step of an escalation that this source filed; none if none is kept.
+
+        ``wait_seconds``: as long as nobody has decided it. Steps are kept for seven days.
+        """
+        until, after, last = time.monotonic() + wait_seconds, 0, None
+        while True:
+            found = await self._read(NotificationList, "notifications", {"after": after})
+            last = next((one for one in reversed(found.items) if one.escalation_id == escalation_id), last)
+            after = max(after, found.next or 0)
+            if found.complete is False:
+                continue
+            is_open = last is None or last.status in {"requested", "forwarded"}
+            if not is_open or time.monotonic() >= until:
+                return last
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _cloud_event(self, event: NewEvent) -> bytes:
         attributes: dict[str, Json] = {"specversion": "1.0", "id": event.id, "source": self.source}

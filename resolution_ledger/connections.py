@@ -14,7 +14,6 @@ from domain.documents.replies import EventOutcome
 from domain.serialization import decoder_of, encode
 from ledger.errors import UnavailableError
 from ledger.nats.client import connect
-from ledger.nats.connection_options import ConnectionOptions
 from ledger.store.subject_tokens import token_of_source
 from resolution_ledger.errors import EventFault, EventsRejectedError, NoAnswerError, error_of
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from domain.serialization import Json
     from ledger.nats.client import LedgerClient
+    from ledger.nats.connection_options import NatsServer
 
 _BUSY, _TOO_MANY = 503, 429
 _CODES = {401: "unauthorized", 403: "forbidden", 413: "too_large", _TOO_MANY: "busy"}
@@ -83,7 +83,7 @@ class _Named(msgspec.Struct):
 class NatsConnection:
     """The ledger over NATS; nats-py reconnects for ever, also to another server of a cluster."""
 
-    def __init__(self, url: str, source: str, timeout_seconds: float) -> None:
+    def __init__(self, url: NatsServer, source: str, timeout_seconds: float) -> None:
         self._url, self._token, self._timeout = url, token_of_source(source), timeout_seconds
         self._client: LedgerClient | None = None
         self._waiting: dict[str, list[asyncio.Future[bytes]]] = {}
@@ -92,7 +92,7 @@ class NatsConnection:
         """Connect, unless it is connected."""
         if self._client is None:
             try:
-                self._client = await connect(ConnectionOptions.of(self._url), "client", wait_seconds=self._timeout)
+                self._client = await connect(self._url, "client", wait_seconds=self._timeout)
             except UnavailableError as error:
                 raise NoAnswerError("unavailable", str(error)) from error
             self._client.on_violation = self._refuse
@@ -256,15 +256,15 @@ class HttpConnection:
             await self._client.aclose()
 
 
-def connection_to(url: str, source: str, token: str | None, timeout_seconds: float) -> Connection:
+def connection_to(url: NatsServer, source: str, token: str | None, timeout_seconds: float) -> Connection:
     """Return the connection that a URL names by its scheme.
 
     Raises:
         ValueError: another scheme, or no token for HTTP.
 
     """
-    scheme = urlsplit(url).scheme
-    if scheme in ("nats", "tls", "ws", "wss"):
+    scheme = urlsplit(url).scheme if isinstance(url, str) else "nats"
+    if not isinstance(url, str) or scheme in ("nats", "tls", "ws", "wss"):
         return NatsConnection(url, source, timeout_seconds)
     if scheme not in ("http", "https"):
         raise ValueError(f"{scheme!r} is no scheme of a ledger: use nats, tls, ws, wss, http or https")

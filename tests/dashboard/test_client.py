@@ -149,10 +149,17 @@ async def test_an_escalation_is_filed_decided_and_told(connect: Connect, way: st
         assert (filed.outcome, filed.status) == ("done", "requested")
         assert filed.escalation_id
         assert filed.to
+        step = await desk.escalation(filed.escalation_id)
+        assert step is not None
+        assert step.status == "requested"
+        assert await approver.escalation("esc-of-nobody") is None
         decision = EscalationDecision(
             request_id=f"yes-{way}", operation="approve", escalation_id=filed.escalation_id, decided_by=filed.to[0]
         )
         assert (await approver.escalate(decision)).status == "approved"
+        decided = await desk.escalation(filed.escalation_id, wait_seconds=10)
+        assert decided is not None
+        assert decided.status == "approved"
 
         async def told() -> list[str]:
             found: list[str] = []

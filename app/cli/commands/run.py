@@ -19,13 +19,13 @@ from app.runtime.session import Session
 from app.runtime.source_users import source_options, update_users
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
 from ledger.errors import LedgerError, MissingExtraError
-from ledger.nats.client import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from config.settings import Settings
 
+_MCP_PATIENCE_SECONDS = 10
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
@@ -192,8 +192,5 @@ async def mcp(settings: Settings, source: str, agent: str) -> None:
     except ModuleNotFoundError as error:
         raise MissingExtraError("AI agents", "mcp") from error
     options = server_options(settings) or source_options(settings.folder, source)
-    client = await connect(options, f"mcp {source}")
-    try:
-        await make_server(AgentDesk(client, source, agent), resolution_ledger.__version__).run_stdio_async()
-    finally:
-        await client.close()
+    async with resolution_ledger.Client(options, source=source, patience_seconds=_MCP_PATIENCE_SECONDS) as client:
+        await make_server(AgentDesk(client, agent), resolution_ledger.__version__).run_stdio_async()
