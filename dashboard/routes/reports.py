@@ -27,38 +27,19 @@ from projections.reports.summary import summary
 from projections.views.loyalty import read_effects
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
     from domain.serialization import Json
-    from projections.reading import AccessScope
-
-    type _Report = Mapping[str, Json]
-    type _Cached = Callable[[str, str, int | None, AccessScope, Callable[[], Awaitable[_Report]]], Awaitable[_Report]]
+    from projections.reading import Reader
 
 
 def add_report_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of reports."""
     views, log, authorizer = context.views, context.log, context.authorizer
-    lists, reports = ListReader(views, log), ReportCache()
+    lists, reports = ListReader(views, log), ReportCache(views)
     caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
-
-    async def cached(
-        name: str,
-        view: str,
-        at: int | None,
-        scope: AccessScope,
-        compute: Callable[[], Awaitable[Mapping[str, Json]]],
-    ) -> Mapping[str, Json]:
-        """Return a report with the lag of its view."""
-
-        async def compute_with_lag() -> Mapping[str, Json]:
-            document = await compute()
-            progress = (await views.read(view, lambda _connection: None, short=True)).progress
-            return {**document, "lag_seconds": await views.lag(progress)}
-
-        return await reports.get((name, at, scope), compute_with_lag)
 
     @api.get(
         "/api/v1/loyalty",
@@ -72,41 +53,31 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         limit: Limit = None,
         viewer: Principal = caller,
     ) -> Response:
-        async def compute() -> Mapping[str, Json]:
-            return await loyalty_report(views.read, await published_policies(log), at, scope=scope)
+        async def compute(read: Reader) -> Mapping[str, Json]:
+            return await loyalty_report(read, await published_policies(log), at, scope=scope)
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         most = limit or DEFAULT_LIMIT
         some = feed.page(most + 1, feed.after, at, (None, None))
         found = (await views.read("loyalty_effects", lambda c: read_effects(c, some, people=scope.people))).result
-        report = await cached("loyalty", "loyalty_effects", at, scope, compute)
+        report = await reports.get(("loyalty", at, scope), compute)
         items = found[:most]
         last = items[-1]["position"] if len(found) > most else None
         return JsonResponse({**report, "items": items, "next": last})
 
     @api.get("/api/v1/gap", responses=answers(GapAnswer), dependencies=not_agents, summary="The authority gap")
     async def gap(as_of: AsOf = None, viewer: Principal = caller) -> Response:
-        async def compute() -> Mapping[str, Json]:
-            return await gap_report(views.read, await published_policies(log, at), at=at, scope=scope)
+        async def compute(read: Reader) -> Mapping[str, Json]:
+            return await gap_report(read, await published_policies(log, at), at=at, scope=scope)
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        return JsonResponse(await cached("gap", "authority", at, scope, compute))
+        return JsonResponse(await reports.get(("gap", at, scope), compute))
 
     @api.get("/api/v1/quality", responses=answers(QualityAnswer), dependencies=not_agents, summary="Service quality")
     async def quality(as_of: AsOf = None, viewer: Principal = caller) -> Response:
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        return JsonResponse(
-            await cached("quality", "journeys", at, scope, lambda: quality_report(views.read, at, scope))
-        )
-
-    _add_recognition(api, context, cached)
-
-
-def _add_recognition(api: FastAPI, context: ApiContext, cached: _Cached) -> None:
-    """Add the route of the report on recognition."""
-    views, log, authorizer = context.views, context.log, context.authorizer
-    lists = ListReader(views, log)
-    caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
+        found = await reports.get(("quality", at, scope), lambda read: quality_report(read, at, scope))
+        return JsonResponse(found)
 
     @api.get(
         "/api/v1/recognition",
@@ -115,17 +86,17 @@ def _add_recognition(api: FastAPI, context: ApiContext, cached: _Cached) -> None
         summary="Recognition, training, ideas, morale and retention",
     )
     async def recognition(as_of: AsOf = None, viewer: Principal = caller) -> Response:
-        async def compute() -> Mapping[str, Json]:
-            return await recognition_report(views.read, await policy_in_force(log, at), at, scope)
+        async def compute(read: Reader) -> Mapping[str, Json]:
+            return await recognition_report(read, await policy_in_force(log, at), at, scope)
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        return JsonResponse(await cached("recognition", "people", at, scope, compute))
+        return JsonResponse(await reports.get(("recognition", at, scope), compute))
 
 
 def add_summary_route(api: FastAPI, context: ApiContext) -> None:
     """Add the route of the summary."""
     views, authorizer = context.views, context.authorizer
-    lists, reports = ListReader(views, context.log), ReportCache()
+    lists, reports = ListReader(views, context.log), ReportCache(views)
     caller = Depends(authorizer.viewer)
 
     @api.get(
@@ -135,10 +106,4 @@ def add_summary_route(api: FastAPI, context: ApiContext) -> None:
         within: Annotated[RangeQuery, Depends()], by: SummaryBy = None, viewer: Principal = caller
     ) -> Response:
         times, scope = await lists.times(within), await authorizer.scope(viewer)
-
-        async def compute() -> Mapping[str, Json]:
-            document = await summary(views.read, times, by, scope)
-            progress = (await views.read("journeys", lambda _connection: None, short=True)).progress
-            return {**document, "lag_seconds": await views.lag(progress)}
-
-        return JsonResponse(await reports.get((by, times, scope), compute))
+        return JsonResponse(await reports.get((by, times, scope), lambda read: summary(read, times, by, scope)))

@@ -40,7 +40,9 @@ def add_update_routes(api: FastAPI, context: ApiContext) -> None:
             first_chunk = asyncio.ensure_future(anext(chunks))  # subscribe before reading, so that no change is lost
             try:
                 for state in await views.states():  # a client that reconnects gets the present positions
-                    if since is None or state.position > since:
+                    if (
+                        since is None or state.position >= since
+                    ):  # the id is of one view; others may have reached it since
                         yield view_event(state.view, state.position)
                 yield await first_chunk
                 async for chunk in chunks:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from app.runtime.session import Session
 from app.runtime.views import up_to_date
+from dashboard import report_cache
 from dashboard.listen_address import ListenAddress
 from dashboard.view_reader import ViewReader
 from domain.events.administration import TrailRead
@@ -227,6 +228,20 @@ async def test_reads_about_a_person_are_recorded_where_the_policy_says_so(sessio
         }
 
 
+async def test_a_kept_report_tells_how_far_it_is_behind(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_cache, "_MIN_SECONDS", 60)
+    async with served(session) as (upstream, client):
+        await read_current(client, "actions")
+        before = {name: (await client.get(f"/api/v1/{name}")).json() for name in ("gap", "summary")}
+        await upstream.action("r-new")
+        await asyncio.sleep(1.1)  # a view that is within a second of the end counts its own age
+        end = (await read_current(client, "actions"))["position"]
+        for name, earlier in before.items():
+            kept = (await client.get(f"/api/v1/{name}")).json()
+            assert kept["position"] == earlier["position"] < end
+            assert kept["lag_seconds"] > 0
+
+
 async def test_view_updates_are_sent_at_once_and_again_after_a_reconnect(session: Session) -> None:
     async with served(session) as (upstream, client):
         await read_current(client, "actions")
@@ -248,7 +263,10 @@ async def test_view_updates_are_sent_at_once_and_again_after_a_reconnect(session
         await upstream.action("r-new")
         assert (await asyncio.wait_for(listening, 10))[-1]["position"] > end
         again = await asyncio.wait_for(heard(str(end), end + 1), 10)
-        assert all(one["position"] > end for one in again)
+        assert all(one["position"] >= end for one in again)
+        await read_current(client, "actions")
+        end = await session.log.last_position()  # one view announced it; the others reached it while nobody listened
+        assert {one["position"] for one in await asyncio.wait_for(heard(str(end), end), 10)} == {end}
 
 
 async def test_hostile_text_comes_back_as_it_is(session: Session) -> None:

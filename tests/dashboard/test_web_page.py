@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from playwright.async_api import Page, Response, ViewportSize, async_playwright, expect
+from playwright.async_api import Page, Response, Route, ViewportSize, async_playwright, expect
 
 from app.runtime.roles import running
 from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
+from domain.events.administration import TrailRead
 from hatch_build import WEB, build_page, install_packages
+from projections.engine.events import read_event
 from tests.support.browser import CHROMIUM, CHROMIUM_FLAGS
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
@@ -84,10 +86,10 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(session: Session, locale: str = "en-GB") -> AsyncIterator[Opened]:
+async def opened(session: Session, locale: str = "en-GB", policy: Document = FULL_POLICY) -> AsyncIterator[Opened]:
     build_page(ROOT)
     async with upstream_of(session) as upstream:
-        await set_up_organisation(upstream, FULL_POLICY)
+        await set_up_organisation(upstream, policy)
         for number in range(3):
             await upstream.action(f"r-{number}", f"{number + 1}0.00", agent_id="A-1", customer_id="C-1")
         await upstream.action("big", "70.00", agent_id="A-2", escalate=True, reason=HOSTILE)
@@ -225,6 +227,45 @@ async def test_unrelated_news_costs_little(session: Session) -> None:
             sizes = [await answer.request.sizes() for answer in answers if answer.status == 200]
             assert len(answers) <= 20, [answer.url for answer in answers]
             assert sum(size["responseBodySize"] for size in sizes) <= 100_000
+
+
+async def test_a_report_that_was_kept_before_an_update_is_asked_for_again(session: Session) -> None:
+    """The answer's position, and not the order of messages, says whether the page shows an update."""
+    async with opened(session) as one:
+        page = one.page
+        kept = {**(await read_current(one.client, "balances", closed="false", limit=1000)), "items": [], "next": None}
+        end = await one.session.log.last_position()
+        served = 0
+
+        async def answer_from_a_cache(route: Route) -> None:
+            nonlocal served
+            served += 1
+            if served > 1:
+                await route.continue_()
+                return
+            await route.fulfill(json={**kept, "position": end - 1})
+
+        await page.route("**/api/v1/balances?*", answer_from_a_cache)
+        await one.go("budgets")
+        await expect(page.locator("#main tbody tr")).to_have_count(2)
+
+
+async def test_a_page_does_not_follow_what_is_recorded_as_read(session: Session) -> None:
+    """Each recorded read is an event: a page that follows the log would read, and record, for ever."""
+    async with opened(session, policy=FULL_POLICY | {"privacy": {"record_reads": True}}) as one:
+        begun = await one.session.log.last_position()
+        await escalate(one, "w", "61.00")  # of a named customer
+        await one.go("trail?agent=A-1")
+        await expect(one.page.locator("#main tbody tr").first).to_be_visible()
+        await asyncio.sleep(2)
+        await one.sign_in_as("boss", "manager", "M-1")
+        case = one.page.get_by_role("article", name="Escalation")
+        await expect(case).to_contain_text("Cases alike", timeout=15_000)
+        await one.page.keyboard.press("j")
+        await expect(case).to_contain_text("Given to this customer", timeout=15_000)
+        await asyncio.sleep(2)
+        read = [read_event(event).body for event in await one.session.log.read_subject("ledger.trail", begun)]
+        assert [body.about for body in read if isinstance(body, TrailRead)] == [("agent:A-1",), ("customer:C-1",)]
 
 
 async def test_a_past_moment_is_in_the_address_of_every_list(session: Session) -> None:

@@ -52,29 +52,42 @@ export const signOut = (): Promise<Response> => fetch("/api/v1/session", { metho
 export const isSignedIn = async (): Promise<boolean> =>
   ((await (await fetch("/api/v1/session")).json()) as { known: boolean }).known;
 
-/** The views behind each path: a change of another view does not concern its readers. */
+/** The views behind each path, and the shortest time between two reads: a change of another view does not concern its readers. */
 const VIEWS: [RegExp, string[], number][] = [
   [/^(actions|escalations)/, ["casework"], 0],
   [/^balances/, ["budget_balances"], 0],
   [/^(cases|flags)/, ["flags"], 0],
   [/^trail/, ["audit_trail"], 0],
-  [/^summary/, ["casework", "journeys", "authority", "budget_balances"], 5_000],
+  [/^summary/, ["casework", "journeys", "budget_balances"], 5_000],
   [/^gap/, ["authority"], 15_000],
   [/^quality/, ["journeys"], 15_000],
+  [/^loyalty/, ["loyalty_effects"], 60_000],
 ];
 
+/** Whether the ledger may record each read as an event: following the log would then read, and record, for ever. */
+const isRecorded = (path: string, query: Query): boolean =>
+  /^(explain|escalations)\//.test(path) || path === "trail" && ["agent", "customer", "action", "interaction"].some((name) => query[name]);
+
+/** The position that each view has announced. */
+const announced = new Map<string, number>();
+
 interface Entry {
-  path: string; query: Query; views: string[]; pause: number; readAt: number; stale: boolean; busy: boolean;
+  path: string; query: Query; views: string[]; pause: number; readAt: number; busy: boolean;
+  /** The state that the data shows: an announced position beyond it makes the data old. -1: never read, or a command has changed it. */
+  position: number;
   data: unknown; problem: string | null; tag: string | null; listeners: Set<() => void>;
 }
 const entries = new Map<string, Entry>();
+const newest = (one: Entry): number => Math.max(0, ...one.views.map((view) => announced.get(view) ?? 0));
+const isOld = (one: Entry): boolean => one.position < newest(one);
+const due = (): Entry[] => [...entries.values()].filter((one) => one.listeners.size && !one.busy && isOld(one));
 
 function entryOf(path: string, query: Query): Entry {
   const key = address(path, query);
   let entry = entries.get(key);
   if (!entry) {
-    const [, views, pause] = VIEWS.find(([pattern]) => pattern.test(path)) ?? [/^/, [], 60_000];
-    entry = { path, query, views, pause, readAt: 0, stale: true, busy: false, data: null, problem: null, tag: null, listeners: new Set() };
+    const [, views, pause] = VIEWS.find(([pattern]) => pattern.test(path)) ?? [/^/, [], 0];
+    entry = { path, query, views: query.as_of || isRecorded(path, query) ? [] : views, pause, readAt: 0, position: -1, busy: false, data: null, problem: null, tag: null, listeners: new Set() };
     entries.set(key, entry);
     for (const [old, one] of entries) { // keeps what was read lately, for the way back
       if (entries.size <= 40) break;
@@ -86,7 +99,7 @@ function entryOf(path: string, query: Query): Entry {
 
 async function load(entry: Entry): Promise<void> {
   entry.busy = true;
-  entry.stale = false;
+  entry.position = newest(entry); // what was announced before the request is in the answer, unless the answer says otherwise
   try {
     const headers: Record<string, string> = { Accept: "application/json" };
     if (entry.tag) headers["If-None-Match"] = entry.tag;
@@ -95,6 +108,8 @@ async function load(entry: Entry): Promise<void> {
       entry.data = await answerOf(response);
       entry.tag = response.headers.get("ETag");
     }
+    const { position, lag_seconds: lag } = entry.data as { position?: number; lag_seconds?: number };
+    if (position !== undefined && lag !== undefined && entry.position >= 0) entry.position = position; // a kept report may be older
     entry.problem = null;
   } catch (problem) {
     entry.problem = (problem as Error).message;
@@ -102,6 +117,7 @@ async function load(entry: Entry): Promise<void> {
   entry.busy = false;
   entry.readAt = Date.now();
   for (const tell of entry.listeners) tell();
+  if (entry.listeners.size && isOld(entry)) plan();
 }
 
 /** Rounds of reading again are far enough apart that they cost at most 1.5 requests and 7 kB a second. */
@@ -112,13 +128,12 @@ function round(): void {
   timer = null;
   if (document.hidden) return;
   const now = Date.now();
-  const due = [...entries.values()].filter((one) => one.listeners.size && one.stale && !one.busy);
-  const ready = due.filter((one) => now - one.readAt >= one.pause);
+  const ready = due().filter((one) => now - one.readAt >= one.pause);
   performance.clearResourceTimings();
   void Promise.all(ready.map(load)).then(() => {
     const bytes = performance.getEntriesByType("resource").reduce((sum, one) => sum + (one as PerformanceResourceTiming).transferSize, 0);
     next = Math.max(next, Date.now() + Math.max(1_000, ready.length * 700, bytes / 7));
-    if ([...entries.values()].some((one) => one.listeners.size && one.stale)) plan();
+    if (due().length) plan();
   });
 }
 
@@ -128,29 +143,29 @@ function plan(): void {
 }
 
 function entriesWait(): number {
-  const waits = [...entries.values()].filter((one) => one.listeners.size && one.stale)
-    .map((one) => one.readAt + one.pause - Date.now());
+  const waits = due().map((one) => one.readAt + one.pause - Date.now());
   return waits.length ? Math.min(...waits) : 0;
 }
 
-/** Marks what stands on a view as old, and reads it again soon. */
-export function viewChanged(view: string): void {
-  for (const one of entries.values()) {
-    if (!one.views.includes(view) || "as_of" in one.query && one.query.as_of) continue;
-    one.stale = true;
-    if (!one.listeners.size) one.readAt = 0;
-  }
-  plan();
+/** Notes that a view has read up to a position, and reads again soon what is older. */
+export function viewChanged(view: string, position: number): void {
+  announced.set(view, position);
+  if (due().length) plan();
 }
 
 /** Reads paths that start so at once, after a command of this reader. */
 export function refresh(...paths: string[]): void {
   for (const one of entries.values()) {
     if (!paths.some((path) => one.path.startsWith(path))) continue;
-    one.stale = true;
+    one.position = -1;
     one.tag = null;
     if (one.listeners.size && !one.busy) void load(one);
   }
+}
+
+/** Reads again what could not be read, once the ledger can be reached. */
+export function readFailedAgain(): void {
+  for (const one of entries.values()) if (one.problem !== null && one.listeners.size && !one.busy) void load(one);
 }
 addEventListener("visibilitychange", () => { if (!document.hidden) plan(); });
 
@@ -163,7 +178,9 @@ export function useRead<T>(path: string | null, query: Query = {}): { data: T | 
     const entry = entryOf(path, query);
     const tell = (): void => redraw(null as never);
     entry.listeners.add(tell);
-    if ((entry.stale || entry.data === null) && !entry.busy) void load(entry);
+    const followed = entry.views.length > 0 || Date.now() - entry.readAt < 10_000; // else it is read when it is opened
+    if ((isOld(entry) || !followed) && !entry.busy) void load(entry);
+    if (entry.data !== null || entry.problem !== null) tell(); // it may have arrived between the drawing and this effect
     return () => { entry.listeners.delete(tell); };
   }, [key]);
   const entry = key === null ? undefined : entries.get(key);

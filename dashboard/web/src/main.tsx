@@ -3,7 +3,7 @@ import { render } from "preact";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import "./style.css";
-import { forgetAll, isSignedIn, read, signIn, signOut, viewChanged, whenSignedOut } from "./api";
+import { forgetAll, isSignedIn, read, readFailedAgain, signIn, signOut, viewChanged, whenSignedOut } from "./api";
 import { Tip } from "./components/parts";
 import { number } from "./format";
 import { Authority, MayI } from "./pages/authority";
@@ -65,8 +65,11 @@ function Shell({ me }: { me: Viewer }) {
   }, [name]);
   useEffect(() => {
     const stream = new EventSource("/api/v1/stream");
-    stream.addEventListener("view", (update) => viewChanged((JSON.parse(update.data as string) as { view: string }).view));
-    stream.onopen = () => setLive("Live");
+    stream.addEventListener("view", (update) => {
+      const { view, position } = JSON.parse(update.data as string) as { view: string; position: number };
+      viewChanged(view, position);
+    });
+    stream.onopen = () => { setLive("Live"); readFailedAgain(); };
     stream.onerror = () => setLive("Waiting for the ledger…");
     return () => stream.close();
   }, []);
