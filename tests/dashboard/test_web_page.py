@@ -257,13 +257,13 @@ async def test_a_page_does_not_follow_what_is_recorded_as_read(session: Session)
         await escalate(one, "w", "61.00")  # of a named customer
         await one.go("trail?agent=A-1")
         await expect(one.page.locator("#main tbody tr").first).to_be_visible()
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # a page that follows reads again meanwhile
         await one.sign_in_as("boss", "manager", "M-1")
         case = one.page.get_by_role("article", name="Escalation")
         await expect(case).to_contain_text("Cases alike", timeout=15_000)
         await one.page.keyboard.press("j")
         await expect(case).to_contain_text("Given to this customer", timeout=15_000)
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # a page that follows reads again meanwhile
         read = [read_event(event).body for event in await one.session.log.read_subject("ledger.trail", begun)]
         assert [body.about for body in read if isinstance(body, TrailRead)] == [("agent:A-1",), ("customer:C-1",)]
 
