@@ -52,7 +52,7 @@ test-orders: setup  ## facts in any order: 500 histories for each view and repor
 	@VIEW_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest -n0 --timeout 7200 --durations=0 \
 	  tests/projections/test_entities.py tests/reports/test_any_order.py
 
-mutants: setup  ## change each comparison and constant of the reports, and and count what the oracles notice; some 10 minutes, resumes
+mutants: setup  ## change each comparison and constant of the reports, and count what the oracles notice; some 10 minutes, resumes
 	@$(BIN)/python -W ignore -m benchmarks.mutants
 
 wheel-check: setup  ## the wheel and the README's commands in an empty environment, with dependencies as a user's pip finds them
