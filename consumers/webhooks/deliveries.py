@@ -14,8 +14,8 @@ from projections.webhooks import DeadLetter, WebhookProgress
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from consumers.webhooks.messages import Message
-    from consumers.webhooks.sender import Outcome
+    from consumers.webhooks.messages import WebhookMessage
+    from consumers.webhooks.sender import AttemptOutcome
     from projections.webhooks import Feed
 
 _OUTAGE_FAILURES = 10
@@ -72,8 +72,8 @@ class Deliveries:
 
     def __init__(
         self,
-        send: Callable[[Message], Awaitable[Outcome]],
-        bury: Callable[[Message, DeadLetter], Awaitable[None]],
+        send: Callable[[WebhookMessage], Awaitable[AttemptOutcome]],
+        bury: Callable[[WebhookMessage, DeadLetter], Awaitable[None]],
         progress: WebhookProgress,
         timing: AttemptTiming = AttemptTiming(),  # noqa: B008 - immutable
         *,
@@ -88,12 +88,12 @@ class Deliveries:
         self._send, self._bury, self._timing = send, bury, timing
         self._slots = asyncio.Semaphore(at_once)
         self._room = asyncio.Semaphore(at_most)
-        self._queues: dict[str, deque[Message]] = {}
+        self._queues: dict[str, deque[WebhookMessage]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures = self._buried = 0
         self._recovered = asyncio.Event()
 
-    async def put(self, message: Message) -> None:
+    async def put(self, message: WebhookMessage) -> None:
         """Accept a message; wait while too many are under way."""
         await self._room.acquire()
         self.windows[message.feed].begin(message.position)
@@ -126,7 +126,7 @@ class Deliveries:
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             self.failed.set_exception(error)
 
-    async def _drain(self, subject: str, queue: deque[Message]) -> None:
+    async def _drain(self, subject: str, queue: deque[WebhookMessage]) -> None:
         while queue:
             message = queue[0]
             letter = await self.attempt(message)
@@ -138,7 +138,7 @@ class Deliveries:
             self._room.release()
         del self._queues[subject]
 
-    async def attempt(self, message: Message, *, once: bool = False) -> DeadLetter | None:
+    async def attempt(self, message: WebhookMessage, *, once: bool = False) -> DeadLetter | None:
         """Send a message until it is delivered; return a dead letter when it is given up.
 
         Raises:
@@ -173,7 +173,7 @@ class Deliveries:
                 )
             await self._pause(attempts, outcome.wait_seconds)
 
-    def _note(self, outcome: Outcome) -> None:
+    def _note(self, outcome: AttemptOutcome) -> None:
         """Count an outcome; after an outage the first success ends all pauses."""
         progress = self.progress
         if outcome.error:

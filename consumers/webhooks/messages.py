@@ -27,7 +27,7 @@ _IDS = ("interaction_id", "order_id", "action_id", "customer_id", "employee_id",
 _TEAMS_SCHEMA = "http://adaptivecards.io/schemas/adaptive-card.json"
 
 
-class Message(NamedTuple):
+class WebhookMessage(NamedTuple):
     """A message to deliver: its feed and place there, the subject whose messages keep their order, and the event."""
 
     feed: Feed
@@ -47,7 +47,7 @@ class Message(NamedTuple):
         return f"msg_{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"
 
 
-async def event_message(data: bytes, position: int, stream: str, keys: Keyring, *, personal: bool) -> Message:
+async def event_message(data: bytes, position: int, stream: str, keys: Keyring, *, personal: bool) -> WebhookMessage:
     """Return the message of a recorded event; without ``personal``, personal fields are left out.
 
     ``stream`` is its subject in the log.
@@ -57,7 +57,7 @@ async def event_message(data: bytes, position: int, stream: str, keys: Keyring, 
         event = cast("JsonObject", _without_personal(event))
         if str(event["type"]).startswith(_ABOUT_PEOPLE) and isinstance(fields := event["data"], dict):
             event["data"] = {name: value for name, value in fields.items() if name not in _NAMES}
-    return Message("events", position, _order_key(event, stream), {**event, "position": position})
+    return WebhookMessage("events", position, _order_key(event, stream), {**event, "position": position})
 
 
 def _order_key(event: JsonObject, stream: str) -> str:

@@ -23,7 +23,7 @@ from ledger.nats.incidents import report
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from consumers.webhooks.messages import Message
+    from consumers.webhooks.messages import WebhookMessage
     from domain.webhooks import Webhook
 
 _SECONDS = 10.0
@@ -41,7 +41,7 @@ class PrivateAddressError(OSError):
     """A receiver's name leads to an address that is not public."""
 
 
-class Outcome(NamedTuple):
+class AttemptOutcome(NamedTuple):
     """The outcome of an attempt: no error means delivered; ``gone`` that the receiver wants nothing more."""
 
     error: str = ""
@@ -109,7 +109,7 @@ class Sender:
         """Close all connections."""
         await self._pool.aclose()
 
-    async def send(self, webhook: Webhook, message: Message) -> Outcome:
+    async def send(self, webhook: Webhook, message: WebhookMessage) -> AttemptOutcome:
         """Attempt to deliver a message once."""
         try:
             async with asyncio.timeout(2 * _SECONDS):
@@ -117,14 +117,14 @@ class Sender:
                     return await self._send_mail(webhook, message)
                 return await self._post(webhook, message)
         except TimeoutError:
-            return Outcome("no answer in time")
+            return AttemptOutcome("no answer in time")
         except (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            return Outcome(f"{type(error).__name__}: {error}"[:500])
+            return AttemptOutcome(f"{type(error).__name__}: {error}"[:500])
         except Exception as error:  # noqa: BLE001 - our own error holds back this message alone
             report("a message of a webhook could not be sent", webhook.id, error)
-            return Outcome("an error of ours, see the log")
+            return AttemptOutcome("an error of ours, see the log")
 
-    async def _post(self, webhook: Webhook, message: Message) -> Outcome:
+    async def _post(self, webhook: Webhook, message: WebhookMessage) -> AttemptOutcome:
         media_type, content = body_of(message.event, webhook.format)
         identifier, now = message.id_for(webhook.id), datetime.now(UTC)
         headers: dict[bytes | str, bytes | str] = {
@@ -146,20 +146,20 @@ class Sender:
                 if size > _ANSWER_BYTES:
                     break
             if _HTTP_OK <= answer.status < _HTTP_REDIRECT:
-                return Outcome()
+                return AttemptOutcome()
             wait = _retry_after(answer.headers)
-            return Outcome(f"the receiver answered {answer.status}", answer.status == _HTTP_GONE, wait)
+            return AttemptOutcome(f"the receiver answered {answer.status}", answer.status == _HTTP_GONE, wait)
 
-    async def _send_mail(self, webhook: Webhook, message: Message) -> Outcome:
+    async def _send_mail(self, webhook: Webhook, message: WebhookMessage) -> AttemptOutcome:
         if self._mail is None:
-            return Outcome("no mail server: set smtp_url")
+            return AttemptOutcome("no mail server: set smtp_url")
         mail, text = EmailMessage(), sentence_of(message.event)
         mail["From"], mail["To"] = self._mail.sender, webhook.url.removeprefix("mailto:")
         mail["Subject"] = " ".join(text.split())[:150]
         mail["Message-ID"] = f"<{message.id_for(webhook.id)}@resolution-ledger>"
         mail.set_content(text)
         await asyncio.to_thread(self._mail.send, mail)
-        return Outcome()
+        return AttemptOutcome()
 
 
 def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> float:

@@ -18,7 +18,7 @@ import msgspec
 from config import topology
 from consumers.runtime.membership import INTAKES, Membership
 from consumers.webhooks.deliveries import AttemptTiming, Deliveries, GoneError
-from consumers.webhooks.messages import Message, event_message
+from consumers.webhooks.messages import WebhookMessage, event_message
 from consumers.webhooks.sender import MailServer, Sender
 from consumers.webhooks.thin_budgets import ThinBudgets
 from domain.events.decisions import LEDGER_SOURCE
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ledger.store.log import Recorded
     from projections.webhooks import DeadLetter
 
-    type _Maker = Callable[[Recorded], Awaitable[Message | None]]
+    type _Maker = Callable[[Recorded], Awaitable[WebhookMessage | None]]
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
@@ -131,7 +131,7 @@ class _Worker:
     async def _store(self) -> None:
         self._sequence = await self._service.book.keep(self._webhook.id, self._deliveries.settled(), self._sequence)
 
-    async def _bury(self, message: Message, letter: DeadLetter) -> None:
+    async def _bury(self, message: WebhookMessage, letter: DeadLetter) -> None:
         """Store a dead letter, as soon as the server answers."""
         if message.feed == "budgets":
             letter = msgspec.structs.replace(letter, message=msgspec.Raw(msgspec.json.encode(message.event)))
@@ -155,7 +155,7 @@ class _Worker:
                     else:
                         await self._deliveries.put(message)
 
-    async def _made(self, make: _Maker, recorded: Recorded) -> Message | None:
+    async def _made(self, make: _Maker, recorded: Recorded) -> WebhookMessage | None:
         """Return the message of an event or a notification; none where it cannot be made, which is reported."""
         try:
             return await make(recorded)
@@ -165,7 +165,7 @@ class _Worker:
             report("a message of a webhook cannot be made", recorded.position, error)
             return None
 
-    async def _event(self, recorded: Recorded) -> Message | None:
+    async def _event(self, recorded: Recorded) -> WebhookMessage | None:
         return await self._message(recorded) if self._concerns(recorded) else None
 
     def _concerns(self, recorded: Recorded) -> bool:
@@ -177,7 +177,7 @@ class _Worker:
         cause = msgspec.json.decode(stored.data, type=_Cause)
         return self._webhook.source in (stored.source, cause.source)
 
-    async def _message(self, recorded: Recorded) -> Message:
+    async def _message(self, recorded: Recorded) -> WebhookMessage:
         data, position, subject = recorded.data, recorded.position, recorded.subject
         return await event_message(data, position, subject, self._service.keys, personal=self._webhook.personal)
 
@@ -195,7 +195,7 @@ class _Worker:
                 else:
                     await self._deliveries.put(message)
 
-    async def _notice(self, recorded: Recorded) -> Message | None:
+    async def _notice(self, recorded: Recorded) -> WebhookMessage | None:
         notice = msgspec.json.decode(recorded.data, type=_Notice)
         if self._webhook.source not in (None, notice.source):
             return None
@@ -209,7 +209,7 @@ class _Worker:
             "datacontenttype": "application/json",
             "data": msgspec.json.decode(recorded.data),
         }
-        return Message("notices", recorded.position, f"escalation {notice.escalation_id}", event)
+        return WebhookMessage("notices", recorded.position, f"escalation {notice.escalation_id}", event)
 
     async def _budgets(self) -> None:
         window = self._deliveries.windows["budgets"]
@@ -238,7 +238,7 @@ class _Worker:
                 await book.settle(name, identifier, delivered=kept is None)
             self.asked.discard(identifier)
 
-    async def _message_of(self, letter: DeadLetter) -> Message | None:
+    async def _message_of(self, letter: DeadLetter) -> WebhookMessage | None:
         """Return the message of a dead letter; none if what it told is no longer kept."""
         match letter.feed:
             case "events":
@@ -249,7 +249,7 @@ class _Worker:
                 return await self._notice(recorded) if recorded is not None else None
             case "budgets":
                 event = msgspec.json.decode(letter.message, type=dict[str, object])
-                return Message("budgets", letter.position, str(event["subject"]), event)
+                return WebhookMessage("budgets", letter.position, str(event["subject"]), event)
 
 
 _NOTICES = f"{topology.ESCALATION_SUBJECT}.*"

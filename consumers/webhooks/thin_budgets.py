@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consumers.webhooks.messages import Message
+from consumers.webhooks.messages import WebhookMessage
 from domain.events.decisions import LEDGER_SOURCE
 from domain.webhooks import THIN_BUDGET, THIN_SHARE
 from projections.engine import storage
@@ -26,7 +26,7 @@ class ThinBudgets:
         self._folder = storage.views_folder(data_dir)
         self.position = position
 
-    def read(self) -> list[Message]:
+    def read(self) -> list[WebhookMessage]:
         """Return a message for each budget that fell below the threshold since the last call."""
         generation = storage.live_generation(self._folder, Balances())
         progress = storage.progress_of(self._folder, Balances())
@@ -40,7 +40,7 @@ class ThinBudgets:
         finally:
             engine.dispose()
         self.position = reached
-        return [Message("budgets", reached, f"budget {row['holder']}", _event(row)) for row in found]
+        return [WebhookMessage("budgets", reached, f"budget {row['holder']}", _event(row)) for row in found]
 
 
 def _event(row: Row) -> JsonObject:

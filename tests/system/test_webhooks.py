@@ -419,9 +419,9 @@ def _webhook(url: str) -> Webhook:
 
 
 def _message() -> Any:
-    from consumers.webhooks.messages import Message
+    from consumers.webhooks.messages import WebhookMessage
 
-    return Message("events", 1, "s", {"id": "1", "source": "till", "type": PURCHASE, "data": {}})
+    return WebhookMessage("events", 1, "s", {"id": "1", "source": "till", "type": PURCHASE, "data": {}})
 
 
 async def _use_up_a_budget(upstream: Upstream) -> None:
