@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from app.demo.organisations.world import Contact, Misuse, World
+from app.demo.organisations.world import Contact, GiftDetails, Misuse, World
 from domain.abuse.history import DAY, HOUR
 from domain.events import facts
 
@@ -83,20 +83,11 @@ class Plot:
         """Note events that prove the misuse."""
         self.misuse.numbers.update(numbers)
 
-    def gift(
-        self,
-        contact: Contact,
-        minor: int,
-        *,
-        at: float | None = None,
-        kind: Kind = "refund",
-        note: str | None = None,
-        reported: bool | None = None,
-        basis: Basis = "goodwill",
-    ) -> str:
+    def gift(self, contact: Contact, minor: int, **details: Unpack[GiftDetails]) -> str:
         """Add a gift as part of the misuse; return the action's id."""
-        note = note or self.world.new("note")
-        number, action_id = self.world.give(contact, minor, at=at, kind=kind, note=note, reported=reported, basis=basis)
+        if details.get("note") is None:
+            details["note"] = self.world.new("note")
+        number, action_id = self.world.give(contact, minor, **details)
         self.prove(number)
         return action_id
 
@@ -119,6 +110,15 @@ class Plot:
             if one is not self.person and one.here(self.first_day) and one.left_day is None and one.kind == "human"
         ]
         return self.random.choice(mates[: max(3, len(self.person.team.members) - 1)])
+
+    def ring(self) -> list[Person]:
+        """Return the person with a colleague, and where the scheme evades its rule with a third; all are subjects."""
+        ring = [self.person, self.colleague()]
+        if self.misuse.evasion:
+            third = self.colleague()
+            ring += [third] if third not in ring else []
+        self.misuse.subjects |= {f"agent:{one.employee_id}" for one in ring}
+        return ring
 
 
 def plant(world: World) -> None:
@@ -250,11 +250,7 @@ def _self_dealing(plot: Plot) -> None:
 
 
 def _collusion(plot: Plot) -> None:
-    ring = [plot.person, plot.colleague()]
-    if plot.evasion:
-        third = plot.colleague()
-        ring += [third] if third not in ring else []
-    plot.misuse.subjects |= {f"agent:{one.employee_id}" for one in ring}
+    ring = plot.ring()
     for at in plot.moments(plot.times(5, 8, 14), 33):
         for place, asker in enumerate(ring):
             approver, when = ring[(place + 1) % len(ring)], at + place * 600
@@ -327,11 +323,7 @@ def _claimant(plot: Plot) -> None:
 
 
 def _ring(plot: Plot) -> None:
-    ring = [plot.person, plot.colleague()]
-    if plot.evasion:
-        third = plot.colleague()
-        ring += [third] if third not in ring else []
-    plot.misuse.subjects |= {f"agent:{one.employee_id}" for one in ring}
+    ring = plot.ring()
     for at in plot.moments(plot.times(5, 8, 16), 33):
         for place, giver in enumerate(ring):
             plot.prove(plot.world.thank(at + place * HOUR, giver, ring[(place + 1) % len(ring)]))

@@ -212,19 +212,7 @@ class HonestTraffic:
         elif random.random() < habits.second_things:
             world.give(contact, max(minor // 3, 100), at=at + random.expovariate(1 / 4) * HOUR, kind=kind)
         if person.team.desk == "doorstep" and random.random() < habits.overdrawn:
-            charged = decisions.ActionCharged(
-                source="resolution-ledger",
-                request_id="r",
-                seen_position=0,
-                action_id=action_id,
-                holder=f"agent:{person.employee_id}",
-                period="2026-01",
-                amount=Money(minor, person.team.currency),
-                agent_id=person.employee_id,
-                overdrawn=Money(max(minor // 4, 1), person.team.currency),
-                relates_to=number,
-            )
-            world.add(at + 10 * HOUR, charged)
+            world.overdraw(at + 10 * HOUR, person, action_id, minor, number)
 
     def _owe(self, contact: Contact, minor: int) -> None:
         """Give back what the customer is owed; mostly a payment shows it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import msgspec
 
@@ -34,6 +34,18 @@ class Contact(NamedTuple):
     interaction: str
     reason: str
     order: str | None
+
+
+class GiftDetails(TypedDict, total=False):
+    """The details of an action that differ from those of an ordinary refund on the spot."""
+
+    at: float
+    kind: Kind
+    note: str | None
+    decided_by: str
+    reported: bool | None
+    basis: Basis
+    raced: bool
 
 
 class WorldEvent(NamedTuple):
@@ -132,29 +144,17 @@ class World:
             self.add(at, facts.PurchaseCompleted(order_id=order, customer_id=customer, total=total), delay=delay)
         return order
 
-    def give(
-        self,
-        contact: Contact,
-        minor: int,
-        *,
-        at: float | None = None,
-        kind: Kind = "refund",
-        note: str | None = None,
-        decided_by: str | None = None,
-        reported: bool | None = None,
-        basis: Basis = "goodwill",
-        raced: bool = False,
-    ) -> tuple[int, str]:
+    def give(self, contact: Contact, minor: int, **details: Unpack[GiftDetails]) -> tuple[int, str]:
         """Add an action for a contact; return its number and its id.
 
         A doorstep team reports its actions later; other teams ask the ledger.
         """
         person, action_id = contact.person, self.new("act")
-        moment = contact.at + 300 if at is None else at
+        moment, decided_by = details.get("at", contact.at + 300), details.get("decided_by")
         common: dict[str, Any] = {
             "agent_id": person.employee_id,
-            "kind": kind,
-            "basis": basis,
+            "kind": details.get("kind", "refund"),
+            "basis": details.get("basis", "goodwill"),
             "amount": Money(minor, person.team.currency),
             "reason": contact.reason,
             "customer_id": contact.customer,
@@ -162,13 +162,14 @@ class World:
             "order_id": contact.order,
             "team_id": person.team.team_id,
         }
+        reported = details.get("reported")
         if reported is None:
             reported = person.team.desk == "doorstep" and decided_by is None
         if reported:
             delay = self.random.uniform(0.2, 9) * HOUR
             return self.add(moment, facts.ActionReported(**common), action_id, delay=delay), action_id
         limits = _limit(self.organisation.limit(person), person.team.currency)
-        if raced:
+        if details.get("raced"):
             most = Money(3 * self.organisation.limit(person), person.team.currency)
             limits = (*limits, decisions.Limit(name="per_customer", limit=most, used=most))
         body = decisions.ActionTaken(
@@ -185,7 +186,7 @@ class World:
             limits=limits,
             authority="approved" if decided_by else "own",
             decided_by=decided_by,
-            note_hash=note,
+            note_hash=details.get("note"),
         )
         return self.add(moment, body), action_id
 
@@ -228,18 +229,22 @@ class World:
     def reverse(self, at: float, person: Person, action_id: str, minor: int, by: str | None = None) -> int:
         """Add the reversal of an action, by its own agent if ``by`` is absent."""
         body = decisions.ActionReversed(
+            **_posting(person, action_id, minor),
             source=person.team.source,
-            request_id="r",
-            seen_position=0,
-            action_id=action_id,
-            holder=f"agent:{person.employee_id}",
-            period="2026-01",
-            amount=Money(minor, person.team.currency),
-            agent_id=person.employee_id,
             recovered=True,
             reversed_by=by or person.employee_id,
             reason="wrong amount",
             relates_to=1,
+        )
+        return self.add(at, body)
+
+    def overdraw(self, at: float, person: Person, action_id: str, minor: int, number: int) -> int:
+        """Add the posting of a reported action (its event's number is ``number``) beyond a quarter of the budget."""
+        body = decisions.ActionCharged(
+            **_posting(person, action_id, minor),
+            source="resolution-ledger",
+            overdrawn=Money(max(minor // 4, 1), person.team.currency),
+            relates_to=number,
         )
         return self.add(at, body)
 
@@ -288,6 +293,19 @@ class World:
 @lru_cache(1_000)
 def _limit(minor: int, currency: str) -> tuple[decisions.Limit, ...]:
     return (decisions.Limit(name="per_action", limit=Money(minor, currency), used=Money(0, currency)),)
+
+
+def _posting(person: Person, action_id: str, minor: int) -> dict[str, Any]:
+    """Return the fields that every posting to a person's budget has, but for its source."""
+    return {
+        "request_id": "r",
+        "seen_position": 0,
+        "action_id": action_id,
+        "holder": f"agent:{person.employee_id}",
+        "period": "2026-01",
+        "amount": Money(minor, person.team.currency),
+        "agent_id": person.employee_id,
+    }
 
 
 def midnight(day: int, offset_hours: int) -> float:
