@@ -31,7 +31,7 @@ from benchmarks.misuse import INTENSITIES, PATTERNS, World
 from benchmarks.streams import StreamWorld, available_streams
 from domain.abuse.guard import Guard
 from domain.abuse.history import DAY, GuardEvent
-from domain.abuse.waiting_room import from_stored, to_stored
+from domain.abuse.stored_bodies import from_stored, to_stored
 from ledger.store.state_file import StateFile
 from ledger.store.subscription import ReadCursor
 

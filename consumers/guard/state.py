@@ -7,7 +7,7 @@ import logging
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from domain.abuse.waiting_room import from_stored, to_stored
+from domain.abuse.stored_bodies import from_stored, to_stored
 from ledger.errors import LostEventsError
 from ledger.store.state_file import StateFile
 from ledger.store.subscription import verify_cursor

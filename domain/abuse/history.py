@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from domain.abuse.peers import PeerRates, Units, WorkDays
+from domain.abuse.stored_bodies import StoredBody
 from domain.actions import is_reservation
 from domain.customers import CustomerLinks
 from domain.decisions.authority import Agent
@@ -144,7 +145,7 @@ class _People(msgspec.Struct):
     left: dict[str, float] = {}
     related: dict[str, dict[str, str]] = {}
     last_action: dict[str, float] = {}
-    policies: list[decisions.PolicyPublished] = []
+    policies: list[StoredBody] = []
     frequent: set[str] = set()
     regulars: set[str] = set()
     forgotten: float = float("-inf")
@@ -173,7 +174,8 @@ class GuardHistory:
         self._matters = state.table("interactions", _Matter)
         self._customers = state.table("customers", _Customer)
         self._by_day = state.table("actions by agent and day", list[ActionMark])
-        self.policies = PolicyHistory.of(people.policies)
+        published = (one.body for one in people.policies)
+        self.policies = PolicyHistory.of(one for one in published if isinstance(one, decisions.PolicyPublished))
         self.work = WorkDays(state)
         self._last_rates = state.table("rates", _Rates)
         self._rates: tuple[float, PeerRates] | None = None
@@ -228,7 +230,7 @@ class GuardHistory:
             case facts.RelationshipDeclared():
                 self.related.setdefault(body.employee_id, {})[body.customer_id] = body.nature
             case decisions.PolicyPublished():
-                self._people.policies.append(body)
+                self._people.policies.append(StoredBody(body))
                 self.policies.add(rules_of(body))
             case _:
                 pass

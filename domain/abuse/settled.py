@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from domain.abuse.history import DAY, REMEMBERED_SECONDS, ObservedAction
-from domain.abuse.waiting_room import StoredBody
+from domain.abuse.stored_bodies import StoredBody
 from domain.customers import CustomerLinks
 from domain.events import decisions, facts
 from domain.keyed_state import Queue, keyed

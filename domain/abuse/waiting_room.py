@@ -6,15 +6,12 @@ They lie in rows of two seconds each, so that only the rows in use are in memory
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from domain.abuse.history import ObservedAction
-from domain.events.decisions import RECORDS
-from domain.events.facts import FACTS
-from domain.money import Money
-from domain.serialization import decode, encode
+from domain.abuse.stored_bodies import StoredBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,16 +21,6 @@ if TYPE_CHECKING:
 
 _SECONDS = 2
 _ROW = 256
-_CLASSES = {cls.__name__: cls for cls in (*FACTS.values(), *RECORDS.values())}
-
-
-class StoredBody:
-    """The body of an event, which a state file keeps as its class and its JSON."""
-
-    __slots__ = ("body",)
-
-    def __init__(self, body: msgspec.Struct) -> None:
-        self.body = body
 
 
 class WaitingEvent(NamedTuple):
@@ -107,24 +94,3 @@ class WaitingRoom:
         heapify(self._waiting.heap)
         self._waiting.until = time
         self._next = min(self._waiting.rows, default=None)
-
-
-def to_stored(value: object) -> object:
-    """Return the stored form of a value that msgspec does not know, for a state file."""
-    if isinstance(value, Money):
-        return value.minor, value.currency
-    if isinstance(value, StoredBody):
-        return type(value.body).__name__, encode(value.body)
-    message = f"no stored form for {type(value)}"
-    raise NotImplementedError(message)  # msgspec requires this error for an unsupported type
-
-
-def from_stored(wanted: type, value: Any) -> object:
-    """Return a value from its stored form."""
-    if wanted is Money:
-        return Money(*value)
-    if wanted is StoredBody:
-        name, data = value
-        return StoredBody(decode(_CLASSES[name], data))
-    message = f"no stored form for {wanted}"
-    raise NotImplementedError(message)

@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.demo.organisation import policy_document
 from app.runtime.session import Session
 from benchmarks.misuse import World
 from consumers.guard.flag_writer import FlagWriter
@@ -21,7 +23,9 @@ from domain.abuse.cases import CaseDraft
 from domain.abuse.flag_book import FlagDraft
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
-from domain.abuse.waiting_room import from_stored, to_stored
+from domain.abuse.stored_bodies import from_stored, to_stored
+from domain.events.decisions import PolicyPublished
+from domain.keyed_state import MemoryState, MemoryTable
 from ledger.store.state_file import StateFile
 from ledger.store.subscription import START, ReadCursor
 from tests.support.builders import reported_action
@@ -79,6 +83,51 @@ def test_restarts_anywhere_change_no_flag_and_no_case(runs: list[tuple[int, int]
             if end == len(events):
                 break
     assert published == in_one_run()
+
+
+class Kinds(MemoryState):
+    """A state that notes the types of its values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: dict[str, object] = {}
+
+    def table[V](self, name: str, kind: type[V], *, cached: int = 0) -> MemoryTable[V]:
+        self.kinds[name] = kind
+        return super().table(name, kind, cached=cached)
+
+    def record[V](self, name: str, kind: type[V]) -> V:
+        self.kinds[name] = kind
+        return super().record(name, kind)
+
+
+def test_no_stored_value_holds_json_as_it_came() -> None:
+    """A state file holds msgpack, in which the bytes of a JSON text would be read as other values."""
+    state = Kinds()
+    Guard(state=state)
+    assert len(state.kinds) > 40
+    assert [name for name, kind in state.kinds.items() if "RawType" in repr(msgspec.inspect.type_info(kind))] == []
+
+
+def test_a_policy_that_a_request_published_survives_a_restart(tmp_path: Path) -> None:
+    policy = policy_document(trial=False)
+    published = PolicyPublished(
+        source="cli",
+        request_id="r-1",
+        seen_position=0,
+        command=msgspec.Raw(b'{"request_id":"r-1","published_by":"owner"}'),
+        policy=policy,
+        version=1,
+        published_by="owner",
+        sha256="0",
+    )
+    for run in range(2):
+        with StateFile(tmp_path / "state.sqlite", "1", enc_hook=to_stored, dec_hook=from_stored) as state:
+            guard = Guard(state=state)
+            if run == 0:
+                list(guard.take(GuardEvent(1, 0.0, 0.0, published, "", "cli\0r-1")))
+                state.commit(ReadCursor(1, "any"))
+            assert guard.history.policies.newest_version == 1
 
 
 def test_the_world_raises_flags_of_most_rules() -> None:

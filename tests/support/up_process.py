@@ -33,12 +33,18 @@ class UpProcess:
         )
 
     def wait_until_up(self) -> Document:
-        """Wait until it says that it is up; return the document of `connection.json`."""
+        """Wait until it says that it is up; return the document of `connection.json`.
+
+        A role may warn before; the text of an `up` that ends instead is in the error.
+        """
         assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert "is up" in line, line + self.process.stdout.read()
-        document: Document = json.loads((self.data_dir / "connection.json").read_text())
-        return document
+        said: list[str] = []
+        for line in self.process.stdout:
+            said.append(line)
+            if "is up" in line:
+                document: Document = json.loads((self.data_dir / "connection.json").read_text())
+                return document
+        raise AssertionError("".join(said))
 
     def stop(self) -> int:
         """Terminate it as a supervisor does (SIGTERM); return the exit status."""
