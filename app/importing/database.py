@@ -8,9 +8,11 @@ afterwards.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -21,8 +23,8 @@ from app.importing.select_tree import (
     Node,
     SelectRewriter,
     functions_of,
+    names_in,
     outputs_of,
-    tables_of,
     walk,
 )
 from ledger.errors import MissingExtraError
@@ -35,9 +37,8 @@ except ImportError as error:
     raise MissingExtraError("Imports", "import") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from concurrent.futures import Future
-    from pathlib import Path
 
     from app.importing.mapping import TableOptions
 
@@ -47,6 +48,7 @@ BATCH_ROWS = 5_000
 _INSERTED_ROWS = 30_000
 _NUMBER_MACRO = r"""
 CREATE MACRO _number(cell, decimal_sign, thousands_sign) AS CASE
+  WHEN typeof(cell) <> 'VARCHAR' THEN CAST(cell AS VARCHAR)
   WHEN thousands_sign <> '' AND contains(CAST(cell AS VARCHAR), thousands_sign)
     AND NOT regexp_full_match(trim(CAST(cell AS VARCHAR)), '[+-]?[0-9]{1,3}(' || regexp_escape(thousands_sign)
       || '[0-9]{3})+(' || regexp_escape(decimal_sign) || '[0-9]*)?')
@@ -58,6 +60,19 @@ CREATE MACRO _number(cell, decimal_sign, thousands_sign) AS CASE
   ELSE CAST(cell AS VARCHAR) END
 """
 """A cell's number with a point, or a text that no cast accepts. DuckDB alone reads `1_000`, `0x1F` and `0b11`, too."""
+_WHOLE_NUMBER_MACRO = r"""
+CREATE MACRO _whole_number(cell, number) AS CASE
+  WHEN typeof(cell) = 'VARCHAR' AND regexp_matches(number, '[.eE]')
+    AND (regexp_matches(number, '\.[0-9]*[1-9][0-9]*\s*$') OR coalesce(TRY_CAST(number AS DOUBLE) % 1 <> 0, false))
+    THEN '?' || number
+  ELSE number END
+"""
+"""The number of a cell, or a text that no cast accepts if it is not whole. DuckDB alone rounds `1.5`."""
+_TABLE_FUNCTIONS = ("generate_series", "json_each", "json_tree", "range", "repeat_row", "unnest")
+"""Functions in a FROM that make rows of their arguments alone; others read files, or the state of the database."""
+_CLOCKS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
+_SPARE_MEGABYTES = 512
+"""Memory beside the limit for values that DuckDB does not count, such as long texts and lists."""
 
 
 class TextColumn(NamedTuple):
@@ -97,7 +112,7 @@ class ImportDatabase:
     """An in-memory database with its overflow in ``folder``; ``hash_of`` computes the keyed hash of a text."""
 
     def __init__(self, folder: Path, hash_of: Callable[[str], str], fence: Fence) -> None:
-        self._seconds = fence.seconds
+        self._fence = fence
         self._connection = duckdb.connect(
             ":memory:",
             config={
@@ -115,11 +130,16 @@ class ImportDatabase:
         self._rows("SET enable_external_access = false")
         self._rows("SET lock_configuration = true")
         functions = self._rows(
-            "SELECT function_name, bool_or(function_type = 'aggregate'), bool_and(stability <> 'CONSISTENT') "
-            "FROM duckdb_functions() GROUP BY 1"
+            "SELECT function_name, bool_or(function_type = 'aggregate'), bool_and(coalesce(stability <> 'CONSISTENT', "
+            "macro_definition LIKE '%current_%')) FROM duckdb_functions() GROUP BY 1"
         )
         self._aggregates = frozenset(str(name) for name, is_aggregate, _ in functions if is_aggregate)
         self._unstable = frozenset(str(name) for name, _, is_unstable in functions if is_unstable)
+        numbers = self._rows(
+            "SELECT DISTINCT lower(type_name), logical_type NOT IN ('DECIMAL', 'DOUBLE', 'FLOAT') FROM duckdb_types() "
+            "WHERE type_category = 'NUMERIC' OR logical_type = 'BIGNUM'"
+        )
+        self._number_types = {str(name): bool(is_whole) for name, is_whole in numbers}
         self._text_columns: dict[str, tuple[str, str]] = {}
         self._inserter = ThreadPoolExecutor(1)
         self.files: list[str] = []
@@ -140,6 +160,7 @@ class ImportDatabase:
 
         self._connection.create_function("keyed_hash", hashed, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW)
         self._rows(_NUMBER_MACRO)
+        self._rows(_WHOLE_NUMBER_MACRO)
         self._rows("CREATE MACRO email_hash(address) AS keyed_hash(lower(trim(nfc_normalize(address))))")
 
     def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
@@ -166,7 +187,9 @@ class ImportDatabase:
 
     def rewriter(self, *, careful: bool) -> SelectRewriter:
         """Return a rewriter for statements over the loaded tables."""
-        return SelectRewriter(self._expression, self._aggregates, self._text_columns, careful)
+        return SelectRewriter(
+            self._expression, self._aggregates, self._text_columns, self._number_types, careful=careful
+        )
 
     def _expression(self, text: str) -> Node:
         serialized = str(self._rows("SELECT json_serialize_sql(?)", [f"SELECT {text}"])[0][0])
@@ -201,6 +224,12 @@ class ImportDatabase:
             f"CREATE VIEW {_quoted(writer.name)} AS SELECT {', '.join(parts)} FROM {_quoted(writer.stored_name)}"  # noqa: S608
         )
 
+    def finish_view(self, name: str) -> None:
+        """Take note of the texts of a stored view, whose numbers have a point unless a file has the same column."""
+        for column, kind in self.described(f"SELECT * FROM {_quoted(name)}"):  # noqa: S608
+            if kind == "VARCHAR":
+                self._text_columns.setdefault(column.lower(), (".", ""))
+
     def cells(self, relations: Sequence[str], row: int, columns: Sequence[str]) -> dict[str, object]:
         """Return the cells of a row of the files as texts, by column, as far as a table or a view has them."""
         wanted = {one.lower() for one in columns}
@@ -208,7 +237,7 @@ class ImportDatabase:
         for relation in relations:
             try:
                 names = [name for name, _ in self.described(f"SELECT * FROM {_quoted(relation)}")]  # noqa: S608
-                rows = self._rows(f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM {_quoted(relation)} WHERE _row = ?", [row])  # noqa: S608
+                rows = self.run(f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM {_quoted(relation)} WHERE _row = ?", [row])  # noqa: S608
             except duckdb.Error:
                 continue
             for name, *cells in zip(names, *rows, strict=True):
@@ -222,7 +251,7 @@ class ImportDatabase:
         for relation in relations:
             try:
                 query = f"SELECT {text} FROM {_quoted(relation)} WHERE _row = ?"  # noqa: S608
-                found = self._rows(query, [row])
+                found = self.run(query, [row])
             except (duckdb.BinderException, duckdb.CatalogException):
                 continue
             except duckdb.Error as error:
@@ -233,7 +262,7 @@ class ImportDatabase:
 
     # ------------------------------------------------------------------ results
 
-    def run(self, sql: str) -> list[tuple[object, ...]]:
+    def run(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Return the rows of a statement that runs within the limits.
 
         Raises:
@@ -242,18 +271,19 @@ class ImportDatabase:
 
         """
         with self._limited():
-            return self._rows(sql)
+            return self._rows(sql, parameters)
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
-        timer = threading.Timer(self._seconds, self._connection.interrupt)
+        timer = threading.Timer(self._fence.seconds, self._connection.interrupt)
         timer.start()
         try:
-            yield
+            with _allocating_at_most((2 * self._fence.memory_mb + _SPARE_MEGABYTES) << 20):
+                yield
         except duckdb.InterruptException:
-            message = f"a SELECT took longer than {self._seconds:.0f} seconds: simplify it, or raise --time-limit"
+            message = f"a SELECT took longer than {self._fence.seconds:.0f} seconds: simplify it, or raise --time-limit"
             raise ImportFileError(message) from None
-        except duckdb.OutOfMemoryException as error:
+        except (duckdb.OutOfMemoryException, MemoryError) as error:
             message = f"a SELECT needs more memory than it may use: raise --memory ({first_line(error)})"
             raise ImportFileError(message) from None
         finally:
@@ -289,7 +319,7 @@ class ImportDatabase:
 
     def described(self, sql: str) -> list[tuple[str, str]]:
         """Return name and type of each column of a query."""
-        return [(str(row[0]), str(row[1])) for row in self._rows(f"DESCRIBE {sql}")]
+        return [(str(row[0]), str(row[1])) for row in self.run(f"DESCRIBE {sql}")]
 
     def missing_column(self, error: duckdb.Error, at: str, headers: Mapping[str, Sequence[str]]) -> MappingError:
         """Return the error of a SELECT that cannot be bound, with the columns that the files have."""
@@ -428,6 +458,28 @@ def rows_of(
     return rows
 
 
+@contextmanager
+def _allocating_at_most(more: int) -> Iterator[None]:
+    """Bound the memory of this process to ``more`` bytes beyond those that it has; only Linux can.
+
+    DuckDB's own limit counts neither long texts nor lists: `len(range(2000000000))` takes 20 GB.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    taken = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")) << 10
+    before, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [one for one in (taken + more, before, most) if one != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, most))
+
+
 def _type_of(expression: Node) -> str:
     return str((expression.get("type_expr") or {}).get("type_name", "a time"))
 
@@ -459,16 +511,34 @@ def _text(text: str) -> str:
 
 
 def check_tables(statement: Statement, tables: Sequence[str]) -> None:
-    """Reject a SELECT over tables that the import does not have, such as DuckDB's own.
+    """Reject a SELECT that reads anything but the tables of the import, such as DuckDB's own.
 
     Raises:
         MappingError: with the tables that there are.
 
     """
-    keys = {key["key"].lower() for node in [statement.tree] for key in _cte_entries(node)}
-    for name in sorted(tables_of(statement.tree)):
-        if name not in keys and name not in {table.lower() for table in tables}:
+    known = {table.lower() for table in tables} | {entry["key"].lower() for entry in _cte_entries(statement.tree)}
+    for node in walk(statement.tree):
+        kind = node.get("type")
+        if kind == "BASE_TABLE" and (node["schema_name"] or node["table_name"].lower() not in known):
+            name = ".".join(part for part in (node["schema_name"], node["table_name"]) if part)
             raise MappingError(f"{statement.at}: there is no table {name}; the files are {', '.join(tables)}")
+        if kind == "TABLE_FUNCTION" and (name := node["function"]["function_name"].lower()) not in _TABLE_FUNCTIONS:
+            raise MappingError(f"{statement.at}: {name}() in a FROM reads something else than the files")
+        if kind == "SHOW_REF":
+            raise MappingError(f"{statement.at}: DESCRIBE, SHOW and SUMMARIZE give no rows of the files")
+
+
+def check_clock(statement: Statement, columns: Collection[str]) -> None:
+    """Reject a SELECT that reads the clock by a name without parentheses, unless a file has such a column.
+
+    Raises:
+        MappingError: it does.
+
+    """
+    own = {column.lower() for column in columns}
+    if found := sorted(_CLOCKS & names_in(statement.tree) - own):
+        raise MappingError(f"{statement.at}: {found[0]} gives another result in each run, which no import may have")
 
 
 def _cte_entries(tree: Node) -> list[Node]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import duckdb
 import msgspec
 
-from app.importing.database import LINE_BITS, Fence, ImportDatabase, Statement, check_tables, first_line
+from app.importing.database import LINE_BITS, Fence, ImportDatabase, Statement, check_clock, check_tables, first_line
 from app.importing.field_values import Converter, LocalTimes, Signs, ValueFaultError, converter_of
 from app.importing.mapping import MappingError, TableOptions
 from app.importing.select_tree import Node, columns_of, conditions_of, names_in, select_nodes, takes_all_columns
@@ -101,6 +101,12 @@ class Import:
             ImportFileError: a file cannot be read, or a SELECT exceeds a limit.
 
         """
+        try:
+            self._load(progressed)
+        except RecursionError:
+            raise MappingError("a SELECT has too many nested expressions: divide it into views") from None
+
+    def _load(self, progressed: Callable[[int], None]) -> None:
         views = [self.database.parse(view.at, view.select) for view in self.mapping.views]
         statements = [self.database.parse(event.at, event.select) for event in self.mapping.events]
         known = list(self._names)
@@ -122,9 +128,13 @@ class Import:
                 self._read(number, options, writers, wanted, progressed)
         for options in {options.name: options for options in self._tables}.values():
             self.database.finish_table(writers[options.name], options.optional)
+        columns = [name for header in self._headers.values() for name in header]
+        for statement in (*views, *statements):
+            check_clock(statement, columns)
         self.run = self._run_id()
         for view, statement in zip(self.mapping.views, views, strict=True):
             self._run_select(view.name, statement, ordered=False)
+            self.database.finish_view(view.name)
         self._prepared = [
             self._prepare(number, event.type, statement)
             for number, (event, statement) in enumerate(zip(self.mapping.events, statements, strict=True))

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 type Node = dict[str, Any]
 """A node of DuckDB's serialised tree: an open JSON object."""
 
-_TEXT_FUNCTIONS = ("trim", "ltrim", "rtrim", "replace", "regexp_replace", "nullif", "coalesce")
-_PARSERS = {"strptime": "try_strptime"}
+_TEXT_FUNCTIONS = {"||", "->>", "concat", "json_extract_string", "left", "lower", "ltrim", "nullif", "regexp_extract"}
+_TEXT_FUNCTIONS |= {"regexp_replace", "replace", "right", "rtrim", "split_part", "substr", "substring", "trim", "upper"}
 _TRIES = ("try_strptime",)
-_NUMBERS = ("INTEGER", "DECIMAL", "DOUBLE", "BIGINT", "HUGEINT", "FLOAT", "NUMERIC", "SMALLINT", "UBIGINT", "UINTEGER")
 _SCOPES = ("SUBQUERY", "WINDOW")
 _COMPARE = ("COMPARISON", "BETWEEN")
 
@@ -133,6 +132,8 @@ class SelectRewriter:
     aggregates: frozenset[str]
     signs: Mapping[str, tuple[str, str]]
     """Decimal and thousands signs of the text columns of the files, by the column's name in lower case."""
+    numbers: Mapping[str, bool]
+    """Numeric types by their names in lower case; true for those of whole numbers."""
     careful: bool = False
     suspects: list[Node] = field(default_factory=list)
     """The expressions that may fail, for the explanation of a marked row."""
@@ -148,7 +149,7 @@ class SelectRewriter:
         for node in list(walk(made)):
             if node.get("class") in _COMPARE:
                 self._compare_as_numbers(node)
-            elif node.get("class") == "CAST" and _type_name(node) in _NUMBERS:
+            elif node.get("class") == "CAST" and _type_name(node).lower() in self.numbers:
                 self._cast_exactly(node)
         return made
 
@@ -163,13 +164,20 @@ class SelectRewriter:
                 node[side] = self._template(f"TRY_CAST(a__ AS {wanted})", a__=child)
 
     def _cast_exactly(self, node: Node) -> None:
-        if self._is_text(node["child"]):
-            node["child"] = self._plain_number(node["child"])
+        cell = node["child"]
+        if self._is_text(cell):
+            node["child"] = self._plain_number(cell)
+            if self.numbers[_type_name(node).lower()]:
+                node["child"] = self._template("_whole_number(a__, b__)", a__=cell, b__=node["child"])
 
     def _is_text(self, node: Node) -> bool:
         if node.get("class") == "COLUMN_REF":
             return node["column_names"][-1].lower() in self.signs
-        return node.get("class") == "FUNCTION" and node["function_name"].lower() in _TEXT_FUNCTIONS
+        if node.get("class") == "FUNCTION":
+            return node["function_name"].lower() in _TEXT_FUNCTIONS
+        if node.get("class") == "CASE":
+            return any(map(self._is_text, [node["else_expr"], *(one["then_expr"] for one in node["case_checks"])]))
+        return node.get("type") == "OPERATOR_COALESCE" and any(map(self._is_text, node["children"]))
 
     def _plain_number(self, node: Node) -> Node:
         """Return an expression for a number's text with a point; text that is no decimal number becomes unreadable."""

@@ -48,6 +48,13 @@ WRONG: list[tuple[Document, str]] = [
     ),
     (mapping_of(files={"returns": {"thousands": "."}}), "files.returns.decimal"),
 ]
+OUTSIDE = (
+    "read_csv('/etc/passwd')",
+    "glob('/*')",
+    "duckdb_settings()",
+    "query('SELECT uuid()')",
+    "query_table('returns')",
+)
 SELECTS: list[tuple[str, str]] = [
     ("SELEC 1", "syntax error"),
     ("DELETE FROM returns", "Only SELECT"),
@@ -58,8 +65,12 @@ SELECTS: list[tuple[str, str]] = [
     ('SELECT no AS id, "at" AS time FROM sales', "no table sales; the files are returns"),
     ("SELECT no AS id, now() AS time FROM returns", r"now\(\) gives another result in each run"),
     ('SELECT uuid() AS id, "at" AS time FROM returns', r"uuid\(\) gives another"),
-    ("SELECT * FROM read_csv('/etc/passwd')", "file system operations are disabled"),
-    ("SELECT * FROM duckdb_settings()", "needs a column `id`"),
+    ("SELECT current_timestamp AS time, no AS id FROM returns", "current_timestamp gives another"),
+    ("SELECT ago(INTERVAL 1 DAY) AS time, no AS id FROM returns", r"ago\(\) gives another"),
+    ("SELECT * FROM '/etc/passwd'", "no table /etc/passwd"),
+    ("SELECT * FROM information_schema.tables", "no table information_schema.tables"),
+    *((f"SELECT * FROM {one}", "reads something else than the files") for one in OUTSIDE),
+    ("SUMMARIZE returns", "give no rows of the files"),
 ]
 
 
@@ -73,6 +84,13 @@ def test_a_wrong_envelope_is_an_error_that_names_the_part(document: Document, sa
 @pytest.mark.parametrize(("select", "says"), SELECTS, ids=lambda one: one[:40])
 def test_a_wrong_select_is_an_error_that_names_the_part(tmp_path: Path, select: str, says: str) -> None:
     with pytest.raises(MappingError, match=f"(?s)events.0..select: .*{says}"):
+        from_text(tmp_path, mapping_of(select), CSV)
+
+
+@pytest.mark.parametrize("depth", [300, 900, 3_000])
+def test_a_select_that_is_nested_too_deeply_is_an_error(tmp_path: Path, depth: int) -> None:
+    select = "SELECT no" + " || 'x'" * depth + ' AS id, "at" AS time FROM returns'
+    with pytest.raises(MappingError, match=r"too many nested expressions|expression depth"):
         from_text(tmp_path, mapping_of(select), CSV)
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 import random
+import resource
+import sys
 from pathlib import Path
 
 import duckdb
@@ -143,6 +145,50 @@ def test_a_select_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
         pytest.raises(ImportFileError, match="took longer than"),
     ):
         made.load(lambda _: None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot bound the memory of a process")
+@pytest.mark.parametrize("value", ["len(range(200000000))", "length(repeat('x', 1500000000))"])
+def test_a_value_that_takes_too_much_memory_is_stopped(tmp_path: Path, value: str) -> None:
+    """DuckDB's own limit counts no lists and texts. Each of these would take 1.5 GB."""
+    select = RETURNS.replace("no AS id", f"no || {value} AS id")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(ImportFileError, match="more memory than it may use: raise --memory"):
+        from_text(tmp_path, mapping_of(select), HEADER + "1,K,4.00,02/06/2026 09:00\n")
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["amount", "coalesce(amount, '0')", "CASE WHEN no = '1' THEN amount END", "json_object('a', amount)->>'$.a'"],
+)
+@pytest.mark.parametrize("kind", ["INTEGER", "TINYINT", "INT8", "UHUGEINT"])
+def test_a_cast_to_a_whole_number_neither_rounds_a_text_nor_reads_signs_of_programs(
+    tmp_path: Path, text: str, kind: str
+) -> None:
+    """DuckDB alone reads `1.5` and `15e-1` as 2, `1e-1` as 0, `0x1F` as 31 and `1_0` as 10."""
+    cells = ("7", " 8.0", "1.5", "15e-1", "1e-1", "0x1F", "1_0")
+    rows = "".join(f"1,K,{cell},02/06/2026 09:00\n" for cell in cells)
+    select = RETURNS.replace("no AS id", "_line || no AS id").replace(
+        "'amount': amount", f"'amount': CAST({text} AS {kind})::BIGINT"
+    )
+    made = from_text(tmp_path, mapping_of(select), HEADER + rows)
+    assert made.amounts == ["7.00 GBP", "8.00 GBP"]
+    assert [one.line for one in made.report.rejected] == [4, 5, 6, 7, 8]
+
+
+def test_texts_of_a_view_are_cast_exactly_and_its_numbers_are_rounded(tmp_path: Path) -> None:
+    view = 'SELECT _line AS n, "at", amount AS paid, CAST(amount AS DECIMAL(9, 2)) AS amount FROM returns'
+    select = """SELECT n AS id, try_strptime("at", '%d/%m/%Y %H:%M') AS time,
+                       {'amount': CAST(COLUMN AS INTEGER), 'currency': 'GBP'} AS total FROM sums"""
+    rows = HEADER + "1,K,3.00,02/06/2026 09:00\n2,K,1.75,02/06/2026 09:00\n"
+    made = {
+        column: from_text(tmp_path, mapping_of(select.replace("COLUMN", column), views={"sums": view}), rows)
+        for column in ("paid", "amount")
+    }
+    assert made["paid"].amounts == ["3.00 GBP"]
+    assert [one.line for one in made["paid"].report.rejected] == [3]
+    assert made["amount"].amounts == ["3.00 GBP", "2.00 GBP"]
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
