@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -44,6 +44,10 @@ PAGES = {
     "check": "Check an action",
     "components": "Components",
 }
+"""The titles of an operator's pages by name; those of other roles are the first pages."""
+FIRST_PAGES = {"manager": "today", "agent": "me"}
+TITLES = PAGES | {"today": "Today", "me": "My authority"}
+WIDE: ViewportSize = {"width": 1200, "height": 900}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 SCREENS = 6
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
@@ -71,7 +75,7 @@ class Opened:
         """Open a page by its address, and wait until its data is there."""
         await self.page.evaluate("(place) => { location.hash = `#/${place}`; }", place)
         await expect(self.page.locator("#main h1")).to_have_text(
-            title or PAGES[place.partition("?")[0]], timeout=15_000
+            title or TITLES[place.partition("?")[0]], timeout=15_000
         )
         await expect(self.page.locator("#main [aria-busy]")).to_have_count(0, timeout=15_000)
 
@@ -101,7 +105,7 @@ async def opened(session: Session, locale: str = "en-GB", policy: Document = FUL
         ):
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             browser = await player.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-            page = await browser.new_page(viewport={"width": 1200, "height": 900}, locale=locale)
+            page = await browser.new_page(viewport=WIDE, locale=locale)
             headers = {"Authorization": f"Bearer {dashboard.token}"}
             async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
                 for name in ("actions", "gap", "quality", "recognition", "loyalty", "trail", "flags"):
@@ -283,6 +287,15 @@ async def test_a_past_moment_is_in_the_address_of_every_list(session: Session) -
         await expect(page.locator(".cards li").first).to_contain_text("0")
 
 
+async def test_a_page_of_the_present_says_so(session: Session) -> None:
+    """Its links open the present as well, so a figure's list has its total."""
+    async with opened(session) as one:
+        await one.go("overview?as_of=1")
+        await expect(one.page.locator("#present")).to_contain_text("This page shows the present")
+        await one.page.locator(".figures a").first.click()
+        await expect(one.page.locator("#main h2").first).to_have_text("3 actions")
+
+
 async def test_acting_from_the_page(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
@@ -410,29 +423,44 @@ async def test_by_keyboard_alone(session: Session) -> None:
         await expect(page.locator(":focus")).to_have_id("main")
 
 
+async def assert_accessible(one: Opened, places: Iterable[str]) -> None:
+    """Check pages in light, dark and at the width of a phone; none is wider than it or longer than six screens."""
+    page = one.page
+    await page.evaluate((ROOT / WEB / "node_modules" / "axe-core" / "axe.min.js").read_text())
+    for dark, size in ((False, WIDE), (True, WIDE), (True, PHONE)):
+        await page.emulate_media(color_scheme="dark" if dark else "light")
+        await page.set_viewport_size(size)
+        for name in places:
+            await one.go(name)
+            await asyncio.sleep(0.1)
+            found: list[Document] = (await page.evaluate("axe.run()"))["violations"]
+            shown = [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found]
+            assert shown == [], (name, dark, json.dumps(shown))
+            if size is PHONE:
+                wide, high = await page.evaluate(
+                    "[document.documentElement.scrollWidth - innerWidth, document.documentElement.scrollHeight]"
+                )
+                assert wide <= 0, name  # tables become blocks, or scroll in their own place
+                assert high <= SCREENS * size["height"], (name, high)
+    await page.set_viewport_size(WIDE)
+
+
 async def test_no_page_has_a_violation_of_accessibility(session: Session) -> None:
-    """Of any severity, in light, dark and at the width of a phone; none is wider than it or longer than six screens."""
     async with opened(session) as one:
-        page = one.page
         install_packages(ROOT / WEB)
-        axe = (ROOT / WEB / "node_modules" / "axe-core" / "axe.min.js").read_text()
-        await page.evaluate(axe)
-        for dark, size in ((False, None), (True, None), (True, PHONE)):
-            await page.emulate_media(color_scheme="dark" if dark else "light")
-            if size is not None:
-                await page.set_viewport_size(size)
-            for name in PAGES:
-                await one.go(name)
-                await asyncio.sleep(0.1)
-                found: list[Document] = (await page.evaluate("axe.run()"))["violations"]
-                shown = [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found]
-                assert shown == [], (name, dark, json.dumps(shown))
-                if size is not None:
-                    wide, high = await page.evaluate(
-                        "[document.documentElement.scrollWidth - innerWidth, document.documentElement.scrollHeight]"
-                    )
-                    assert wide <= 0, name  # tables become blocks, or scroll in their own place
-                    assert high <= SCREENS * size["height"], (name, high)
+        await assert_accessible(one, PAGES)
+
+
+async def test_no_first_page_has_a_violation_of_accessibility(session: Session) -> None:
+    """The pages of an agent and of a team lead, with all that they show."""
+    async with opened(session) as one:
+        install_packages(ROOT / WEB)
+        for number in range(8):
+            await escalate(one, f"w-{number}", f"6{number}.00")
+        for role, person in (("manager", "M-1"), ("agent", "A-1")):
+            await one.sign_in_as(role, role, person)
+            await expect(one.page.locator("#main tbody tr").first).to_be_visible(timeout=15_000)
+            await assert_accessible(one, [FIRST_PAGES[role]])
 
 
 async def test_hostile_text_is_text(session: Session) -> None:

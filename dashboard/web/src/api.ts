@@ -3,7 +3,6 @@ import { useEffect, useReducer } from "preact/hooks";
 import type { components } from "./api.d";
 
 export type Me = components["schemas"]["Caller"];
-export type Preview = components["schemas"]["Preview"];
 type Decision = components["schemas"]["Answer"];
 export type Query = Record<string, string | number | boolean | null | undefined>;
 

@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import "./style.css";
 import { forgetAll, isSignedIn, read, readFailedAgain, signIn, signOut, viewChanged, whenSignedOut } from "./api";
 import { Tip } from "./components/parts";
-import { number } from "./format";
+import { number, time } from "./format";
 import { Authority, MayI } from "./pages/authority";
 import { Cases } from "./pages/cases";
 import { Actions, Budgets, Escalations, Spending } from "./pages/lists";
@@ -15,7 +15,7 @@ import { Section } from "./pages/section";
 import { Today, useWaiting } from "./pages/today";
 import { TrailPage } from "./pages/trail";
 import type { Viewer } from "./types";
-import { link, usePlace } from "./url";
+import { link, showsThePast, usePlace } from "./url";
 
 interface Show { me: Viewer; say: (text: string) => void }
 interface Page { title: string; group: string; roles: string; show: (given: Show) => ComponentChildren }
@@ -97,7 +97,12 @@ function Shell({ me }: { me: Viewer }) {
           <button type="button" id="sign-out" onClick={() => { void signOut().then(() => { location.hash = ""; location.reload(); }); }}>Sign out</button>
         </div>
       </header>
-      <main id="main" tabIndex={-1} ref={main} key={name}>{page.show({ me, say })}</main>
+      <main id="main" tabIndex={-1} ref={main} key={name}>
+        {place.query.as_of && !showsThePast(name) && (
+          <p class="note" id="present">This page shows the present, not the state recorded by {time(place.query.as_of) || place.query.as_of}.</p>
+        )}
+        {page.show({ me, say })}
+      </main>
       <div id="said" role="status">{said && <p>{said}</p>}</div>
       <Tip />
     </div>

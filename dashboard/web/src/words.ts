@@ -1,7 +1,6 @@
 // The texts that more than one page shows: terms with their explanation, names of pages, and of states.
 export const TERMS: Record<string, string> = {
   action: "A remedy given to a customer, such as a refund or a replacement, with its cost to the company.",
-  "at a glance": "The figures of the chosen days, with those of the same number of days just before.",
   authority: "The limits within which a person may act without approval.",
   budget: "The amount that one holder may spend in one period and currency.",
   case: "Flags about one subject, reviewed together, with the loss that is expected from it.",

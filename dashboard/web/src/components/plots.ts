@@ -1,23 +1,21 @@
 // The charts, drawn by Observable Plot as SVG. Colours are those of style.css, so they follow light and dark.
-import { axisX, axisY, barY, cell, dot, gridY, line, lineY, plot, ruleX, ruleY, text } from "@observablehq/plot";
+import { axisX, axisY, barY, cell, dot, gridY, line, plot, ruleX, ruleY, text } from "@observablehq/plot";
 
 const STYLE = { color: "currentColor", fontSize: "11px" };
 type Drawn = SVGElement | HTMLElement;
 
-export interface DayPoint { day: Date; value: number; before: number | null; title: string }
+export interface DayPoint { day: Date; value: number; title: string }
 
-/** Bars by day, with the days before as a line. */
-export function byDay(points: DayPoint[], width: number, unit: string): Drawn {
-  const before = points.filter((one) => one.before != null);
+/** Bars by day. */
+export function byDay(points: DayPoint[], width: number): Drawn {
   return plot({
     width, height: 220, marginLeft: 48, marginBottom: 28, style: STYLE,
     x: { type: "band", label: null }, y: { label: null, nice: true },
     marks: [
       gridY({ stroke: "var(--line)", strokeOpacity: 1 }),
-      axisY({ tickSize: 0, ticks: 4, tickFormat: (value: number) => `${unit}${value.toLocaleString()}` }),
+      axisY({ tickSize: 0, ticks: 4, tickFormat: (value: number) => value.toLocaleString() }),
       axisX({ tickSize: 0, ticks: points.filter((_, at) => at % Math.ceil(points.length / (width / 80)) === 0).map((one) => one.day), tickFormat: (day: Date) => day.toLocaleDateString(undefined, { day: "numeric", month: "short" }) }),
       barY(points, { x: "day", y: "value", fill: "var(--accent)", rx: 2, title: "title", insetLeft: 1, insetRight: 1 }),
-      lineY(before, { x: "day", y: "before", stroke: "var(--before)", strokeWidth: 1.5, curve: "monotone-x" }),
       ruleY([0], { stroke: "var(--edge)" }),
     ],
   });

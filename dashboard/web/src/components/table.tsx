@@ -14,10 +14,10 @@ export interface Column<T> {
   extra?: boolean;
 }
 interface Props<T> {
-  caption: string; rows: T[]; columns: Column<T>[]; perPage?: number; empty?: ComponentChildren; tools?: ComponentChildren;
+  caption: string; rows: T[]; columns: Column<T>[]; perPage?: number; empty?: ComponentChildren;
   /** The address of the whole list as CSV; without one the loaded rows are exported. */
   csv?: string;
-  more?: (() => void) | null; search?: boolean; hideCaption?: boolean;
+  hideCaption?: boolean;
 }
 
 /** A cell of CSV; a text that a spreadsheet would take for a formula begins with an apostrophe. */
@@ -38,7 +38,7 @@ export function save(name: string, type: string, content: string): void {
 /** Rows of a page on a phone, where each row is a block. */
 const ON_A_PHONE = 6;
 
-export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, tools, csv, more, search = true, hideCaption }: Props<T>) {
+export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, csv, hideCaption }: Props<T>) {
   const perPage = matchMedia("(max-width: 40rem)").matches ? Math.min(most, ON_A_PHONE) : most;
   const [sort, setSort] = useState<{ at: number; down: boolean } | null>(null);
   const [filter, setFilter] = useState("");
@@ -60,14 +60,13 @@ export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, to
   const toCsv = (): void => save(`${caption.toLowerCase().replaceAll(" ", "-")}.csv`, "text/csv",
     [visible.map((one) => quoted(one.title)), ...found.map((row) => visible.map((one) => quoted(one.value(row))))].map((line) => line.join(",")).join("\r\n"));
   if (!rows.length && empty) return <>{empty}</>;
-  const title = `${caption} (${number(found.length)}${more ? "+" : ""})`;
+  const title = `${caption} (${number(found.length)})`;
   return (
     <div>
       <div class="bar">
         {!hideCaption && <h3 id={id}>{title}</h3>}
         <span class="tools">
-          {tools}
-          {search && rows.length > 8 && (
+          {rows.length > 8 && (
             <input type="search" aria-label={`Filter: ${caption}`} placeholder="Filter…" value={filter} onInput={(event) => setFilter(event.currentTarget.value)} />
           )}
           {rows.length > 0 && (
@@ -122,8 +121,8 @@ export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, to
         </table>
       </div>
       {!found.length && rows.length > 0 && <Empty title="No row fits the filter.">Clear the filter to see all rows.</Empty>}
-      {(found.length > shown || more) && (
-        <button type="button" class="plain" onClick={() => { if (found.length <= shown && more) more(); show(shown + perPage * 2); }}>
+      {found.length > shown && (
+        <button type="button" class="plain" onClick={() => show(shown + perPage * 2)}>
           Show more
         </button>
       )}

@@ -5,7 +5,7 @@ import { Dates, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Pending, Top, changeFrom, pointsFrom } from "../components/parts";
 import { Table } from "../components/table";
 import { amounts, day, duration, interval, money, number, percent, words } from "../format";
-import type { Action, Divided, Gap, Items, Quality, Summary } from "../types";
+import type { Action, Divided, Figures as SummaryFigures, Gap, Items, Quality, Summary } from "../types";
 import { link } from "../url";
 
 /** The share of actions that were given without approval, of these and of all escalations. */
@@ -14,6 +14,9 @@ export function onTheSpot(one: { actions: { given: number }; escalations: { requ
   const own = Math.max(0, one.actions.given - (one.escalations.outcomes.approved ?? 0));
   return own + one.escalations.requested ? own / (own + one.escalations.requested) : null;
 }
+
+export const approved = ({ escalations }: SummaryFigures): string =>
+  (escalations.approved.share == null ? "none decided yet" : `${percent(escalations.approved.share)} approved`);
 
 export function useNewest(): string | null | undefined {
   const { data } = useRead<Items<Action>>("actions", { limit: 1 });
@@ -72,7 +75,7 @@ function Totals({ summary, range }: { summary: Summary; range: { from: string; t
         more={budgets.map((one) => `${money(one.spent)} of ${money(one.granted)}`).join(" · ")} />
       <Figure label="On the spot" term="on the spot" value={percent(spot)} change={spotChange} better={better(spotChange, true)} more="without approval" />
       <Figure label="Escalations" term="escalation" value={number(now.escalations.requested)} href={link("escalations", range)}
-        change={changeFrom(now.escalations.requested, before?.escalations.requested)} more={`${percent(now.escalations.approved.share)} approved`} />
+        change={changeFrom(now.escalations.requested, before?.escalations.requested)} more={approved(now)} />
       <Figure label="First contact" term="first contact" {...of("first_contact")} better={better(of("first_contact").change, true)} />
       <Figure label="Transferred" term="transferred" {...of("transferred")} better={better(of("transferred").change, false)} />
       <Figure label={csat ? `Satisfied (${csat.instrument.toUpperCase()})` : "Satisfied"} term="satisfied" value={percent(csat?.satisfied?.share)} more={interval(csat?.satisfied)}
@@ -90,12 +93,12 @@ function GoodwillByDay({ summary }: { summary: Summary }) {
   if (!currency) return <Empty title="Nothing was given in these days.">Choose other days, or look at all <a href="#/actions">actions</a>.</Empty>;
   const of = (one: Divided): number => Number(one.actions.by_currency.find((at) => at.currency === currency)?.goodwill.amount ?? 0);
   const points = summary.groups.map((one) => ({
-    day: new Date(`${one.group}T12:00:00Z`), value: of(one), before: null,
+    day: new Date(`${one.group}T12:00:00Z`), value: of(one),
     title: `${day(one.group)}: ${money({ amount: String(of(one)), currency })}, ${number(one.actions.given)} actions`,
   }));
   return (
     <Chart title={`Goodwill by day, ${currency}`} term="goodwill" drawn={summary} label={`Goodwill by day in ${currency}; "Numbers" shows it as a table`}
-      draw={(plots, width) => plots.byDay(points, width, "")}
+      draw={(plots, width) => plots.byDay(points, width)}
       table={<Table caption="Goodwill by day" rows={summary.groups} perPage={31} columns={[
         { title: "Day", value: (one) => one.group, cell: (one) => <a href={link("actions", { from: one.group, to: one.group, given: "true" })}>{day(one.group)}</a> },
         { title: "Actions", value: (one) => one.actions.given, right: true },

@@ -15,7 +15,7 @@ export function Glossary() {
   );
 }
 
-const DAYS = Array.from({ length: 14 }, (_, at) => ({ day: new Date(Date.UTC(2026, 0, at + 1, 12)), value: 40 + 25 * Math.sin(at), before: 45 + 10 * Math.cos(at), title: `day ${at + 1}` }));
+const DAYS = Array.from({ length: 14 }, (_, at) => ({ day: new Date(Date.UTC(2026, 0, at + 1, 12)), value: 40 + 25 * Math.sin(at), title: `day ${at + 1}` }));
 const ROWS = [{ name: "Refund", count: 12, share: 0.4 }, { name: "Gift", count: 7, share: 0.23 }, { name: "Credit", count: 11, share: 0.37 }];
 
 export function Components() {
@@ -31,7 +31,7 @@ export function Components() {
       </Figures>
       <Card title="Dates"><Dates from="2026-01-01" to="2026-01-30" zone="Europe/London" newest="2026-01-30" /></Card>
       <div class="two">
-        <Chart title="A chart" drawn={1} label="Invented values by day" draw={(plots, width) => plots.byDay(DAYS, width, "")} legend={<><span><i />now</span><span><i class="before" />before</span></>}
+        <Chart title="A chart" drawn={1} label="Invented values by day" draw={(plots, width) => plots.byDay(DAYS, width)} legend="A legend says what the marks are."
           table={<Table caption="The numbers" rows={DAYS} columns={[{ title: "Day", value: (one) => one.title }, { title: "Value", value: (one) => one.value, cell: (one) => number(one.value), right: true }]} />} />
         <Card title="A table"><Table caption="Kinds" hideCaption rows={ROWS} columns={[{ title: "Kind", value: (one) => one.name }, { title: "Count", value: (one) => one.count, right: true }, { title: "Share", value: (one) => one.share, cell: (one) => percent(one.share), right: true, term: "interval" }]} /></Card>
       </div>

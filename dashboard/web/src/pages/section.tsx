@@ -1,43 +1,32 @@
 // A section of plain elements in the shell: filled once for each address, and not replaced while a form is in use.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { act, read } from "../api";
+import { act, read, useRead } from "../api";
 import type { Query } from "../api";
 import { Chart } from "../components/chart";
 import { Moment } from "../components/controls";
 import { Pending, Top } from "../components/parts";
 import { Table } from "../components/table";
 import { money, number, time } from "../format";
-import type { Items, Money, Viewer } from "../types";
-import { useRead } from "../api";
-import { usePlace } from "../url";
+import type { Money, Viewer } from "../types";
+import { showsThePast, usePlace } from "../url";
 import { SECTIONS } from "./sections";
 
 type Name = keyof typeof SECTIONS;
-const PAST = new Set<Name>(["value", "gap", "recognition"]);
 
 export function Section({ name, title, about, me }: { name: Name; title: string; about: string; me: Viewer }) {
   const place = useRef<HTMLDivElement>(null);
   const [problem, setProblem] = useState<string | null>(null);
   const [filled, setFilled] = useState(false);
   const { query } = usePlace();
-  const asOf = PAST.has(name) ? query.as_of : undefined;
+  const asOf = showsThePast(name) ? query.as_of : undefined;
   useEffect(() => {
     let current = true;
     const ask = (path: string, asked: object = {}): Promise<unknown> =>
       read(path, { ...asked, ...(asOf && /^(loyalty|gap|recognition)$/.test(path) ? { as_of: asOf } : {}) } as Query);
-    const all = async (path: string, asked: object = {}): Promise<unknown> => {
-      const page = await ask(path, { ...asked, limit: 1000 }) as Items<unknown>;
-      while (page.next) {
-        const more = await ask(path, { ...asked, limit: 1000, after: page.next }) as Items<unknown>;
-        page.items.push(...more.items);
-        page.next = more.next;
-      }
-      return page;
-    };
     const made = document.createElement("div");
     made.className = "section";
     setFilled(false);
-    SECTIONS[name](made, { ask, all, act, me, travelling: Boolean(asOf) }).then(() => {
+    SECTIONS[name](made, { ask, act, me, travelling: Boolean(asOf) }).then(() => {
       if (!current) return;
       place.current?.replaceChildren(made);
       setProblem(null);
@@ -47,7 +36,7 @@ export function Section({ name, title, about, me }: { name: Name; title: string;
   }, [name, asOf]);
   return (
     <>
-      <Top title={title} tools={PAST.has(name) && <details class="pop"><summary class="button">{asOf ? `As recorded by ${time(asOf) || asOf}` : "Now"}</summary><div><Moment /></div></details>}>{about}</Top>
+      <Top title={title} tools={showsThePast(name) && <details class="pop"><summary class="button">{asOf ? `As recorded by ${time(asOf) || asOf}` : "Now"}</summary><div><Moment /></div></details>}>{about}</Top>
       {!filled && <Pending problem={problem} />}
       {name === "value" && <Forest asOf={asOf ?? null} />}
       <div ref={place} />

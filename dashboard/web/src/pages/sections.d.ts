@@ -1,6 +1,5 @@
 interface Reader {
   ask: (path: string, query?: object) => Promise<unknown>;
-  all: (path: string, query?: object, most?: number) => Promise<unknown>;
   act: (path: string, body: unknown) => Promise<unknown>;
   me: unknown;
   travelling: boolean;

@@ -5,7 +5,6 @@ const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeSty
 
 const money = (value) => value == null ? ""
   : new Intl.NumberFormat(undefined, { style: "currency", currency: value.currency }).format(Number(value.amount));
-const agentOf = (one) => one.agent_kind === "ai" ? `${one.agent_id} (AI)` : one.agent_id;
 const time = (text) => text ? moment.format(new Date(text)) : "";
 const hours = (value) => value == null ? "" : value >= 2 ? `${number.format(Math.round(value * 10) / 10)} h` : `${Math.round(value * 60)} min`;
 const share = (one) => one?.share == null ? "none"
@@ -60,7 +59,6 @@ function commandForm(label, fields, button, send) {
 const KINDS = ["refund", "credit", "discount", "replacement", "keep_item", "fee_waiver", "upgrade", "gift", "fix", "other"];
 const withMoney = (fields) => fields.amount ? { ...fields, amount: { amount: fields.amount, currency: fields.currency } } : fields;
 const without = (fields, ...names) => Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name)));
-const reasons = (answer) => (answer.reasons ?? []).map((one) => one.message).join("; ");
 
 /** A chart of lines over amounts, with axes. */
 function curve(label, points_, names) {

@@ -7,7 +7,7 @@ import { Table } from "../components/table";
 import { amounts, duration, money, number, percent, since, time, words } from "../format";
 import type { Balance, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
 import { change, link, usePlace } from "../url";
-import { onTheSpot, useNewest } from "./overview";
+import { approved, onTheSpot, useNewest } from "./overview";
 
 type Step = "approve" | "lower" | "deny" | "forward";
 const KEYS: Record<string, Step> = { a: "approve", l: "lower", d: "deny", f: "forward" };
@@ -193,8 +193,8 @@ function Team() {
       <Figures>
         <Figure label="Goodwill" term="goodwill" value={amounts(total.actions.by_currency.map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
           change={changeFrom(total.actions.given, total.before?.actions.given)} more={`${number(total.actions.given)} actions`} />
-        <Figure label="On the spot" term="on the spot" value={percent(onTheSpot(total))} more={total.before ? `${percent(onTheSpot(total.before))} before` : ""} />
-        <Figure label="Escalations" term="escalation" value={number(total.escalations.requested)} href={link("escalations", range)} more={`${percent(total.escalations.approved.share)} approved`} />
+        <Figure label="On the spot" term="on the spot" value={percent(onTheSpot(total))} more={onTheSpot(total.before) == null ? "without approval" : `${percent(onTheSpot(total.before))} before`} />
+        <Figure label="Escalations" term="escalation" value={number(total.escalations.requested)} href={link("escalations", range)} more={approved(total)} />
         <Figure label="Waiting for a decision" term="waiting" value={duration(total.escalations.hours_waited.median == null ? null : total.escalations.hours_waited.median * 3600)} more="median" />
       </Figures>
       <Card title="People">
