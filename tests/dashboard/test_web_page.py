@@ -365,6 +365,11 @@ async def test_the_morning_of_a_team_lead(session: Session) -> None:
         assert of[waiting[1]]["status"] == "waiting"
         assert of[waiting[1]]["asked_of"] == ["X-1"]
         assert {row["decided_by"] for row in items if row["status"] == "approved"} == {"M-1"}
+        given: list[Document] = (await read_current(one.client, "actions", given=True))["items"]
+        own = sum(row["escalation_id"] is None for row in given)
+        assert own < len(given)  # approved ones are given as well, and not on the spot
+        spot = page.locator(".figures > div", has=page.locator("dt", has_text="On the spot")).locator(".value")
+        await expect(spot).to_have_text(f"{own / (own + len(items)):.1%}", timeout=15_000)
         assert one.complaints == []
 
 
