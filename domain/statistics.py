@@ -145,6 +145,18 @@ def student_quantile(level: float, freedom: float) -> float:
     return high
 
 
+def student_interval(mean: float, squares: float, n: int, lowest: float, highest: float) -> list[float] | None:
+    """Return Student's 95 % interval of a mean of ``n`` values on a bounded scale; one value has none.
+
+    ``squares`` is the sum of squared distances from the mean. With few values the reach passes the ends of the scale;
+    the interval stops there, because no mean lies beyond: 2 and 4 on 1 to 5 give 1 to 5, not -9.7 to 15.7.
+    """
+    if n < 2:  # noqa: PLR2004 - one value has no spread
+        return None
+    reach = student_quantile(0.95, n - 1) * sqrt(squares / (n - 1) / n)
+    return [max(mean - reach, lowest), min(mean + reach, highest)]
+
+
 class Sample(NamedTuple):
     """A sample's size, mean and variance (with n - 1)."""
 

@@ -7,7 +7,7 @@ from math import fsum, sqrt
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from domain.analytics.empowerment_gap import Share, share
-from domain.statistics import student_quantile
+from domain.statistics import student_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class Satisfaction(TypedDict):
 
 
 def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[Satisfaction]:
-    """Return the figures by instrument and scale; means have Student's interval, shares Wilson's."""
+    """Return the figures by instrument and scale; means have Student's interval on the scale, shares Wilson's."""
     by = defaultdict[Scale, Counter[float]](Counter)
     answered = defaultdict[str, set[str]](set)
     for one in answers:
@@ -74,10 +74,10 @@ def satisfaction_of_counts(
     for (name, worst, best), scores in sorted(counts.items()):
         threshold = _threshold(worst, best) if name in _SHARES else None
         points = _points(scores) if name == "nps" and (worst, best) == NPS_SCALE else (None, None)
+        ends = worst, best, *scores  # a source may report a score beyond its scale
         n = scores.total()
         mean = fsum(number * score for score, number in scores.items()) / n
         squares = fsum(number * (score - mean) ** 2 for score, number in scores.items())
-        half = student_quantile(0.95, n - 1) * sqrt(squares / (n - 1) / n) if n > 1 else None
         found.append(
             {
                 "instrument": name,
@@ -85,7 +85,7 @@ def satisfaction_of_counts(
                 "best": best,
                 "n": n,
                 "mean": mean,
-                "interval": [mean - half, mean + half] if half is not None else None,
+                "interval": student_interval(mean, squares, n, min(ends), max(ends)),
                 "threshold": threshold,
                 "satisfied": None if threshold is None else _satisfied(scores, worst, best, threshold),
                 "points": points[0],
@@ -108,10 +108,13 @@ def _satisfied(scores: Counter[float], worst: float, best: float, threshold: flo
 
 
 def _points(scores: Counter[float]) -> tuple[float, list[float]]:
-    """Return promoters less detractors in points, with the adjusted Wald interval (Rocks 2016: 3 answers added)."""
+    """Return promoters less detractors in points, with the adjusted Wald interval (Rocks 2016: 3 answers added).
+
+    The interval stops at -100 and 100: of ten promoters alone it would reach 106.
+    """
     n = scores.total()
     promoters = sum(number for score, number in scores.items() if score >= PROMOTER)
     detractors = sum(number for score, number in scores.items() if score <= DETRACTOR)
     p, d = ((count + _ADDED) / (n + 4 * _ADDED) for count in (promoters, detractors))
     reach = _Z * sqrt((p + d - (p - d) ** 2) / (n + 4 * _ADDED))
-    return 100 * (promoters - detractors) / n, [100 * (p - d - reach), 100 * (p - d + reach)]
+    return 100 * (promoters - detractors) / n, [max(100 * (p - d - reach), -100.0), min(100 * (p - d + reach), 100.0)]

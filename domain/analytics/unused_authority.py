@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from domain.analytics.empowerment_gap import Share, share
-from domain.statistics import student_quantile
+from domain.statistics import student_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +41,12 @@ def unused(budgets: Sequence[BudgetUse]) -> UnusedAuthority:
     parts = [part for part, _ in used]
     hardly = [holder for part, holder in used if part < HARDLY]
     mean = fmean(parts) if parts else None
-    half = student_quantile(0.95, len(parts) - 1) * stdev(parts) / len(parts) ** 0.5 if len(parts) > 1 else None
+    squares = sum((part - mean) ** 2 for part in parts) if mean is not None else 0.0
+    most = max(1.0, *parts) if parts else 1.0  # reported actions may overdraw a budget
     return {
         "budgets": len(used),
         "hardly_touched": share(len(hardly), len(used)),
         "agents": len(set(hardly)),
         "mean_use": mean,
-        "interval": None if mean is None or half is None else [mean - half, mean + half],
+        "interval": None if mean is None else student_interval(mean, squares, len(parts), 0.0, most),
     }

@@ -125,20 +125,27 @@ GIVEN = ("taken", "settled", "charged", "reversed")
 """The states of an action that was given to the customer."""
 
 
+def _divisions(one: sa.ColumnCollection[str, sa.Column[str]]) -> list[sa.ColumnElement[str]]:
+    """Return the columns by which totals of actions and of escalations are divided."""
+    return [
+        one.agent_id.label("agent"),
+        one.team_id.label("team"),
+        one.named_team.label("named"),
+        one.agent_kind,
+        one.role,
+        one.kind,
+        one.reason,
+        interactions.c.channel,
+        one.currency,
+    ]
+
+
 def _action_days() -> DayTable:
     """Return the blocks of actions, with the channels of their interactions."""
     done, at = actions.c, interactions.c
     query = sa.select(
         done.time,
-        done.agent_id.label("agent"),
-        done.team_id.label("team"),
-        done.named_team.label("named"),
-        done.agent_kind,
-        done.role,
-        done.kind,
-        done.reason,
-        at.channel,
-        done.currency,
+        *_divisions(done),
         done.state,
         sa.case((done.basis == "goodwill", 1), else_=0).label("goodwill"),
         sa.func.coalesce(done.amount_minor, 0).label("minor"),
@@ -173,15 +180,7 @@ def _escalation_days() -> DayTable:
     one, at = escalations.c, interactions.c
     query = sa.select(
         one.requested,
-        one.agent_id.label("agent"),
-        one.team_id.label("team"),
-        one.named_team.label("named"),
-        one.agent_kind,
-        one.role,
-        one.kind,
-        one.reason,
-        at.channel,
-        one.currency,
+        *_divisions(one),
         one.status,
         one.asked_minor,
         sa.func.coalesce(one.amount_minor, 0).label("approved_minor"),
@@ -551,10 +550,6 @@ def read_first_actions(connection: sa.Connection, position: int | None = None) -
     given = done.c.interaction_id.is_not(None), done.c.time.is_not(None), done.c.state != NEVER_HAPPENED
     query = sa.select(done.c.interaction_id, sa.func.min(done.c.time)).where(*given).group_by(done.c.interaction_id)
     return dict(plain_rows(connection, query))
-
-
-GIVEN = ("taken", "settled", "charged", "reversed")
-"""The states of an action that was given to the customer."""
 
 
 def read_given(connection: sa.Connection, position: int | None = None) -> dict[str, dict[tuple[str, str], int]]:

@@ -121,8 +121,31 @@ def test_satisfaction_by_instrument() -> None:
     assert [one["satisfied"] and one["satisfied"]["k"] for one in (two, usual, turned, points)] == [1, 2, 2, None]
     assert (two["threshold"], usual["threshold"], turned["threshold"]) == (1, 4, 2)
     assert (usual["mean"], usual["response"]["share"]) == (4, 0.1)
-    assert usual["interval"] == pytest.approx([4 - 4.302653 / 3**0.5, 4 + 4.302653 / 3**0.5])
+    assert usual["interval"] == pytest.approx([4 - 4.302653 / 3**0.5, 5])
     assert (points["points"], other["points"], other["mean"]) == (25, None, 5)
+
+
+@pytest.mark.parametrize(("worst", "best"), [(1, 5), (5, 1)])
+def test_the_interval_of_a_mean_stays_on_its_scale(worst: float, best: float) -> None:
+    """Two answers say nearly nothing: Student's interval would reach from -9.7 to 15.7 on 1 to 5."""
+    (found,) = satisfaction([FeedbackScore("ces", score, worst, best) for score in (2, 4)], 2)
+    assert found["interval"] == [1, 5]
+
+
+def test_the_interval_of_a_mean_includes_scores_beyond_the_scale() -> None:
+    """A source may report 9 on a scale of 1 to 5; the interval holds the mean all the same."""
+    (found,) = satisfaction([FeedbackScore("ces", score, 1, 5) for score in (8, 9)], 2)
+    assert found["mean"] == 8.5
+    assert found["interval"] == pytest.approx([8.5 - 12.7062047 / 2, 9])
+
+
+@pytest.mark.parametrize(("score", "points", "end"), [(10, 100, 1), (0, -100, 0)])
+def test_the_interval_of_points_stays_on_its_scale(score: float, points: float, end: int) -> None:
+    """Ten promoters give 100 points with an interval up to 100, not to 106."""
+    (found,) = satisfaction([FeedbackScore("nps", score, 0, 10)] * 10, 10)
+    assert found["points"] == points
+    assert found["points_interval"] is not None
+    assert found["points_interval"][end] == points
 
 
 async def way(upstream: Upstream) -> None:

@@ -101,7 +101,7 @@ class PeopleEdges(RandomHistory):
         return numbered(self._events, last)
 
     def _step(self, employee: str, before: str, after: str, at: datetime) -> None:
-        """Add a person who changes the role and completes a course, with actions on the bounds of 90 days."""
+        """Add an employee with a new role and a course, and actions 90 days before and after, on either side of each bound."""
         joined = at - timedelta(days=200)
         self._tell("employee.joined", joined, employee_id=employee, role=before, team_ids=["phone"], manager_id="M")
         self._tell("employee.changed", at, employee_id=employee, role=after, team_ids=["phone"])

@@ -20,7 +20,7 @@ from tests.support.documents import Document
 from tests.support.report_oracle import HistoryLedger, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 def minor(money: Any) -> int | None:
@@ -106,7 +106,8 @@ def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> lis
 
 
 def _unused(found: Document, oracle: Document) -> list[str]:
-    interval = interval_of_mean(oracle["mean_use"], oracle.pop("standard_error"), oracle["budgets"])
+    scale = 0, oracle.pop("most")
+    interval = interval_of_mean(oracle["mean_use"], oracle.pop("standard_error"), oracle["budgets"], scale)
     return differences(found, oracle | {"interval": interval}, "unused")
 
 
@@ -202,7 +203,7 @@ def quality_differences(ledger: HistoryLedger, found: Document | None = None) ->
         "order",
     )
     for one in oracle["satisfaction"]:
-        one["interval"] = interval_of_mean(one["mean"], one.pop("standard_error"), one["n"])
+        one["interval"] = interval_of_mean(one["mean"], one.pop("standard_error"), one["n"], one.pop("ends"))
     lines += differences(found["satisfaction"], oracle["satisfaction"], "satisfaction")
     lines += _head(ledger, found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
     lines += differences(found["window_days"], 7, "window_days")
@@ -335,12 +336,13 @@ def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:
     return lines
 
 
-def interval_of_mean(mean: float | None, error: float | None, n: int) -> list[float] | None:
-    """Return Student's 95 % interval, computed by scipy."""
+def interval_of_mean(mean: float | None, error: float | None, n: int, scale: Sequence[float]) -> list[float] | None:
+    """Return the part of Student's 95 % interval, computed by scipy, that lies on the scale."""
     if mean is None or error is None or n < 2:
         return None
     reach = float(stats.t.ppf(0.975, n - 1)) * error
-    return [mean - reach, mean + reach]
+    lowest, highest = scale
+    return [max(mean - reach, lowest), min(mean + reach, highest)]
 
 
 def _evenness(groups: dict[tuple[str, str], Document]) -> Iterator[Document]:

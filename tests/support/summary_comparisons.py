@@ -163,7 +163,9 @@ def _oracle(ledger: HistoryLedger, times: DateRange) -> Oracle:
             else:
                 name = "by_currency" if part == "given" else part
                 if part == "satisfaction":
-                    row["interval"] = interval_of_mean(row["mean"], row.pop("standard_error"), row["n"])
+                    row["interval"] = interval_of_mean(
+                        row["mean"], row.pop("standard_error"), row["n"], row.pop("ends")
+                    )
                 line = row if part == "satisfaction" else row | {"amounts_in": [row["currency"]]}
                 place[name] = [*place.get(name, []), line]
     return found

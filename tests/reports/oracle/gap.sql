@@ -151,7 +151,7 @@ WITH closed AS (
 )
 SELECT count(*) AS budgets, share(count(*) FILTER (part < 0.1), count(*)) AS hardly_touched,
        count(DISTINCT holder) FILTER (part < 0.1) AS agents, fsum(part) / count(*) AS mean_use,
-       stddev_samp(part) / sqrt(count(*)) AS standard_error FROM used;
+       stddev_samp(part) / sqrt(count(*)) AS standard_error, greatest(1, max(part)) AS most FROM used;
 
 -- figure: procedure
 WITH final AS (
@@ -241,7 +241,7 @@ WITH costs AS (
 ), found AS (
     SELECT role, kind, currency, CAST(any_value(cost) AS BIGINT) AS cost, any_value(today) AS today,
            CAST(max(free) FILTER (number = 0) AS BIGINT) AS without_step, CAST(max(highest) FILTER (number = 0) AS BIGINT) AS highest,
-           list(CAST(round(highest) AS BIGINT) ORDER BY number) FILTER (number > 0) AS cases
+           list(CAST(round_even(highest, 0) AS BIGINT) ORDER BY number) FILTER (number > 0) AS cases
     FROM highest GROUP BY role, kind, currency
 ), within_limit AS (
     SELECT role, kind, currency, count(*) AS n, count(*) FILTER (anyway) AS k FROM asked JOIN found USING (role, kind, currency)
@@ -251,10 +251,11 @@ SELECT found.*, share(coalesce(k, 0), coalesce(n, 0)) AS approved FROM found LEF
 ORDER BY role, kind, currency;
 
 -- figure: waited
+-- Half a minor unit is rounded to the even one.
 SELECT coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0) AS hours,
-       CAST(round(coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0)
+       CAST(round_even(coalesce(fsum(hours) FILTER (outcome IN ('approved', 'denied')), 0)
            * (SELECT arg_max(CAST(text(d, 'policy.costs.customer_hour') AS DOUBLE), position) FROM events
-              WHERE type = 'policy.published') * 100) AS BIGINT) AS worth FROM asked;
+              WHERE type = 'policy.published') * 100, 0) AS BIGINT) AS worth FROM asked;
 
 -- figure: incomplete
 SELECT count(DISTINCT (source, text(d, 'escalation_id'))) AS n FROM events WHERE type = 'escalation.outcome_reported'

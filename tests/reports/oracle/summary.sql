@@ -173,6 +173,7 @@ WITH said AS (
     UNION ALL SELECT 'channel', coalesce(channel, 'not said'), answered FROM asked
 ), counted AS (
     SELECT what, label, instrument, worst, best, count(*) AS n, avg(score) AS mean, stddev_samp(score) / sqrt(count(*)) AS standard_error,
+           min(score) AS lowest, max(score) AS highest,
            count(*) FILTER (CASE WHEN abs(best - worst) = 1 THEN score = best
                             ELSE (score - worst) / (best - worst) >= 0.75 END) AS good,
            count(*) FILTER (score IN (9, 10)) AS promoters, count(*) FILTER (score BETWEEN 0 AND 6) AS detractors
@@ -181,12 +182,12 @@ WITH said AS (
     SELECT *, (promoters + 0.75) / (n + 3) AS p, (detractors + 0.75) / (n + 3) AS q, instrument = 'nps' AND worst = 0 AND best = 10 AS nps,
            instrument IN ('csat', 'review') AS shared FROM counted
 )
-SELECT what, label, instrument, worst, best, n, mean, standard_error,
+SELECT what, label, instrument, worst, best, n, mean, standard_error, [least(worst, best, lowest), greatest(worst, best, highest)] AS ends,
        CASE WHEN shared THEN CASE WHEN abs(best - worst) = 1 THEN best ELSE worst + 0.75 * (best - worst) END END AS threshold,
        CASE WHEN shared THEN share(good, n) END AS satisfied,
        CASE WHEN nps THEN 100 * (promoters - detractors) / n END AS points,
-       CASE WHEN nps THEN [100 * (p - q - 1.959963984540054 * sqrt((p + q - (p - q) ** 2) / (n + 3))),
-                           100 * (p - q + 1.959963984540054 * sqrt((p + q - (p - q) ** 2) / (n + 3)))] END AS points_interval,
+       CASE WHEN nps THEN [greatest(-100, 100 * (p - q - 1.959963984540054 * sqrt((p + q - (p - q) ** 2) / (n + 3)))),
+                           least(100, 100 * (p - q + 1.959963984540054 * sqrt((p + q - (p - q) ** 2) / (n + 3))))] END AS points_interval,
        (SELECT share(count(*) FILTER (list_contains(answered, instrument)), count(*)) FROM asked_by
         WHERE asked_by.what = rated.what AND asked_by.label = rated.label) AS response
 FROM rated ORDER BY what, label, instrument, worst, best;
