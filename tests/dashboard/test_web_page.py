@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from domain.events.administration import TrailRead
 from hatch_build import WEB, build_page, install_packages
 from projections.engine.events import read_event
 from tests.support.browser import CHROMIUM, CHROMIUM_FLAGS
-from tests.support.builders import event, gbp
+from tests.support.builders import event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.http_api import read_current
@@ -371,6 +372,20 @@ async def test_the_morning_of_a_team_lead(session: Session) -> None:
         spot = page.locator(".figures > div", has=page.locator("dt", has_text="On the spot")).locator(".value")
         await expect(spot).to_have_text(f"{own / (own + len(items)):.1%}", timeout=15_000)
         assert one.complaints == []
+
+
+async def test_a_currency_without_goodwill_does_not_hide_the_others(session: Session) -> None:
+    async with opened(session) as one:
+        euros = {"amount": "9.00", "currency": "EUR"}
+        await one.upstream.record(event("e", "purchase.completed", order_id="o-1", customer_id="C-7", total=euros))
+        owed = {"basis": "entitlement", "customer_id": "C-7", "order_id": "o-1"}
+        now = datetime.now(UTC).isoformat()
+        await one.upstream.record(reported_action("r", euros, time=now, **owed))
+        total = (await read_current(one.client, "summary", by="day"))["total"]
+        assert [each["goodwill"]["amount"] for each in total["actions"]["by_currency"]] == ["0.00", "60.00"]
+        await one.page.reload()
+        await expect(one.page.locator("h2", has_text="Goodwill by day")).to_have_text("Goodwill by day, GBP")
+        assert await figure(one.page, "Goodwill") == "£60.00"
 
 
 async def test_an_agent_sees_their_authority(session: Session) -> None:

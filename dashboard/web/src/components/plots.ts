@@ -10,7 +10,7 @@ export interface DayPoint { day: Date; value: number; title: string }
 export function byDay(points: DayPoint[], width: number): Drawn {
   return plot({
     width, height: 220, marginLeft: 48, marginBottom: 28, style: STYLE,
-    x: { type: "band", label: null }, y: { label: null, nice: true },
+    x: { type: "band", label: null }, y: { label: null, nice: true, ...(points.some((one) => one.value) ? {} : { domain: [0, 1] }) },
     marks: [
       gridY({ stroke: "var(--line)", strokeOpacity: 1 }),
       axisY({ tickSize: 0, ticks: 4, tickFormat: (value: number) => value.toLocaleString() }),

@@ -1,5 +1,6 @@
 // Overview: what was given in the chosen days, with the days before, and what the front line cannot do.
 import { useRead } from "../api";
+import { goodwillBy } from "../currencies";
 import { Chart } from "../components/chart";
 import { Dates, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Pending, Top, changeFrom, pointsFrom } from "../components/parts";
@@ -56,9 +57,9 @@ const lastDay = (end: string): string => new Date(Date.parse(end) - 1).toISOStri
 function Totals({ summary, range }: { summary: Summary; range: { from: string; to: string } }) {
   const now = summary.total;
   const before = now.before;
-  const [currency] = now.actions.by_currency;
+  const [currency] = goodwillBy(now);
   const was = before?.actions.by_currency.find((one) => one.currency === currency?.currency);
-  const budgets = now.budgets ?? [];
+  const budgets = (now.budgets ?? []).filter((one) => Number(one.granted.amount) || Number(one.spent.amount));
   const csat = now.satisfaction?.find((one) => one.instrument === "csat") ?? now.satisfaction?.[0];
   const csatBefore = before?.satisfaction?.find((one) => one.instrument === csat?.instrument);
   const spot = onTheSpot(now);
@@ -69,7 +70,7 @@ function Totals({ summary, range }: { summary: Summary; range: { from: string; t
   });
   return (
     <Figures>
-      <Figure label="Goodwill" term="goodwill" value={amounts(now.actions.by_currency.map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
+      <Figure label="Goodwill" term="goodwill" value={amounts(goodwillBy(now).map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
         change={currency ? changeFrom(Number(currency.goodwill.amount), was && Number(was.goodwill.amount)) : null} more={`${number(now.actions.given)} actions`} />
       <Figure label="Budgets spent" term="budget" value={budgets.map((one) => percent(one.spent_share)).join(" · ") || "–"} href={link("budgets")}
         more={budgets.map((one) => `${money(one.spent)} of ${money(one.granted)}`).join(" · ")} />
@@ -89,7 +90,7 @@ const hours = (value: number | null): string => duration(value == null ? null : 
 const better = (change: string | null, up: boolean): boolean | null => (!change || change.startsWith("±") ? null : change.startsWith("+") === up);
 
 function GoodwillByDay({ summary }: { summary: Summary }) {
-  const currency = summary.total.actions.by_currency[0]?.currency;
+  const currency = goodwillBy(summary.total)[0]?.currency;
   if (!currency) return <Empty title="Nothing was given in these days.">Choose other days, or look at all <a href="#/actions">actions</a>.</Empty>;
   const of = (one: Divided): number => Number(one.actions.by_currency.find((at) => at.currency === currency)?.goodwill.amount ?? 0);
   const points = summary.groups.map((one) => ({
@@ -142,7 +143,7 @@ function Groups({ title, name, summary, problem }: { title: string; name: "team"
       <Table caption={title} hideCaption rows={summary.groups} perPage={10} empty={<Empty title="Nothing in these days.">Choose other days.</Empty>} columns={[
         { title: words(name), value: (one) => (name === "kind" ? words(one.group) : one.group) },
         { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => <a href={link("actions", { [name]: one.group, from: summary.from?.slice(0, 10), to: summary.to ? lastDay(summary.to).slice(0, 10) : null, given: "true" })}>{number(one.actions.given)}</a> },
-        { title: "Goodwill", value: (one) => Number(one.actions.by_currency[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(one.actions.by_currency.map((at) => at.goodwill)) },
+        { title: "Goodwill", value: (one) => Number(goodwillBy(one)[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(goodwillBy(one).map((at) => at.goodwill)) },
         { title: "Escalated", value: (one) => one.escalations.requested, right: true },
         { title: "On the spot", value: (one) => onTheSpot(one), right: true, cell: (one) => percent(onTheSpot(one)), term: "on the spot" },
         { title: "First contact", value: (one) => one.interactions?.first_contact.share, right: true, extra: true, cell: (one) => percent(one.interactions?.first_contact.share) },

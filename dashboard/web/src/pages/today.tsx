@@ -1,5 +1,6 @@
 // Today: what waits for a team lead, oldest first, with all that a decision rests on; decided with one key.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { goodwillBy } from "../currencies";
 import { decide, refresh, useRead } from "../api";
 import { Dates, Field, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top, changeFrom } from "../components/parts";
@@ -191,7 +192,7 @@ function Team() {
     <>
       <header class="top"><h2>Your team</h2><Dates {...range} zone={data.time_zone} newest={newest ?? null} /></header>
       <Figures>
-        <Figure label="Goodwill" term="goodwill" value={amounts(total.actions.by_currency.map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
+        <Figure label="Goodwill" term="goodwill" value={amounts(goodwillBy(total).map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
           change={changeFrom(total.actions.given, total.before?.actions.given)} more={`${number(total.actions.given)} actions`} />
         <Figure label="On the spot" term="on the spot" value={percent(onTheSpot(total))} more={onTheSpot(total.before) == null ? "without approval" : `${percent(onTheSpot(total.before))} before`} />
         <Figure label="Escalations" term="escalation" value={number(total.escalations.requested)} href={link("escalations", range)} more={approved(total)} />
@@ -201,7 +202,7 @@ function Team() {
         <Table caption="People" hideCaption rows={data.groups} perPage={10} empty={<Empty title="No actions in these days.">Choose other days, or tell your people what they may give.</Empty>} columns={[
           { title: "Person", value: (one) => one.group, cell: (one) => <a href={link("trail", { agent: one.group })}>{one.group}</a> },
           { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => <a href={link("actions", { ...range, agent: one.group, given: "true" })}>{number(one.actions.given)}</a> },
-          { title: "Goodwill", value: (one) => Number(one.actions.by_currency[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(one.actions.by_currency.map((at) => at.goodwill)) },
+          { title: "Goodwill", value: (one) => Number(goodwillBy(one)[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(goodwillBy(one).map((at) => at.goodwill)) },
           { title: "Escalated", value: (one) => one.escalations.requested, right: true },
           { title: "Budget spent", value: (one) => used(of(one.group)), right: true, cell: (one) => { const at = of(one.group); return at ? <><Meter share={used(at)} label={`${percent(used(at))} spent`} /> {percent(used(at))}</> : ""; } },
           { title: "Left", value: (one) => Number(of(one.group)?.remaining.amount ?? 0), right: true, cell: (one) => money(of(one.group)?.remaining) },
