@@ -40,6 +40,8 @@ _REPORTED: Mapping[str, tuple[str, Json]] = {
     ),
     "best": ("The best possible score.", 10.0),
     "channel": ("The way in which the customer came, such as `phone` or `chat`.", "phone"),
+    "EmployeeChanged.name": ("The employee's name; personal, so it is encrypted.", "Kim Lee"),
+    "EmployeeJoined.name": ("The employee's name; personal, so it is encrypted.", "Kim Lee"),
     "comment": ("The customer's words; personal, so they are encrypted.", "They answered at once."),
     "course_id": ("The course.", "goodwill-basics"),
     "customer_id": ("The customer.", "C-9"),

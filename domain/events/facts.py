@@ -142,6 +142,7 @@ class EmployeeJoined(Fact, frozen=True, kw_only=True):
     role: Id
     team_ids: tuple[Id, ...]
     manager_id: Id | None = None
+    name: Personal | None = None
     kind: AgentKind | None = None
     accountable_id: Id | None = None
 
@@ -153,6 +154,7 @@ class EmployeeChanged(Fact, frozen=True, kw_only=True):
     role: Id
     team_ids: tuple[Id, ...]
     manager_id: Id | None = None
+    name: Personal | None = None
     kind: AgentKind | None = None
     accountable_id: Id | None = None
 

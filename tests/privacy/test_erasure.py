@@ -21,6 +21,7 @@ from projections.engine.projector import rebuild
 from projections.registry import MODELS
 from tests.support.builders import event, gbp
 from tests.support.clocks import unchecked_log
+from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.view_answers import all_views
@@ -81,6 +82,31 @@ async def test_personal_fields_are_never_stored_in_the_clear(session: Session) -
     await archive_to_the_end(session, lambda _done, _of: None)
     stored = {path.name: path for path in session.data_dir.rglob("*") if path.is_file() and "INBOX" not in str(path)}
     assert [name for name, path in stored.items() if SECRET.encode() in path.read_bytes()] == []
+
+
+def employed(identifier: str, kind: str, name: object) -> Document:
+    """Return the fact that A-7 joined or changed, with a name."""
+    fact = event(identifier, kind, employee_id="A-7", role="agent", team_ids=["t-1"])
+    return fact | {"data": fact["data"] | {"name": name}}
+
+
+async def test_an_employees_name_is_encrypted_and_unreadable_without_the_key(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        for kind in ("employee.joined", "employee.changed"):
+            await upstream.record(employed(kind, kind, SECRET))
+        assert [one["data"]["name"] for one in await upstream.replay()] == [SECRET, SECRET]
+        raw = [one.data async for batch in session.log.subject_batches(">") for one in batch]
+        assert SECRET.encode() not in b"".join(raw)
+        await (await Keyring.open(session.client)).destroy("employee:A-7")
+        assert SECRET not in json.dumps(await upstream.replay())
+
+
+async def test_a_name_that_is_no_text_is_rejected(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.publish(employed("e-1", "employee.joined", {"first": SECRET}))
+        receipt = await upstream.receipt("e-1")
+        assert receipt["status"] == "rejected"
+        assert "data.name" in json.dumps(receipt)
 
 
 async def test_a_note_is_encrypted_however_its_field_is_escaped(session: Session) -> None:
