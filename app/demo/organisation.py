@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 DAYS = 90
 CURRENCY = "GBP"
 HEAD = "H-1"
-"""The head of service, to whom the managers of all teams report."""
+"""The head of service: the manager of every team's manager."""
 ABROAD = "shop-dublin"
-"""The shop whose till decides by itself, in euros, and reports purchases and actions; it has no CRM."""
+"""The shop abroad: its till decides by itself, in euros, and reports purchases and actions; it has no CRM."""
 HEAD_TEAM = "service"
 OFFLINE = ("doorstep", "store")
 """The desks that decide by themselves, and report afterwards."""

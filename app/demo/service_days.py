@@ -1,7 +1,7 @@
 """The service around the contacts of a world: transfers, resolutions, feedback, praise, returning customers, staff.
 
-It is derived from the events that a world has already, with chances of its own. A customer whose matter was decided on
-the spot comes back more often: so the trial of a higher limit has an effect to find.
+It is derived from the events that a world has already, with chances of its own. Customers come back more often
+after a decision on the spot, so the trial of a higher limit has an effect.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class _ServiceDays:
     # ------------------------------------------------------------------ customers
 
     def regulars(self, matters: list[Matter]) -> None:
-        """Add purchases before and beside the matters, returned goods, and new customers whom others sent."""
+        """Add purchases before and beside the matters, returned goods, and referred customers."""
         random, world = self._random, self._world
         known: dict[str, Matter] = {}
         for matter in matters:
