@@ -340,9 +340,12 @@ _DRAWS = 20_000
 
 
 def _edges_of(interval: Sequence[Any]) -> list[float]:
-    """Return the edges of an interval, of amounts in pence."""
-    assert all(one["currency"] == "GBP" for one in interval if isinstance(one, dict))
-    return [float(one["amount"]) * 100 if isinstance(one, dict) else float(one) for one in interval]
+    """Return the two edges of an interval, of amounts in pence; an edge in another currency is not a number."""
+    low, high = (
+        (float(one["amount"]) * 100 if one["currency"] == "GBP" else math.nan) if isinstance(one, dict) else float(one)
+        for one in interval
+    )
+    return [low, high]
 
 
 def _estimates(found: Rows, expected: Rows, where: str) -> list[str]:
