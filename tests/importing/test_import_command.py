@@ -105,24 +105,6 @@ def test_a_preview_shows_the_first_events_as_a_table(command: CommandLine, tmp_p
     assert not (tmp_path / "data").exists()
 
 
-def test_a_retracted_run_is_as_if_it_had_never_been(command: CommandLine, tmp_path: Path) -> None:
-    """The oracle is a ledger that never saw the run."""
-    words = written(tmp_path, "9,K-9,9.00,03/06/2026 09:00\n")
-    folders = tmp_path / "data", tmp_path / "never"
-    for folder in folders:
-        json_of(command("import", *words, "--json", data_dir=folder))
-    run = json_of(command("import", *written(tmp_path), "--json"))["run"]
-    assert json_of(command("import", "--retract", run, "--json"))["retracted"] == 2
-    assert json_of(command("import", "--retract", run, "--json"))["duplicate"] == 2
-    for report in (("loyalty",), ("gap",), ("quality",), ("summary",)):
-        found, never = (json_of(command("report", *report, "--json", data_dir=folder)) for folder in folders)
-        for document in (found, never):
-            for name in ("position", "as_of", "recorded", "lag_seconds"):
-                document.pop(name, None)
-        assert found == never, report
-    assert command("import", "--retract", "0" * 12).returncode == 1
-
-
 def test_a_killed_import_is_continued_to_the_same_log(command: CommandLine, tmp_path: Path) -> None:
     rows = "".join(f"{n},K-{n % 97},4.00,02/06/2026 09:00\n" for n in range(40_000))
     words = written(tmp_path, rows)
