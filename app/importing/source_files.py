@@ -127,8 +127,12 @@ class SourceFile:
 
     def _detected(self) -> str:
         """Return the encoding by the byte order mark, else by NUL bytes, else UTF-8."""
-        with self._opened() as (file, _):
-            sample = file.read(_SAMPLE)
+        with self.path.open("rb") as raw:
+            if self.path.suffix == ".gz":
+                with unpacked(raw) as file:
+                    sample = file.read(_SAMPLE)
+            else:
+                sample = raw.read(_SAMPLE)
         for mark, name in _BOMS:
             if sample.startswith(mark):
                 return name
