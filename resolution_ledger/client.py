@@ -30,17 +30,7 @@ from domain.commands import (
     Preview,
     ReversalRequest,
 )
-from domain.documents.replies import (
-    ActionAnswer,
-    Brief,
-    EscalationAnswer,
-    EventOutcome,
-    HoldAnswer,
-    KeptNotice,
-    NotificationList,
-    PreviewAnswer,
-    ReversalAnswer,
-)
+from domain.documents.replies import ANSWERS, Brief, EventOutcome, NotificationList
 from domain.events.facts import FACTS, Fact
 from domain.serialization import Instant, decoder_of, encode
 from resolution_ledger.connections import connection_to
@@ -49,7 +39,15 @@ from resolution_ledger.errors import NoAnswerError, error_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-    from domain.documents.replies import ErrorDetail
+    from domain.documents.replies import (
+        ActionAnswer,
+        ErrorDetail,
+        EscalationAnswer,
+        HoldAnswer,
+        KeptNotice,
+        PreviewAnswer,
+        ReversalAnswer,
+    )
     from domain.serialization import Json
     from ledger.nats.connection_options import NatsServer
 
@@ -58,13 +56,13 @@ _BATCH = 1000
 _LOOK_SECONDS = 0.5
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 _TYPES = {cls: name for name, cls in FACTS.items()}
-_OPERATIONS: dict[type, tuple[str, type]] = {
-    ActionRequest: ("action", ActionAnswer),
-    HoldRequest: ("hold", HoldAnswer),
-    ReversalRequest: ("reversal", ReversalAnswer),
-    EscalationAsk: ("escalation", EscalationAnswer),
-    EscalationDecision: ("escalation", EscalationAnswer),
-    Preview: ("preview", PreviewAnswer),
+_OPERATIONS: dict[type, str] = {
+    ActionRequest: "action",
+    HoldRequest: "hold",
+    ReversalRequest: "reversal",
+    EscalationAsk: "escalation",
+    EscalationDecision: "escalation",
+    Preview: "preview",
 }
 
 
@@ -206,8 +204,10 @@ class Client:
         return encode(attributes | {name: value for name, value in more.items() if value is not None})
 
     async def _ask(self, request: msgspec.Struct, key: str | None) -> Any:
-        operation, answer = _OPERATIONS[type(request)]
-        return await self._answered(answer, lambda: self._connection.decide(operation, encode(request), key))
+        operation = _OPERATIONS[type(request)]
+        return await self._answered(
+            ANSWERS[operation], lambda: self._connection.decide(operation, encode(request), key)
+        )
 
     async def _read[T](self, answer: type[T], reading: str, query: Mapping[str, Json]) -> T:
         return await self._answered(answer, lambda: self._connection.read(reading, query))

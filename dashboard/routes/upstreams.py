@@ -24,16 +24,7 @@ from domain.commands import (
     Preview,
     ReversalRequest,
 )
-from domain.documents.replies import (
-    ActionAnswer,
-    Brief,
-    EscalationAnswer,
-    EventOutcome,
-    HoldAnswer,
-    NotificationList,
-    PreviewAnswer,
-    ReversalAnswer,
-)
+from domain.documents.replies import ANSWERS, Brief, EventOutcome, NotificationList
 from domain.ids import ID_SCHEMA, fault_of
 from domain.serialization import encode
 from ledger.store.subject_tokens import token_of_source
@@ -54,18 +45,17 @@ _STATUS = {"source_not_allowed": 403, "too_large": 413} | dict.fromkeys(("unavai
 """The status of an error's code; others are 422."""
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _Id = Annotated[str, checked_by(fault_of), WithJsonSchema({"type": "string", **ID_SCHEMA})]
-_OPERATIONS: dict[str, tuple[tuple[type, ...], object, str]] = {
-    "action": ((ActionRequest,), ActionAnswer, "Take an action for a customer, if the agent may"),
-    "preview": ((Preview,), PreviewAnswer, "Check whether an action would be allowed, without taking it"),
-    "hold": ((HoldRequest,), HoldAnswer, "Settle held money, or release it"),
-    "reversal": ((ReversalRequest,), ReversalAnswer, "Reverse an action, all or a part"),
+_OPERATIONS: dict[str, tuple[tuple[type, ...], str]] = {
+    "action": ((ActionRequest,), "Take an action for a customer, if the agent may"),
+    "preview": ((Preview,), "Check whether an action would be allowed, without taking it"),
+    "hold": ((HoldRequest,), "Settle held money, or release it"),
+    "reversal": ((ReversalRequest,), "Reverse an action, all or a part"),
     "escalation": (
         (EscalationAsk, EscalationDecision),
-        EscalationAnswer,
         "Request, approve, deny, withdraw or forward an escalation",
     ),
 }
-"""The bodies, the answer and the summary of each operation."""
+"""The bodies and the summary of each operation."""
 _Key = Annotated[str | None, Header(description="The `request_id`; retries get one answer.")]
 
 
@@ -159,11 +149,11 @@ def _add_readings(api: FastAPI, caller: Principal, asked: _Ask) -> None:
 
 def _add_decision(api: FastAPI, operation: str, caller: Principal, asked: _Ask) -> None:
     """Add the route of one operation."""
-    requests, answer, summary = _OPERATIONS[operation]
+    requests, summary = _OPERATIONS[operation]
 
     @api.post(
         f"/api/v1/decisions/{operation}",
-        responses=answers(answer),
+        responses=answers(ANSWERS[operation]),
         summary=summary,
         openapi_extra=request_body(*requests),
     )

@@ -46,4 +46,4 @@ def from_stored(wanted: type, value: Any) -> object:
         name, data = value
         return StoredBody(decode(_CLASSES[name], data))
     message = f"no stored form for {wanted}"
-    raise NotImplementedError(message)
+    raise NotImplementedError(message)  # msgspec requires this error for an unsupported type

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 import msgspec
@@ -19,6 +20,7 @@ from consumers.decisions.pending_request import COMMANDS
 from domain.abuse import guard
 from domain.command_fields import known_fields
 from domain.decisions.decide import COMMAND_HANDLERS
+from domain.documents.replies import ErrorCode
 from domain.events.decisions import RECORDS
 from domain.events.facts import FACTS
 from domain.serialization import personal_fields
@@ -94,6 +96,17 @@ def test_every_code_is_documented() -> None:
         for code in codes:
             if code != "unknown_operation":
                 assert f"| `{code}`" in text or f", `{code}`" in text, (path.name, code)
+
+
+def test_the_codes_of_answers_are_those_of_the_page_of_errors() -> None:
+    found = sections(ROOT / "docs" / "integrate" / "errors.md")
+    rows = [
+        line.split("|")[1]
+        for name in ("Rejected facts", "Requests")
+        for line in found[name].splitlines()
+        if line.startswith("| `")
+    ]
+    assert {code for row in rows for code in re.findall(r"`(\w+)`", row)} == set(get_args(ErrorCode))
 
 
 def test_every_field_of_a_request_is_documented() -> None:
