@@ -231,7 +231,7 @@ async def test_a_ledger_that_is_away_is_an_error_within_the_patience(way: str) -
         await ledger.decide(refund("away"))
 
 
-def test_a_url_of_another_scheme_or_without_a_token_is_refused() -> None:
+async def test_a_url_of_another_scheme_or_without_a_token_is_refused() -> None:
     for url in ("ftp://ledger", "http://ledger"):
         with pytest.raises(ValueError, match=r"scheme|token"):
             Client(url, source="crm")

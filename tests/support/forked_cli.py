@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -40,6 +41,7 @@ _PRELOADED = [
 ]
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(_PRELOADED)
+_starting = threading.Lock()
 
 
 class CommandLine(Protocol):
@@ -73,7 +75,10 @@ def run(
         process = _forks.Process(
             target=_main, args=(arguments, folder, environment, [_File(f) for f in (given, out, err)])
         )
-        process.start()
+        with _starting:
+            process.start()
+            # Else the next start, in another thread, asks for this one's exit status, and that can be read only once.
+            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined] # private
         process.join(timeout)
         if process.is_alive():
             process.kill()
