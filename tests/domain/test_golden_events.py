@@ -44,6 +44,8 @@ def test_events_of_the_ledger_cannot_be_published_by_upstreams() -> None:
 
 
 PERSONAL = {
+    "EmployeeChanged.name",
+    "EmployeeJoined.name",
     "FeedbackReceived.comment",
     "ObstacleReported.text",
     "ObstacleAnswered.text",
