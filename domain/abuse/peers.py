@@ -88,6 +88,8 @@ class WorkDays:
 
 
 _NONE = Work()
+type _Sums = tuple[int, float, float]
+"""Goodwill given, the number that peers' rates expect, and contacts, added up over days."""
 
 
 class Expected(NamedTuple):
@@ -119,13 +121,13 @@ class PeerRates:
                 for agent, work in agents.items():
                     sums.add(work)
                     self._works[agent].append((day, unit, work))
-                    self._unit[unit].add(work)
                     self._of_agent[unit, agent].add(work)
-                    self._all.add(work)
+                self._unit[unit].add(sums)
+                self._all.add(sums)
         self._overall = (self._all.gifts + 1) / (self._all.contacts + self._all.loose + 5)
         self._usual: dict[tuple[str, str], float] = {}
         self._surge = {day: self._surge_of(day) for day in self._days}
-        self._sums_of: dict[str, tuple[list[int], list[Expected]]] = {}
+        self._sums_of: dict[str, tuple[list[int], list[_Sums]]] = {}
 
     def _surge_of(self, day: int) -> float:
         """Return the organisation's goodwill on a day, relative to that of the same teams on all days."""
@@ -141,6 +143,11 @@ class PeerRates:
 
     def rate(self, agent: str, unit: str, day: int) -> float:
         """Return goodwill a contact of the others in a unit on a day, below 1."""
+        work = self._days.get(day, {}).get(unit, {}).get(agent, _NONE)
+        return self._rate_beside(work, self._usual_beside(agent, unit), unit, day)
+
+    def _usual_beside(self, agent: str, unit: str) -> float:
+        """Return goodwill a contact of the others in a unit over the whole window."""
         key = unit, agent
         usual = self._usual.get(key)
         if usual is None:
@@ -148,10 +155,13 @@ class PeerRates:
             contacts = everywhere.contacts + everywhere.loose - own.contacts - own.loose
             usual = (max(everywhere.gifts - own.gifts, 0) + _PRIOR * self._overall) / (max(contacts, 0) + _PRIOR)
             self._usual[key] = usual
+        return usual
+
+    def _rate_beside(self, work: Work, usual: float, unit: str, day: int) -> float:
+        """Return the others' rate on a day; ``work`` is the agent's own, ``usual`` the others' over the window."""
         usual *= self._surge.get(day, 1.0)
         today = self._unit_day.get((unit, day))
         if today is not None:
-            work = self._days[day][unit].get(agent, _NONE)
             contacts = max(today.contacts + today.loose - work.contacts - work.loose, 0)
             usual = (max(today.gifts - work.gifts, 0) + _PRIOR * usual) / (contacts + _PRIOR)
         return 1e-4 if usual < 1e-4 else min(usual, 0.95)  # noqa: PLR2004
@@ -165,23 +175,29 @@ class PeerRates:
         """Return the agent's goodwill and its expectation on days in [first_day, last_day)."""
         days, sums = self._running(agent)
         low, high = sums[bisect_left(days, first_day)], sums[bisect_left(days, last_day)]
-        return Expected(high.gifts - low.gifts, high.expected - low.expected, high.contacts - low.contacts)
+        return Expected(high[0] - low[0], high[1] - low[1], high[2] - low[2])
 
     def whole(self, agent: str) -> Expected:
         """Return the agent's goodwill and its expectation over the whole window."""
-        return self._running(agent)[1][-1]
+        return Expected(*self._running(agent)[1][-1])
 
-    def _running(self, agent: str) -> tuple[list[int], list[Expected]]:
+    def _running(self, agent: str) -> tuple[list[int], list[_Sums]]:
         """Return the agent's days, and the running sums before each of them and after the last."""
         found = self._sums_of.get(agent)
         if found is None:
-            days, sums = list[int](), [Expected(0, 0.0, 0.0)]
-            for day, unit, work in sorted(self._works.get(agent, ()), key=lambda one: one[0]):
+            gifts, expected, contacts = 0, 0.0, 0.0
+            days, sums = list[int](), [(gifts, expected, contacts)]
+            units: dict[str, tuple[float, float]] = {}
+            for day, unit, work in self._works.get(agent, ()):
+                if unit not in units:
+                    units[unit] = self.loose_share(unit), self._usual_beside(agent, unit)
+                loose, usual = units[unit]
                 # A gift without a contact counts as a contact as far as that is usual in the unit.
-                exposure = work.contacts + work.loose * self.loose_share(unit)
-                gifts, expected, contacts = sums[-1]
-                more = exposure * self.rate(agent, unit, day)
+                exposure = work.contacts + work.loose * loose
+                gifts += work.gifts
+                expected += exposure * self._rate_beside(work, usual, unit, day)
+                contacts += exposure
                 days.append(day)
-                sums.append(Expected(gifts + work.gifts, expected + more, contacts + exposure))
+                sums.append((gifts, expected, contacts))
             found = self._sums_of[agent] = days, sums
         return found
