@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.demo.organisations.organisation import Habits, Organisation, Person, Surge, Team, draw_team, hire
+from app.demo.organisations.organisation import Habits, Organisation, Person, PlannedTeam, Surge, draw_team, hire
 from app.policy_file import check_policy_file
 from domain.policy.model import drawn_teams
 from domain.policy.parsing import parse_policy
@@ -120,7 +120,7 @@ def the_trial() -> tuple[Trial, frozenset[str]]:
 def make_organisation(seed: int) -> Organisation:
     """Return the organisation of a seed."""
     random = Random(f"demo {seed}")
-    teams, people = list[Team](), list[Person]()
+    teams, people = list[PlannedTeam](), list[Person]()
     for number, shape in enumerate(TEAMS):
         team = _team(random, number, shape)
         teams.append(team)
@@ -140,7 +140,7 @@ def make_organisation(seed: int) -> Organisation:
     )
 
 
-def _team(random: Random, number: int, shape: TeamShape) -> Team:
+def _team(random: Random, number: int, shape: TeamShape) -> PlannedTeam:
     drawn = draw_team(random, number, [(shape.currency, 1.0, 0)])
     return replace(
         drawn,

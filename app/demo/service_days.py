@@ -18,7 +18,7 @@ from domain.events import decisions, facts
 from domain.money import Money
 
 if TYPE_CHECKING:
-    from app.demo.organisations.organisation import Team
+    from app.demo.organisations.organisation import PlannedTeam
     from app.demo.organisations.world import World
 
 _MINUTE = 60.0
@@ -54,7 +54,7 @@ _PRAISE = (
 _COMMENTS = ("Solved in minutes.", "I had to tell my story three times.", "Friendly, but slow.", "Very helpful.")
 
 
-class Matter(NamedTuple):
+class CustomerMatter(NamedTuple):
     """An interaction of a world: its opening, the end of its work, its outcome, and the action's number if any."""
 
     at: float
@@ -85,7 +85,7 @@ class _ServiceDays:
 
     # ------------------------------------------------------------------ matters
 
-    def matters(self) -> list[Matter]:
+    def matters(self) -> list[CustomerMatter]:
         """Return the interactions so far, in order of their openings."""
         opened: dict[str, tuple[float, facts.InteractionOpened]] = {}
         outcomes: dict[str, str] = {}
@@ -107,7 +107,7 @@ class _ServiceDays:
                 case _:
                     pass
         return [
-            Matter(
+            CustomerMatter(
                 at,
                 self._people[body.agent_id],
                 body.customer_id,
@@ -134,7 +134,7 @@ class _ServiceDays:
         ends = self._trial.until.timestamp() - BEGIN
         return TRIAL_DAY * DAY <= at < ends and person.team.team_id in self._drawn
 
-    def serve(self, matter: Matter) -> None:
+    def serve(self, matter: CustomerMatter) -> None:
         """Add the way of one matter: transfers, its resolution, feedback, praise, and a later purchase."""
         random, world = self._random, self._world
         name, outcome = matter.opened.interaction_id, matter.outcome
@@ -152,7 +152,7 @@ class _ServiceDays:
         if random.random() < _COMES_BACK[outcome] + (_TRIAL_BRINGS if self._tries(matter.person, matter.at) else 0):
             self._buys(matter.at + random.uniform(2, 28) * DAY, matter.customer, matter.person.team)
 
-    def _transfers(self, matter: Matter, at: float) -> tuple[float, Person]:
+    def _transfers(self, matter: CustomerMatter, at: float) -> tuple[float, Person]:
         """Add the transfers of a matter; return the time and the person after them."""
         random, world, last = self._random, self._world, matter.person
         line = 1
@@ -177,7 +177,7 @@ class _ServiceDays:
             at, last = at + random.expovariate(1 / 12) * _MINUTE + _MINUTE, person
         return at, last
 
-    def _feedback(self, matter: Matter, at: float) -> None:
+    def _feedback(self, matter: CustomerMatter, at: float) -> None:
         random, world, team = self._random, self._world, matter.person.team
         name, pleased = matter.opened.interaction_id, random.random() < _SATISFIED[matter.outcome]
         if random.random() < 0.25:
@@ -207,10 +207,10 @@ class _ServiceDays:
 
     # ------------------------------------------------------------------ customers
 
-    def regulars(self, matters: list[Matter]) -> None:
+    def regulars(self, matters: list[CustomerMatter]) -> None:
         """Add purchases before and beside the matters, returned goods, and referred customers."""
         random, world = self._random, self._world
-        known: dict[str, Matter] = {}
+        known: dict[str, CustomerMatter] = {}
         for matter in matters:
             known.setdefault(matter.customer, matter)
         for customer, matter in known.items():
@@ -225,7 +225,7 @@ class _ServiceDays:
             sent = facts.CustomerReferred(customer_id=matter.customer, referred_customer_id=world.new("C"))
             world.add(matter.at + random.uniform(2, 20) * DAY, sent)
 
-    def _buys(self, at: float, customer: str, team: Team) -> None:
+    def _buys(self, at: float, customer: str, team: PlannedTeam) -> None:
         minor = round(self._random.lognormvariate(3.5, 0.6) * 100)
         self._world.add(
             at,
@@ -306,7 +306,7 @@ class _ServiceDays:
             )
             world.add(at + random.expovariate(1 / 4) * DAY, answer)
 
-    def _morale(self, team: Team, month: int) -> None:
+    def _morale(self, team: PlannedTeam, month: int) -> None:
         random = self._random
         invited = len(team.members)
         surveyed = facts.MoraleSurveyed(

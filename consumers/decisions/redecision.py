@@ -70,7 +70,7 @@ _SHOWN = 200
 """Characters of a value that a difference shows."""
 
 
-class Difference(NamedTuple):
+class RedecisionDifference(NamedTuple):
     """A decision that comes out otherwise than it was recorded."""
 
     position: int
@@ -288,7 +288,7 @@ class Redecider:
         """Decisions made again."""
         self.out_of_reach = 0
         """Decisions of versions of the product whose rules this version does not have."""
-        self.differences: list[Difference] = []
+        self.differences: list[RedecisionDifference] = []
         self._log = log
         self._new_state = new_state
         self._replay = replay
@@ -330,7 +330,7 @@ class Redecider:
             await reader.state.close()
 
     def _report(self, recorded: Recorded, rule: str, then: str, now: str) -> None:
-        self.differences.append(Difference(recorded.position, "", "", rule, then, now))
+        self.differences.append(RedecisionDifference(recorded.position, "", "", rule, then, now))
 
     # ------------------------------------------------------------------ one decision
 
@@ -350,12 +350,14 @@ class Redecider:
             self.differences.append(difference)
             await self._budgets.restore({one.subject for one in group.recorded}, group.recorded[-1].position)
 
-    async def _difference(self, group: _Group, record: Caused, position: int) -> Difference | None:
+    async def _difference(self, group: _Group, record: Caused, position: int) -> RedecisionDifference | None:
         try:
             reader = await self._reader(record, position)
             await self._decide(group, record, reader)
         except _Mismatch as found:
-            return Difference(position, record.source, record.request_id, found.rule, found.recorded, found.redecided)
+            return RedecisionDifference(
+                position, record.source, record.request_id, found.rule, found.recorded, found.redecided
+            )
         return None
 
     async def _decide(self, group: _Group, record: Caused, reader: _Reader) -> None:

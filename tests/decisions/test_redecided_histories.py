@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.runtime.redecide import RecordedEvents
-from consumers.decisions.redecision import Difference, Redecider
+from consumers.decisions.redecision import Redecider, RedecisionDifference
 from consumers.decisions.state.follower import DecisionState
 from domain.decisions.decision import Decision
 from ledger.store.log import Recorded
@@ -33,7 +33,7 @@ class OpenState(DecisionState):
         """Keep the index open."""
 
 
-async def redecided(events: list[Recorded], first: int = 1) -> tuple[int, list[Difference]]:
+async def redecided(events: list[Recorded], first: int = 1) -> tuple[int, list[RedecisionDifference]]:
     """Decide all events from a position on again; return the number of decisions, and the differences."""
     log = RecordedEvents(events)
     redecider = Redecider(log, lambda: OpenState(empty_index()), log.replay, first)

@@ -116,7 +116,7 @@ def draw_habits(random: Random) -> Habits:
 
 
 @dataclass(eq=False)
-class Team:
+class PlannedTeam:
     """A team with one desk, channel, site and source."""
 
     team_id: str
@@ -148,7 +148,7 @@ class Person:
     """A person, or a program that answers customers (``kind`` = ai)."""
 
     employee_id: str
-    team: Team
+    team: PlannedTeam
     role: str
     kind: str
     joined_day: int
@@ -188,7 +188,7 @@ class Organisation:
 
     seed: int
     days: int
-    teams: list[Team]
+    teams: list[PlannedTeam]
     people: list[Person]
     managers: list[Person]
     limits: dict[str, int]
@@ -216,7 +216,7 @@ def draw(seed: int, size: int, days: int) -> Organisation:
     habits = draw_habits(Random(f"habits {seed}"))
     differ = random.uniform(0.2, 0.5)
     sites = random.sample(_SITES, random.choice((1, 1, 2, 3)))
-    teams, people, managers = list[Team](), list[Person](), list[Person]()
+    teams, people, managers = list[PlannedTeam](), list[Person](), list[Person]()
     while len(people) < size:
         team = draw_team(random, len(teams), sites)
         teams.append(team)
@@ -261,7 +261,7 @@ def draw(seed: int, size: int, days: int) -> Organisation:
     )
 
 
-def hire(random: Random, team: Team, numbers: range, days: int, differ: float) -> list[Person]:
+def hire(random: Random, team: PlannedTeam, numbers: range, days: int, differ: float) -> list[Person]:
     """Return the new members of a team by number, a manager first; ``differ`` is the spread of their generosity."""
     team.members = [
         _person(random, team, f"E-{number:04d}", days, manager=number == numbers.start, differ=differ)
@@ -272,7 +272,7 @@ def hire(random: Random, team: Team, numbers: range, days: int, differ: float) -
     return team.members
 
 
-def draw_team(random: Random, number: int, sites: Sequence[tuple[str, float, int]]) -> Team:
+def draw_team(random: Random, number: int, sites: Sequence[tuple[str, float, int]]) -> PlannedTeam:
     """Return a team without members; ``sites`` are currencies with price level and offset from UTC in hours."""
     currency, level, offset = random.choice(sites)
     desk = random.choice(_DESKS) if number else "general"
@@ -289,7 +289,7 @@ def draw_team(random: Random, number: int, sites: Sequence[tuple[str, float, int
         )
         for reason in (*_REASONS, "other")
     }
-    return Team(
+    return PlannedTeam(
         name,
         desk,
         random.choice(_CHANNELS.get(desk, (desk,))),
@@ -317,7 +317,7 @@ def _points(random: Random, *, fee: bool) -> tuple[float, ...]:
     return tuple(random.choice((0.1, 0.2, 0.25, 0.4, 0.5, 0.75, 1.0)) for _ in range(2))
 
 
-def _person(random: Random, team: Team, name: str, days: int, *, manager: bool, differ: float) -> Person:
+def _person(random: Random, team: PlannedTeam, name: str, days: int, *, manager: bool, differ: float) -> Person:
     ai = not manager and team.desk == "general" and random.random() < 0.02
     role = "manager" if manager else "senior" if random.random() < 0.12 else "agent"
     joined = random.randrange(1, days - 10) if random.random() < 0.12 else -int(random.expovariate(1 / 500)) - 1

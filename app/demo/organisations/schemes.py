@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Unpack
 
-from app.demo.organisations.world import Contact, GiftDetails, Misuse, World
+from app.demo.organisations.world import GiftDetails, Misuse, PlannedContact, World
 from domain.abuse.history import DAY, HOUR
 from domain.events import facts
 
@@ -69,7 +69,7 @@ class Plot:
             begins.append(start + self.random.random() * (end - start - HOUR))
         return sorted(self.random.sample(begins, number)) if len(begins) >= number else sorted(begins)
 
-    def real(self, number: int, days: int) -> list[Contact]:
+    def real(self, number: int, days: int) -> list[PlannedContact]:
         """Return so many of the person's contacts in which nothing was given, within so many days."""
         end = (self.first_day + days) * DAY
         open_contacts = self.world.contacts[self.person.employee_id]
@@ -83,7 +83,7 @@ class Plot:
         """Note events that prove the misuse."""
         self.misuse.numbers.update(numbers)
 
-    def gift(self, contact: Contact, minor: int, **details: Unpack[GiftDetails]) -> str:
+    def gift(self, contact: PlannedContact, minor: int, **details: Unpack[GiftDetails]) -> str:
         """Add a gift as part of the misuse; return the action's id."""
         if details.get("note") is None:
             details["note"] = self.world.new("note")
@@ -98,7 +98,7 @@ class Plot:
 
     def call(
         self, at: float, customer: str | None = None, reason: str = "damaged", order: str | None = None
-    ) -> Contact:
+    ) -> PlannedContact:
         """Add a contact; without a customer it is about a new account."""
         return self.world.contact(at, self.person, customer or self.world.new("C"), reason, order)
 
@@ -245,7 +245,7 @@ def _self_dealing(plot: Plot) -> None:
     plot.misuse.subjects |= {f"customer:{customer}"}
     for at in plot.moments(plot.times(1, 2, 4), 28):
         order = plot.world.purchase(at - 50 * HOUR, plot.person, customer, 2 * plot.limit)
-        contact = Contact(at, plot.person, customer, "", "late", order)
+        contact = PlannedContact(at, plot.person, customer, "", "late", order)
         plot.gift(contact, plot.amount(), reported=True)
 
 
@@ -287,7 +287,7 @@ def _burst(plot: Plot) -> None:
         if plot.random.random() < 0.5:
             contact = plot.call(at)
         else:
-            contact = Contact(at, plot.person, plot.world.new("C"), "", "damaged", None)
+            contact = PlannedContact(at, plot.person, plot.world.new("C"), "", "damaged", None)
         plot.gift(contact, plot.amount())
 
 
@@ -383,7 +383,9 @@ def _links(plot: Plot) -> None:
             plot.gift(plot.call(at, a if at < middle else b), plot.amount())
         return
     for at in plot.moments(plot.times(5, 9, 16), 28):
-        contact = plot.call(at) if plot.evasion else Contact(at, plot.person, world.new("C"), "", "damaged", None)
+        contact = (
+            plot.call(at) if plot.evasion else PlannedContact(at, plot.person, world.new("C"), "", "damaged", None)
+        )
         plot.gift(contact, plot.amount())
 
 

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.demo.organisations.organisation import Surge
-from app.demo.organisations.world import BEGIN, Contact, World, midnight
+from app.demo.organisations.world import BEGIN, PlannedContact, World, midnight
 from domain.abuse.history import DAY, HOUR
 from domain.events import decisions, facts
 from domain.money import Money
@@ -188,7 +188,7 @@ class HonestTraffic:
                 return
         self._give(contact, minor)
 
-    def _give(self, contact: Contact, minor: int) -> None:
+    def _give(self, contact: PlannedContact, minor: int) -> None:
         world, random, person = self._world, self._random, contact.person
         kind, habits = random.choice(person.team.kinds.get(contact.reason, _KINDS)), self._habits
         if random.random() < habits.owed:
@@ -214,7 +214,7 @@ class HonestTraffic:
         if person.team.desk == "doorstep" and random.random() < habits.overdrawn:
             world.overdraw(at + 10 * HOUR, person, action_id, minor, number)
 
-    def _owe(self, contact: Contact, minor: int) -> None:
+    def _owe(self, contact: PlannedContact, minor: int) -> None:
         """Give back what the customer is owed; mostly a payment shows it."""
         world, random = self._world, self._random
         if random.random() < self._habits.unproven:
@@ -226,7 +226,7 @@ class HonestTraffic:
         basis: Basis = "entitlement" if random.random() < 0.7 else "correction"
         world.give(contact, minor, basis=basis, note=self._note(contact.person, contact.reason))
 
-    def _ask(self, contact: Contact, minor: int) -> None:
+    def _ask(self, contact: PlannedContact, minor: int) -> None:
         world, random, person = self._world, self._random, contact.person
         fell_short = decisions.AuthorityFellShort(
             source=person.team.source,

@@ -25,7 +25,7 @@ BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
 """The first day of all worlds, a Monday."""
 
 
-class Contact(NamedTuple):
+class PlannedContact(NamedTuple):
     """A contact of an agent with a customer; ``at`` is in seconds from the world's beginning."""
 
     at: float
@@ -82,7 +82,7 @@ class World:
         self.organisation = organisation
         self.random = Random(f"world {organisation.seed}")
         self.truth: list[Misuse] = []
-        self.contacts: dict[str, list[Contact]] = {}
+        self.contacts: dict[str, list[PlannedContact]] = {}
         """The contacts of each agent in which nothing was given."""
         self.gifts: dict[str, list[float]] = {}
         """The times of each agent's honest gifts."""
@@ -120,9 +120,11 @@ class World:
 
     # ------------------------------------------------------------------ events
 
-    def contact(self, at: float, person: Person, customer: str, reason: str, order: str | None = None) -> Contact:
+    def contact(
+        self, at: float, person: Person, customer: str, reason: str, order: str | None = None
+    ) -> PlannedContact:
         """Add a contact."""
-        one = Contact(at, person, customer, self.new("I"), reason, order)
+        one = PlannedContact(at, person, customer, self.new("I"), reason, order)
         body = facts.InteractionOpened(
             interaction_id=one.interaction,
             customer_id=customer,
@@ -144,7 +146,7 @@ class World:
             self.add(at, facts.PurchaseCompleted(order_id=order, customer_id=customer, total=total), delay=delay)
         return order
 
-    def give(self, contact: Contact, minor: int, **details: Unpack[GiftDetails]) -> tuple[int, str]:
+    def give(self, contact: PlannedContact, minor: int, **details: Unpack[GiftDetails]) -> tuple[int, str]:
         """Add an action for a contact; return its number and its id.
 
         A doorstep team reports its actions later; other teams ask the ledger.
@@ -190,7 +192,9 @@ class World:
         )
         return self.add(moment, body), action_id
 
-    def escalate(self, contact: Contact, minor: int, approver: str, *, at: float, approved: bool) -> tuple[int, int]:
+    def escalate(
+        self, contact: PlannedContact, minor: int, approver: str, *, at: float, approved: bool
+    ) -> tuple[int, int]:
         """Add a request for authority and its decision ten minutes later; return both numbers."""
         person, name = contact.person, self.new("esc")
         common: dict[str, Any] = {
