@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 _PRIOR = 15.0
+_LEAST, _MOST = 1e-4, 0.95
 _OWN_PRIOR = 4.0
 """The gifts that an agent's own ratio is drawn towards 1 by: honest people differ by about half."""
 
@@ -51,6 +52,7 @@ class WorkDays:
     def __init__(self, state: State) -> None:
         self._known = state.record("work days known", _Span).days
         self._days = state.table("work days", dict[str, dict[str, Work]])
+        self._copies: dict[int, Units] = {}
 
     def add(self, unit: str, agent: str, at: float, *, contacts: int = 0, gifts: int = 0, loose: int = 0) -> None:
         """Add to an agent's work on the day of a moment."""
@@ -62,6 +64,7 @@ class WorkDays:
         work.loose += loose
         self._days.put(str(day), units)
         self._known.add(day)
+        self._copies.pop(day, None)
 
     def gifts(self, agent: str, day: int) -> int:
         """Return the goodwill that an agent gave on a day."""
@@ -69,21 +72,25 @@ class WorkDays:
         return sum(agents[agent].gifts for agents in units.values() if agent in agents)
 
     def between(self, start: float, end: float) -> dict[int, Units]:
-        """Return a copy of the work on days in [start, end), so that facts that come late do not change it."""
+        """Return copies of the work on days in [start, end), so that facts that come late do not change them.
+
+        A day without new facts is copied once; callers must not change a copy.
+        """
         days = [day for day in sorted(self._known) if start // DAY <= day < end // DAY]
-        return {
-            day: {
-                unit: {agent: Work(work.contacts, work.gifts, work.loose) for agent, work in agents.items()}
-                for unit, agents in (self._days.get(str(day)) or {}).items()
-            }
-            for day in days
-        }
+        for day in days:
+            if day not in self._copies:
+                self._copies[day] = {
+                    unit: {agent: Work(work.contacts, work.gifts, work.loose) for agent, work in agents.items()}
+                    for unit, agents in (self._days.get(str(day)) or {}).items()
+                }
+        return {day: self._copies[day] for day in days}
 
     def forget_before(self, moment: float) -> None:
         """Drop days that no window reaches any more."""
         first = int(moment // DAY)
         for day in [day for day in self._known if day < first]:
             self._known.discard(day)
+            self._copies.pop(day, None)
             self._days.drop(str(day))
 
 
@@ -111,17 +118,19 @@ class PeerRates:
         self.end = end
         self._days = days
         self._unit: dict[str, Work] = defaultdict(Work)
-        self._of_agent: dict[tuple[str, str], Work] = defaultdict(Work)
         self._unit_day: dict[tuple[str, int], Work] = {}
         self._works: dict[str, list[tuple[int, str, Work]]] = defaultdict(list)
         self._all = Work()
         for day, units in days.items():
             for unit, agents in units.items():
                 sums = self._unit_day[unit, day] = Work()
+                contacts, gifts, loose = 0, 0, 0
                 for agent, work in agents.items():
-                    sums.add(work)
+                    contacts += work.contacts
+                    gifts += work.gifts
+                    loose += work.loose
                     self._works[agent].append((day, unit, work))
-                    self._of_agent[unit, agent].add(work)
+                sums.contacts, sums.gifts, sums.loose = contacts, gifts, loose
                 self._unit[unit].add(sums)
                 self._all.add(sums)
         self._overall = (self._all.gifts + 1) / (self._all.contacts + self._all.loose + 5)
@@ -133,9 +142,9 @@ class PeerRates:
         """Return the organisation's goodwill on a day, relative to that of the same teams on all days."""
         given, usual = 0, 0.0
         for unit, agents in self._days[day].items():
+            given, rate = given + self._unit_day[unit, day].gifts, self._rate(self._unit[unit])
             for work in agents.values():
-                given += work.gifts
-                usual += (work.contacts + work.loose) * self._rate(self._unit[unit])
+                usual += (work.contacts + work.loose) * rate
         return (given + _PRIOR) / (usual + _PRIOR)
 
     def _rate(self, sums: Work) -> float:
@@ -151,11 +160,19 @@ class PeerRates:
         key = unit, agent
         usual = self._usual.get(key)
         if usual is None:
-            everywhere, own = self._unit.get(unit, _NONE), self._of_agent.get(key, _NONE)
+            everywhere, own = self._unit.get(unit, _NONE), self._own_work(agent, unit)
             contacts = everywhere.contacts + everywhere.loose - own.contacts - own.loose
             usual = (max(everywhere.gifts - own.gifts, 0) + _PRIOR * self._overall) / (max(contacts, 0) + _PRIOR)
             self._usual[key] = usual
         return usual
+
+    def _own_work(self, agent: str, unit: str) -> Work:
+        """Return the agent's own work in a unit over the whole window."""
+        own = Work()
+        for _, there, work in self._works.get(agent, ()):
+            if there == unit:
+                own.add(work)
+        return own
 
     def _rate_beside(self, work: Work, usual: float, unit: str, day: int) -> float:
         """Return the others' rate on a day; ``work`` is the agent's own, ``usual`` the others' over the window."""
@@ -164,7 +181,7 @@ class PeerRates:
         if today is not None:
             contacts = max(today.contacts + today.loose - work.contacts - work.loose, 0)
             usual = (max(today.gifts - work.gifts, 0) + _PRIOR * usual) / (contacts + _PRIOR)
-        return 1e-4 if usual < 1e-4 else min(usual, 0.95)  # noqa: PLR2004
+        return _LEAST if usual < _LEAST else min(usual, _MOST)
 
     def loose_share(self, unit: str) -> float:
         """Return the share of a unit's goodwill that belongs to no interaction."""
@@ -188,14 +205,20 @@ class PeerRates:
             gifts, expected, contacts = 0, 0.0, 0.0
             days, sums = list[int](), [(gifts, expected, contacts)]
             units: dict[str, tuple[float, float]] = {}
+            unit_day, surge = self._unit_day, self._surge
             for day, unit, work in self._works.get(agent, ()):
                 if unit not in units:
                     units[unit] = self.loose_share(unit), self._usual_beside(agent, unit)
-                loose, usual = units[unit]
+                share, usual = units[unit]
+                # As in _rate_beside, without its checks: a call for each agent and day would cost most of a night.
+                today, own, given, loose = unit_day[unit, day], work.contacts, work.gifts, work.loose
+                usual = (today.gifts - given + _PRIOR * (usual * surge[day])) / (
+                    today.contacts + today.loose - own - loose + _PRIOR
+                )
                 # A gift without a contact counts as a contact as far as that is usual in the unit.
-                exposure = work.contacts + work.loose * loose
-                gifts += work.gifts
-                expected += exposure * self._rate_beside(work, usual, unit, day)
+                exposure = own + loose * share
+                gifts += given
+                expected += exposure * (_LEAST if usual < _LEAST else min(_MOST, usual))
                 contacts += exposure
                 days.append(day)
                 sums.append((gifts, expected, contacts))
