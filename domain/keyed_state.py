@@ -13,6 +13,11 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
+class LostRowError(Exception):
+    """A row that was written is not there: the state is damaged."""
+
+
 _CHUNK = 256
 """Items of a queue in one row."""
 
@@ -81,7 +86,8 @@ class Queue[V]:
         """``kind`` is the type of a row, such as ``list[int]``."""
         self._ends = state.record(f"{name} ends", _Ends)
         self._rows = state.table(name, kind, cached=2)
-        self._last = self._rows.get(str(self._ends.end // _CHUNK)) or []
+        number, filled = divmod(self._ends.end, _CHUNK)
+        self._last = self._stored(number) if filled else []
 
     def append(self, item: V) -> None:
         """Add an item at the end."""
@@ -117,8 +123,13 @@ class Queue[V]:
     def _row(self, number: int) -> list[V]:
         if number == self._ends.end // _CHUNK:
             return self._last
+        return self._stored(number)
+
+    def _stored(self, number: int) -> list[V]:
         found = self._rows.get(str(number))
-        assert found is not None
+        if found is None:
+            message = f"a queue has no row {number}, between its first and its last item"
+            raise LostRowError(message)
         return found
 
 

@@ -23,6 +23,7 @@ from domain.events.flags import (
     FlagReviewed,
     FlagUpdated,
 )
+from domain.keyed_state import LostRowError
 from domain.money import Money
 from domain.serialization import encode
 from ledger.errors import ConflictError, LostEventsError, StateError
@@ -108,6 +109,7 @@ class FlagWriter:
 
         Raises:
             StateError: the guard's state cannot be read.
+            LostRowError: a row of the state is missing.
 
         """
         raised: list[FlagDraft] = []
@@ -117,7 +119,7 @@ class FlagWriter:
                 continue
             try:
                 raised += self._raised_by(recorded)
-            except StateError:
+            except (StateError, LostRowError):
                 raise  # the state cannot be read, so nothing may follow from it
             except Exception as error:  # noqa: BLE001 - an event on which a rule fails must not hide others
                 report("the guard cannot judge an event", recorded.position, error)

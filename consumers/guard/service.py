@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from consumers.guard.flag_writer import FlagWriter, record_draft
 from consumers.guard.state import guard_folder, open_state
-from domain.keyed_state import MemoryState
+from domain.keyed_state import LostRowError, MemoryState
 from ledger.background_service import RoleService, restarting
 from ledger.errors import StateError, UnavailableError
 from ledger.store.log import digest_of
@@ -73,6 +73,7 @@ class GuardService(RoleService):
         self.spawn(restarting("the guard", partial(self._run, reader), self._pulse))
 
     async def _run(self, reader: LedgerClient) -> None:
+        waits_for = ""
         while True:
             with claim(self._folder, "guard") as ours:
                 self._pulse.active = ours
@@ -80,7 +81,9 @@ class GuardService(RoleService):
                     try:
                         await self._follow(reader)
                     except StateError as error:  # the next attempt begins with the last commit
-                        _log.warning("the guard waits: %s", error)
+                        if str(error) != waits_for:
+                            waits_for = str(error)
+                            _log.warning("the guard waits: %s", error)
                         self._pulse.wait(str(error))
                         await asyncio.sleep(_PAUSE_SECONDS)
             await asyncio.sleep(_CLAIM_SECONDS)
@@ -88,16 +91,19 @@ class GuardService(RoleService):
     async def _follow(self, reader: LedgerClient) -> None:
         """Follow the log from the state's position. Flags are recorded before the state that contains them.
 
+        It returns where the state was damaged, and is empty now.
+
         Raises:
-            StateError: the state cannot be read or written.
+            StateError: the state cannot be read or written now.
         """
         with await open_state(self._folder, self._log, event_times=self._history) as state:
             try:
                 await self._guard(reader, state)
-            except StateError as error:
-                if error.damaged:
-                    state.discard(str(error))
-                raise
+            except (StateError, LostRowError) as error:
+                if isinstance(error, StateError) and not error.damaged:
+                    raise
+                _log.warning("the guard's state is built again from the whole log: %s", error)
+                state.discard(str(error))
 
     async def _guard(self, reader: LedgerClient, state: StateFile) -> None:
         plugins = self._plugins()

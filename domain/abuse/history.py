@@ -164,6 +164,8 @@ class GuardHistory:
     def __init__(self, state: State) -> None:
         self._people = people = state.record("people", _People)
         self.roles, self.teams, self.left, self.related = people.roles, people.teams, people.left, people.related
+        self._units: dict[str, list[str]] | None = None
+        """The agents of each unit, from the first question after a change on."""
         self.frequent = people.frequent
         """The customers' groups with ``FREQUENT`` actions or more."""
         self.regulars = people.regulars
@@ -225,6 +227,7 @@ class GuardHistory:
             case facts.EmployeeJoined() | facts.EmployeeChanged():
                 self.roles[body.employee_id], self.teams[body.employee_id] = body.role, body.team_ids
                 self.left.pop(body.employee_id, None)
+                self._units = None
             case facts.EmployeeLeft():
                 self.left[body.employee_id] = event.at
             case facts.RelationshipDeclared():
@@ -319,8 +322,11 @@ class GuardHistory:
 
     def mates(self, agent: str) -> list[str]:
         """Return all agents of the agent's unit, itself included."""
-        unit = self.unit(agent)
-        return [other for other in self.roles if self.unit(other) == unit] or [agent]
+        if self._units is None:
+            self._units = {}
+            for other in self.roles:
+                self._units.setdefault(self.unit(other), []).append(other)
+        return self._units.get(self.unit(agent)) or [agent]
 
     def active_agents(self) -> list[str]:
         """Return the agents with an action in the remembered days."""
@@ -364,7 +370,7 @@ class GuardHistory:
 
 
 def people_at_work(history: GuardHistory) -> int:
-    """Return the number of people who acted in the days that the guard remembers."""
+    """Return the number of people with an action in the remembered days."""
     return len(history.active_agents())
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from domain.abuse.history import ObservedAction
 from domain.abuse.stored_bodies import StoredBody
+from domain.keyed_state import LostRowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ class WaitingEvent(NamedTuple):
 
 class _Waiting(msgspec.Struct):
     rows: dict[int, int] = {}
-    """How many events each time that is not in use has."""
+    """The number of waiting events by time, for the times after the one in use."""
     heap: list[WaitingEvent] = []
     """The events of the time in use."""
     until: int = -(2**53)
@@ -66,7 +67,9 @@ class WaitingRoom:
         number = self._waiting.rows.get(time, 0)
         key = f"{time} {number // _ROW}"
         row = self._rows.get(key) if number % _ROW else []
-        assert row is not None
+        if row is None:
+            message = f"the events that wait have no row {key!r}"
+            raise LostRowError(message)
         row.append(waiting)
         self._rows.put(key, row)
         self._waiting.rows[time] = number + 1
@@ -89,7 +92,11 @@ class WaitingRoom:
         """Take a time into use."""
         for number in range(0, self._waiting.rows.pop(time), _ROW):
             key = f"{time} {number // _ROW}"
-            self._waiting.heap += self._rows.get(key) or ()
+            row = self._rows.get(key)
+            if row is None:
+                message = f"the events that wait have no row {key!r}"
+                raise LostRowError(message)
+            self._waiting.heap += row
             self._rows.drop(key)
         heapify(self._waiting.heap)
         self._waiting.until = time

@@ -3,6 +3,9 @@
 One SQLite file holds keyed tables, small records and the position up to which the log is contained, with the hash of
 the event there. Changes stay in memory until ``commit`` writes all of them in one transaction. So the file always shows
 one position, and a process that is killed goes back to its last commit.
+
+Each value carries a checksum of its key and its bytes, since SQLite has none: a flipped bit must not become a wrong
+figure. Damage raises ``StateError`` with ``damaged``; a full disk or a lock raises it without, since both pass.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import sqlite3
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
+from zlib import crc32
 
 import msgspec
 
@@ -26,6 +30,22 @@ _PAGES_KIB = 16_384
 _MAPPED_BYTES = 1 << 30
 _LOG_PAGES = 4_000
 """Pages of the write-ahead log before they are moved into the file."""
+_FORM = "2"
+"""The form of the file itself; a file of another form is replaced."""
+_CHECK_BYTES = 4
+_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+"""SQLite's primary result codes that say nothing about the file's content."""
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY, version TEXT, position INTEGER, digest TEXT)",
     "CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID",
@@ -56,7 +76,7 @@ class StateTable[V]:
         if key in self._values:
             return self._values[key]
         found = self._file.execute(self._read, (key,)).fetchone()
-        value = self._values[key] = None if found is None else self._file.decoded(self._decode, found[0])
+        value = self._values[key] = None if found is None else self._file.decoded(self._decode, key, found[0])
         return value
 
     def put(self, key: str, value: V, /) -> None:
@@ -73,7 +93,9 @@ class StateTable[V]:
         """Write the changes, in the order of keys, so that neighbours share pages."""
         keys = sorted(self._changed)
         values = self._values
-        connection.executemany(self._write, [(key, encode(values[key])) for key in keys if values[key] is not None])
+        connection.executemany(
+            self._write, [(key, checked(key, encode(values[key]))) for key in keys if values[key] is not None]
+        )
         connection.executemany(self._delete, [(key,) for key in keys if values[key] is None])
 
     def settle(self) -> None:
@@ -101,7 +123,8 @@ class StateFile:
         Raises:
             StateError: the file cannot be opened now, for example because the disk is full.
         """
-        self._path, self._version = path, version
+        self._path, self._version = path, f"{_FORM} {version}"
+        self._connection: sqlite3.Connection
         self._dec_hook = dec_hook
         self._encode = msgspec.msgpack.Encoder(enc_hook=enc_hook).encode
         self._tables: dict[str, StateTable[Any]] = {}
@@ -111,10 +134,10 @@ class StateFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         known = self._connect() if path.exists() else None
         if known is None:
-            self._remove()
-            self._connect()
-        elif known[0] not in {version, ""}:
+            self._start_again()
+        elif known[0] not in {self._version, ""}:
             self.discarded = "it was written by another version, or with other settings"
+            self._connection.close()
             self._start_again()
         else:
             self.cursor = ReadCursor(*known[1:])
@@ -135,15 +158,18 @@ class StateFile:
             for statement in _SCHEMA:
                 self._connection.execute(statement)
             found = self._connection.execute("SELECT version, position, digest FROM progress").fetchone()
-        except sqlite3.OperationalError as error:
-            raise StateError(f"{self._path} cannot be opened: {error}") from error
-        except sqlite3.DatabaseError as error:
+            match found or ("", 0, ""):
+                case str(version), int(position), str(digest):
+                    return version, position, digest
+            self.discarded = "it is damaged (its position cannot be read)"
+        except sqlite3.Error as error:
+            if _passes(error):
+                raise StateError(f"{self._path} cannot be opened: {error}") from error
             self.discarded = f"it is damaged ({error})"
-            return None
-        return found or ("", 0, "")
+        self._connection.close()
+        return None
 
     def _start_again(self) -> None:
-        self._connection.close()
         self._remove()
         self._connect()
 
@@ -160,6 +186,7 @@ class StateFile:
         self.discarded = reason
         self._tables.clear()
         self._records.clear()
+        self._connection.close()
         self._start_again()
 
     def close(self) -> None:
@@ -184,7 +211,7 @@ class StateFile:
         """Return a small object of this name, ``kind()`` at first; each commit writes it if it has changed."""
         assert name not in self._records, name
         found = self.execute("SELECT value FROM records WHERE key = ?", (name,)).fetchone()
-        record = kind() if found is None else self.decoded(self.decoder(kind).decode, found[0])
+        record = kind() if found is None else self.decoded(self.decoder(kind).decode, name, found[0])
         self._records[name] = record, b"" if found is None else found[0]
         return record
 
@@ -194,7 +221,7 @@ class StateFile:
         Raises:
             StateError: the file cannot be written now; the changes are kept for another attempt.
         """
-        written = {name: (record, self._encode(record)) for name, (record, _) in self._records.items()}
+        written = {name: (record, checked(name, self._encode(record))) for name, (record, _) in self._records.items()}
         changed = [(name, data) for name, (_, data) in written.items() if data != self._records[name][1]]
         with self._guarded():
             self._connection.execute("BEGIN IMMEDIATE")
@@ -228,16 +255,18 @@ class StateFile:
         """Return the decoder of a type."""
         return msgspec.msgpack.Decoder(kind, dec_hook=self._dec_hook)
 
-    def decoded[V](self, decode: Callable[[bytes], V], data: bytes) -> V:
+    def decoded[V](self, decode: Callable[[bytes], V], key: str, data: object) -> V:
         """Return a stored value.
 
         Raises:
-            StateError: the bytes are no such value.
+            StateError: the bytes are no such value, or not those that were written.
         """
+        if not isinstance(data, bytes) or data != checked(key, data[:-_CHECK_BYTES]):
+            raise self._damage(f"the value of {key!r} is not as it was written")
         try:
-            return decode(data)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise self._fault(error) from error
+            return decode(data[:-_CHECK_BYTES])
+        except Exception as error:  # a hook of the caller may raise any
+            raise self._damage(f"the value of {key!r} has another form: {error}") from error
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -246,6 +275,19 @@ class StateFile:
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
-    def _fault(self, error: Exception) -> StateError:
-        temporary = isinstance(error, sqlite3.OperationalError)
-        return StateError(f"{self._path} cannot be used: {error}", damaged=not temporary)
+    def _fault(self, error: sqlite3.Error) -> StateError:
+        return StateError(f"{self._path} cannot be used: {error}") if _passes(error) else self._damage(str(error))
+
+    def _damage(self, reason: str) -> StateError:
+        return StateError(f"{self._path} is damaged: {reason}", damaged=True)
+
+
+def checked(key: str, data: bytes) -> bytes:
+    """Return the bytes of a value with the checksum that a reader compares."""
+    return data + crc32(data, crc32(key.encode())).to_bytes(_CHECK_BYTES)
+
+
+def _passes(error: sqlite3.Error) -> bool:
+    """Return whether the fault lies outside the file, so that a later attempt may succeed."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code != sqlite3.SQLITE_IOERR_SHORT_READ and code & 0xFF in _PASSING

@@ -4,11 +4,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from domain.keyed_state import MemoryState, Queue
+from domain.keyed_state import LostRowError, MemoryState, Queue
 from ledger.errors import StateError
 from ledger.store.state_file import StateFile
 from ledger.store.subscription import START, ReadCursor
@@ -100,6 +105,98 @@ def test_a_value_of_another_form_is_damage(tmp_path: Path) -> None:
     with opened(tmp_path) as state, pytest.raises(StateError) as caught:
         state.table("paid", str).get("O-1")
     assert caught.value.damaged
+
+
+def filled(folder: Path) -> Path:
+    """Return a state file with a table of several pages and a record."""
+    with opened(folder) as state:
+        table, seen = state.table("paid", int), state.record("seen", dict[str, int])
+        for number in range(400):
+            table.put(f"O-{number}", number)
+        seen["A-1"] = 1
+        state.commit(ReadCursor(7, "digest"))
+    return folder / "role" / "state.sqlite"
+
+
+def read_all(folder: Path) -> str:
+    """Read each value; return the reason for a state that was thrown away. No value may be another than was written."""
+    with opened(folder) as state:
+        try:
+            if not state.discarded:
+                table, seen = state.table("paid", int), state.record("seen", dict[str, int])
+                assert seen in ({}, {"A-1": 1})
+                assert all(table.get(f"O-{number}") in {number, None} for number in range(400))
+        except StateError as error:
+            if not error.damaged:
+                raise
+            state.discard(str(error))
+        if state.discarded:
+            state.table("paid", int).put("O-1", 1)
+            state.commit(ReadCursor(1, "new"))
+        return state.discarded
+
+
+def sql(statement: str) -> Callable[[Path], None]:
+    def run(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(statement)
+
+    return run
+
+
+def byte(place: int, value: int) -> Callable[[Path], None]:
+    def run(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[place] = value
+        path.write_bytes(data)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:4_500]),
+        lambda path: path.write_bytes(b""),
+        byte(47, 9),
+        sql("ALTER TABLE progress RENAME COLUMN digest TO other"),
+        sql("UPDATE progress SET digest = CAST(X'FF' AS TEXT)"),
+        sql("UPDATE progress SET position = 'x'"),
+        sql("UPDATE records SET value = 'x'"),
+        sql("UPDATE paid SET value = X'00' WHERE key = 'O-7'"),
+        sql("UPDATE paid SET value = (SELECT value FROM paid WHERE key = 'O-8') WHERE key = 'O-7'"),
+    ],
+    ids=["cut off", "empty", "format", "schema", "digest", "position", "record", "value", "other key"],
+)
+def test_a_file_that_was_harmed_is_replaced(
+    tmp_path: Path, harm: Callable[[Path], None], request: pytest.FixtureRequest
+) -> None:
+    harm(filled(tmp_path))
+    assert read_all(tmp_path) or request.node.callspec.id == "empty"
+    assert not read_all(tmp_path)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_a_flipped_bit_gives_no_wrong_value_and_no_wait(place: float, bit: int) -> None:
+    with TemporaryDirectory() as folder:
+        path = filled(Path(folder))
+        data = bytearray(path.read_bytes())
+        data[int(place * len(data))] ^= 1 << bit
+        path.write_bytes(data)
+        read_all(Path(folder))
+
+
+@pytest.mark.parametrize("row", ["0", "1"])
+def test_a_row_that_a_queue_misses_is_damage(tmp_path: Path, row: str) -> None:
+    with opened(tmp_path) as state:
+        queue = Queue(state, "queue", list[int])
+        for number in range(300):
+            queue.append(number)
+        state.commit(ReadCursor(1, "digest"))
+    sql(f"DELETE FROM queue WHERE key = '{row}'")(tmp_path / "role" / "state.sqlite")
+    with opened(tmp_path) as state, pytest.raises(LostRowError):
+        list(Queue(state, "queue", list[int]))
 
 
 def test_a_failed_commit_can_be_repeated(tmp_path: Path) -> None:

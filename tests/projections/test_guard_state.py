@@ -5,9 +5,11 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import msgspec
 import pytest
@@ -26,6 +28,7 @@ from domain.abuse.history import GuardEvent
 from domain.abuse.stored_bodies import from_stored, to_stored
 from domain.events.decisions import PolicyPublished
 from domain.keyed_state import MemoryState, MemoryTable
+from ledger.store.log import digest_of
 from ledger.store.state_file import StateFile
 from ledger.store.subscription import START, ReadCursor
 from tests.support.builders import reported_action
@@ -148,9 +151,9 @@ def position_of(session: Session) -> int:
     return int(found[0]) if found else 0
 
 
-def start_role(session: Session) -> subprocess.Popen[bytes]:
+def start_role(session: Session, said: BinaryIO | None = None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "app", "run", "guard", "--data-dir", str(session.data_dir)]
-    return subprocess.Popen(command, cwd=ROOT, env=clean_environment())
+    return subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stderr=said)
 
 
 async def test_the_role_killed_again_and_again_records_each_flag_once(session: Session) -> None:
@@ -177,6 +180,43 @@ async def test_the_role_killed_again_and_again_records_each_flag_once(session: S
             finally:
                 role.kill()
         assert await flags_in(session) == expected
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        [data] = connection.execute("SELECT value FROM records WHERE key = 'people'").fetchone()
+        connection.execute("UPDATE records SET value = ? WHERE key = 'people'", (bytes([data[0] ^ 1]) + data[1:],))
+
+
+def rename_a_column(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE progress RENAME COLUMN digest TO other")
+
+
+@pytest.mark.parametrize("harm", [cut_off, flip_a_bit, rename_a_column])
+async def test_a_role_with_a_damaged_state_says_so_once_and_reads_the_log_again(
+    session: Session, harm: Callable[[Path], None]
+) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.set_up_basics()
+        await claims(upstream, 8)
+    log, folder, words = await session.log.read_subject(">"), guard_folder(session.data_dir), session.data_dir / "words"
+    with await open_state(folder, session.log, event_times=False) as state:
+        expected = sorted((one.flag_id, one.number) for one in FlagWriter(state=state).take(log))
+        state.commit(ReadCursor(log[-1].position, digest_of(log[-1].data)))
+    assert expected
+    harm(folder / "state.sqlite")
+    with words.open("wb") as said, start_role(session, said) as role:
+        try:
+            await eventually(lambda: flags_in(session), lambda found: len(found) >= len(expected))
+        finally:
+            role.kill()
+    assert await flags_in(session) == expected
+    assert words.read_text().count("the guard's state is built again from the whole log") == 1
 
 
 async def test_a_state_of_another_log_is_thrown_away(session: Session, caplog: pytest.LogCaptureFixture) -> None:
