@@ -19,6 +19,7 @@ from dashboard.routes.case_files import add_case_file_routes
 from dashboard.routes.commands import add_command_routes
 from dashboard.routes.escalation_cases import add_escalation_case_route
 from dashboard.routes.lists import add_list_routes
+from dashboard.routes.people import add_people_routes
 from dashboard.routes.proofs import add_proof_routes
 from dashboard.routes.reports import add_report_routes, add_summary_route
 from dashboard.routes.sources import add_source_routes
@@ -50,6 +51,7 @@ def make_api(context: ApiContext) -> FastAPI:
     add_error_handlers(api)
     for add_routes in (
         add_list_routes,
+        add_people_routes,
         add_report_routes,
         add_summary_route,
         add_system_routes,

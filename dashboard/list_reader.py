@@ -20,6 +20,7 @@ from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.position_lookup import position_of
 from projections.csv_text import FIELDS, csv_text
 from projections.date_ranges import RangeError, read_range, zone_named
+from projections.engine.pages import key_of
 from projections.engine.storage import Row
 from projections.policy_history import policy_in_force
 
@@ -149,6 +150,20 @@ class ListReader:
             items, following, _ = await self._page(rest, PAGE_LIMIT)
             yield csv_text(items, fields, header=False)
             rest = None if following is None else rest._replace(after=following)
+
+
+def check_cursor(table: sa.Table, after: str | None) -> None:
+    """Check the cursor of a list in the order of its key.
+
+    Raises:
+        ParameterError: it is none of this table.
+
+    """
+    try:
+        if after is not None:
+            key_of(table, after)
+    except ValueError as error:
+        raise ParameterError("after", str(error)) from None
 
 
 def _tag(view: str, progress: Progress, viewer: Principal) -> str:

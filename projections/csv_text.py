@@ -25,6 +25,7 @@ FIELDS = {
         "escalation_id position requested status agent_id team_id customer_id interaction_id role kind reason asked_of "
         "due decided_by manager_id agent_kind waited_seconds action_id reported_by asked$ amount$"
     ),
+    "employees": "employee_id name role team_ids manager_id manager_name joined left",
     "flags": (
         "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
         "answered_by answer note"

@@ -246,6 +246,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "role": "current role",
             "team_ids": "teams, a JSON list",
             "manager_id": "the manager",
+            "name": "the name, encrypted as in the log; forgotten with the key",
             "joined": "time of joining",
             "left": "time of leaving; null: still employed",
             "roles": "the employee's roles in order, a JSON list of [time, role]",

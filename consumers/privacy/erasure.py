@@ -12,7 +12,7 @@ import msgspec
 
 from config import topology
 from consumers.rejections import RejectedEntry
-from domain.events.administration import CustomerForgotten
+from domain.events.administration import CustomerForgotten, EmployeeForgotten
 from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
 from domain.serialization import encode
 from ledger.encryption.keyring import owner_token
@@ -36,10 +36,17 @@ class HeldError(LedgerError):
     """A legal hold forbids the erasure of a person."""
 
 
+type Forgotten = CustomerForgotten | EmployeeForgotten
+
+
+_CLASS_OF: dict[str, type[Forgotten]] = {TYPE_OF[cls]: cls for cls in (CustomerForgotten, EmployeeForgotten)}
+
+
 class Erasure(NamedTuple):
-    """A finished erasure: its customers, the position of its event, and the numbers of destroyed keys and entries."""
+    """A finished erasure: its persons, the position of its event, and the numbers of destroyed keys and entries."""
 
     customers: list[str]
+    employees: list[str]
     position: int
     keys: int
     rejected: int
@@ -87,7 +94,6 @@ async def forget(
                 f"release it first: resolution-ledger admin hold {customer_id} --release"
             )
             raise HeldError(message)
-    now = datetime.now(UTC)
     records = [
         CustomerForgotten(
             customer_id=customer_id,
@@ -98,45 +104,62 @@ async def forget(
         for customer_id in customers
         for at in range(0, max(1, len(interactions)), _INTERACTIONS_A_RECORD)
     ]
-    first = await log.append(
-        [
-            Draft(
-                SUBJECT,
-                encode_event(
-                    LEDGER_SOURCE,
-                    f"forgotten-{owner_token(record.customer_id)}-{now.timestamp()}-{n}",
-                    TYPE_OF[CustomerForgotten],
-                    now,
-                    encode(record),
-                ),
-            )
-            for n, record in enumerate(records)
-        ]
-    )
-    owners = [f"customer:{name}" for name in customers] + [f"interaction:{name}" for name in interactions]
-    destroyed = sum([await keys.destroy(owner) for owner in owners])
+    position, destroyed = await _record_and_destroy(log, keys, records)
     gone = await _delete_rejected(rejected, keys, customers)
-    return Erasure(list(customers), first + len(records) - 1, destroyed, gone, await _backups_until(keys))
+    return Erasure(list(customers), [], position, destroyed, gone, await _backups_until(keys))
+
+
+async def forget_employee(
+    log: Log, rejected: Log, keys: Keyring, employee_id: str, requested_by: str, reason: str | None
+) -> Erasure:
+    """Record the erasure of an employee; then destroy the keys of their name and their words.
+
+    Decisions keep the employee's id, because the company has to account for them.
+    """
+    record = EmployeeForgotten(employee_id=employee_id, requested_by=requested_by, reason=reason)
+    position, destroyed = await _record_and_destroy(log, keys, [record])
+    gone = await _delete_rejected(rejected, keys, [employee_id])
+    return Erasure([], [employee_id], position, destroyed, gone, await _backups_until(keys))
+
+
+async def _record_and_destroy(log: Log, keys: Keyring, records: Sequence[Forgotten]) -> tuple[int, int]:
+    """Append the events of an erasure, then destroy its keys; return the last position, and the number of keys."""
+    now = datetime.now(UTC)
+    drafts = []
+    for number, record in enumerate(records):
+        person = record.customer_id if isinstance(record, CustomerForgotten) else f"employee:{record.employee_id}"
+        identifier = f"forgotten-{owner_token(person)}-{now.timestamp()}-{number}"
+        drafts.append(
+            Draft(SUBJECT, encode_event(LEDGER_SOURCE, identifier, TYPE_OF[type(record)], now, encode(record)))
+        )
+    first = await log.append(drafts)
+    owners = dict.fromkeys(owner for record in records for owner in _owners_of(record))
+    return first + len(records) - 1, sum([await keys.destroy(owner) for owner in owners])
+
+
+def _owners_of(record: Forgotten) -> list[str]:
+    """Return the owners of the keys that an erasure destroys."""
+    if isinstance(record, EmployeeForgotten):
+        return [f"employee:{record.employee_id}"]
+    return [f"customer:{record.customer_id}", *(f"interaction:{name}" for name in record.interactions)]
 
 
 async def forget_again(keys: Keyring, log: Log) -> int:
     """Destroy keys of forgotten persons that a restored backup brought back; return their number.
 
-    Only keys made before the erasure are destroyed, since a forgotten customer may return. The earlier of event time
+    Only keys made before the erasure are destroyed, since a forgotten person may return. The earlier of event time
     and recorded time counts, because a clock that ran ahead may have put the recorded time into the future.
     """
     count = 0
     for recorded in await log.read_subject(SUBJECT):
         stored = stored_decoder.decode(recorded.data)
-        record = msgspec.json.decode(stored.data, type=CustomerForgotten)
-        owners = [f"customer:{record.customer_id}", *(f"interaction:{name}" for name in record.interactions)]
-        for owner in owners:
+        for owner in _owners_of(msgspec.json.decode(stored.data, type=_CLASS_OF[stored.type])):
             count += await keys.destroy(owner, made_before=min(stored.time, stored.recordedtime))
     return count
 
 
-async def _delete_rejected(rejected: Log, keys: Keyring, customers: Sequence[str]) -> int:
-    """Delete rejected events whose body or headers name one of these customers; return their number."""
+async def _delete_rejected(rejected: Log, keys: Keyring, persons: Sequence[str]) -> int:
+    """Delete rejected events whose body or headers name one of these persons; return their number."""
     count = 0
     async for batch in rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
@@ -146,7 +169,7 @@ async def _delete_rejected(rejected: Log, keys: Keyring, customers: Sequence[str
             except ValueError:
                 continue
             headers = "\n".join(unquote(value) for _, value in entry.original_headers)
-            if any(msgspec.json.encode(name) in body or _contains_id(headers, name) for name in customers):
+            if any(msgspec.json.encode(name) in body or _contains_id(headers, name) for name in persons):
                 await js_api(rejected.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", {"seq": recorded.position})
                 count += 1
     return count

@@ -10,9 +10,8 @@ from fastapi import Depends, FastAPI, HTTPException, Response
 
 from dashboard.auth.authorization import note_reading
 from dashboard.list_query import AfterKey, ByKey, FeedQuery, PageQuery, PastQuery, RangeQuery, told
-from dashboard.list_reader import Listing, ListReader
+from dashboard.list_reader import Listing, ListReader, check_cursor
 from dashboard.openapi import answers
-from dashboard.problem_details import ParameterError
 from dashboard.schemas import KeyPage, Page, PluginRow
 from domain.documents.rows import ActionRow, BalanceRow, CaseRow, EscalationRow, FlagRow, TrailRow
 from domain.events.facts import AgentKind  # noqa: TC001 - FastAPI reads the annotations
@@ -93,7 +92,7 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         def cursor(row: Row) -> str:
             return cursor_of((row["holder"], row["period"], row["granted"]["currency"]))
 
-        _check_cursor(balances_table, after)
+        check_cursor(balances_table, after)
         return await lists.answer(
             Listing("balances", "budget_balances", read, cursor, after, at, more=told(times)), page, viewer
         )
@@ -298,13 +297,5 @@ def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -
         def cursor(row: Row) -> str:
             return cursor_of([row[column.name] for column in found.table.primary_key])
 
-        _check_cursor(found.table, after)
+        check_cursor(found.table, after)
         return await lists.answer(Listing(table, view, read, cursor, after), page, viewer)
-
-
-def _check_cursor(table: sa.Table, after: str | None) -> None:
-    try:
-        if after is not None:
-            key_of(table, after)
-    except ValueError as error:
-        raise ParameterError("after", str(error)) from None

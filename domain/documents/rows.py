@@ -107,6 +107,23 @@ class EscalationRow(TypedDict):
     """The amount that was approved."""
 
 
+class EmployeeRow(TypedDict):
+    """An employee, or an AI agent, with the name that their source gave."""
+
+    employee_id: str
+    name: str | None
+    """The name; null where no source gave one, or it was forgotten."""
+    role: str | None
+    team_ids: list[str]
+    manager_id: str | None
+    manager_name: str | None
+    """The manager's name."""
+    joined: str | None
+    """The time at which they joined."""
+    left: str | None
+    """The time at which they left the company."""
+
+
 class FlagRow(TypedDict):
     """A flag of the guard for human review; it is not a verdict."""
 

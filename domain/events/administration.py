@@ -1,4 +1,4 @@
-"""Administrative events: sources and their profiles, access, skipped events of a view, and forgotten customers."""
+"""Administrative events: sources and their profiles, access, skipped events of a view, and forgotten persons."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ class CustomerForgotten(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     reason: str | None = None
     interactions: tuple[Id, ...] = ()
     """Interactions with destroyed keys of their own: their texts predate the link to the customer."""
+
+
+class EmployeeForgotten(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An employee's keys were destroyed, with their name and their words; this is repeated after a restore."""
+
+    employee_id: Id
+    requested_by: Id
+    reason: str | None = None
 
 
 class TrailRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

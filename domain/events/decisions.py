@@ -12,6 +12,7 @@ import msgspec
 from domain.events.administration import (
     AccessRecorded,
     CustomerForgotten,
+    EmployeeForgotten,
     ProjectionSkipped,
     SourceChanged,
     SourceRegistered,
@@ -521,6 +522,7 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "escalation.expired": EscalationExpired,
     "projection.skipped": ProjectionSkipped,
     "customer.forgotten": CustomerForgotten,
+    "employee.forgotten": EmployeeForgotten,
     "trail.read": TrailRead,
     "source.registered": SourceRegistered,
     "source.changed": SourceChanged,

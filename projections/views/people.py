@@ -13,11 +13,12 @@ from domain.events import facts
 from domain.serialization import encode
 from projections.engine.entities import LAST_FACT, EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
+from projections.engine.pages import by_key
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from projections.engine.entities import KeptFact, Step
     from projections.engine.events import Event
@@ -29,6 +30,7 @@ employees = sa.Table(
     metadata,
     sa.Column("employee_id", sa.Text, primary_key=True),
     *texts("role", "team_ids", "manager_id", "joined", "left"),
+    sa.Column("name", sa.Text),  # encrypted, as in the log
     sa.Column("role_since", sa.Text),  # event time of the fact that gave the role
     sa.Column("roles", sa.Text),  # a JSON list of [time, role]
     last_fact_column(),
@@ -92,7 +94,7 @@ class People:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "people"
-    version = 4
+    version = 5
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(
@@ -110,7 +112,7 @@ class People:
     )
 
     def __init__(self) -> None:
-        joined = ("role", "team_ids", "manager_id")
+        joined = ("role", "team_ids", "manager_id", "name")
         said = ("employee_id", "text")
         tables = (
             EntityRows(
@@ -188,6 +190,8 @@ def _employed(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
     if not isinstance(body, facts.EmployeeJoined | facts.EmployeeChanged):
         return {"left": fact.time}
     values: Row = {"role": body.role, "team_ids": json.dumps(body.team_ids), "manager_id": body.manager_id}
+    if body.name is not None:
+        values["name"] = body.name
     if isinstance(body, facts.EmployeeJoined):
         values |= {"joined": fact.time, "left": None}
     elif row["role"] is None and row["left"] is None:
@@ -239,6 +243,31 @@ def read_people(connection: sa.Connection, position: int | None = None) -> dict[
     return {
         row["employee_id"]: dict(row) for row in connection.execute(sa.select(as_of(employees, position))).mappings()
     }
+
+
+def read_employees(
+    connection: sa.Connection,
+    people: Collection[str] | None = None,
+    position: int | None = None,
+    *,
+    after: Sequence[object] | None = None,
+    limit: int | None = None,
+    descending: bool = False,
+) -> list[Row]:
+    """Return a page of employees by id, with the names of their managers as stored; ``people``: only these."""
+    source = as_of(employees, position).alias("employee")
+    manager = as_of(employees, position).alias("manager")
+    shown = [source.c[name] for name in ("employee_id", "name", "role", "team_ids", "manager_id", "joined", "left")]
+    query = (
+        sa.select(*shown, manager.c.name.label("manager_name"))
+        .select_from(source.outerjoin(manager, manager.c.employee_id == source.c.manager_id))
+        .where(source.c.role.is_not(None))
+    )
+    if people is not None:
+        query = query.where(source.c.employee_id.in_(people))
+    query = by_key(query, (source.c.employee_id,), after, descending=descending).limit(limit)
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    return [row | {"team_ids": json.loads(row["team_ids"])} for row in rows]
 
 
 def read_careers(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, str, str]]:

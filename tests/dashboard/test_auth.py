@@ -26,6 +26,7 @@ OPEN = {
     "/api/v1/cases",
     "/api/v1/projections",
     "/api/v1/me",
+    "/api/v1/employees",
 }
 ABOVE = {"/api/v1/policies", "/api/v1/loyalty", "/api/v1/gap", "/api/v1/quality", "/api/v1/recognition"}
 ALL = {

@@ -412,6 +412,16 @@ async def test_money_and_times_in_the_readers_locale(session: Session) -> None:
         assert all(re.fullmatch(r"\d\d\.\d\d\.\d{4}, \d\d:\d\d", cell) for cell in when), when
 
 
+async def test_names_stand_beside_the_ids_of_employees(session: Session) -> None:
+    async with opened(session) as one:
+        kim = event("name", "employee.changed", employee_id="A-1", role="agent", team_ids=["phone"], manager_id="M-1")
+        await one.upstream.record(kim | {"data": kim["data"] | {"name": "Kim Lee"}})
+        await read_current(one.client, "employees")
+        await one.page.reload()
+        await one.go("actions")
+        await expect(one.page.locator("#main tbody tr").first).to_contain_text("Kim Lee, A-1")
+
+
 async def test_a_table_sorts_filters_and_exports(session: Session) -> None:
     async with opened(session) as one:
         page = one.page

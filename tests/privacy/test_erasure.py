@@ -10,7 +10,7 @@ import pytest
 from app.runtime.archive import archive_to_the_end, verify_archive
 from app.runtime.seal import seal_to_the_end, verification
 from app.runtime.session import Session
-from consumers.privacy.erasure import HeldError, forget, forget_again, hold, release
+from consumers.privacy.erasure import HeldError, forget, forget_again, forget_employee, hold, release
 from consumers.seal.archive_service import archive_of
 from ledger.encryption.keyring import STREAM, Key, Keyring
 from ledger.store.log import Draft, Log
@@ -23,8 +23,10 @@ from tests.support.builders import event, gbp
 from tests.support.clocks import unchecked_log
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
+from tests.support.http_api import dashboard_of, read_current
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.view_answers import all_views
+from tests.support.waiting import eventually
 
 SECRET = "grandmother Xanthippe was ill"
 
@@ -99,6 +101,42 @@ async def test_an_employees_name_is_encrypted_and_unreadable_without_the_key(ses
         assert SECRET.encode() not in b"".join(raw)
         await (await Keyring.open(session.client)).destroy("employee:A-7")
         assert SECRET not in json.dumps(await upstream.replay())
+
+
+async def test_the_api_names_an_employee_until_they_are_forgotten(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.record(employed("e-1", "employee.joined", "Kim Lee"))
+        changed = event("e-2", "employee.changed", employee_id="A-7", role="agent", team_ids=["t-2"])
+        await upstream.record(changed)  # without a name, it stays
+        below = event("e-3", "employee.joined", employee_id="A-8", role="agent", team_ids=[], manager_id="A-7")
+        await upstream.record(below)
+        async with dashboard_of(session) as client:
+
+            async def names() -> list[tuple[str | None, str | None]]:
+                items = (await read_current(client, "employees"))["items"]
+                return [(one["name"], one["manager_name"]) for one in items]
+
+            assert await names() == [("Kim Lee", None), (None, "Kim Lee")]
+            keys = await Keyring.open(session.client)
+            kept = await keys.backup()
+            done = await forget_employee(session.log, session.rejected, keys, "A-7", "M-1", "asked for it")
+            assert (done.employees, done.keys) == (["A-7"], 1)
+            assert await eventually(names, lambda found: found[0][0] is None) == [(None, None), (None, None)]
+        assert (await upstream.replay())[-1]["type"] == "resolution.employee.forgotten.v1"
+        await js_api(session.client, f"STREAM.PURGE.{STREAM}")
+        await keys.restore(kept)  # a restored backup brings no name back
+        assert await forget_again(await Keyring.open(session.client), session.log) == 1
+
+
+def test_the_command_forgets_an_employee(command: CommandLine) -> None:
+    fact = employed("e-1", "employee.joined", "Kim Lee")
+    assert command("publish", "-", stdin=json.dumps(fact)).returncode == 0
+    assert "Kim Lee" in command("audit", "replay").stdout
+    done = command("admin", "forget", "A-7", "--employee", "--by", "M-1", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["employees"], document["customers"], document["keys"]) == (["A-7"], [], 1)
+    assert "Kim Lee" not in command("audit", "replay").stdout
 
 
 async def test_a_name_that_is_no_text_is_rejected(session: Session) -> None:

@@ -30,32 +30,46 @@ _BACKUP_BYTES = 1 << 30
 
 @click.option("--reason", help="The reason; it is recorded.")
 @click.option("--by", "requested_by", required=True, help="The requester; recorded.")
-@click.argument("customer")
+@click.option("--employee", is_flag=True, help="PERSON is an employee: forget their name and their words.")
+@click.argument("person", metavar="PERSON")
 @command(admin)
-async def forget(settings: Settings, customer: str, requested_by: str, reason: str | None, *, as_json: bool) -> None:
-    """Make personal data about CUSTOMER unreadable for ever by destroying its keys.
+async def forget(
+    settings: Settings, person: str, requested_by: str, reason: str | None, *, employee: bool, as_json: bool
+) -> None:
+    """Make personal data about PERSON, a customer, unreadable for ever by destroying its keys.
 
     Linked customers of the same person are forgotten, too. Events stay, and every proof stays valid.
     """
     async with Session(settings, reads_only=True) as session:
-        keys = await Keyring.open(session.client)
-        person = (await read_view(session, "casework", lambda c: casework.same_person(c, customer))).result
-        of_person = casework.interactions.c.customer_id.in_(person)
-        query = sa.select(casework.interactions.c.interaction_id).where(of_person)
-        interactions = (await read_view(session, "casework", lambda c: list(c.execute(query).scalars()))).result
         try:
-            done = await erasure.forget(session.log, session.rejected, keys, person, interactions, requested_by, reason)
+            done = await (_forget_employee if employee else _forget_customer)(session, person, requested_by, reason)
         except erasure.HeldError as error:
             fail(str(error), code="legal_hold", as_json=as_json)
     if as_json:
         print_json(done._asdict())
         return
-    console.print(f"Forgotten: {', '.join(done.customers)} (position {done.position}).", markup=False)
+    console.print(f"Forgotten: {', '.join(done.customers + done.employees)} (position {done.position}).", markup=False)
     console.print(f"{done.keys} keys destroyed, {done.rejected} rejected events deleted.")
     if done.backups_until:
         console.print(f"Backups of keys may contain them until {done.backups_until}; delete the backups by then.")
     else:
         console.print("No backup of keys is known, so the data cannot be restored.")
+
+
+async def _forget_employee(session: Session, employee: str, by: str, reason: str | None) -> erasure.Erasure:
+    """Forget an employee."""
+    keys = await Keyring.open(session.client)
+    return await erasure.forget_employee(session.log, session.rejected, keys, employee, by, reason)
+
+
+async def _forget_customer(session: Session, customer: str, by: str, reason: str | None) -> erasure.Erasure:
+    """Forget a customer, the linked customers of the same person, and their interactions."""
+    person = (await read_view(session, "casework", lambda c: casework.same_person(c, customer))).result
+    of_person = casework.interactions.c.customer_id.in_(person)
+    query = sa.select(casework.interactions.c.interaction_id).where(of_person)
+    interactions = (await read_view(session, "casework", lambda c: list(c.execute(query).scalars()))).result
+    keys = await Keyring.open(session.client)
+    return await erasure.forget(session.log, session.rejected, keys, person, interactions, by, reason)
 
 
 @click.option("--release", is_flag=True, help="Release the hold.")

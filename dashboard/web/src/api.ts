@@ -56,6 +56,7 @@ const VIEWS: [RegExp, string[], number][] = [
   [/^(actions|escalations)/, ["casework"], 0],
   [/^balances/, ["budget_balances"], 0],
   [/^(cases|flags)/, ["flags"], 0],
+  [/^employees/, ["people"], 60_000],
   [/^trail/, ["audit_trail"], 0],
   [/^summary/, ["casework", "journeys", "budget_balances"], 5_000],
   [/^gap/, ["authority"], 15_000],

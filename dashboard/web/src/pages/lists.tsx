@@ -4,6 +4,7 @@ import { address, read, useRead } from "../api";
 import type { Query } from "../api";
 import { Filters, KINDS, Moment } from "../components/controls";
 import { Card, Empty, Meter, Pending, State, Top } from "../components/parts";
+import { Person } from "../components/person";
 import { Table } from "../components/table";
 import type { Column } from "../components/table";
 import { duration, money, number, percent, time, words } from "../format";
@@ -63,7 +64,7 @@ const agentOf = (one: { agent_id: string; agent_kind: string | null }): string =
 
 const ACTIONS: Column<Action>[] = [
   { title: "Time", value: (one) => one.time, cell: (one) => time(one.time) },
-  { title: "Agent", value: agentOf, cell: (one) => <a href={link("trail", { agent: one.agent_id })}>{agentOf(one)}</a> },
+  { title: "Agent", value: agentOf, cell: (one) => <a href={link("trail", { agent: one.agent_id })}><Person id={one.agent_id} ai={one.agent_kind === "ai"} /></a> },
   { title: "Kind", value: (one) => words(one.kind) }, { title: "Reason", value: (one) => one.reason },
   { title: "Customer", value: (one) => one.customer_id, cell: (one) => (one.customer_id ? <a href={link("actions", { customer: one.customer_id })}>{one.customer_id}</a> : "") },
   { title: "Amount", value: (one) => Number(one.amount.amount), cell: (one) => money(one.amount), right: true },
@@ -79,12 +80,12 @@ export const Actions = () => (
 
 const ESCALATIONS: Column<Escalation>[] = [
   { title: "Requested", value: (one) => one.requested, cell: (one) => time(one.requested) },
-  { title: "Agent", value: agentOf, cell: (one) => <a href={link("trail", { agent: one.agent_id })}>{agentOf(one)}</a> },
+  { title: "Agent", value: agentOf, cell: (one) => <a href={link("trail", { agent: one.agent_id })}><Person id={one.agent_id} ai={one.agent_kind === "ai"} /></a> },
   { title: "Kind", value: (one) => words(one.kind) }, { title: "Reason", value: (one) => one.reason },
   { title: "Asked", value: (one) => Number(one.asked?.amount ?? 0), cell: (one) => money(one.asked), right: true },
   { title: "Approved", value: (one) => Number(one.amount?.amount ?? 0), cell: (one) => (one.status === "approved" ? money(one.amount) : ""), right: true },
   { title: "Outcome", value: (one) => one.status, cell: (one) => <State name={one.status} /> },
-  { title: "Decided by", value: (one) => one.decided_by }, { title: "Waited", value: (one) => one.waited_seconds, cell: (one) => duration(one.waited_seconds), right: true },
+  { title: "Decided by", value: (one) => one.decided_by, cell: (one) => one.decided_by && <Person id={one.decided_by} /> }, { title: "Waited", value: (one) => one.waited_seconds, cell: (one) => duration(one.waited_seconds), right: true },
   { title: "Team", value: (one) => one.team_id, extra: true }, { title: "Customer", value: (one) => one.customer_id, extra: true },
   { title: "Interaction", value: (one) => one.interaction_id, extra: true },
 ];

@@ -4,6 +4,7 @@ import { goodwillBy } from "../currencies";
 import { decide, refresh, useRead } from "../api";
 import { Dates, Field, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top, changeFrom } from "../components/parts";
+import { Person } from "../components/person";
 import { Table } from "../components/table";
 import { amounts, duration, money, number, percent, since, time, words } from "../format";
 import type { Balance, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
@@ -51,7 +52,7 @@ export function Today({ me, say }: { me: Viewer; say: (text: string) => void }) 
               <li key={one.escalation_id}>
                 <button type="button" aria-current={one === chosen ? "true" : undefined} onClick={() => choose(one)}>
                   <strong>{money(one.asked)}</strong><small>{since(one.requested)}</small>
-                  <span>{words(one.kind)}</span><small>{one.agent_id}</small>
+                  <span>{words(one.kind)}</span><small><Person id={one.agent_id} /></small>
                 </button>
               </li>
             ))}
@@ -77,7 +78,7 @@ function Waiting({ one, me, say }: { one: Escalation; me: Viewer; say: (text: st
       <header><h2>{words(one.kind)} of {money(one.asked)}</h2><span class="muted">{one.due && `due ${since(one.due)}`}</span></header>
       <dl class="facts">
         <dt>Reason</dt><dd><bdi>{one.reason}</bdi></dd>
-        <dt>Asked by</dt><dd>{one.agent_id}{one.agent_kind === "ai" ? " (AI)" : ""}{one.team_id ? `, ${one.team_id}` : ""}, {time(one.requested)}</dd>
+        <dt>Asked by</dt><dd><Person id={one.agent_id} ai={one.agent_kind === "ai"} />{one.team_id ? `, ${one.team_id}` : ""}, {time(one.requested)}</dd>
         <dt>Customer</dt><dd>{one.customer_id ? <a href={link("actions", { customer: one.customer_id })}>{one.customer_id}</a> : "not named"}</dd>
         <dt>Interaction</dt><dd>{one.interaction_id ?? "not named"}</dd>
         {data && <><dt>Limits met</dt><dd>{data.limits.length ? data.limits.map((limit) => (
@@ -200,7 +201,7 @@ function Team() {
       </Figures>
       <Card title="People">
         <Table caption="People" hideCaption rows={data.groups} perPage={10} empty={<Empty title="No actions in these days.">Choose other days, or tell your people what they may give.</Empty>} columns={[
-          { title: "Person", value: (one) => one.group, cell: (one) => <a href={link("trail", { agent: one.group })}>{one.group}</a> },
+          { title: "Person", value: (one) => one.group, cell: (one) => <a href={link("trail", { agent: one.group })}><Person id={one.group} /></a> },
           { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => <a href={link("actions", { ...range, agent: one.group, given: "true" })}>{number(one.actions.given)}</a> },
           { title: "Goodwill", value: (one) => Number(goodwillBy(one)[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(goodwillBy(one).map((at) => at.goodwill)) },
           { title: "Escalated", value: (one) => one.escalations.requested, right: true },
