@@ -546,6 +546,7 @@ _PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "about": ("Only about this subject: `agent:<id>` or `customer:<id>`.", "agent:A-7"),
     "subject": ("Only about this subject: `agent:<id>` or `customer:<id>`.", "agent:A-7"),
     "interaction": ("Only events that name this interaction.", "I-17"),
+    "order_id": ("Only events about this order.", "O-5001"),
     "action": ("Only events that name this action.", _ACTION),
     "customer": ("Only this customer.", "C-9"),
     "reason": ("Only this reason.", "late delivery"),

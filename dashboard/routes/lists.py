@@ -249,14 +249,15 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
         action: str | None = None,
         agent: str | None = None,
         customer: str | None = None,
+        order_id: str | None = None,
         viewer: Principal = caller,
     ) -> Response:
         times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} reads only the trail of people it sees: name an `agent`")
-        named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
+        named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer, "order": order_id}
         named_ids = [(kind, name) for kind, name in named.items() if name is not None]
-        read_about = [f"{kind}:{name}" for kind, name in named_ids if kind != "interaction"]
+        read_about = [f"{kind}:{name}" for kind, name in named_ids if kind not in ("interaction", "order")]
         if read_about:
             await note_reading(lists.log, viewer, read_about, at or await lists.end())
 

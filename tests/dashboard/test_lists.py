@@ -187,3 +187,15 @@ async def test_each_list_has_a_range_without_rows(api: tuple[Upstream, httpx.Asy
         for path in LISTS:
             answer = await client.get(f"/api/v1/{path}", params=query)
             assert (answer.status_code, answer.json()["items"]) == (200, []), (path, query)
+
+
+async def test_the_trail_of_an_order_has_its_purchases_and_its_actions(session: Session) -> None:
+    async with served(session) as (upstream, client):
+        for order in ("O-1", "O-2"):
+            bought = event(f"buy-{order}", "purchase.completed", order_id=order, customer_id="C-1", total=gbp("9.00"))
+            await upstream.record(bought)
+        assert (await upstream.action("of-order", "2.00", customer_id="C-1", order_id="O-1"))["outcome"] == "taken"
+        found = (await read_current(client, "trail", order_id="O-1", order="asc"))["items"]
+        kinds = [one["type"].split(".")[1] for one in found]
+        assert kinds == ["purchase", "action"]
+        assert (await read_current(client, "trail", order_id="o-1"))["items"] == []  # ids are compared exactly

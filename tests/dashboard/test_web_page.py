@@ -422,6 +422,16 @@ async def test_names_stand_beside_the_ids_of_employees(session: Session) -> None
         await expect(one.page.locator("#main tbody tr").first).to_contain_text("Kim Lee, A-1")
 
 
+async def test_the_trail_is_searched_by_order(session: Session) -> None:
+    async with opened(session) as one:
+        await one.go("trail")
+        await one.page.get_by_role("textbox", name="Order").fill("o")  # the only purchase
+        await one.page.keyboard.press("Tab")
+        await expect(one.page.locator("#main tbody tr")).to_have_count(1)
+        await expect(one.page.locator("#main tbody tr")).to_contain_text("bought for 9.00 GBP")
+        assert "order_id=o" in one.page.url
+
+
 async def test_a_table_sorts_filters_and_exports(session: Session) -> None:
     async with opened(session) as one:
         page = one.page

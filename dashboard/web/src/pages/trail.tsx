@@ -1,4 +1,4 @@
-// Audit trail: search by customer, agent, interaction, action and date; the story of one action with its explanation and proof.
+// Audit trail: search by customer, agent, interaction, action, order and date; the story of one action with its explanation and proof.
 import { useRead } from "../api";
 import { Filters, Moment } from "../components/controls";
 import { Card, Empty, Pending, Top } from "../components/parts";
@@ -8,7 +8,7 @@ import { duration, number, time } from "../format";
 import type { Explanation, Items, TrailEvent, Viewer } from "../types";
 import { link, usePlace } from "../url";
 
-const NAMES = { from: "From", to: "To", agent: "Agent", customer: "Customer", interaction: "Interaction", action: "Action" };
+const NAMES = { from: "From", to: "To", agent: "Agent", customer: "Customer", interaction: "Interaction", action: "Action", order_id: "Order" };
 
 export function TrailPage({ me }: { me: Viewer }) {
   const { query } = usePlace();
