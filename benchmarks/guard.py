@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import batched
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -41,10 +42,16 @@ if TYPE_CHECKING:
 UNSEEN = 1_000
 """The first seed; rules were tuned with lower ones."""
 NEEDED = {"recall": 0.90, "precision": 0.80, "flags_per_1000_honest": 2.0}
-# Two thousand events a second is the rate that live detection must keep up with, on one core beside other roles. It was
-# higher while the state lay in memory, which at ten million events took more than 400 MB: disk is the price of memory.
-NEEDED_AT_SIZE: dict[str, float] = {"events_per_s": 2_000, "peak_mib": 400, "restart_s": 5}
-AT_MOST = {"flags_per_1000_honest", "peak_mib", "restart_s"}
+# The aim for ten million events names a lag below 5 s at 2,000 events a second, so no more is needed. More was asked
+# while the state lay in memory, where four million events took 1.4 GB: disk costs time, and memory is bounded.
+_LIVE_RATE = 2_000
+NEEDED_AT_SIZE: dict[str, float] = {
+    "events_per_s": _LIVE_RATE,
+    "peak_mib": 400,
+    "restart_s": 5,
+    "lag_s": 5,
+}
+AT_MOST = {"flags_per_1000_honest", "peak_mib", "restart_s", "lag_s"}
 
 
 def measure(make: Callable[[int], World], seeds: range) -> dict[str, Any]:
@@ -96,23 +103,31 @@ def size(events: int, agents: int, *, days: int = 365, memory: bool = False) -> 
     """Measure a year of purchases, contacts and actions on disk: speed, memory, restart; ``memory``: without a file.
 
     A purchase and a contact for each customer, an action for one of five. Events come from memory, not from a log.
+    The lag is that of a queue which gets 2,000 events a second and is served in the times measured, a part at a time.
     """
     with TemporaryDirectory() as folder:
         world, random = World(UNSEEN), Random(UNSEEN)
         state = None if memory else _open(folder)
         guard, position, seconds, base = Guard(state=state), 0, 0.0, anonymous_mib()
         peak, cpu, customers = base, 0.0, int(events / 2.2)
+        served = lag = 0.0
         for start in range(0, customers, 4_000):
             _add(world, random, range(start, min(start + 4_000, customers)), days * DAY / customers, agents)
             told, world.events = sorted(world.events, key=lambda event: event[0]), []
-            begun, cpu_begun = time.perf_counter(), time.process_time()
-            for moment, body, action_id in told:
-                position += 1
-                guard.take(GuardEvent(position, moment, moment, body, action_id, f"crm\0{position}"))
+            cpu_begun, begun = time.process_time(), time.perf_counter()
+            for part in batched(told, 200, strict=False):
+                first = position
+                for moment, body, action_id in part:
+                    position += 1
+                    guard.take(GuardEvent(position, moment, moment, body, action_id, f"crm\0{position}"))
+                now = time.perf_counter()
+                served = max(served, position / _LIVE_RATE) + now - begun
+                lag, seconds, begun = max(lag, served - first / _LIVE_RATE), seconds + now - begun, now
             guard.take_cases()
             if state is not None:
                 state.commit(ReadCursor(position, "digest"))
-            seconds, cpu = seconds + time.perf_counter() - begun, cpu + time.process_time() - cpu_begun
+            spent = time.perf_counter() - begun
+            served, seconds, cpu = served + spent, seconds + spent, cpu + time.process_time() - cpu_begun
             peak = max(peak, anonymous_mib())
         begun = time.perf_counter()
         if state is not None:
@@ -124,6 +139,7 @@ def size(events: int, agents: int, *, days: int = 365, memory: bool = False) -> 
             "events_per_s": position / seconds,
             "cpu_us": 1e6 * cpu / position,
             "peak_mib": peak,
+            "lag_s": lag,
             "disk_mib": sum(path.stat().st_size for path in Path(folder).iterdir()) / 2**20,
             "restart_s": 0.0 if memory else time.perf_counter() - begun,
         }
