@@ -42,10 +42,10 @@ RANGES = """
 enabled = true
 
 [[operations]]
-include-path-regex = "/api/v1/(balances|actions|arrivals|escalations.*|flags|cases|policies|preview|budgets|rejections|trail|summary|webhooks|views/.*)$"
+include-path-regex = "/api/v1/(balances|employees|actions|arrivals|escalations.*|flags|cases|policies|preview|budgets|rejections|trail|summary|webhooks|views/.*)$"
 checks.positive_data_acceptance.enabled = false
 """
-"""No schema says that `from` comes before `to`, which time zones and currencies exist, how many digits a currency has, which types and addresses a webhook may have, or what a policy has to say."""
+"""No schema says which cursors a list has made, that `from` comes before `to`, which time zones and currencies exist, how many digits a currency has, which types and addresses a webhook may have, or what a policy has to say."""
 REPORTS = ("loyalty", "gap", "quality", "recognition", "summary")
 NOT_TRIED = "/api/v1/stream"  # it never ends
 
