@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from benchmarks.cpu import Measured, Meter, until_at_rest
 from benchmarks.ledgers import POLICY, fact
 from benchmarks.processes import Ledger
 from benchmarks.versions import present
@@ -21,13 +24,15 @@ from ledger.nats.client import connect
 from ledger.nats.connection_options import ConnectionOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ledger.nats.client import LedgerClient
 
 _SOURCE = "bench"
 _BATCH, _SENDERS, _ASKERS = 500, 4, 32
 _FLOOD_A_SECOND = 5_000
+_TOKENS = 4
+"""Tokens of the askers over HTTP: one alone meets its limit of requests a second on a fast machine."""
 _NEEDED_EVENTS, _NEEDED_DECISIONS = 5_000, 500
 
 
@@ -94,8 +99,8 @@ def _request(agent: int, request_id: str | None = None) -> bytes:
     return json.dumps(named | {"agent_id": f"A-{agent}", "kind": "refund", "amount": amount, "reason": "late"}).encode()
 
 
-async def _over_http(address: str, token: str, events: int, decisions: int, label: str) -> dict[str, Load]:
-    connections = [HttpConnection(address, token) for _ in range(_ASKERS)]
+async def _over_http(address: str, tokens: Sequence[str], events: int, decisions: int, label: str) -> dict[str, Load]:
+    connections = [HttpConnection(address, tokens[number % len(tokens)]) for number in range(_ASKERS)]
 
     async def publish(worker: int, number: int) -> None:
         body = b"[%b]" % b",".join(_events(label, number * _BATCH))
@@ -115,6 +120,12 @@ async def _over_http(address: str, token: str, events: int, decisions: int, labe
     }
 
 
+async def _decide_over_nats(client: LedgerClient, request_id: str, agent: int) -> None:
+    subject = f"resolution.decide.{_SOURCE}.action"
+    answer = json.loads((await client.request(subject, _request(agent, request_id), timeout=20)).data)
+    assert answer["outcome"] == "taken", answer
+
+
 async def _over_nats(client: LedgerClient, events: int, decisions: int, label: str) -> dict[str, Load]:
     async def publish(_worker: int, number: int) -> None:
         bodies = _events(label, number * _BATCH)
@@ -123,9 +134,7 @@ async def _over_nats(client: LedgerClient, events: int, decisions: int, label: s
         assert all(b'"error"' not in ack.data for ack in acks)
 
     async def decide(_worker: int, number: int) -> None:
-        body = _request(number % 100, f"{label}-{number}")
-        answer = json.loads((await client.request(f"resolution.decide.{_SOURCE}.action", body, timeout=20)).data)
-        assert answer["outcome"] == "taken", answer
+        await _decide_over_nats(client, f"{label}-{number}", number % 100)
 
     if not events:
         return {"decisions": await _load(decisions, _ASKERS, decide)}
@@ -136,7 +145,7 @@ async def _over_nats(client: LedgerClient, events: int, decisions: int, label: s
     }
 
 
-async def _rounds(ledger: Ledger, token: str, counts: tuple[int, int], rounds: int) -> None:
+async def _rounds(ledger: Ledger, tokens: Sequence[str], counts: tuple[int, int], rounds: int) -> None:
     told = json.loads((ledger.data_dir / "connection.json").read_text())
     source = json.loads((ledger.data_dir / "sources" / f"{_SOURCE}.json").read_text())
     client = await connect(ConnectionOptions.of(source["nats_url"]), "benchmark")
@@ -148,7 +157,7 @@ async def _rounds(ledger: Ledger, token: str, counts: tuple[int, int], rounds: i
                 if way == "NATS":
                     found = await _over_nats(client, *counts, label)
                 else:
-                    found = await _over_http(told["http_url"], token, *counts, label)
+                    found = await _over_http(told["http_url"], tokens, *counts, label)
                 (rate, median, p99), (asked, ask_median, ask_p99) = found["events"], found["decisions"]
                 print(
                     f"{way:>14} {rate:9,.0f} {median:9.1f} {p99:7.1f}   {asked:11,.0f} {ask_median:9.1f} {ask_p99:7.1f}"
@@ -160,40 +169,109 @@ async def _rounds(ledger: Ledger, token: str, counts: tuple[int, int], rounds: i
 
 
 async def _flooded(ledger: Ledger, token: str, decisions: int, rounds: int) -> None:
-    """Print decisions over NATS with and without a flood of events over HTTP, by turns."""
+    """Print decisions over NATS with and without a flood of events over HTTP, by turns, and the CPU of each process.
+
+    Decisions are measured twice: as many as 32 askers get, and at the needed rate, where latencies count from the time
+    at which a request was due.
+    """
     told = json.loads((ledger.data_dir / "connection.json").read_text())
     source = json.loads((ledger.data_dir / "sources" / f"{_SOURCE}.json").read_text())
     client = await connect(ConnectionOptions.of(source["nats_url"]), "benchmark")
-    found: dict[str, list[Load]] = {"quiet": [], "flood": []}
+    found: dict[tuple[str, bool], list[Load]] = {}
+    print(f"\ndecisions over NATS without and with a flood of {_FLOOD_A_SECOND:,} events/s over HTTP, by turns")
+    print(f"{'':>8} {'asked/s':>9} {'answered/s':>10} {'median ms':>9} {'p99':>7}   CPU of one core")
     try:
         for number in range(rounds):
-            for way, loads in found.items():
-                flood = (
-                    asyncio.create_task(_flood(told["http_url"], token, f"flood-{number}")) if way == "flood" else None
-                )
-                loads.append((await _over_nats(client, 0, decisions, f"{way}-{number}"))["decisions"])
-                if flood is not None:
-                    flood.cancel()
-                    await asyncio.gather(flood, return_exceptions=True)
+            for paced in (False, True):
+                for way in ("quiet", "flood"):
+                    until_at_rest(ledger.data_dir)
+                    meter, flood = Meter(ledger.data_dir), Flood(told["http_url"], token, f"flood-{number}-{paced}")
+                    task = asyncio.create_task(flood.run()) if way == "flood" else None
+                    load = await _decisions(client, decisions, f"{way}-{number}-{paced}", paced=paced)
+                    if task is not None:
+                        flood.stop()
+                        await task
+                    spent = meter.stop(decisions)
+                    found.setdefault((way, paced), []).append(load)
+                    asked = f"{_NEEDED_DECISIONS}" if paced else "unpaced"
+                    print(f"{way:>8} {asked:>9} {load.rate:10,.0f} {load.median:9.1f} {load.p99:7.1f}   {_cpu(spent)}")
+                    if task is not None:
+                        print(f"{'':>8} {flood.report()}")
     finally:
         await client.close()
-    rates = {way: statistics.median(one.rate for one in loads) for way, loads in found.items()}
-    for way, loads in found.items():
-        print(
-            f"{way:>14} {rates[way]:9,.0f} decisions/s over NATS, p99 {statistics.median(o.p99 for o in loads):.1f} ms"
-        )
-    print(f"loss of rate under the flood of {_FLOOD_A_SECOND:,} events/s: {1 - rates['flood'] / rates['quiet']:.0%}")
+    _print_ratios(found)
 
 
-async def _flood(address: str, token: str, label: str) -> None:
-    """Publish batches over HTTP at the needed rate, until it is cancelled."""
-    connection, number = HttpConnection(address, token), 0
-    while True:
-        begun = time.perf_counter()
-        body = b"[%b]" % b",".join(_events(label, number * _BATCH))
-        await connection.post("/api/v1/events", body, "application/cloudevents-batch+json")
-        number += 1
-        await asyncio.sleep(max(0.0, _BATCH / _FLOOD_A_SECOND - (time.perf_counter() - begun)))
+async def _decisions(client: LedgerClient, number: int, label: str, *, paced: bool) -> Load:
+    """Request so many decisions over NATS: by 32 askers, or at the needed rate."""
+    if not paced:
+        return (await _over_nats(client, 0, number, label))["decisions"]
+    begun, latencies = time.perf_counter(), list[float]()
+
+    async def ask(one: int) -> None:
+        due = begun + one / _NEEDED_DECISIONS
+        await asyncio.sleep(due - time.perf_counter())
+        await _decide_over_nats(client, f"{label}-{one}", one % 100)
+        latencies.append((time.perf_counter() - due) * 1000)
+
+    await asyncio.gather(*(ask(one) for one in range(number)))
+    cuts = statistics.quantiles(latencies, n=100)
+    return Load(number / (time.perf_counter() - begun), statistics.median(latencies), cuts[98])
+
+
+def _cpu(spent: Measured) -> str:
+    shares = sorted(spent.cpu_seconds.items(), key=lambda item: -item[1])
+    return ", ".join(f"{role} {seconds / spent.seconds:.0%}" for role, seconds in shares if seconds > 0)
+
+
+def _print_ratios(found: dict[tuple[str, bool], list[Load]]) -> None:
+    """Print the flood's medians beside the quiet ones."""
+    for paced in (False, True):
+        quiet, flood = found["quiet", paced], found["flood", paced]
+        rates = [statistics.median(one.rate for one in loads) for loads in (quiet, flood)]
+        slowest = [statistics.median(one.p99 for one in loads) for loads in (quiet, flood)]
+        name = f"{_NEEDED_DECISIONS}/s" if paced else "unpaced"
+        print(f"{name:>8}: loss of rate {1 - rates[1] / rates[0]:.0%}, p99 {slowest[0]:.1f} -> {slowest[1]:.1f} ms")
+
+
+class Flood:
+    """Batches over HTTP at the needed rate: each has its time, and late ones are sent at once by what is free.
+
+    A batch that was refused counts as such; it is not sent again.
+    """
+
+    def __init__(self, address: str, token: str, label: str) -> None:
+        self._connections = [HttpConnection(address, token) for _ in range(_SENDERS)]
+        self._label = label
+        self._numbers = itertools.count()
+        self._stopped = False
+        self._statuses = Counter[int]()
+        self._begun = self._ended = 0.0
+
+    async def run(self) -> None:
+        """Publish until it is stopped."""
+        self._begun = time.perf_counter()
+        await asyncio.gather(*(self._send(connection) for connection in self._connections))
+        self._ended = time.perf_counter()
+
+    def stop(self) -> None:
+        """Send no more batches."""
+        self._stopped = True
+
+    async def _send(self, connection: HttpConnection) -> None:
+        while not self._stopped:
+            number = next(self._numbers)
+            await asyncio.sleep(self._begun + number * _BATCH / _FLOOD_A_SECOND - time.perf_counter())
+            body = b"[%b]" % b",".join(_events(self._label, number * _BATCH))
+            status, _ = await connection.post("/api/v1/events", body, "application/cloudevents-batch+json")
+            self._statuses[status] += 1
+
+    def report(self) -> str:
+        """Return the rates at which events were sent and taken, and the number of batches by status."""
+        seconds = self._ended - self._begun
+        sent, taken = (number * _BATCH / seconds for number in (self._statuses.total(), self._statuses[202]))
+        statuses = ", ".join(f"{status}: {number}" for status, number in sorted(self._statuses.items()))
+        return f"flood: {sent:,.0f} events/s sent, {taken:,.0f} taken (batches by status: {statuses})"
 
 
 def main() -> None:
@@ -211,10 +289,11 @@ def main() -> None:
         with ledger.up():
             ledger.run("decide", "policy", str(policy), "--published-by", "owner")
             ledger.run("admin", "sources", "add", _SOURCE, "--profile", "desk+facts+people")
-            token = ledger.document("admin", "tokens", "make", _SOURCE, "--source", _SOURCE)["token"]
+            names = [f"{_SOURCE}-{number}" for number in range(_TOKENS)]
+            tokens = [ledger.document("admin", "tokens", "make", name, "--source", _SOURCE)["token"] for name in names]
             counts = (options.events, options.decisions)
-            asyncio.run(_rounds(ledger, token, counts, options.rounds))
-            asyncio.run(_flooded(ledger, token, options.decisions, options.rounds))
+            asyncio.run(_rounds(ledger, tokens, counts, options.rounds))
+            asyncio.run(_flooded(ledger, tokens[0], options.decisions, options.rounds))
 
 
 if __name__ == "__main__":
