@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
 import msgspec
@@ -121,7 +122,7 @@ class Client:
         found: list[EventOutcome] = []
         for first in range(0, len(bodies), _BATCH):
             part = bodies[first : first + _BATCH]
-            found += await self._repeated(lambda part=part: self._connection.publish(part))  # type: ignore[misc]
+            found += await self._repeated(partial(self._connection.publish, part))
         return found
 
     @overload
@@ -183,7 +184,7 @@ class Client:
     async def escalation(self, escalation_id: str, *, wait_seconds: float = 0) -> KeptNotice | None:
         """Return the last step of an escalation that this source filed; none if none is kept.
 
-        ``wait_seconds``: as long as nobody has decided it. Steps are kept for seven days.
+        ``wait_seconds``: as long as it is undecided. Steps are kept for seven days.
         """
         until, after, last = time.monotonic() + wait_seconds, 0, None
         while True:
