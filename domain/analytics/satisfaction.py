@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from math import fsum, sqrt
+from math import fsum, inf, sqrt
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from domain.analytics.empowerment_gap import Share, share
 from domain.statistics import student_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 type Scale = tuple[str, float, float]
 """An instrument, its worst and its best score."""
@@ -76,8 +76,8 @@ def satisfaction_of_counts(
         points = _points(scores) if name == "nps" and (worst, best) == NPS_SCALE else (None, None)
         ends = worst, best, *scores  # a source may report a score beyond its scale
         n = scores.total()
-        mean = fsum(number * score for score, number in scores.items()) / n
-        squares = fsum(number * (score - mean) ** 2 for score, number in scores.items())
+        mean = min(max(_sum(number * score for score, number in scores.items()) / n, min(scores)), max(scores))
+        squares = _sum(number * (score - mean) * (score - mean) for score, number in scores.items())
         found.append(
             {
                 "instrument": name,
@@ -96,9 +96,19 @@ def satisfaction_of_counts(
     return found
 
 
+def _sum(values: Iterable[float]) -> float:
+    """Return a sum; infinite where it, or a part of it, is beyond the range of a float."""
+    try:
+        return fsum(values)
+    except (OverflowError, ValueError):
+        return inf
+
+
 def _threshold(worst: float, best: float) -> float:
     """Return the score from which on a customer is satisfied: of a scale of two points the better one."""
-    return best if abs(best - worst) == 1 else worst + POSITIVE * (best - worst)
+    if abs(best - worst) == 1:
+        return best
+    return min(max(worst + POSITIVE * (best - worst), min(worst, best)), max(worst, best))
 
 
 def _satisfied(scores: Counter[float], worst: float, best: float, threshold: float) -> Share:

@@ -125,6 +125,7 @@ async def test_bad_input_is_rejected_with_its_field_and_stops_nothing(upstream: 
         await upstream.publish(purchase(number))
     await upstream.record(purchase("last"))
     assert [stored["id"] for stored in await upstream.replay()] == [f"p-{n}" for n in range(len(BAD))] + ["p-last"]
+    await wait_for_intake(upstream.session)  # a batch's rejections are written after its events
     keys = await Keyring.open(upstream.session.client)
     stored = await upstream.session.rejected.read_subject("rejected.>")
     entries = [json.loads(await keys.decrypt_fields(entry.data)) for entry in stored]

@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
@@ -298,3 +300,18 @@ async def test_an_instant_is_the_same_with_any_offset(session: Session, opened: 
         (one, other) = [[parse_time(text).replace(microsecond=0) for text in row] for row in rows]
         assert one == other
         assert all(text.endswith("Z") for row in rows for text in row)
+
+
+_ANY = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(_ANY, min_size=1), _ANY, _ANY)
+@example([1e308, 1e308, -1e308], 1, 5)
+@example([1e155, 0.0], -1e308, 1e308)
+def test_any_score_of_any_scale_has_finite_figures_within_the_scores(
+    scores: list[float], worst: float, best: float
+) -> None:
+    (found,) = satisfaction([FeedbackScore("csat", score, worst, best) for score in scores], 2)
+    assert min(scores) <= found["mean"] <= max(scores)
+    assert found["threshold"] is not None
+    assert all(math.isfinite(end) for end in (found["threshold"], *(found["interval"] or ())))
