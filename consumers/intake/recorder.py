@@ -41,7 +41,7 @@ _RUN = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _AT_ONCE = 1000
 """Events that are recorded together; the messages of one pull may hold many more."""
 EVENTS_A_TURN = 25
-"""Events that are validated before the event loop turns to others: about two milliseconds."""
+"""Events that are validated before the event loop turns to others, such as decisions."""
 _REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1, 0)
 
 

@@ -31,6 +31,15 @@ class Survey(NamedTuple):
     score: float
 
 
+def place_on_scale(score: float, worst: float, best: float) -> float:
+    """Return a score's place between 0 (worst) and 1 (best); a score beyond its scale counts as the end of it.
+
+    Halves are subtracted, because the difference of two finite numbers may be infinite. A scale of one point gives 0.
+    """
+    span = best / 2 - worst / 2
+    return min(max((score / 2 - worst / 2) / span, 0.0), 1.0) if span else 0.0
+
+
 class TimeInRole(NamedTuple):
     """An employee's time in one role, in seconds: until they left, or until they changed the role (``moved``)."""
 

@@ -181,8 +181,7 @@ def _thanks(
 
 
 def _survey(row: Row) -> Survey:
-    span = row["best"] - row["worst"]
-    score = (row["score"] - row["worst"]) / span if span else 0.0
+    score = recognition.place_on_scale(row["score"], row["worst"], row["best"])
     return Survey(row["team_id"], row["period"], row["invited"], row["respondents"], score)
 
 

@@ -4,6 +4,8 @@ import json
 from functools import partial
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
@@ -153,6 +155,24 @@ async def test_the_recognition_report(session: Session) -> None:
     assert found["morale"][0]["score"] == 0.75
     assert found["staying"][0]["n"] == 6
     assert "A-1" not in json.dumps(found)  # nobody is named, nobody ranked
+
+
+_ANY = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(_ANY, _ANY, _ANY)
+@example(1e308, -1e308, 1e308)
+@example(1e308, 0, 1e-300)
+def test_any_score_has_a_place_on_its_scale(score: float, worst: float, best: float) -> None:
+    assert 0 <= recognition.place_on_scale(score, worst, best) <= 1
+    assert recognition.place_on_scale(worst, worst, best) == 0
+    assert recognition.place_on_scale(best, worst, best) == (1 if best / 2 != worst / 2 else 0)
+
+
+@pytest.mark.parametrize(("score", "place"), [(4, 0.75), (2, 0.25), (9, 1), (-3, 0)])
+def test_a_place_on_a_scale_of_five(score: float, place: float) -> None:
+    assert recognition.place_on_scale(score, 1, 5) == place
+    assert recognition.place_on_scale(6 - score, 5, 1) == place
 
 
 def test_the_recognition_command_prints_the_report(command: CommandLine) -> None:
