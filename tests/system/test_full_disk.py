@@ -110,7 +110,9 @@ async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, command: Co
         action = {"request_id": "r", "agent_id": "A", "kind": "refund", "amount": gbp("1.00"), "reason": "x"}
         assert (await request(client, "resolution.decide.crm.action", action, 20))["outcome"] == "error"
         words = ("admin", "doctor", "--json", "--wait", "2")
-        doctor = json.loads((await asyncio.to_thread(command, *words, data_dir=small_disk / "data")).stdout)
+        ran = await asyncio.to_thread(command, *words, data_dir=small_disk / "data")
+        assert ran.stdout, ran.stderr
+        doctor = json.loads(ran.stdout)
         assert {"server", "disk"} <= {one["check"] for one in doctor["items"] if not one["ok"]}, doctor
         filler.unlink()
         await eventually(lambda: publish(range(23, 24)), timeout_seconds=60, every_seconds=0.5)
