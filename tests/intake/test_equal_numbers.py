@@ -12,7 +12,7 @@ from app.runtime.session import Session
 from ledger.store.duplicate_events import content_hash, same_event
 from tests.support.builders import event, gbp
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import wait_for_intake
+from tests.support.waiting import read_rejections
 
 EQUAL = [
     ("1", "1.0"),
@@ -71,7 +71,7 @@ async def test_a_retry_with_a_number_in_another_form_is_a_duplicate(session: Ses
             end += 1
         await _after(upstream)
         assert await session.log.last_position() == end + 1
-        assert not await session.rejected.read_subject("rejected.>")
+        assert not await read_rejections(session)
 
 
 async def test_another_number_under_one_id_is_refused(session: Session) -> None:
@@ -80,8 +80,7 @@ async def test_another_number_under_one_id_is_refused(session: Session) -> None:
             await upstream.publish(written(one, f"p-{number}"))
             await upstream.publish(written(other, f"p-{number}"))
         await _after(upstream)
-        await wait_for_intake(session)  # rejections are stored after what was recorded with them
-        found: list[Any] = [json.loads(one.data) for one in await session.rejected.read_subject("rejected.>")]
+        found: list[Any] = [json.loads(one.data) for one in await read_rejections(session)]
         assert [entry["code"] for entry in found] == ["id_reused"] * len(UNEQUAL)
 
 

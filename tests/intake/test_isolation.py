@@ -30,7 +30,7 @@ from ledger.store.streams import js_api
 from tests.support.builders import event, purchase
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, read_rejections
 
 
 def correction(identifier: str, of: str, source: str = "crm", data: Document | None = None) -> Document:
@@ -39,7 +39,7 @@ def correction(identifier: str, of: str, source: str = "crm", data: Document | N
 
 async def code_of(upstream: Upstream, identifier: str) -> str:
     """Return the code of the newest rejection of an id whose receipt is `recorded`."""
-    entries = await upstream.session.rejected.read_subject("rejected.>")
+    entries = await read_rejections(upstream.session)
     return str(json.loads(entries[-1].data)["code"])
 
 
@@ -77,7 +77,7 @@ async def test_corrections_of_all_kinds_come_to_an_end(session: Session) -> None
         upstream.source = "crm"
         recorded = [one["id"] for one in await upstream.replay()]
         assert recorded == ["p-1", "c-1", "c-2", "p-9", "p-last"]
-        entries = await session.rejected.read_subject("rejected.>")
+        entries = await read_rejections(session)
         codes = sorted(json.loads(entry.data)["code"] for entry in entries)
         assert codes == sorted(["not_correctable", "unknown_fact", "unknown_fact", "invalid", "id_reused"])
 

@@ -34,7 +34,7 @@ from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.inboxes import make_known
 from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import eventually, wait_for_intake
+from tests.support.waiting import eventually, read_rejections, wait_for_intake
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json; charset=UTF-8"}
 
@@ -110,10 +110,7 @@ async def test_each_event_of_a_batch_has_its_own_outcome(upstream: Upstream) -> 
         "unknown",
     ]
     keys = await Keyring.open(upstream.session.client)
-    entries = [
-        json.loads(await keys.decrypt_fields(one.data))
-        for one in await upstream.session.rejected.read_subject("rejected.>")
-    ]
+    entries = [json.loads(await keys.decrypt_fields(one.data)) for one in await read_rejections(upstream.session)]
     expected = [
         facts[at] if isinstance(facts[at], bytes) else json.dumps(facts[at]).encode() for at in (3, 4, 5, 6, 7, 8)
     ]

@@ -25,6 +25,7 @@ from tests.support.environment import ROOT
 from tests.support.organisations import BASIC_POLICY
 from tests.support.raw_nats import RawNats
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import read_rejections
 
 pytestmark = pytest.mark.integration
 
@@ -146,7 +147,7 @@ async def test_a_fact_of_a_reserved_source_is_refused(session: Session, source: 
         await ours.publish(purchase("new", source))
         await ours.publish(purchase("old", source))
         await upstream.record(purchase(1))
-        entries = await session.rejected.read_subject("rejected.>")
+        entries = await read_rejections(session)
         codes = [json.loads(entry.data)["code"] for entry in entries]
         assert set(codes) == {"source_not_allowed"}
         assert len(codes) == (1 if source in {"cli", "dashboard"} else 2)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from app.runtime.session import Session
 from config import topology
+from ledger.store.log import Recorded
 from ledger.store.role_status import ask_roles
 from ledger.store.streams import js_api, stream_names
 
@@ -65,6 +66,16 @@ async def wait_for_intake(session: Session) -> None:
         return count
 
     await eventually(unacknowledged, lambda count: count == 0, timeout_seconds=60)
+
+
+async def read_rejections(session: Session) -> list[Recorded]:
+    """Wait until the intake is done; return all messages that it refused, encrypted, in their order.
+
+    It stores the refusals of a batch after the batch's events, so a receipt of an event does not say that a refusal
+    beside it can be read.
+    """
+    await wait_for_intake(session)
+    return await session.rejected.read_subject("rejected.>")
 
 
 async def wait_for_processes(session: Session, role: str, number: int) -> None:
