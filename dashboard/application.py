@@ -17,6 +17,7 @@ from dashboard.openapi import PROBLEMS
 from dashboard.problem_details import add_error_handlers
 from dashboard.routes.case_files import add_case_file_routes
 from dashboard.routes.commands import add_command_routes
+from dashboard.routes.declarations import add_declaration_routes
 from dashboard.routes.escalation_cases import add_escalation_case_route
 from dashboard.routes.lists import add_list_routes
 from dashboard.routes.people import add_people_routes
@@ -60,6 +61,7 @@ def make_api(context: ApiContext) -> FastAPI:
         add_proof_routes,
         add_escalation_case_route,
         add_command_routes,
+        add_declaration_routes,
         add_source_routes,
         add_upstream_routes,
         add_webhook_routes,

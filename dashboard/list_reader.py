@@ -25,7 +25,7 @@ from projections.engine.storage import Row
 from projections.policy_history import policy_in_force
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from dashboard.auth.tokens import Principal
     from dashboard.list_query import PageQuery, RangeQuery
@@ -152,8 +152,8 @@ class ListReader:
             rest = None if following is None else rest._replace(after=following)
 
 
-def check_cursor(table: sa.Table, after: str | None) -> None:
-    """Check the cursor of a list in the order of its key.
+def check_cursor(table: sa.Table, after: str | None, columns: Sequence[sa.Column[object]] = ()) -> None:
+    """Check the cursor of a list in the order of ``columns``, else of its key.
 
     Raises:
         ParameterError: it is none of this table.
@@ -161,7 +161,7 @@ def check_cursor(table: sa.Table, after: str | None) -> None:
     """
     try:
         if after is not None:
-            key_of(table, after)
+            key_of(table, after, columns)
     except ValueError as error:
         raise ParameterError("after", str(error)) from None
 

@@ -108,6 +108,8 @@ def openapi_document(api: FastAPI) -> JsonObject:
             parameter.setdefault("description", parameter["schema"].pop("description", text))
             shown = parameter["schema"].pop("examples", parameter["schema"].get("enum", [example]))[0]
             parameter.setdefault("example", shown)
+            if parameter["name"] == "If-None-Match":
+                operation["responses"]["304"] = {"description": "The client's copy is current; no body."}
     return document
 
 

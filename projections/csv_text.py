@@ -26,6 +26,8 @@ FIELDS = {
         "due decided_by manager_id agent_kind waited_seconds action_id reported_by asked$ amount$"
     ),
     "employees": "employee_id name role team_ids manager_id manager_name joined left",
+    "ideas": "idea_id time employee_id text decided_at decided_by decision",
+    "obstacles": "obstacle_id time employee_id kind text answered_at answered_by answer",
     "flags": (
         "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
         "answered_by answer note"

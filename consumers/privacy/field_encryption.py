@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
-_OWNERS = (("customer_id", "customer"), ("interaction_id", "interaction"), ("employee_id", "employee"))
+_OWNERS = (
+    ("customer_id", "customer"),
+    ("interaction_id", "interaction"),
+    ("employee_id", "employee"),
+    ("answered_by", "employee"),
+)
 _NOTE, _ESCAPED = b'"note', b"\\u00"
 _NOTES = "ledger:notes"
 _PERSONAL_IN_RECORDS = frozenset({"note", "text"})

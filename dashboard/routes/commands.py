@@ -7,21 +7,19 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import msgspec
 from fastapi import Body, Depends, HTTPException, Path, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from config import topology
-from dashboard.nats_requests import OPERATOR, SOURCE, ask, ask_raw
+from dashboard.nats_requests import OPERATOR, SOURCE, ask
 from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import EventReceipt, JsonResponse, PolicyProposals, checked_by
+from dashboard.schemas import JsonResponse, PolicyProposals, checked_by
 from domain.documents.replies import BudgetAnswer, EscalationAnswer, FlagAnswer, PolicyAnswer, PreviewAnswer
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
 from domain.policy.history import PolicyHistory
-from domain.serialization import encode, plain
-from ledger.errors import UnavailableError
+from domain.serialization import plain
 from projections.policy_history import published_policies, read_proposals
 from projections.views.casework import escalations, read_escalations, seen_by
 from projections.views.flags import read_flags
@@ -41,8 +39,6 @@ if TYPE_CHECKING:
     from ledger.store.log import Log
 
 _TRIAL_DAYS = 28
-_DELEGATIONS = "delegations"
-"""The source of delegations by signed-in persons; the intake takes them from the ledger's own user only."""
 _TIME_TO_APPROVE = timedelta(days=7)
 """A limit that is proposed begins so long after the proposal."""
 _STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
@@ -60,18 +56,20 @@ HolderName = Annotated[
 """A holder; ids may have more characters than this pattern shows."""
 
 
-class _CommandBody(BaseModel):
+class CommandBody(BaseModel):
+    """The body of a command; unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class Amount(_CommandBody):
+class Amount(CommandBody):
     """Money: an amount as text, and its currency (ISO 4217)."""
 
     amount: str = Field(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,3})?$", examples=["5.00"])
     currency: str = Field(pattern="^[A-Z]{3}$", examples=["GBP"])
 
 
-class PreviewBody(_CommandBody, title="Preview"):
+class PreviewBody(CommandBody, title="Preview"):
     """An action to try out; without an amount, the question for the amount that is available."""
 
     __qualname__ = "Preview"  # the schema's name in the OpenAPI document
@@ -85,7 +83,7 @@ class PreviewBody(_CommandBody, title="Preview"):
     request_id: Id | None = Field(None, description="Accepted so that the body of an action fits; it is not used up.")
 
 
-class EscalationBody(_CommandBody, title="Answer"):
+class EscalationBody(CommandBody, title="Answer"):
     """The decision about a waiting escalation."""
 
     __qualname__ = "Answer"  # the schema's name in the OpenAPI document
@@ -96,7 +94,7 @@ class EscalationBody(_CommandBody, title="Answer"):
     request_id: Id | None = Field(None, description="Idempotency key: repeats get the first answer.")
 
 
-class FlagReview(_CommandBody, title="Review"):
+class FlagReview(CommandBody, title="Review"):
     """A review of a flag; without a verdict, the start of a review, which reveals the names."""
 
     __qualname__ = "Review"  # the schema's name in the OpenAPI document
@@ -105,16 +103,7 @@ class FlagReview(_CommandBody, title="Review"):
     request_id: Id | None = None
 
 
-class Delegation(_CommandBody):
-    """The person and the time of a delegation; the signed-in person delegates."""
-
-    to_employee_id: Id
-    from_time: AwareDatetime | None = Field(None, description="Default: now.")
-    until_time: AwareDatetime
-    request_id: Id | None = Field(None, description="The event's id: repeats with the same content have no effect.")
-
-
-class LimitTrial(_CommandBody, title="Try"):
+class LimitTrial(CommandBody, title="Try"):
     """Another limit: in shadow mode, or as a trial for randomly chosen teams."""
 
     __qualname__ = "Try"  # the schema's name in the OpenAPI document
@@ -127,7 +116,7 @@ class LimitTrial(_CommandBody, title="Try"):
     request_id: Id | None = None
 
 
-class ProposalBody(_CommandBody, title="Proposal"):
+class ProposalBody(CommandBody, title="Proposal"):
     """A policy in the place of the newest enforced version."""
 
     __qualname__ = "Proposal"  # the schema's name in the OpenAPI document
@@ -137,7 +126,7 @@ class ProposalBody(_CommandBody, title="Proposal"):
     request_id: Id | None = None
 
 
-class Approval(_CommandBody):
+class Approval(CommandBody):
     """An approval of a proposal."""
 
     operation: Literal["approve"]
@@ -145,7 +134,7 @@ class Approval(_CommandBody):
     request_id: Id | None = None
 
 
-class Objection(_CommandBody):
+class Objection(CommandBody):
     """An objection, which stops a proposal."""
 
     operation: Literal["object"]
@@ -157,7 +146,7 @@ class Objection(_CommandBody):
 PolicyBody = LimitTrial | ProposalBody | Approval | Objection
 
 
-class GrantBody(_CommandBody, title="Grant"):
+class GrantBody(CommandBody, title="Grant"):
     """A grant for the present period."""
 
     __qualname__ = "Grant"  # the schema's name in the OpenAPI document
@@ -168,7 +157,7 @@ class GrantBody(_CommandBody, title="Grant"):
     request_id: Id | None = None
 
 
-class TransferBody(_CommandBody, title="Transfer"):
+class TransferBody(CommandBody, title="Transfer"):
     """A transfer from one holder to another."""
 
     __qualname__ = "Transfer"  # the schema's name in the OpenAPI document
@@ -181,13 +170,6 @@ class TransferBody(_CommandBody, title="Transfer"):
 
 
 BudgetBody = Annotated[GrantBody | TransferBody, Body(discriminator="operation")]
-
-
-class _PubAck(msgspec.Struct):
-    """The acknowledgement of a stream; without a sequence, the message was not stored."""
-
-    stream: str = ""
-    seq: int = 0
 
 
 class CommandClient:
@@ -284,37 +266,6 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         return await commands.ask("budget", body, viewer)
 
     _add_policy(api, context.log, authorizer, commands)
-    _add_delegations(api, context.client, authorizer)
-
-
-def _add_delegations(api: FastAPI, client: LedgerClient, authorizer: Authorizer) -> None:
-    caller = Depends(authorizer.viewer)
-
-    @api.post(
-        "/api/v1/delegations",
-        status_code=202,
-        responses=answers(EventReceipt, 202),
-        summary="Delegate the own decisions to another person for a time",
-        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager"))],
-    )
-    async def delegation(command: Delegation, viewer: Principal = caller) -> Response:
-        now = datetime.now(UTC)
-        start, end = command.from_time or now, command.until_time
-        if end <= max(start, now):
-            raise ParameterError("until_time", "it must lie in the future, and after from_time")
-        if command.to_employee_id == viewer.person_id:
-            raise ParameterError("to_employee_id", "delegate to another person")
-        name = command.request_id or str(uuid.uuid4())
-        data = {"from_employee_id": viewer.person_id, "to_employee_id": command.to_employee_id}
-        data |= {"from_time": plain(start), "until_time": plain(end)}
-        event = {"specversion": "1.0", "id": name, "source": _DELEGATIONS, "type": "resolution.delegation.declared.v1"}
-        stored = await ask_raw(
-            client, f"{topology.IMPORT_SUBJECT}.{_DELEGATIONS}", encode(event | {"data": data}), "intake"
-        )
-        ack = msgspec.json.decode(stored, type=_PubAck)
-        if not ack.seq:
-            raise UnavailableError("the inbox does not take the delegation; try again later")
-        return JsonResponse({"id": name, "status": "pending", "stream": ack.stream, "seq": ack.seq}, status_code=202)
 
 
 def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: CommandClient) -> None:

@@ -1,4 +1,4 @@
-"""Routes of people: the employees with their names."""
+"""Routes of people: the employees with their names, and the obstacles and ideas that they have reported."""
 
 from __future__ import annotations
 
@@ -8,24 +8,35 @@ from typing import TYPE_CHECKING, Annotated
 import sqlalchemy as sa  # noqa: TC002 - the functions that read have it in their signatures
 from fastapi import Depends, FastAPI, Response
 
-from dashboard.list_query import (  # noqa: TC001 - FastAPI reads the annotations
+from dashboard.list_query import (
     AfterKey,
     ByKey,
+    NewestFirst,
     PageQuery,
     PastQuery,
+    RangeQuery,
+    told,
 )
 from dashboard.list_reader import Listing, ListReader, check_cursor
 from dashboard.openapi import answers
 from dashboard.schemas import KeyPage
-from domain.documents.rows import EmployeeRow
+from domain.documents.rows import EmployeeRow, IdeaRow, ObstacleRow
 from domain.serialization import encode
 from projections.engine.pages import cursor_of, key_of
+from projections.views.people import (
+    VOICE_ORDER,
+    VoicePage,
+    read_employees,
+    read_ideas,
+    read_obstacles,
+    voices,
+)
 from projections.views.people import employees as employees_table
-from projections.views.people import read_employees
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
     from dashboard.list_reader import Cursor
@@ -35,7 +46,12 @@ if TYPE_CHECKING:
 
 def add_people_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of people."""
-    lists, authorizer, keys = ListReader(context.views, context.log), context.authorizer, context.keys
+    lists = ListReader(context.views, context.log)
+    _add_employees(api, lists, context.authorizer, context.keys)
+    _add_obstacles_and_ideas(api, lists, context.authorizer, context.keys)
+
+
+def _add_employees(api: FastAPI, lists: ListReader, authorizer: Authorizer, keys: Keyring) -> None:
     caller = Depends(authorizer.viewer)
 
     @api.get(
@@ -65,6 +81,75 @@ def add_people_routes(api: FastAPI, context: ApiContext) -> None:
 
         check_cursor(employees_table, after)
         return await lists.answer(Listing("employees", "people", read, cursor, after, at, named), page, viewer)
+
+
+class _VoiceQuery:
+    """The parameters of a list of obstacles or of ideas."""
+
+    def __init__(
+        self,
+        after: AfterKey = None,
+        order: NewestFirst = "desc",
+        agent: str | None = None,
+        answered: bool | None = None,
+    ) -> None:
+        self.after, self.newest_first, self.agent, self.answered = after, order == "desc", agent, answered
+
+
+def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Authorizer, keys: Keyring) -> None:
+    caller = Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/obstacles",
+        responses=answers(KeyPage[ObstacleRow], csv=True),
+        summary="Obstacles that employees have reported, with their answers",
+    )
+    async def obstacles(
+        page: Annotated[PageQuery, Depends()],
+        query: Annotated[_VoiceQuery, Depends()],
+        past: Annotated[PastQuery, Depends()],
+        within: Annotated[RangeQuery, Depends()],
+        viewer: Principal = caller,
+    ) -> Response:
+        return await _answer("obstacle", page, query, past, within, viewer)
+
+    @api.get(
+        "/api/v1/ideas",
+        responses=answers(KeyPage[IdeaRow], csv=True),
+        summary="Ideas that employees have submitted, with their decisions",
+    )
+    async def ideas(
+        page: Annotated[PageQuery, Depends()],
+        query: Annotated[_VoiceQuery, Depends()],
+        past: Annotated[PastQuery, Depends()],
+        within: Annotated[RangeQuery, Depends()],
+        viewer: Principal = caller,
+    ) -> Response:
+        return await _answer("idea", page, query, past, within, viewer)
+
+    async def _answer(
+        what: str, page: PageQuery, query: _VoiceQuery, past: PastQuery, within: RangeQuery, viewer: Principal
+    ) -> Response:
+        at, scope, times = await lists.at(past.as_of), await authorizer.scope(viewer), await lists.times(within)
+        people = scope.people
+        if query.agent is not None:
+            people = frozenset((query.agent,)) if people is None else people & {query.agent}
+        rows_of = read_obstacles if what == "obstacle" else read_ideas
+
+        def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
+            key = None if after is None else key_of(voices, str(after), VOICE_ORDER)
+            some = VoicePage(limit, key, query.newest_first, at, *times.texts)
+            return rows_of(connection, some, people, answered=query.answered)
+
+        async def decrypted(found: list[Row]) -> list[Row]:
+            return await readable(keys, found, ("text", "answer") if what == "obstacle" else ("text",))
+
+        def cursor(row: Row) -> str:
+            return cursor_of([row["time"], f"{what} {row[f'{what}_id']}"])
+
+        check_cursor(voices, query.after, VOICE_ORDER)
+        listing = Listing(f"{what}s", "people", read, cursor, query.after, at, decrypted, told(times))
+        return await lists.answer(listing, page, viewer)
 
 
 async def readable(keys: Keyring, rows: list[Row], fields: Sequence[str]) -> list[Row]:

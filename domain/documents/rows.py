@@ -124,6 +124,37 @@ class EmployeeRow(TypedDict):
     """The time at which they left the company."""
 
 
+class ObstacleRow(TypedDict):
+    """An obstacle that an employee has reported, with its answer."""
+
+    obstacle_id: str
+    time: str
+    employee_id: str
+    kind: str | None
+    """The subject, in the words of the source."""
+    text: str | None
+    """The employee's words; null once they are forgotten."""
+    answered_at: str | None
+    """The time of the answer."""
+    answered_by: str | None
+    answer: str | None
+    """The answer; null once the person who wrote it is forgotten."""
+
+
+class IdeaRow(TypedDict):
+    """An idea that an employee has submitted, with the decision on it."""
+
+    idea_id: str
+    time: str
+    employee_id: str
+    text: str | None
+    """The employee's words; null once they are forgotten."""
+    decided_at: str | None
+    """The time of the decision."""
+    decided_by: str | None
+    decision: str | None
+
+
 class FlagRow(TypedDict):
     """A flag of the guard for human review; it is not a verdict."""
 

@@ -151,14 +151,14 @@ def cursor_of(key: Sequence[object]) -> str:
     return urlsafe_b64encode(encode(key)).decode().rstrip("=")
 
 
-def key_of(table: sa.Table, cursor: str) -> list[object]:
-    """Return the key that ``cursor_of`` made a text of.
+def key_of(table: sa.Table, cursor: str, columns: Sequence[sa.Column[object]] = ()) -> list[object]:
+    """Return the key that ``cursor_of`` made a text of: the values of ``columns``, else of the table's primary key.
 
     Raises:
         ValueError: the text is not a cursor of this table.
 
     """
-    columns = list(table.primary_key)
+    columns = columns or list(table.primary_key)
     try:
         values = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=list[object])
         return [msgspec.convert(value, column.type.python_type) for column, value in zip(columns, values, strict=True)]

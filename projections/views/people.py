@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from projections.engine.entities import KeptFact, Step
     from projections.engine.events import Event
@@ -70,6 +71,8 @@ voices = sa.Table(
     last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
+VOICE_ORDER = (voices.c.said, voices.c.voice_id)
+"""The order of lists of ideas and of obstacles."""
 past_of(voices)
 facts_of(voices)
 morale = sa.Table(
@@ -164,6 +167,21 @@ class People:
         """Drop cached rows."""
         for rows in self._tables:
             rows.forget()
+
+
+class VoicePage(NamedTuple):
+    """A page of ideas or of obstacles.
+
+    ``after`` is the time and the ``voice_id`` of the last row of the page before. ``at`` is the position of a past
+    state. ``begin`` and ``end`` limit the time of submission, as texts: from the first on, and before the second.
+    """
+
+    limit: int
+    after: Sequence[object] | None = None
+    newest_first: bool = True
+    at: int | None = None
+    begin: str | None = None
+    end: str | None = None
 
 
 _THANKS = ("giver_id", "giver_kind", "receiver_id", "reason", "points", "interaction_id")
@@ -281,14 +299,68 @@ def read_careers(connection: sa.Connection, position: int | None = None) -> list
     ]
 
 
-def read_voices(connection: sa.Connection, position: int | None = None) -> list[Row]:
-    """Return ideas and obstacles with their answers, in order of submission; texts as stored."""
+def read_voices(connection: sa.Connection, position: int | None = None, voice_id: str | None = None) -> list[Row]:
+    """Return ideas and obstacles with their answers, in order of submission; texts as stored.
+
+    ``voice_id``: only this one, such as ``obstacle O-1``.
+    """
     source = as_of(voices, position)
     query = sa.select(source).where(source.c.employee_id.is_not(None)).order_by(source.c.said, source.c.voice_id)
+    if voice_id is not None:
+        query = query.where(source.c.voice_id == voice_id)
     return [
         {name: value for name, value in row.items() if name not in ("since", LAST_FACT)}
         for row in connection.execute(query).mappings()
     ]
+
+
+def read_obstacles(
+    connection: sa.Connection, page: VoicePage, people: Collection[str] | None, *, answered: bool | None
+) -> list[Row]:
+    """Return a page of obstacles in order of their reporting, with their answers; texts as stored."""
+    return [
+        {
+            "obstacle_id": row["voice_id"].removeprefix("obstacle "),
+            "time": row["said"],
+            "answered_at": row["answered"],
+            **{name: row[name] for name in ("employee_id", "kind", "text", "answered_by", "answer")},
+        }
+        for row in _page_of(connection, "obstacle", page, people, answered=answered)
+    ]
+
+
+def read_ideas(
+    connection: sa.Connection, page: VoicePage, people: Collection[str] | None, *, answered: bool | None
+) -> list[Row]:
+    """Return a page of ideas in order of their submission, with their decisions; texts as stored."""
+    return [
+        {
+            "idea_id": row["voice_id"].removeprefix("idea "),
+            "time": row["said"],
+            "decided_at": row["answered"],
+            "decided_by": row["answered_by"],
+            "decision": row["answer"],
+            **{name: row[name] for name in ("employee_id", "text")},
+        }
+        for row in _page_of(connection, "idea", page, people, answered=answered)
+    ]
+
+
+def _page_of(
+    connection: sa.Connection, what: str, page: VoicePage, people: Collection[str] | None, *, answered: bool | None
+) -> list[Row]:
+    source = as_of(voices, page.at)
+    query = sa.select(source).where(source.c.what == what, source.c.employee_id.is_not(None))
+    if people is not None:
+        query = query.where(source.c.employee_id.in_(people))
+    if answered is not None:
+        query = query.where(source.c.answered.is_not(None) if answered else source.c.answered.is_(None))
+    if page.begin is not None:
+        query = query.where(source.c.said >= page.begin)
+    if page.end is not None:
+        query = query.where(source.c.said < page.end)
+    query = by_key(query, (source.c[one.name] for one in VOICE_ORDER), page.after, descending=page.newest_first)
+    return [dict(row) for row in connection.execute(query.limit(page.limit)).mappings()]
 
 
 def read_table(connection: sa.Connection, name: str, position: int | None = None) -> list[Row]:

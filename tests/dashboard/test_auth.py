@@ -27,6 +27,8 @@ OPEN = {
     "/api/v1/projections",
     "/api/v1/me",
     "/api/v1/employees",
+    "/api/v1/ideas",
+    "/api/v1/obstacles",
 }
 ABOVE = {"/api/v1/policies", "/api/v1/loyalty", "/api/v1/gap", "/api/v1/quality", "/api/v1/recognition"}
 ALL = {
@@ -63,6 +65,9 @@ ACTING: dict[str, set[str]] = {
     "/api/v1/flags/{flag_id}": {"manager", "operator"},
     "/api/v1/policies": {"manager", "operator"},
     "/api/v1/delegations": {"manager"},
+    "/api/v1/ideas/{idea_id}": {"manager"},
+    "/api/v1/obstacles/{obstacle_id}": {"manager"},
+    "/api/v1/recognitions": {"agent", "manager"},
     "/api/v1/budgets": {"manager", "operator"},
 }
 

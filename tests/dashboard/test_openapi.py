@@ -42,7 +42,7 @@ RANGES = """
 enabled = true
 
 [[operations]]
-include-path-regex = "/api/v1/(balances|employees|actions|arrivals|escalations.*|flags|cases|policies|preview|budgets|rejections|trail|summary|webhooks|views/.*)$"
+include-path-regex = "/api/v1/(balances|employees|actions|arrivals|escalations.*|flags|ideas|obstacles|cases|policies|preview|budgets|rejections|trail|summary|webhooks|views/.*)$"
 checks.positive_data_acceptance.enabled = false
 """
 """No schema says which cursors a list has made, that `from` comes before `to`, which time zones and currencies exist, how many digits a currency has, which types and addresses a webhook may have, or what a policy has to say."""
@@ -102,6 +102,8 @@ def complete(document: Document) -> None:
                 path in {NOT_TRIED, "/metrics"}
             ), (method, path)
             assert {"401", "422", "503"} <= one["responses"].keys(), (method, path)
+            asks_again = any(parameter["name"] == "If-None-Match" for parameter in one.get("parameters", ()))
+            assert asks_again == ("304" in one["responses"]), (method, path)
 
 
 @pytest.mark.parametrize("name", api_document()["components"]["schemas"])

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -27,6 +27,7 @@ from tests.support.environment import ROOT
 from tests.support.http_api import read_current
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+from tests.support.waiting import eventually
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e🛒 " + "x" * 10_000
 PAGES = {
@@ -324,10 +325,41 @@ async def test_acting_from_the_page(session: Session) -> None:
         assert one.complaints == []
 
 
+async def report_obstacles(one: Opened) -> None:
+    """Record an obstacle and an idea of A-1, and an obstacle of the lead M-1."""
+    said = {"employee_id": "A-1", "text": HOSTILE}
+    await one.upstream.record(event("o", "obstacle.reported", obstacle_id="O-1", **said))
+    await one.upstream.record(event("d", "idea.submitted", idea_id="D-1", **said))
+    own = event("own", "obstacle.reported", obstacle_id="O-2", employee_id="M-1", text="no one above me answers")
+    await one.upstream.record(own)
+
+
+async def answer_and_thank(page: Page, press: Callable[..., Awaitable[None]]) -> None:
+    voices = page.get_by_role("list", name="Obstacles and ideas").get_by_role("listitem")
+    await expect(voices).to_have_count(2)  # not the lead's own
+    await press("o", *"You may now", "Enter")
+    await expect(voices).to_have_count(1)
+    await press("o", "ArrowDown", "Tab", "Enter")
+    await expect(page.locator("#main")).to_contain_text("No obstacle and no idea waits for an answer.")
+    await press("t", *"A-2", "Tab", "Tab", "Enter")
+    await expect(page.locator("#said")).to_contain_text("A-2 is thanked: helped a customer.")
+
+
+async def assert_answered_and_thanked(one: Opened) -> None:
+    """Assert that the log holds the answers and the thanks, each as those of the lead M-1."""
+    (answered,) = await eventually(lambda: one.upstream.recorded("obstacle.answered"), bool)
+    assert (answered["obstacle_id"], answered["answered_by"], answered["text"]) == ("O-1", "M-1", "You may now")
+    (decided,) = await eventually(lambda: one.upstream.recorded("idea.decided"), bool)
+    assert decided == {"idea_id": "D-1", "decided_by": "M-1", "decision": "tried out"}
+    (given,) = await eventually(lambda: one.upstream.recorded("recognition.given"), bool)
+    assert (given["giver_id"], given["receiver_id"], given["giver_kind"]) == ("M-1", "A-2", "manager")
+
+
 async def test_the_morning_of_a_team_lead(session: Session) -> None:
-    """Three wait: one is approved, one lowered, one forwarded, in fewer than 60 clicks and keys, as the signed-in person."""
+    """Three escalations are decided, an obstacle and an idea answered, a person thanked: fewer than 60 clicks and keys."""
     async with opened(session) as one:
         page = one.page
+        await report_obstacles(one)
         waiting = [await escalate(one, "w-1", "61.00"), await escalate(one, "w-2", "62.00")]
         await read_current(one.client, "escalations")
         await one.sign_in_as("boss", "manager", "M-1")
@@ -357,7 +389,9 @@ async def test_the_morning_of_a_team_lead(session: Session) -> None:
         await expect(card).to_contain_text("Refund of £62.00")
         await press("f", "Enter")
         await expect(page.locator("#main")).to_contain_text("Nothing waits for you.")
+        await answer_and_thank(page, press)
         assert strokes < 60
+        await assert_answered_and_thanked(one)
         items: list[Document] = (await read_current(one.client, "escalations"))["items"]
         of = {row["escalation_id"]: row for row in items}
         assert of[waiting[0]]["status"] == "approved"
@@ -497,6 +531,8 @@ async def test_no_first_page_has_a_violation_of_accessibility(session: Session) 
         install_packages(ROOT / WEB)
         for number in range(8):
             await escalate(one, f"w-{number}", f"6{number}.00")
+            said = {"employee_id": "A-1", "text": HOSTILE}
+            await one.upstream.record(event(f"o-{number}", "obstacle.reported", obstacle_id=f"O-{number}", **said))
         for role, person in (("manager", "M-1"), ("agent", "A-1")):
             await one.sign_in_as(role, role, person)
             await expect(one.page.locator("#main tbody tr").first).to_be_visible(timeout=15_000)

@@ -3,6 +3,10 @@ import { useEffect, useReducer } from "preact/hooks";
 import type { components } from "./api.d";
 
 export type Me = components["schemas"]["Caller"];
+export type Obstacle = components["schemas"]["ObstacleRow"];
+export type Idea = components["schemas"]["IdeaRow"];
+export type IdeaDecision = components["schemas"]["IdeaDecision"];
+export type Thanks = components["schemas"]["Thanks"];
 type Decision = components["schemas"]["Answer"];
 export type Query = Record<string, string | number | boolean | null | undefined>;
 
@@ -57,6 +61,7 @@ const VIEWS: [RegExp, string[], number][] = [
   [/^balances/, ["budget_balances"], 0],
   [/^(cases|flags)/, ["flags"], 0],
   [/^employees/, ["people"], 60_000],
+  [/^(ideas|obstacles)/, ["people"], 5_000],
   [/^trail/, ["audit_trail"], 0],
   [/^summary/, ["casework", "journeys", "budget_balances"], 5_000],
   [/^gap/, ["authority"], 15_000],

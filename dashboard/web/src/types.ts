@@ -16,7 +16,7 @@ export interface Escalation {
   customer_id: string | null; interaction_id: string | null; kind: string; reason: string; asked_of: string[]; due: string | null;
   decided_by: string | null; waited_seconds: number | null; asked: Money; amount: Money | null; agent_kind: string | null;
 }
-export interface Employee { employee_id: string; name: string | null; manager_id: string | null; manager_name: string | null }
+export interface Employee { employee_id: string; name: string | null; manager_id: string | null; manager_name: string | null; left: string | null }
 export interface Limit { rule: string; message: string; limit?: Money; used?: Money; asked?: Money }
 export interface Story { time: string; what: string; who: string | null; position: number }
 export interface EscalationCase {

@@ -7,6 +7,12 @@ export function Field({ label, children }: { label: string; children: ComponentC
   return <label class="field">{label}{children}</label>;
 }
 
+/** Whether a key belongs to a field that the reader types in, or to the browser. */
+export function isTyping(event: KeyboardEvent): boolean {
+  const at = event.target;
+  return event.ctrlKey || event.metaKey || event.altKey || (at instanceof HTMLElement && at.matches("input, textarea, select"));
+}
+
 const DAY = 86_400_000;
 const iso = (at: number): string => new Date(at).toISOString().slice(0, 10);
 const PRESETS: [string, number][] = [["7 days", 7], ["30 days", 30], ["90 days", 90]];

@@ -2,7 +2,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { goodwillBy } from "../currencies";
 import { decide, refresh, useRead } from "../api";
-import { Dates, Field, useRange } from "../components/controls";
+import { Dates, Field, isTyping, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top, changeFrom } from "../components/parts";
 import { Person } from "../components/person";
 import { Table } from "../components/table";
@@ -10,6 +10,7 @@ import { amounts, duration, money, number, percent, since, time, words } from ".
 import type { Balance, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
 import { change, link, usePlace } from "../url";
 import { approved, onTheSpot, useNewest } from "./overview";
+import { Thank, Voices } from "./replies";
 
 type Step = "approve" | "lower" | "deny" | "forward";
 const KEYS: Record<string, Step> = { a: "approve", l: "lower", d: "deny", f: "forward" };
@@ -60,14 +61,10 @@ export function Today({ me, say }: { me: Viewer; say: (text: string) => void }) 
           <Waiting key={chosen.escalation_id} one={chosen} me={me} say={say} />
         </div>
       )}
+      <div class="two"><Voices me={me} say={say} /><Thank me={me} say={say} /></div>
       <Team />
     </>
   );
-}
-
-function isTyping(event: KeyboardEvent): boolean {
-  const at = event.target;
-  return event.ctrlKey || event.metaKey || event.altKey || (at instanceof HTMLElement && at.matches("input, textarea, select"));
 }
 
 /** An escalation with its limits, the customer's story, and cases alike. */
