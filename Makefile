@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-failover bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-views bench-failover bench-reference wheels size docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -96,6 +96,9 @@ bench-http: setup  ## events and decisions over HTTP beside NATS; decisions over
 
 bench-import: setup  ## imports beside the version before mappings were SQL, by turns, and memory at ten million rows; SCALE=0.1
 	@$(BIN)/python -m benchmarks.imports --scale $(or $(SCALE),1)
+
+bench-views: setup  ## CPU an event of each view beside a commit (BASE=...), and of facts in reversed order; some 20 minutes
+	@$(BIN)/python -m benchmarks.views $(if $(BASE),--base $(BASE))
 
 bench-failover: setup  ## three servers, SIGKILL of the leader 20 times under load: seconds without answers; minutes
 	@$(BIN)/python -m benchmarks.failover

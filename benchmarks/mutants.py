@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MODULES = {
     "domain.analytics.consistency": "quality",
+    "domain.analytics.labels": "quality",
     "domain.analytics.empowerment_gap": "gap",
     "domain.analytics.unused_authority": "gap",
     "domain.analytics.procedure_cost": "gap",

@@ -70,11 +70,21 @@ class Side:
         policy = self.data_dir.parent / "policy.json"
         policy.write_text(json.dumps(POLICY))
         with self.ledger.up():
-            where = json.loads((self.data_dir / "connection.json").read_text())
-            self.password = urlsplit(where["nats_url"]).password or ""
+            self._learn_password()
             self.ledger.run("decide", "policy", str(policy), "--published-by", "owner")
             asyncio.run(self._fill())
             until_at_rest(self.data_dir)
+
+    async def record(self, facts: Sequence[bytes]) -> None:
+        """Publish facts to the running ledger; return when all of them are recorded."""
+        self._learn_password()
+        async with self.client() as client:
+            await _publish(client, facts)
+            await _recorded(client, facts)
+
+    def _learn_password(self) -> None:
+        where = json.loads((self.data_dir / "connection.json").read_text())
+        self.password = urlsplit(where["nats_url"]).password or ""
 
     async def _fill(self) -> None:
         async with self.client() as client:

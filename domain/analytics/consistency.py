@@ -6,16 +6,24 @@ A matter is an interaction. The limits of a group are those of a funnel plot, ad
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Mapping
 from math import sqrt
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
+import numpy as np
+
 from domain.analytics.empowerment_gap import Share, band_of, share
+from domain.analytics.labels import Labels, distinct
 from domain.currencies import digits_of
 from domain.money import Money
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    type Ints = NDArray[np.int64]
 
 NOT_SAID = "not said"
 FEW = 30
@@ -26,17 +34,41 @@ _NEAR, _FAR = 1.959963984540054, 3.090232306167813
 """The standard deviations of the limits that 95 % and 99.8 % of equal groups keep."""
 
 type Division = Literal["channel", "team"]
-type Amounts = Mapping[tuple[str, str], int]
-"""Minor units by kind and currency."""
+type What = Literal["any", "reason", "kind", "band"]
 
 
-class HandledMatter(NamedTuple):
-    """A matter: its channel, first team and reason, and the goodwill that was given in it."""
+class HandledMatters(NamedTuple):
+    """Matters as columns (channel, first team, reason), and the goodwill that was given in them.
 
-    channel: str
-    team: str
-    reason: str
-    given: Amounts
+    There is one gift for each matter, kind and currency: ``matter`` is the place of its matter in the other columns,
+    ``minor`` its amount in minor units.
+    """
+
+    channel: Labels
+    team: Labels
+    reason: Labels
+    matter: Ints
+    kind: Labels
+    currency: Labels
+    minor: Ints
+
+    def summed(self) -> HandledMatters:
+        """Return the gifts summed over kinds: one for each matter and currency, of a kind without a name."""
+        place = self.matter * len(self.currency.names) + self.currency.numbers
+        order = np.argsort(place, kind="stable")
+        starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+        minor = np.add.reduceat(self.minor[order], starts) if starts.size else self.minor
+        first = order[starts]
+        one = Labels(np.zeros(first.size, np.int64), ("",))
+        return self._replace(matter=self.matter[first], kind=one, currency=self.currency[first], minor=minor)
+
+    def bands(self) -> Labels:
+        """Return the band of each gift, with its currency."""
+        width = len(self.currency.names)
+        kept, place = np.unique(self.minor * width + self.currency.numbers, return_inverse=True)
+        pairs = [(one // width, self.currency.names[one % width]) for one in kept.tolist()]
+        of_pair = Labels.of([f"{band_of(minor, digits_of(currency))} {currency}" for minor, currency in pairs], "")
+        return of_pair[place]
 
 
 class GivenGroup(TypedDict):
@@ -60,7 +92,7 @@ class Consistency(TypedDict):
     given) or ``band`` (an amount in that band is given).
     """
 
-    what: str
+    what: What
     label: str
     by: Division
     rung: int
@@ -69,114 +101,85 @@ class Consistency(TypedDict):
     groups: list[GivenGroup]
 
 
-class _Cell:
-    """The matters of one group: their number, and the amounts given by currency."""
+class _Cell(NamedTuple):
+    """The matters of one group in which something was given: their number, and the lower medians by currency."""
 
-    def __init__(self) -> None:
-        self.given = 0
-        self.amounts = defaultdict[str, list[int]](list)
-
-    def add(self, amounts: Mapping[str, Sequence[int]], matters: int = 1) -> None:
-        """Add matters in which these amounts were given."""
-        self.given += matters
-        for currency, some in amounts.items():
-            self.amounts[currency] += some
+    given: int
+    medians: Mapping[str, int]
 
 
-class _Tally:
-    """The matters of each place, and the cells of each comparison."""
-
-    def __init__(self) -> None:
-        self.handled = Counter[_Place]()
-        self.cells = defaultdict[tuple[str, str, str, str], _Cell](_Cell)
-        self.labels = set[tuple[str, str]]()
-
-    def add(self, place: _Place, found: Iterable[_Given], matters: int) -> None:
-        """Add matters of one place in which something was given."""
-        for what, label, amounts in found:
-            self.labels.add((what, label))
-            for by, group in zip(_DIVISIONS, place, strict=False):
-                self.cells[by, group, what, label].add(amounts, matters)
-
-    def sizes(self) -> Counter[tuple[str, str, str]]:
-        """Return the number of matters by division, group and reason; the reason of all is empty."""
-        found = Counter[tuple[str, str, str]]()
-        for place, number in self.handled.items():
-            for by, group in zip(_DIVISIONS, place, strict=False):
-                found[by, group, ""] += number
-                found[by, group, place[2]] += number
-        return found
+_NOTHING = _Cell(0, {})
+type _Cells = dict[tuple[Division, str, What, str], _Cell]
+"""Cells by division, group, what, and label."""
 
 
-def consistency(matters: Iterable[HandledMatter]) -> list[Consistency]:
+def consistency(handled: HandledMatters) -> list[Consistency]:
     """Return how evenly goodwill is given across channels and teams, in all and by reason, kind and amount band.
 
     Groups of fewer than ``FEW`` matters are left out, and so is a comparison of fewer than two groups, or of groups in
     which nothing, or always something, is given.
     """
-    tally = _Tally()
-    alone = defaultdict[tuple[_Place, str, str], list[int]](list)
-    for channel, team, reason, given in matters:
-        place = channel, team, reason
-        tally.handled[place] += 1
-        if len(given) == 1:  # most matters: those of one place, kind and currency are counted together
-            (((kind, currency), minor),) = given.items()
-            alone[place, kind, currency].append(minor)
-        elif given:
-            tally.add(place, _given(reason, given), 1)
-    for (place, kind, currency), minors in alone.items():
-        amounts = {currency: minors}
-        whole = [("any", "", amounts), ("reason", place[2], amounts), ("kind", kind, amounts)]
-        tally.add(place, whole, len(minors))
-        bands = defaultdict[str, list[int]](list)
-        for minor in minors:
-            bands[band_of(minor, digits_of(currency))].append(minor)
-        for band, some in bands.items():
-            tally.add(place, [("band", f"{band} {currency}", {currency: some})], len(some))
-    sizes = tally.sizes()
-    compared = [
-        _compared(what, label, by, sizes, tally.cells)
-        for what, label in sorted(tally.labels, key=lambda one: (_ORDER.index(one[0]), one[1]))
-        for by in _DIVISIONS
-    ]
-    return [one for one in compared if one is not None]
+    summed = handled.summed()
+    sizes = dict[tuple[Division, str, str], int]()
+    cells: _Cells = {}
+    compared: dict[What, tuple[HandledMatters, Labels]] = {
+        "any": (summed, summed.kind),
+        "reason": (summed, handled.reason[summed.matter]),
+        "kind": (handled, handled.kind),
+        "band": (summed, summed.bands()),
+    }
+    divided: dict[Division, Labels] = {"channel": handled.channel, "team": handled.team}
+    for by, groups in divided.items():
+        for (group, reason), size in _sizes(groups, handled.reason).items():
+            sizes[by, group, reason] = size
+        for what, (gifts, labels) in compared.items():
+            for (group, label), cell in _cells(groups[gifts.matter], labels, gifts).items():
+                cells[by, group, what, label] = cell
+    labels_given = {(what, label) for _, _, what, label in cells}
+    ordered = sorted(labels_given, key=lambda one: ([*compared].index(one[0]), one[1]))
+    every = (_compared(what, label, by, sizes, cells) for what, label in ordered for by in divided)
+    return [one for one in every if one is not None]
 
 
-_ORDER = ("any", "reason", "kind", "band")
-_DIVISIONS: tuple[Division, ...] = ("channel", "team")
-
-
-type _Place = tuple[str, str, str]
-"""The channel, team and reason of a matter."""
-type _Given = tuple[str, str, Mapping[str, Sequence[int]]]
-"""What, label and amounts by currency of a comparison in which something was given."""
-
-
-def _given(reason: str, given: Amounts) -> list[_Given]:
-    """Return all comparisons in which something was given in a matter."""
-    total = Counter[str]()
-    kinds: defaultdict[str, dict[str, tuple[int]]] = defaultdict(dict)
-    for (kind, currency), minor in given.items():
-        total[currency] += minor
-        kinds[kind][currency] = (minor,)
-    sums = {currency: (minor,) for currency, minor in total.items()}
-    found: list[_Given] = [("any", "", sums), ("reason", reason, sums)]
-    found += [("kind", kind, amounts) for kind, amounts in kinds.items()]
-    for currency, minor in total.items():
-        found.append(("band", f"{band_of(minor, digits_of(currency))} {currency}", {currency: (minor,)}))
+def _sizes(groups: Labels, reasons: Labels) -> dict[tuple[str, str], int]:
+    """Return the number of matters by group and reason; the reason of all is empty."""
+    width = len(reasons.names)
+    found = {(groups.names[group], ""): size for group, size in _counted(groups.numbers)}
+    for place, size in _counted(groups.numbers * width + reasons.numbers):
+        found[groups.names[place // width], reasons.names[place % width]] = size
     return found
 
 
+def _counted(numbers: Ints) -> Iterator[tuple[int, int]]:
+    return ((number, count) for number, count in enumerate(np.bincount(numbers).tolist()) if count)
+
+
+def _cells(groups: Labels, labels: Labels, gifts: HandledMatters) -> dict[tuple[str, str], _Cell]:
+    """Return the cell of each group and label; gifts of one matter count once."""
+    width, currencies = len(labels.names), gifts.currency
+    place = groups.numbers * width + labels.numbers
+    order = np.lexsort((gifts.minor, currencies.numbers, place))
+    segment = (place * len(currencies.names) + currencies.numbers)[order]
+    starts = np.flatnonzero(np.diff(segment, prepend=-1))
+    middle = gifts.minor[order][(starts + np.append(starts[1:], segment.size) - 1) // 2]
+    medians = defaultdict[int, dict[str, int]](dict)
+    for number, minor in zip(segment[starts].tolist(), middle.tolist(), strict=True):
+        medians[number // len(currencies.names)][currencies.names[number % len(currencies.names)]] = minor
+    matters = int(gifts.matter.max(initial=0)) + 1
+    given = _counted(distinct(place * matters + gifts.matter) // matters)
+    return {(groups.names[at // width], labels.names[at % width]): _Cell(hits, medians[at]) for at, hits in given}
+
+
 def _compared(
-    what: str,
+    what: What,
     label: str,
     by: Division,
-    sizes: Mapping[tuple[str, str, str], int],
-    cells: Mapping[tuple[str, str, str, str], _Cell],
+    sizes: Mapping[tuple[Division, str, str], int],
+    cells: _Cells,
 ) -> Consistency | None:
     of = label if what == "reason" else ""
     groups = [
-        (group, cells.get((by, group, what, label)) or _Cell(), n)
+        (group, cells.get((by, group, what, label), _NOTHING), n)
         for (divided, group, reason), n in sorted(sizes.items())
         if divided == by and reason == of and n >= FEW and group != NOT_SAID
     ]
@@ -198,7 +201,7 @@ def _compared(
             {
                 "group": group,
                 "given": share(cell.given, size),
-                "medians": [Money(_middle(some), currency).wire() for currency, some in sorted(cell.amounts.items())],
+                "medians": [Money(minor, currency).wire() for currency, minor in sorted(cell.medians.items())],
                 "score": score / sqrt(dispersion),
                 "limits": _limits(common, error * sqrt(dispersion) * _NEAR),
                 "wide_limits": _limits(common, error * sqrt(dispersion) * _FAR),
@@ -218,8 +221,3 @@ def _dispersion(scores: Sequence[float]) -> float:
 
 def _limits(common: float, reach: float) -> list[float]:
     return [max(0.0, common - reach), min(1.0, common + reach)]
-
-
-def _middle(amounts: Sequence[int]) -> int:
-    """Return the lower median of amounts."""
-    return sorted(amounts)[(len(amounts) - 1) // 2]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 import numpy as np
 
 from domain.analytics.empowerment_gap import Share, share
+from domain.analytics.labels import Labels, distinct
 from domain.statistics import one_rate_p
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     type Ints = NDArray[np.int64]
     type Floats = NDArray[np.float64]
     type Flags = NDArray[np.bool_]
-    type Texts = NDArray[np.object_]
 
 DAY = 86_400.0
 REPEAT_DAYS = 7
@@ -93,9 +93,9 @@ class InteractionColumns(NamedTuple):
     """
 
     customer: Ints
-    channel: Texts
-    team: Texts
-    reason: Texts
+    channel: Labels
+    team: Labels
+    reason: Labels
     order: Ints
     matter: Ints
     opened: Floats
@@ -165,7 +165,7 @@ def judged(journeys: InteractionColumns, now: float) -> Judged:
 
 def _follows(of: InteractionColumns, end: Floats, label: Ints, pool: Flags) -> Flags:
     """Return whether a later contact of the pool, of the same customer and label, began by the end of each window."""
-    begins = np.unique(of.opened)
+    begins = distinct(of.opened)
     width = begins.size + 1
     group = (of.customer * (int(label.max(initial=0)) + 1) + label) * width
     places = np.searchsorted(begins, of.opened)
@@ -215,14 +215,14 @@ def _hours(seconds: Floats) -> Hours:
 def groups(some: Judged) -> dict[str, list[tuple[str, QualityFigures]]]:
     """Return the figures by channel, first team, highest line and reason, the largest group first."""
     of = some.journeys
-    lines = [NOT_SAID if level != level else f"{level:.0f}" for level in of.highest_line.tolist()]  # noqa: PLR0124 - nan
+    levels, numbers = np.unique(of.highest_line, return_inverse=True)  # nan is one level
+    lines = Labels(numbers, [NOT_SAID if np.isnan(level) else f"{level:.0f}" for level in levels])
     found = {}
     for name, labels in (("channel", of.channel), ("team", of.team), ("line", lines), ("reason", of.reason)):
-        numbers: dict[str, int] = {}
-        which = np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
-        ends = np.cumsum(np.bincount(which, minlength=len(numbers)))
-        places = np.split(np.argsort(which, kind="stable"), ends)
-        ordered = sorted(zip(numbers, places[: len(numbers)], strict=True), key=lambda item: (-item[1].size, item[0]))
+        ends = np.cumsum(np.bincount(labels.numbers, minlength=len(labels.names)))
+        places = np.split(np.argsort(labels.numbers, kind="stable"), ends)[:-1]
+        of_label = [(label, mine) for label, mine in zip(labels.names, places, strict=True) if mine.size]
+        ordered = sorted(of_label, key=lambda item: (-item[1].size, item[0]))
         found[name] = [(label, line(some.some(mine))) for label, mine in ordered]
     return found
 

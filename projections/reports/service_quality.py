@@ -8,7 +8,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from domain.analytics import service_quality
-from domain.analytics.consistency import Consistency, HandledMatter, consistency
+from domain.analytics.consistency import Consistency, HandledMatters, consistency
+from domain.analytics.labels import Labels, numbers_of
 from domain.analytics.satisfaction import FeedbackScore, Satisfaction, satisfaction
 from domain.analytics.service_quality import (
     NOT_SAID,
@@ -28,7 +29,7 @@ from projections.views.journeys import journeys as table
 from projections.views.journeys import read_feedback, read_incomplete, read_journey, read_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from domain.analytics.service_quality import Floats, Ints, ShareName
@@ -101,11 +102,11 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
     acted, given = (await read("casework", lambda c: (read_first_actions(c, at), read_given(c, at)))).result
     answer = await read("journeys", lambda c: (_columns(c, at, acted), read_feedback(c, at), read_incomplete(c, at)))
     (ids, journeys), said, incomplete = answer.result
-    where = dict(zip(ids, journeys.team, strict=True)) if said else {}
+    where = dict(zip(ids, journeys.team.texts(), strict=True)) if said else {}
     recorded = await recorded_until(read, answer.progress, at)
     some = service_quality.judged(journeys, parse_time(recorded).timestamp() if recorded else 0.0)
     if scope.people is not None:  # filtered after judging, because a return to another team counts, too
-        mine = np.array([team in scope.teams for team in journeys.team], bool)
+        mine = np.array([team in scope.teams for team in journeys.team.names], bool)[journeys.team.numbers]
         some, ids = some.some(mine), [one for one, shown in zip(ids, mine, strict=True) if shown]
     groups = service_quality.groups(some)
     answers = [
@@ -139,12 +140,20 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
     }
 
 
-def _matters(
-    ids: Sequence[str], of: InteractionColumns, given: Mapping[str, Mapping[tuple[str, str], int]]
-) -> Iterator[HandledMatter]:
-    nothing: dict[tuple[str, str], int] = {}
-    for one, channel, team, reason in zip(ids, of.channel, of.team, of.reason, strict=True):
-        yield HandledMatter(channel, team, reason, given.get(one, nothing))
+def _matters(ids: Sequence[str], of: InteractionColumns, given: Sequence[tuple[str, str, str, int]]) -> HandledMatters:
+    places = {one: place for place, one in enumerate(ids)}
+    matters, kinds, currencies, minors = (
+        zip(*(one for one in given if one[0] in places), strict=True) if given else [()] * 4
+    )
+    return HandledMatters(
+        of.channel,
+        of.team,
+        of.reason,
+        numbers_of(matters, places),
+        Labels.of(kinds, ""),
+        Labels.of(currencies, ""),
+        np.array(minors, np.int64),
+    )
 
 
 async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> InteractionStory | None:
@@ -216,7 +225,7 @@ def _columns(
     columns = [*zip(*rows, strict=True)] if rows else [()] * len(names)
     of = dict(zip(names, columns, strict=True))
     customer, order, matter = (_numbered(of[name]) for name in ("customer_id", "order_id", "reason"))
-    channel, team, reason = (np.array([one or NOT_SAID for one in of[name]], object) for name in _TEXTS)
+    channel, team, reason = (Labels.of(of[name], NOT_SAID) for name in _TEXTS)
     opened, first_resolved, resolved = (_seconds(of[name]) for name in _TIMES)
     first_action = _seconds([acted.get(one) for one in of["interaction_id"]])
     line, moved_up, transfers, came_back, repeated, reopened = (np.array(of[name], float) for name in _NUMBERS)
@@ -242,8 +251,10 @@ def _columns(
 
 def _numbered(texts: Sequence[str | None]) -> Ints:
     """Return equal texts as equal numbers from 0, and -1 for ``None``."""
-    known: dict[str | None, int] = {None: -1}
-    return np.array([known.setdefault(one, len(known) - 1) for one in texts], np.int64)
+    known = dict.fromkeys(texts)
+    known.pop(None, None)
+    numbers: dict[str | None, int] = {one: place for place, one in enumerate(known)}
+    return numbers_of(texts, numbers | {None: -1})
 
 
 def _seconds(texts: Sequence[str | None]) -> Floats:

@@ -552,17 +552,13 @@ def read_first_actions(connection: sa.Connection, position: int | None = None) -
     return dict(plain_rows(connection, query))
 
 
-def read_given(connection: sa.Connection, position: int | None = None) -> dict[str, dict[tuple[str, str], int]]:
-    """Return the goodwill that was given in each interaction, as of a position: minor units by kind and currency."""
+def read_given(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, str, int]]:
+    """Return the goodwill given as of a position: interaction, kind, currency and minor units, each sum once."""
     done = as_of(actions, position)
     query = sa.select(done.c.interaction_id, done.c.kind, done.c.currency, sa.func.sum(done.c.amount_minor))
     query = query.where(done.c.interaction_id.is_not(None), done.c.basis == "goodwill", done.c.amount_minor > 0)
     query = query.where(done.c.position.is_not(None), done.c.state.in_(GIVEN))
-    found: dict[str, dict[tuple[str, str], int]] = {}
-    rows = plain_rows(connection, query.group_by(done.c.interaction_id, done.c.kind, done.c.currency))
-    for interaction_id, kind, currency, minor in rows:
-        found.setdefault(interaction_id, {})[kind, currency] = minor
-    return found
+    return plain_rows(connection, query.group_by(done.c.interaction_id, done.c.kind, done.c.currency))
 
 
 def read_where_done(connection: sa.Connection) -> list[Row]:

@@ -13,7 +13,7 @@ from domain.serialization import encode
 from projections.engine.day_blocks import DayBlocks, DayTable
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, read_fact_positions
 from projections.engine.events import types_of
-from projections.engine.row_cache import RowCache
+from projections.engine.row_cache import RowCache, dict_rows
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
@@ -294,5 +294,6 @@ def read_incomplete(connection: sa.Connection, position: int | None = None) -> i
 def read_feedback(connection: sa.Connection, position: int | None = None) -> list[Row]:
     """Return customers' feedback as of a position, without withdrawn ones."""
     source = as_of(feedback, position)
-    query = sa.select(source).where(source.c.score.is_not(None)).order_by(source.c.time, source.c.told)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return dict_rows(
+        connection, sa.select(source).where(source.c.score.is_not(None)).order_by(source.c.time, source.c.told)
+    )

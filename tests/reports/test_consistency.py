@@ -1,16 +1,25 @@
 """Consistency of goodwill: funnel limits of groups, with the textbook's figures."""
 
-from domain.analytics.consistency import GivenGroup, HandledMatter, consistency
+import numpy as np
+
+from domain.analytics.consistency import GivenGroup, HandledMatters, consistency
+from domain.analytics.labels import Labels
 
 
-def matters(groups: dict[str, tuple[int, int]]) -> list[HandledMatter]:
+def matters(groups: dict[str, tuple[int, int]]) -> HandledMatters:
     """Return matters of teams; of each team's ``n`` matters the first ``k`` got 5.00."""
-    gift = {("refund", "GBP"): 500}
-    return [
-        HandledMatter("phone", team, "late", gift if number < k else {})
-        for team, (k, n) in groups.items()
-        for number in range(n)
-    ]
+    teams = [team for team, (_, n) in groups.items() for _ in range(n)]
+    given = [number < k for k, n in groups.values() for number in range(n)]
+    gifts = sum(given)
+    return HandledMatters(
+        channel=Labels.of(["phone"] * len(teams), ""),
+        team=Labels.of(teams, ""),
+        reason=Labels.of(["late"] * len(teams), ""),
+        matter=np.flatnonzero(given),
+        kind=Labels.of(["refund"] * gifts, ""),
+        currency=Labels.of(["GBP"] * gifts, ""),
+        minor=np.full(gifts, 500),
+    )
 
 
 def share_of(group: GivenGroup) -> float:

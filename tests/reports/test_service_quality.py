@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics import service_quality
+from domain.analytics.labels import Labels
 from domain.analytics.satisfaction import FeedbackScore, satisfaction
-from domain.analytics.service_quality import DAY, InteractionColumns
+from domain.analytics.service_quality import DAY, NOT_SAID, InteractionColumns
 from ledger.store.cloudevents import parse_time
 from projections.reading import AccessScope
 from projections.reports.service_quality import interaction_story, quality_report
@@ -47,7 +48,11 @@ def journeys(*some: Document) -> InteractionColumns:
         "repeated_stories": math.nan,
         "reopened": 0,
     }
-    return InteractionColumns(*(np.array([one.get(name, value) for one in some]) for name, value in usual.items()))
+    columns = {name: [one.get(name, value) for one in some] for name, value in usual.items()}
+    texts = {"channel", "team", "reason"}
+    return InteractionColumns._make(
+        Labels.of(column, NOT_SAID) if name in texts else np.array(column) for name, column in columns.items()
+    )
 
 
 def test_a_first_contact_is_known_when_its_window_is_over() -> None:
