@@ -408,6 +408,21 @@ async def test_the_morning_of_a_team_lead(session: Session) -> None:
         assert one.complaints == []
 
 
+async def test_a_lead_sees_the_spending_of_the_team_against_its_budgets_and_by_week(session: Session) -> None:
+    async with opened(session) as one:
+        await one.upstream.action("of-others", "9.00", agent_id="M-2")  # M-2 is no one below M-1
+        token = Tokens(session.data_dir).make("lead", "manager", "M-1", None)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=one.address, headers=headers, timeout=20) as lead:
+            (week,) = (await read_current(lead, "summary", by="week"))["groups"]
+        await one.sign_in_as("boss", "manager", "M-1")
+        await expect(one.page.locator("table", has_text="Goodwill by week")).to_contain_text("£60.00", timeout=15_000)
+        assert await figure(one.page, "Budgets spent") == "15.0%"  # 60.00 of the 200.00 of A-1 and of A-2 each
+        assert [row[:2] for row in await cells(one.page, "Goodwill by week")] == [[week["group"], "3"]]
+        await one.page.get_by_role("link", name=week["group"]).click()
+        await expect(one.page.locator("#main h2").first).to_have_text("3 actions")
+
+
 async def test_a_currency_without_goodwill_does_not_hide_the_others(session: Session) -> None:
     async with opened(session) as one:
         euros = {"amount": "9.00", "currency": "EUR"}

@@ -7,7 +7,7 @@ import { Card, Empty, Figure, Figures, Meter, Pending, State, Top, changeFrom } 
 import { Person } from "../components/person";
 import { Table } from "../components/table";
 import { amounts, duration, money, number, percent, since, time, words } from "../format";
-import type { Balance, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
+import type { Balance, Divided, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
 import { change, link, usePlace } from "../url";
 import { approved, onTheSpot, useNewest } from "./overview";
 import { Thank, Voices } from "./replies";
@@ -181,21 +181,26 @@ function Team() {
   const newest = useNewest();
   const range = useRange(newest ?? null);
   const { data, problem } = useRead<Summary>(newest === undefined ? null : "summary", { ...range, by: "agent" });
+  const weeks = useRead<Summary>(newest === undefined ? null : "summary", { ...range, by: "week" });
   const budgets = useRead<Items<Balance>>("balances", { closed: false, limit: 1000 });
   const of = (agent: string): Balance | undefined => budgets.data?.items.find((one) => one.holder === `agent:${agent}`);
   const used = (one: Balance | undefined): number => (one && Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
   if (!data) return <Card title="Your team"><Pending problem={problem} /></Card>;
   const { total } = data;
+  const funds = total.budgets ?? [];
   return (
     <>
       <header class="top"><h2>Your team</h2><Dates {...range} zone={data.time_zone} newest={newest ?? null} /></header>
       <Figures>
         <Figure label="Goodwill" term="goodwill" value={amounts(goodwillBy(total).map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
           change={changeFrom(total.actions.given, total.before?.actions.given)} more={`${number(total.actions.given)} actions`} />
+        <Figure label="Budgets spent" term="budget" value={funds.map((one) => percent(one.spent_share)).join(" · ") || "–"} href={link("budgets")}
+          more={funds.length ? `${amounts(funds.map((one) => one.spent))} of ${amounts(funds.map((one) => one.granted))}` : "none opened"} />
         <Figure label="On the spot" term="on the spot" value={percent(onTheSpot(total))} more={onTheSpot(total.before) == null ? "without approval" : `${percent(onTheSpot(total.before))} before`} />
-        <Figure label="Escalations" term="escalation" value={number(total.escalations.requested)} href={link("escalations", range)} more={approved(total)} />
-        <Figure label="Waiting for a decision" term="waiting" value={duration(total.escalations.hours_waited.median == null ? null : total.escalations.hours_waited.median * 3600)} more="median" />
+        <Figure label="Escalations" term="escalation" value={number(total.escalations.requested)} href={link("escalations", range)}
+          more={total.escalations.hours_waited.median == null ? approved(total) : `${approved(total)}, median wait ${duration(total.escalations.hours_waited.median * 3600)}`} />
       </Figures>
+      {weeks.data ? <Weeks summary={weeks.data} range={range} /> : <Card title="Goodwill by week"><Pending problem={weeks.problem} /></Card>}
       <Card title="People">
         <Table caption="People" hideCaption rows={data.groups} perPage={10} empty={<Empty title="No actions in these days.">Choose other days, or tell your people what they may give.</Empty>} columns={[
           { title: "Person", value: (one) => one.group, cell: (one) => <a href={link("trail", { agent: one.group })}><Person id={one.group} /></a> },
@@ -207,5 +212,32 @@ function Team() {
         ]} />
       </Card>
     </>
+  );
+}
+
+/** The first and the last day of a week such as `2026-W47`, within a range of days. */
+function daysOf(week: string, { from, to }: { from: string; to: string }): { from: string; to: string } {
+  const [year = 0, count = 0] = week.split("-W").map(Number);
+  const first = new Date(Date.UTC(year, 0, 4)); // the fourth of January is in the first week
+  first.setUTCDate(4 - (first.getUTCDay() || 7) + 1 + (count - 1) * 7);
+  const last = new Date(first.getTime() + 6 * 86_400_000);
+  const [begin, end] = [first, last].map((at) => at.toISOString().slice(0, 10)) as [string, string];
+  return { from: begin > from ? begin : from, to: end < to ? end : to };
+}
+
+/** What the team gave by week, the newest first. */
+function Weeks({ summary, range }: { summary: Summary; range: { from: string; to: string } }) {
+  const [currency] = goodwillBy(summary.total);
+  const of = (one: Divided): number => Number(one.actions.by_currency.find((at) => at.currency === currency?.currency)?.goodwill.amount ?? 0);
+  const most = Math.max(...summary.groups.map(of)) || 1;
+  return (
+    <Card title="Goodwill by week" term="goodwill">
+      <Table caption="Goodwill by week" hideCaption rows={[...summary.groups].reverse()} perPage={6} empty={<Empty title="No actions in these days.">Choose other days.</Empty>} columns={[
+        { title: "Week", value: (one) => one.group, cell: (one) => <a href={link("actions", { ...daysOf(one.group, range), given: "true" })}>{one.group}</a> },
+        { title: "Actions", value: (one) => one.actions.given, right: true },
+        { title: "Goodwill", value: of, right: true, cell: (one) => <><Meter share={of(one) / most} label={`${percent(of(one) / most)} of the highest week`} /> {amounts(goodwillBy(one).map((at) => at.goodwill))}</> },
+        { title: "Escalated", value: (one) => one.escalations.requested, right: true },
+      ]} />
+    </Card>
   );
 }
