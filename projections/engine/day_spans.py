@@ -15,13 +15,14 @@ import sqlalchemy as sa
 from projections.engine.storage import driver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from projections.engine.pages import PageRequest
 
 _DAY_DIGITS = len("2026-11-21")
 _PROBE = 100
 _LAST = 1 << 62
+_NOTHING: Mapping[str, str] = {}
 
 
 def spans_of(table: sa.Table) -> sa.Table:
@@ -61,17 +62,28 @@ class DaySpans:
         self._new.clear()
 
 
-def is_far(connection: sa.Connection, table: sa.Table, page: PageRequest, time: str = "time") -> bool:
-    """Return whether few of the first rows in a page's order have its times, so that day spans find them faster."""
+def is_far(
+    connection: sa.Connection,
+    table: sa.Table,
+    page: PageRequest,
+    time: str = "time",
+    equal: Mapping[str, str] = _NOTHING,
+) -> bool:
+    """Return whether few of the first rows in a page's order have its times, so that day spans find them faster.
+
+    Of rows with equal values only those are far that are many: few are found by an index of their values.
+    """
     if page.at is not None or page.limit is None or (page.begin is None and page.end is None):
         return False
     if f"{table.name}_spans" not in table.metadata.tables:
         return False
     order = ("<", "DESC") if page.newest_first else (">", "ASC")
-    first = f"SELECT {time} FROM {table.name} WHERE position {order[0]} ? ORDER BY position {order[1]} LIMIT ?"  # noqa: S608 - names of ours
-    rows = driver(connection).execute(first, (_behind(page), _PROBE)).fetchall()
-    within = [(page.begin or "") <= (one or "") < (page.end or "~") for (one,) in rows]
-    return bool(10 * sum(within) < len(within))
+    first = f"""SELECT {time}, 1{_conditions(equal)} FROM {table.name} WHERE position {order[0]} ?
+        ORDER BY position {order[1]} LIMIT ?"""  # noqa: S608 - names of ours
+    rows = driver(connection).execute(first, (*equal.values(), _behind(page), _PROBE)).fetchall()
+    within = sum((page.begin or "") <= (one or "") < (page.end or "~") for one, _ in rows)
+    matching = sum(is_equal or 0 for _, is_equal in rows)
+    return bool(10 * within < len(rows) <= 10 * matching)
 
 
 def positions_of(
@@ -80,10 +92,11 @@ def positions_of(
     page: PageRequest,
     time: str = "time",
     without_blank: str | None = None,
+    equal: Mapping[str, str] = _NOTHING,
 ) -> list[int]:
     """Return the positions of the rows of a page, by an index of ``time`` and the position.
 
-    A row without a value of ``without_blank`` is none.
+    A row without a value of ``without_blank``, or with another value than those of ``equal``, is none.
     """
     assert page.limit is not None
     begin, end, behind = page.begin or "", page.end or "~", _behind(page)
@@ -95,16 +108,20 @@ def positions_of(
     days = f"""SELECT day, {near} FROM {table.name}_spans WHERE day || '~' > ? AND day < ? AND {far} {sign} ?
         ORDER BY {near} {order}"""  # noqa: S608 - names of ours
     rows = f"""SELECT position FROM {table.name} WHERE {time} >= ? AND {time} < ? AND position + 0 {sign} ?
-        AND {without_blank or "position"} IS NOT NULL
+        AND {without_blank or "position"} IS NOT NULL{_conditions(equal)}
         ORDER BY position + 0 {order} LIMIT ?"""  # noqa: S608 - so that SQLite reads the index of the time, and sorts
     found: list[int] = []
     for day, nearest in driver(connection).execute(days, (begin, end, behind)).fetchall():
         if len(found) == page.limit and (found[-1] > nearest) is page.newest_first:
             break
-        limits = max(begin, day), min(end, f"{day}~"), behind, page.limit
+        limits = max(begin, day), min(end, f"{day}~"), behind, *equal.values(), page.limit
         more = [position for (position,) in driver(connection).execute(rows, limits).fetchall()]
         found = best(page.limit, (*found, *more))
     return found
+
+
+def _conditions(equal: Mapping[str, str]) -> str:
+    return "".join(f" AND +{name} = ?" for name in equal)  # the + keeps SQLite from reading the value's own index
 
 
 def _behind(page: PageRequest) -> int:

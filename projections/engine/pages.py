@@ -71,8 +71,8 @@ def page_rows(
     values = {name: value for name, value in (equal or {}).items() if value is not None}
     given = page.given()
     if not where and (source is None or source is table):
-        if not values and is_far(connection, table, page, time):
-            positions = positions_of(connection, table, page, time, without_blank)
+        if is_far(connection, table, page, time, values):
+            positions = positions_of(connection, table, page, time, without_blank, values)
             far = at_positions(sa.select(table), table, positions, newest_first=page.newest_first)
             return dict_rows(connection, far)
         query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, without_blank)

@@ -25,11 +25,14 @@ things = sa.Table(
 spans_of(things)
 DAYS = [f"2026-01-{day:02d}" for day in range(1, 8)]
 times = st.builds("{}T{:02d}".format, st.sampled_from(DAYS), st.integers(0, 23))
-rows = st.lists(st.tuples(times, st.sampled_from(["a", None])), max_size=40)
+rows = st.lists(st.tuples(times, st.sampled_from(["a", "b", None])), max_size=40)
 limits = st.none() | times
 
 
-@given(rows, limits, limits, st.integers(1, 6), st.integers(0, 42), st.booleans(), st.booleans(), st.integers(1, 9))
+kinds = st.sampled_from([None, "any", "b"])
+
+
+@given(rows, limits, limits, st.integers(1, 6), st.integers(0, 42), st.booleans(), kinds, st.integers(1, 9))
 def test_a_page_by_days_is_the_page_of_the_sorted_list(
     told: list[tuple[str, str | None]],
     begin: str | None,
@@ -37,7 +40,7 @@ def test_a_page_by_days_is_the_page_of_the_sorted_list(
     limit: int,
     after: int,
     newest_first: bool,
-    with_kind: bool,
+    of_kind: str | None,
     batch: int,
 ) -> None:
     engine, spans = sa.create_engine("sqlite://"), DaySpans(things)
@@ -50,12 +53,15 @@ def test_a_page_by_days_is_the_page_of_the_sorted_list(
                 spans.write(connection)
         spans.write(connection)
         page = PageRequest(limit, after, newest_first, None, begin, end)
-        found = positions_of(connection, things, page, without_blank="kind" if with_kind else None)
+        without_blank, equal = "kind" if of_kind == "any" else None, {"kind": "b"} if of_kind == "b" else {}
+        found = positions_of(connection, things, page, "time", without_blank, equal)
     engine.dispose()
     expected = [
         position
         for position, (time, kind) in enumerate(told, 1)
-        if (begin is None or time >= begin) and (end is None or time < end) and (kind or not with_kind)
+        if (begin is None or time >= begin)
+        and (end is None or time < end)
+        and (of_kind is None or (kind is not None and of_kind in ("any", kind)))
         if not after or (position < after if newest_first else position > after)
     ]
     assert found == sorted(expected, reverse=newest_first)[:limit]
@@ -102,4 +108,22 @@ def test_a_table_without_spans_is_read_in_its_order() -> None:
         page = PageRequest(5, 0, begin=DAYS[3], end=f"{DAYS[3]}~")
         assert not is_far(connection, plain, page)
         assert [row["position"] for row in page_rows(connection, plain, page)] == [3, 10, 17, 24, 31]
+    engine.dispose()
+
+
+def test_rows_of_a_value_are_far_only_where_they_are_many() -> None:
+    """A page of a rare value is read by that value's index, however far; each gives the rows of the list filtered."""
+    engine = sa.create_engine("sqlite://")
+    with engine.connect() as connection:
+        metadata.create_all(connection)
+        told = [{"position": at, "time": DAYS[(at - 1) // 200], "kind": "ab"[at % 50 == 0]} for at in range(1, 1001)]
+        connection.execute(things.insert(), told)
+        spans = DaySpans(things)
+        for row in told:
+            spans.note(str(row["time"]), int(str(row["position"])))
+        spans.write(connection)
+        page = PageRequest(3, 0, True, None, DAYS[0], f"{DAYS[0]}~")  # noqa: FBT003 - newest first
+        assert [is_far(connection, things, page, "time", {"kind": kind}) for kind in "ab"] == [True, False]
+        for kind, expected in (("a", [199, 198, 197]), ("b", [200, 150, 100])):
+            assert [row["position"] for row in page_rows(connection, things, page, (), {"kind": kind})] == expected
     engine.dispose()
