@@ -37,9 +37,20 @@ class Version:
         return [str(self.programs / _PROGRAM), *words]
 
     def environment(self) -> dict[str, str]:
-        """Return this environment without settings of the product, and without a link to another Python's modules."""
+        """Return this environment without settings of the product, and without a link to another Python's modules.
+
+        Bytecode is written, as an installed program has it; else each run would compile the modules again.
+        """
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RESOLUTION_LEDGER_")}
-        for name in ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"):
+        for name in (
+            "PYTHONPATH",
+            "PYTHONDONTWRITEBYTECODE",
+            "VIRTUAL_ENV",
+            "MAKEFLAGS",
+            "MFLAGS",
+            "MAKEOVERRIDES",
+            "MAKELEVEL",
+        ):
             kept.pop(name, None)
         return kept
 

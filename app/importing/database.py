@@ -70,6 +70,8 @@ CREATE MACRO _whole_number(cell, number) AS CASE
 """The number of a cell, or a text that no cast accepts if it is not whole. DuckDB alone rounds `1.5`."""
 _TABLE_FUNCTIONS = ("generate_series", "json_each", "json_tree", "range", "repeat_row", "unnest")
 """Functions in a FROM that make rows of their arguments alone; others read files, or the state of the database."""
+_STATEMENT_WORDS = {"LOAD": "INSTALL or LOAD", "TRANSACTION": "BEGIN or COMMIT"}
+"""The words that statements begin with, where DuckDB's name of their kind is another one."""
 _CLOCKS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
 _SPARE_MEGABYTES = 512
 """Memory beside the limit for values that DuckDB does not count, such as long texts and lists."""
@@ -169,8 +171,8 @@ class ImportDatabase:
 
     # ------------------------------------------------------------------ statements
 
-    def parse(self, at: str, text: str) -> Statement:
-        """Return a SELECT of a mapping.
+    def parse(self, at: str, text: str, made: str) -> Statement:
+        """Return a SELECT of a mapping; ``made`` names what its rows are, such as ``purchase.returned``.
 
         Raises:
             MappingError: it is not one SELECT, or its result would differ from run to run.
@@ -178,12 +180,28 @@ class ImportDatabase:
         """
         tree = json.loads(str(self._rows("SELECT json_serialize_sql(?)", [text.strip().rstrip(";")])[0][0]))
         if tree["error"]:
+            if kind := self._other_kind(text):
+                raise MappingError(
+                    f"{at}: {kind} is not allowed for {made}: one SELECT is expected, which reads the files of the "
+                    f"import and changes nothing; remove {kind}, and give other data as files "
+                    f"(DuckDB: {tree['error_message']})"
+                )
             raise MappingError(f"{at}: {tree['error_message']}")
         if len(tree["statements"]) != 1:
-            raise MappingError(f"{at}: one SELECT is expected, not {len(tree['statements'])}")
+            number = len(tree["statements"])
+            raise MappingError(f"{at}: one SELECT is expected for {made}, not {number}; UNION ALL joins several")
         if unstable := functions_of(tree) & self._unstable:
             raise MappingError(f"{at}: {min(unstable)}() gives another result in each run, which no import may have")
         return Statement(at, text, tree)
+
+    def _other_kind(self, text: str) -> str:
+        """Return the kind of the first statement that is no SELECT, such as ``ATTACH``; empty if all are SELECTs."""
+        try:
+            kinds = [statement.type for statement in self._connection.extract_statements(text)]
+        except duckdb.Error:
+            return ""  # a syntax error
+        other = next((kind for kind in kinds if kind != duckdb.StatementType.SELECT), None)
+        return "" if other is None else _STATEMENT_WORDS.get(other.name, other.name)
 
     def rewriter(self, *, careful: bool) -> SelectRewriter:
         """Return a rewriter for statements over the loaded tables."""

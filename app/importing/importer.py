@@ -17,7 +17,7 @@ import msgspec
 
 from app.importing.database import LINE_BITS, Fence, ImportDatabase, Statement, check_clock, check_tables, first_line
 from app.importing.field_values import Converter, LocalTimes, Signs, ValueFaultError, converter_of
-from app.importing.mapping import MappingError, TableOptions
+from app.importing.mapping import MappingError, TableOptions, short_name
 from app.importing.select_tree import Node, columns_of, conditions_of, names_in, select_nodes, takes_all_columns
 from app.importing.source_files import FileReport, SourceFile, read_chunks
 from app.importing.workspace import workspace
@@ -107,8 +107,10 @@ class Import:
             raise MappingError("a SELECT has too many nested expressions: divide it into views") from None
 
     def _load(self, progressed: Callable[[int], None]) -> None:
-        views = [self.database.parse(view.at, view.select) for view in self.mapping.views]
-        statements = [self.database.parse(event.at, event.select) for event in self.mapping.events]
+        views = [self.database.parse(view.at, view.select, f"the view {view.name}") for view in self.mapping.views]
+        statements = [
+            self.database.parse(event.at, event.select, short_name(event.type)) for event in self.mapping.events
+        ]
         known = list(self._names)
         for view, statement in zip(self.mapping.views, views, strict=True):
             check_tables(statement, known)
@@ -237,13 +239,14 @@ class Import:
 
     def _check_columns(self, type_name: str, statement: Statement, columns: Sequence[str]) -> None:
         fields = FACTS[type_name].__struct_fields__
-        short = type_name.removeprefix("resolution.").removesuffix(".v1")
         for name in ("id", "time"):
             if name not in columns:
                 raise MappingError(f"{statement.at}: the SELECT needs a column `{name}`; it has {', '.join(columns)}")
         for name in columns:
             if name not in (*_ENVELOPE, "_row", "_bad", "_file", "_line", *fields):
-                raise MappingError(f"{statement.at}: {short} has no field {name}; it has {', '.join(fields)}")
+                raise MappingError(
+                    f"{statement.at}: {short_name(type_name)} has no field {name}; it has {', '.join(fields)}"
+                )
 
     def _find_repeated(self) -> None:
         """Find the ids that occur more than once; their events are compared with each other."""

@@ -93,6 +93,11 @@ class ImportMapping(NamedTuple):
         return any("_hash" in select.lower() for select in selects)
 
 
+def short_name(type_name: str) -> str:
+    """Return a type of events as a mapping names it, such as ``purchase.returned``."""
+    return type_name.removeprefix("resolution.").removesuffix(".v1")
+
+
 def load_mapping(name: str) -> ImportMapping:
     """Return a mapping from a YAML file, or a shipped mapping by its name.
 
@@ -181,7 +186,7 @@ def _event(item: Json, at: str) -> EventSelect:
             raise MappingError(f"{at}.{required}: is required")
     name = f"resolution.{spec['type']}.v1"
     if name not in FACTS or spec["type"] == "fact.corrected":
-        known = [one.removeprefix("resolution.").removesuffix(".v1") for one in FACTS]
+        known = [short_name(one) for one in FACTS]
         near = get_close_matches(str(spec["type"]), known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise MappingError(f"{at}.type: {shown(spec['type'])} is not a fact such as purchase.completed{hint}")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.importing.csv_rows import ImportFileError
-from app.importing.mapping import TableOptions, load_mapping, shipped_mappings
+from app.importing.mapping import TableOptions, load_mapping, shipped_mappings, short_name
 from app.importing.select_tree import names_in
 from app.importing.source_files import FileReport, SourceFile, read_chunks
 
@@ -103,8 +103,8 @@ def _shipped_for(header: Sequence[str], database: ImportDatabase) -> str:
         if len(mapping.tables) != 1:
             continue
         table = mapping.tables[0]
-        statements = [database.parse(view.at, view.select) for view in mapping.views]
-        statements += [database.parse(event.at, event.select) for event in mapping.events]
+        statements = [database.parse(view.at, view.select, f"the view {view.name}") for view in mapping.views]
+        statements += [database.parse(event.at, event.select, short_name(event.type)) for event in mapping.events]
         used = {column for one in statements for column in names_in(one.tree)} & own
         needed = {column.lower() for column in table.required}
         if needed and needed <= own:

@@ -57,8 +57,19 @@ OUTSIDE = (
 )
 SELECTS: list[tuple[str, str]] = [
     ("SELEC 1", "syntax error"),
-    ("DELETE FROM returns", "Only SELECT"),
-    ("SELECT 1; SELECT 2", "one SELECT"),
+    *(
+        (statement, f"{word} is not allowed for purchase.returned: one SELECT is expected.*remove {word}.*as files")
+        for statement, word in (
+            ("DELETE FROM returns", "DELETE"),
+            ("ATTACH '/tmp/other.db'", "ATTACH"),
+            ("COPY (SELECT 1) TO '/tmp/stolen.csv'", "COPY"),
+            ("SET memory_limit = '10GB'", "SET"),
+            ("INSTALL httpfs", "INSTALL or LOAD"),
+            ("SELECT no FROM returns; -- then\nATTACH '/tmp/other.db'", "ATTACH"),
+        )
+    ),
+    ("SELECT 1; SELECT 2", "one SELECT is expected for purchase.returned, not 2"),
+    ("-- nothing", "one SELECT is expected for purchase.returned, not 0"),
     ("SELECT no AS id FROM returns", "needs a column `time`"),
     ('SELECT no AS id, "at" AS time, no AS ordr FROM returns', "has no field ordr"),
     ('SELECT no AS id, "at" AS time, price FROM returns', "price.*returns has no, customer, amount, at"),
