@@ -52,7 +52,7 @@ async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str
 
 
 async def record_access(log: Log, who: str, what: str, via: str, patience_seconds: float = 10) -> int:
-    """Record that a person signed in, or that an operator used a right without an event of its own; see the event.
+    """Record a sign-in, a sign-out, or an operator's use of a right without an event of its own; see the event.
 
     Returns:
         the position.

@@ -271,9 +271,13 @@ class Authorizer:
         """Return whether a browser's session is valid."""
         return self._of_session(request) is not None
 
-    def close(self, session: str | None) -> None:
-        """End a browser's session."""
-        self._sessions.pop(digest_of(session or ""), None)
+    def close(self, cookie: str | None) -> Principal | None:
+        """End the session of a cookie; return its bearer, or none if the session was not valid any more."""
+        session = digest_of(cookie or "")
+        try:
+            return self.bearer_of(Credential(self._sessions.get(session, ("", 0.0))[0], session))
+        finally:  # also where the file of tokens is damaged
+            self._sessions.pop(session, None)
 
     def count_stream(self, viewer: Principal) -> Callable[[], None]:
         """Count an opened event stream; return the function that counts its end.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from dashboard.context import ApiContext
 
-_SIGN_IN_SECONDS = 5.0
+_ACCESS_SECONDS = 5.0
+"""A person who signs in and out again and again writes no more than one event of each kind in this time."""
 _REFUSAL_SECONDS = 60.0
 """A flood of refused sign-ins writes no more than one event in this time."""
 _UNKNOWN = "unknown"
@@ -72,7 +73,7 @@ def _allowed_scripts() -> str:
 
 
 class _SignIns:
-    """Opens sessions, and records each sign-in and its refusal."""
+    """Opens and closes sessions, and records each sign-in, its refusal, and each sign-out."""
 
     def __init__(self, context: ApiContext) -> None:
         self._log = context.log
@@ -95,12 +96,24 @@ class _SignIns:
                 report("a refused sign-in could not be recorded", _UNKNOWN, error)
             raise
         try:
-            await self._record(viewer.person_id or viewer.name, "sign-in", _SIGN_IN_SECONDS)
+            await self._record(viewer.person_id or viewer.name, "sign-in", _ACCESS_SECONDS)
         except LedgerError as error:  # sessions that are open already go on
             self._authorizer.close(cookie)
             message = f"the log cannot record the sign-in ({error}), so it is refused; try again later"
             raise HTTPException(503, message, {"Retry-After": "5"}) from error
+        self._authorizer.close(request.cookies.get(COOKIE))  # the browser forgets this one, which must not stay valid
         return cookie
+
+    async def close(self, cookie: str | None) -> None:
+        """End the session of a cookie, then record the sign-out. A sign-out is never refused."""
+        viewer = self._authorizer.close(cookie)
+        if viewer is None:
+            return
+        who = viewer.person_id or viewer.name
+        try:
+            await self._record(who, "sign-out", _ACCESS_SECONDS)
+        except LedgerError as error:
+            report("a sign-out could not be recorded", who, error)
 
     async def _record(self, who: str, what: str, seconds: float) -> None:
         """Record an access, once in so many seconds; raises ``LedgerError`` where the log cannot."""
@@ -150,7 +163,7 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.delete("/api/v1/session", status_code=204, summary="End the browser's session")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:
-        authorizer.close(session)
+        await sign_ins.close(session)
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, path="/", httponly=True, secure=authorizer.encrypted, samesite="strict")
         return response

@@ -87,11 +87,14 @@ class SourceRetired(SourceEvent, frozen=True, kw_only=True):
 
 
 class AccessRecorded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A person signed in, or an operator used a right that leaves no other event."""
+    """A person signed in or out, or an operator used a right that leaves no other event."""
 
     who: str
     """The person or the name of a token, ``operator`` on the command line, ``unknown`` of a refused sign-in."""
     what: str
-    """`sign-in`, `sign-in refused`, `token made`, `token revoked`, `export` or `restore`, with its object if any."""
+    """`sign-in`, `sign-in refused`, `sign-out`, `token made`, `token revoked`, `export` or `restore`.
+
+    With its object, if any.
+    """
     via: str
     """`http` or `cli`."""

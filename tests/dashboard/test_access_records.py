@@ -1,4 +1,4 @@
-"""Sign-ins and case files leave an event; where none can be written, they are refused."""
+"""Sign-ins and case files leave an event, and are refused where none can be written; a sign-out is never refused."""
 
 import json
 from functools import partial
@@ -50,6 +50,53 @@ async def test_a_sign_in_that_cannot_be_recorded_is_refused(session: Session, mo
             assert (await browser.post("/api/v1/session", json={"token": "guess"})).status_code == 401
         assert (await browser.get("/api/v1/me")).status_code == 401
         assert (await browser.post("/api/v1/session", json={"token": tokens["auditor"]})).status_code == 204
+
+
+async def test_a_sign_out_is_recorded_once_and_ends_the_session(session: Session) -> None:
+    async with (
+        served_with_tokens(session) as (address, tokens),
+        httpx.AsyncClient(base_url=address, timeout=20) as browser,
+    ):
+        assert (await browser.delete("/api/v1/session")).status_code == 204  # of nobody: nothing to record
+        assert (await browser.post("/api/v1/session", json={"token": tokens["manager"]})).status_code == 204
+        kept = browser.cookies["resolution-ledger"]
+        assert (await browser.delete("/api/v1/session")).status_code == 204
+        assert "resolution-ledger" not in browser.cookies
+        browser.cookies.set("resolution-ledger", kept)  # a copy of the cookie is worth nothing
+        assert (await browser.get("/api/v1/me")).status_code == 401
+        assert (await browser.delete("/api/v1/session")).status_code == 204
+        assert await recorded(session) == [("M-1", "sign-in"), ("M-1", "sign-out")]
+
+
+async def test_a_sign_out_that_cannot_be_recorded_still_ends_the_session(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        served_with_tokens(session) as (address, tokens),
+        httpx.AsyncClient(base_url=address, timeout=20) as browser,
+    ):
+        assert (await browser.post("/api/v1/session", json={"token": tokens["auditor"]})).status_code == 204
+        kept = browser.cookies["resolution-ledger"]
+        monkeypatch.setattr(web_page, "record_access", _no_record)
+        assert (await browser.delete("/api/v1/session")).status_code == 204
+        browser.cookies.set("resolution-ledger", kept)
+        assert (await browser.get("/api/v1/me")).status_code == 401
+
+
+async def test_a_second_sign_in_ends_the_session_that_the_browser_had(session: Session) -> None:
+    async with (
+        served_with_tokens(session) as (address, tokens),
+        httpx.AsyncClient(base_url=address, timeout=20) as browser,
+    ):
+        assert (await browser.post("/api/v1/session", json={"token": tokens["auditor"]})).status_code == 204
+        earlier = browser.cookies["resolution-ledger"]
+        assert (await browser.post("/api/v1/session", json={"token": "guess"})).status_code == 401
+        assert (await browser.get("/api/v1/me")).json()["role"] == "auditor"  # a wrong token ends nothing
+        assert (await browser.post("/api/v1/session", json={"token": tokens["manager"]})).status_code == 204
+        assert (await browser.get("/api/v1/me")).json()["role"] == "manager"
+        browser.cookies.clear()
+        browser.cookies.set("resolution-ledger", earlier)
+        assert (await browser.get("/api/v1/me")).status_code == 401
 
 
 async def test_a_case_file_is_recorded_and_refused_where_that_fails(
