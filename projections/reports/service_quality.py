@@ -142,9 +142,8 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
 
 def _matters(ids: Sequence[str], of: InteractionColumns, given: Sequence[tuple[str, str, str, int]]) -> HandledMatters:
     places = {one: place for place, one in enumerate(ids)}
-    matters, kinds, currencies, minors = (
-        zip(*(one for one in given if one[0] in places), strict=True) if given else [()] * 4
-    )
+    known = [one for one in given if one[0] in places]
+    matters, kinds, currencies, minors = zip(*known, strict=True) if known else [()] * 4
     return HandledMatters(
         of.channel,
         of.team,
