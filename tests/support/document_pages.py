@@ -40,7 +40,7 @@ from tests.support.environment import ROOT, clean_environment
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-LANGUAGES = ("sh", "python", "json", "yaml", "toml", "csv", "text", "console", "conf", "sql", "mermaid")
+LANGUAGES = ("sh", "python", "json", "yaml", "toml", "csv", "text", "console", "conf", "sql", "mermaid", "ts")
 """The languages of blocks. `console` holds commands that need another machine or program, such as Docker."""
 _READINGS = ("receipt", "check", "brief")
 _TIME = re.compile(r"\d{4}-\d{2}(-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00))?")
