@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 type Array = NDArray[Any]
 NEVER = np.iinfo(np.int64).max
 """The time of an event that did not happen, in a column of times."""
-_CHUNK_ROWS = 1 << 16
+_CHUNK_ROWS = 1 << 17
 _QUIET_SECONDS = 30.0
 _DAY_DIGITS = len("2026-11-21")
 _LATEST = "9999-12-31"

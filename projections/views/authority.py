@@ -12,7 +12,7 @@ from domain.matters import matter_of
 from domain.serialization import encode
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
-from projections.engine.row_cache import RowCache
+from projections.engine.row_cache import RowCache, dict_rows
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
@@ -209,7 +209,7 @@ def read_asked(connection: sa.Connection, position: int | None = None) -> list[R
     """Return all requests for authority in the order of their times, as of a position."""
     source = as_of(asked, position)
     query = sa.select(source).where(source.c.asked_minor.is_not(None)).order_by(source.c.requested, source.c.asking)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return dict_rows(connection, query)
 
 
 def read_incomplete(connection: sa.Connection, position: int | None = None) -> int:
@@ -223,4 +223,4 @@ def read_shortfalls(connection: sa.Connection, position: int | None = None) -> l
     """Return all shortfalls as of a position, in the order of the log."""
     source = as_of(shortfalls, position)
     query = sa.select(source).order_by(source.c.position)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return dict_rows(connection, query)

@@ -90,13 +90,24 @@ class _Chunk(NamedTuple):
         places = np.ravel_multi_index([part.astype(np.int64) for part in parts], shape)
         counts = np.bincount(places)
         used = np.flatnonzero(counts)
-        totals = [counts[used]]
-        for one in summed:
-            total = np.zeros(len(counts), np.int64)
-            np.add.at(total, places, self.columns[one] if isinstance(one, str) else one)
-            totals.append(total[used])
+        added = (self.columns[one] if isinstance(one, str) else one for one in summed)
+        totals = [counts[used], *(sum_by_place(places, values)[used] for values in added)]
         for key, *numbers in zip(*np.unravel_index(used, shape), *totals, strict=True):
             yield self.labels[int(key)], [int(number) for number in numbers]
+
+
+def sum_by_place(places: NDArray[np.int64], values: Array) -> NDArray[np.int64]:
+    """Return the exact sum of the values of each place; floats add them where they hold every sum exactly."""
+    most = max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))))
+    if most * len(values) < _EXACT:
+        return np.bincount(places, weights=values).astype(np.int64)
+    total = np.zeros(int(places.max(initial=-1)) + 1, np.int64)
+    np.add.at(total, places, values)
+    return total
+
+
+_EXACT = 1 << 53
+"""A float holds every whole number below this."""
 
 
 def _by_period(moments: Array, kind: PeriodKind, zone: ZoneInfo) -> tuple[NDArray[np.int64], list[str]]:
