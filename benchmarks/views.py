@@ -31,6 +31,7 @@ from benchmarks.processes import Ledger
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The facts change these views; balances and decisions come from decisions alone.
 VIEWS = ("audit_trail", "authority", "casework", "flags", "journeys", "loyalty_effects", "people")
 ORDERS = ("empty", "in order", "reversed")
 _BEGAN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -36,7 +36,7 @@ OPERATION_SUBJECTS = {
     "policy": "policy",
 }
 """Operation of a profile -> the last token of the subject of its requests."""
-_OWN_SOURCES = ("cli", "dashboard", "ledger", "resolution-ledger")
+_OWN_SOURCES = ("cli", "dashboard", "ledger", "resolution-ledger", "signed-in")
 _LISTENS = ("_INBOX.>", "resolution.views.*")
 _NOTICES = f"{topology.ESCALATION_SUBJECT}.*"
 _SERVICES = ("resolution.inbox", "resolution.decide", "resolution.read")

@@ -36,6 +36,7 @@ from domain.events.administration import (
 from domain.events.facts import FACTS
 from domain.money import Money
 from domain.serialization import decode, encode
+from domain.sources import SIGNED_IN_SOURCE
 from domain.suggestions import nearest
 
 if TYPE_CHECKING:
@@ -273,6 +274,8 @@ class SourceRegistry:
 
     def fact_refusal(self, name: str, type_name: str) -> str | None:
         """Return the reason why a source may not send a type of fact, or ``None``."""
+        if name == SIGNED_IN_SOURCE:
+            return f"the source {name!r} is reserved for signed-in people; use another name for your system"
         if type_name in self._rights.get(name, self._others).types:
             return None
         return self._refusal(name, f"send {type_name}", "")

@@ -11,6 +11,10 @@ COMMAND_SOURCES = frozenset(("cli", "dashboard"))
 """Sources of the requests of the ledger's own commands and page, which come on a subject of their own."""
 OWN_SOURCES = LEDGER_SOURCES | COMMAND_SOURCES
 """The sources above, and those of the ledger's own commands and page; facts may not use them."""
+SIGNED_IN_SOURCE = "signed-in"
+"""The source of facts that signed-in people declare; only the ledger's own page and HTTP API send them."""
+RESERVED_SOURCES = OWN_SOURCES | {SIGNED_IN_SOURCE}
+"""The names that no system may register."""
 
 
 def source_fault(source: str) -> IdFault | None:

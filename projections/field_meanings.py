@@ -234,7 +234,6 @@ _ANSWERED: Mapping[str, tuple[str, Json]] = {
     "code": ("A stable word for programs.", "unknown_agent"),
     "complete": ("", True),
     "corrected_by": ("The position of the correction.", 45),
-    "Delegation.request_id": ("The event's id: repeats with the same content have no effect.", "holiday-1"),
     "answered_at": ("", _TIME),
     "decided_at": ("", _TIME),
     "IdeaRow.decision": ("The decision, in the company's words.", "accepted"),

@@ -10,7 +10,7 @@ from domain.events.administration import SourceRegistered
 from domain.events.causes import Caused
 from domain.events.facts import Fact
 from domain.source_registry import CORRECTION, PEOPLE_FACTS, PROFILES
-from domain.sources import OWN_SOURCES, source_fault
+from domain.sources import RESERVED_SOURCES, source_fault
 from projections.engine.events import UnknownEventError, read_event
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ async def registrations(log: Log, registry: SourceRegistry, by: str) -> list[Sou
     return [
         used[source].registration(source, by)
         for source in sorted(used)
-        if registry.source(source) is None and source not in OWN_SOURCES and source_fault(source) is None
+        if registry.source(source) is None and source not in RESERVED_SOURCES and source_fault(source) is None
     ]
 
 

@@ -10,7 +10,7 @@ from domain.events.administration import SourceChanged, SourceEvent, SourceRegis
 from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
 from domain.serialization import encode
 from domain.source_registry import ProfileError, SourceRegistry, rights_of
-from domain.sources import OWN_SOURCES, source_fault
+from domain.sources import RESERVED_SOURCES, source_fault
 from ledger.errors import ConflictError
 from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
@@ -122,7 +122,7 @@ def closed(event: SourceStopped | SourceRetired) -> Callable[[SourceRegistry], S
 
 
 def _check(event: SourceRegistered | SourceChanged) -> None:
-    if event.source in OWN_SOURCES:
+    if event.source in RESERVED_SOURCES:
         message = f"the source {event.source!r} is reserved for the ledger; use another name for your system"
         raise RegistrationError("source_not_allowed", message, "name")
     if fault := source_fault(event.source):

@@ -16,6 +16,7 @@ from consumers.intake.validation import Accepted, Rejection, accept, check_corre
 from consumers.privacy.field_encryption import encrypt_correction, encrypt_facts, encrypted_texts
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
 from consumers.runtime.source_tokens import read_token
+from domain.sources import SIGNED_IN_SOURCE
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.store.atomic_batches import in_batches
 from ledger.store.cloudevents import event_key, stored_decoder, with_corrects, with_via
@@ -253,7 +254,8 @@ class Intake:
             subject = f"{topology.FACT_SUBJECT}.{fact.token}"
             expect = None if subject in begun else self._index.head(subject).position
             begun.add(subject)
-            drafts.append(Draft(subject, with_via(fact.json, fact.run) if fact.by_operator else fact.json, expect))
+            via = "http" if fact.source == SIGNED_IN_SOURCE else "cli"
+            drafts.append(Draft(subject, with_via(fact.json, via, fact.run) if fact.by_operator else fact.json, expect))
         first = await self._log.append(drafts)
         last_of = {draft.subject: number for number, draft in enumerate(drafts)}
         heads = {

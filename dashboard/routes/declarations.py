@@ -17,6 +17,7 @@ from dashboard.problem_details import ParameterError
 from dashboard.routes.commands import CommandBody, Id, PathId
 from dashboard.schemas import EventReceipt, JsonResponse
 from domain.serialization import encode, plain
+from domain.sources import SIGNED_IN_SOURCE
 from ledger.errors import UnavailableError
 from projections.views.people import read_people, read_voices
 
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from domain.serialization import Json
     from ledger.nats.client import LedgerClient
 
-_DELEGATIONS = "delegations"
-"""The source of delegations by signed-in persons."""
-_SIGNED_IN = "signed-in"
-"""The source of the other facts that signed-in persons declare."""
 Text = Annotated[str, Field(max_length=2_000, pattern=r"\S")]
 
 
@@ -45,7 +42,7 @@ class Delegation(CommandBody):
     to_employee_id: Id
     from_time: AwareDatetime | None = Field(None, description="Default: now.")
     until_time: AwareDatetime
-    request_id: Id | None = Field(None, description="The event's id: repeats with the same content have no effect.")
+    request_id: Id | None = Field(None, description="Idempotency key: repeats with the same content have no effect.")
 
 
 class ObstacleReply(CommandBody):
@@ -104,10 +101,10 @@ def _add_delegations(api: FastAPI, client: LedgerClient, authorizer: Authorizer)
             raise ParameterError("until_time", "it must lie in the future, and after from_time")
         if command.to_employee_id == viewer.person_id:
             raise ParameterError("to_employee_id", "delegate to another person")
-        name = command.request_id or str(uuid.uuid4())
+        name = _name_of("delegation.declared", command.request_id, viewer)
         data = {"from_employee_id": viewer.person_id, "to_employee_id": command.to_employee_id}
         data |= {"from_time": plain(start), "until_time": plain(end)}
-        return await _declare(client, _DELEGATIONS, name, "delegation.declared", data)
+        return await _declare(client, name, "delegation.declared", data)
 
 
 def _add_answers(api: FastAPI, client: LedgerClient, views: ViewReader, authorizer: Authorizer) -> None:
@@ -139,7 +136,7 @@ def _add_answers(api: FastAPI, client: LedgerClient, views: ViewReader, authoriz
         await check_visible("obstacle", obstacle_id, viewer)
         data = {"obstacle_id": obstacle_id, "answered_by": viewer.person_id, "text": command.text}
         name = _name_of("obstacle.answered", command.request_id, viewer)
-        return await _declare(client, _SIGNED_IN, name, "obstacle.answered", data)
+        return await _declare(client, name, "obstacle.answered", data)
 
     @api.post(
         "/api/v1/ideas/{idea_id}",
@@ -152,7 +149,7 @@ def _add_answers(api: FastAPI, client: LedgerClient, views: ViewReader, authoriz
         await check_visible("idea", idea_id, viewer)
         data = {"idea_id": idea_id, "decision": command.decision, "decided_by": viewer.person_id}
         name = _name_of("idea.decided", command.request_id, viewer)
-        return await _declare(client, _SIGNED_IN, name, "idea.decided", data)
+        return await _declare(client, name, "idea.decided", data)
 
 
 def _add_recognition(api: FastAPI, client: LedgerClient, views: ViewReader, authorizer: Authorizer) -> None:
@@ -178,7 +175,7 @@ def _add_recognition(api: FastAPI, client: LedgerClient, views: ViewReader, auth
             exclude_none=True, exclude={"request_id"}
         )
         data["giver_kind"] = "manager" if scope.shows(receiver) else "peer"
-        return await _declare(client, _SIGNED_IN, name, "recognition.given", data)
+        return await _declare(client, name, "recognition.given", data)
 
 
 def _name_of(kind: str, request_id: str | None, viewer: Principal) -> str:
@@ -188,15 +185,21 @@ def _name_of(kind: str, request_id: str | None, viewer: Principal) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, encode([kind, viewer.person_id, request_id]).decode()))
 
 
-async def _declare(client: LedgerClient, source: str, name: str, kind: str, data: Mapping[str, Json]) -> Response:
+async def _declare(client: LedgerClient, name: str, kind: str, data: Mapping[str, Json]) -> Response:
     """Publish a fact to the inbox; return its receipt.
 
     Raises:
         UnavailableError: the inbox does not take it.
 
     """
-    event = {"specversion": "1.0", "id": name, "source": source, "type": f"resolution.{kind}.v1", "data": data}
-    stored = await ask_raw(client, f"{topology.IMPORT_SUBJECT}.{source}", encode(event), "intake")
+    event = {
+        "specversion": "1.0",
+        "id": name,
+        "source": SIGNED_IN_SOURCE,
+        "type": f"resolution.{kind}.v1",
+        "data": data,
+    }
+    stored = await ask_raw(client, f"{topology.IMPORT_SUBJECT}.{SIGNED_IN_SOURCE}", encode(event), "intake")
     ack = msgspec.json.decode(stored, type=_PubAck)
     if not ack.seq:
         raise UnavailableError(f"the inbox does not take the event {kind}; try again later")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dashboard.context import ApiContext
 
 _ACCESS_SECONDS = 5.0
-"""A person who signs in and out again and again writes no more than one event of each kind in this time."""
+"""The log gets at most one sign-in and one sign-out of a person in this time."""
 _REFUSAL_SECONDS = 60.0
 """A flood of refused sign-ins writes no more than one event in this time."""
 _UNKNOWN = "unknown"

@@ -151,7 +151,8 @@ def _sizes(groups: Labels, reasons: Labels) -> dict[tuple[str, str], int]:
 
 
 def _counted(numbers: Ints) -> Iterator[tuple[int, int]]:
-    return ((number, count) for number, count in enumerate(np.bincount(numbers).tolist()) if count)
+    values, counts = np.unique(numbers, return_counts=True)
+    return zip(values.tolist(), counts.tolist(), strict=True)
 
 
 def _cells(groups: Labels, labels: Labels, gifts: HandledMatters) -> dict[tuple[str, str], _Cell]:

@@ -20,9 +20,9 @@ class Labels:
     @classmethod
     def of(cls, texts: Sequence[str | None], blank: str) -> Self:
         """Return the labels of texts; ``blank`` stands for ``None`` and the empty text."""
-        names = dict.fromkeys(text or blank for text in dict.fromkeys(texts))
-        places = {name: place for place, name in enumerate(names)}
-        return cls(numbers_of(texts, {text: places[text or blank] for text in dict.fromkeys(texts)}), [*names])
+        different = dict.fromkeys(texts)
+        places = {name: place for place, name in enumerate(dict.fromkeys(text or blank for text in different))}
+        return cls(numbers_of(texts, {text: places[text or blank] for text in different}), [*places])
 
     def __getitem__(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Labels:
         """Return the labels of a mask or of indices; the names stay."""
@@ -34,9 +34,9 @@ class Labels:
 
 
 def distinct[T: np.generic](values: NDArray[T]) -> NDArray[T]:
-    """Return the distinct values, sorted; ten times as fast as `numpy.unique`, which hashes."""
-    ordered = np.sort(values)
-    return ordered[np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))] if ordered.size else ordered
+    """Return the distinct values, sorted."""
+    found: NDArray[T] = np.unique(values, return_counts=True)[0]  # with counts numpy sorts; else it hashes: slower
+    return found
 
 
 def numbers_of[T](values: Sequence[T], numbers: dict[T, int]) -> NDArray[np.int64]:

@@ -138,7 +138,7 @@ class ObstacleRow(TypedDict):
     """The time of the answer."""
     answered_by: str | None
     answer: str | None
-    """The answer; null once the person who wrote it is forgotten."""
+    """The words of the person who answered; null once they are forgotten."""
 
 
 class IdeaRow(TypedDict):

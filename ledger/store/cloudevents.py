@@ -295,12 +295,13 @@ def with_corrects(event: bytes, position: int) -> bytes:
     return b'%b,"corrects":%d}' % (event[:-1], position)
 
 
-def with_via(event: bytes, run: str = "") -> bytes:
-    """Return a fact that the ledger's own commands published, with the attributes that say so.
+def with_via(event: bytes, via: str, run: str = "") -> bytes:
+    """Return a fact that the ledger's own commands (``via`` `cli`) or page (`http`) published, with these attributes.
 
     ``run`` is the id of the import that published it, or empty.
     """
-    return event[:-1] + (b',"via":"cli","%b":"%b"}' % (_IMPORT_RUN.encode(), run.encode()) if run else b',"via":"cli"}')
+    import_run = b',"%b":"%b"' % (_IMPORT_RUN.encode(), run.encode()) if run else b""
+    return b'%b,"via":"%b"%b}' % (event[:-1], via.encode(), import_run)
 
 
 def is_of_run(event: bytes, run: str) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _DAY_DIGITS = len("2026-11-21")
 _PROBE = 100
 _LAST = 1 << 62
+_DAYS_AT_MOST = 20
+"""Days that are read for a page of rows with equal values, before their own index is read instead."""
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -93,10 +95,11 @@ def positions_of(
     time: str = "time",
     without_blank: str | None = None,
     equal: Mapping[str, str] = _NOTHING,
-) -> list[int]:
+) -> list[int] | None:
     """Return the positions of the rows of a page, by an index of ``time`` and the position.
 
-    A row without a value of ``without_blank``, or with another value than those of ``equal``, is none.
+    A row without a value of ``without_blank``, or with another value than those of ``equal``, is none. The result is
+    ``None`` where the values of ``equal`` are too rare in these days: their own index finds such rows faster.
     """
     assert page.limit is not None
     begin, end, behind = page.begin or "", page.end or "~", _behind(page)
@@ -111,9 +114,11 @@ def positions_of(
         AND {without_blank or "position"} IS NOT NULL{_conditions(equal)}
         ORDER BY position + 0 {order} LIMIT ?"""  # noqa: S608 - so that SQLite reads the index of the time, and sorts
     found: list[int] = []
-    for day, nearest in driver(connection).execute(days, (begin, end, behind)).fetchall():
+    for number, (day, nearest) in enumerate(driver(connection).execute(days, (begin, end, behind)).fetchall()):
         if len(found) == page.limit and (found[-1] > nearest) is page.newest_first:
             break
+        if equal and number == _DAYS_AT_MOST:
+            return None
         limits = max(begin, day), min(end, f"{day}~"), behind, *equal.values(), page.limit
         more = [position for (position,) in driver(connection).execute(rows, limits).fetchall()]
         found = best(page.limit, (*found, *more))

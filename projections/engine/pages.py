@@ -71,8 +71,9 @@ def page_rows(
     values = {name: value for name, value in (equal or {}).items() if value is not None}
     given = page.given()
     if not where and (source is None or source is table):
-        if is_far(connection, table, page, time, values):
-            positions = positions_of(connection, table, page, time, without_blank, values)
+        is_by_days = is_far(connection, table, page, time, values)
+        positions = positions_of(connection, table, page, time, without_blank, values) if is_by_days else None
+        if positions is not None:
             far = at_positions(sa.select(table), table, positions, newest_first=page.newest_first)
             return dict_rows(connection, far)
         query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, without_blank)

@@ -250,10 +250,8 @@ def _columns(
 
 def _numbered(texts: Sequence[str | None]) -> Ints:
     """Return equal texts as equal numbers from 0, and -1 for ``None``."""
-    known = dict.fromkeys(texts)
-    known.pop(None, None)
-    numbers: dict[str | None, int] = {one: place for place, one in enumerate(known)}
-    return numbers_of(texts, numbers | {None: -1})
+    known = dict.fromkeys((None, *texts))
+    return numbers_of(texts, {text: place for place, text in enumerate(known, -1)})
 
 
 def _seconds(texts: Sequence[str | None]) -> Floats:

@@ -184,7 +184,7 @@ def read_trail(
     values = {f"name_{number}": name for number, (_, name) in enumerate(named)}
     given = page.given() | ({} if happened is None else {"happened": happened})
     if not kinds and happened is None and is_far(connection, trail, page):
-        positions = positions_of(connection, trail, page)
+        positions = positions_of(connection, trail, page) or ()
         far = at_positions(sa.select(trail), trail, positions, newest_first=page.newest_first)
         return dict_rows(connection, far)
     rows = _lines(kinds, frozenset(given), page.newest_first).rows(

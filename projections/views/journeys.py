@@ -294,6 +294,5 @@ def read_incomplete(connection: sa.Connection, position: int | None = None) -> i
 def read_feedback(connection: sa.Connection, position: int | None = None) -> list[Row]:
     """Return customers' feedback as of a position, without withdrawn ones."""
     source = as_of(feedback, position)
-    return dict_rows(
-        connection, sa.select(source).where(source.c.score.is_not(None)).order_by(source.c.time, source.c.told)
-    )
+    query = sa.select(source).where(source.c.score.is_not(None)).order_by(source.c.time, source.c.told)
+    return dict_rows(connection, query)

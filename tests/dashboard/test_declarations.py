@@ -19,7 +19,7 @@ ANSWER = "From Monday on you may, Xanthippe"
 
 
 async def reported(upstream: Upstream) -> None:
-    """Record obstacles and ideas of A-1, of its manager M-1, and of M-2, who stands beside M-1."""
+    """Record an obstacle and an idea of each of three people: A-1, A-1's manager M-1, and the manager M-2 of others."""
     for number, person in enumerate(("A-1", "M-1", "M-2")):
         said = {"employee_id": person, "text": f"the form of {person}"}
         await upstream.record(event(f"o-{person}", "obstacle.reported", obstacle_id=f"O-{number}", kind="form", **said))
@@ -51,6 +51,8 @@ async def test_a_lead_answers_decides_and_thanks_as_themselves(session: Session)
             assert [row["obstacle_id"] for row in await listed(client, "obstacles", answered=False)] == ["O-1"]
         (fact,) = await eventually(lambda: upstream.recorded("recognition.given"), bool)
         assert (fact["giver_id"], fact["giver_kind"], fact["receiver_id"]) == ("M-1", "manager", "A-2")
+        declared = [one for one in await upstream.replay() if one["source"] == "signed-in"]
+        assert [one["via"] for one in declared] == ["http"] * len(asked)
         async with client_with_token(address, tokens["agent"]) as client:
             (own,) = await listed(client, "obstacles")
             assert (own["text"], own["answer"]) == ("the form of A-1", ANSWER)

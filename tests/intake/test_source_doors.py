@@ -138,7 +138,7 @@ async def test_valid_source_tokens_are_accepted_at_every_entry(everything: Upstr
     assert taken == [unquote_to_bytes(token).decode() for token in GOOD]
 
 
-@pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger"])
+@pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger", "signed-in"])
 async def test_a_fact_of_a_reserved_source_is_refused(session: Session, source: str) -> None:
     if source in {"cli", "dashboard"}:  # what an earlier version recorded stays a duplicate
         await session.log.append([Draft(f"ledger.fact.{source}", json.dumps(purchase("old", source)).encode())])
@@ -153,7 +153,7 @@ async def test_a_fact_of_a_reserved_source_is_refused(session: Session, source: 
         assert len(codes) == (1 if source in {"cli", "dashboard"} else 2)
 
 
-@pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger"])
+@pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger", "signed-in"])
 async def test_the_shared_upstream_user_may_not_use_a_reserved_source(session: Session, source: str) -> None:
     async with upstream_of(session, "intake", "decisions") as upstream:
         for subject in (f"inbox.{source}", f"decide.{source}.action", f"read.{source}.receipt"):

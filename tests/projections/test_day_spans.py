@@ -27,8 +27,6 @@ DAYS = [f"2026-01-{day:02d}" for day in range(1, 8)]
 times = st.builds("{}T{:02d}".format, st.sampled_from(DAYS), st.integers(0, 23))
 rows = st.lists(st.tuples(times, st.sampled_from(["a", "b", None])), max_size=40)
 limits = st.none() | times
-
-
 kinds = st.sampled_from([None, "any", "b"])
 
 
@@ -126,4 +124,24 @@ def test_rows_of_a_value_are_far_only_where_they_are_many() -> None:
         assert [is_far(connection, things, page, "time", {"kind": kind}) for kind in "ab"] == [True, False]
         for kind, expected in (("a", [199, 198, 197]), ("b", [200, 150, 100])):
             assert [row["position"] for row in page_rows(connection, things, page, (), {"kind": kind})] == expected
+    engine.dispose()
+
+
+def test_a_value_that_is_many_now_and_rare_then_is_not_looked_for_day_by_day() -> None:
+    """Thirty days without it end the search by days; the page has the rows of the list filtered all the same."""
+    engine = sa.create_engine("sqlite://")
+    days = [f"2026-01-{day:02d}" for day in range(1, 32)]
+    with engine.connect() as connection:
+        metadata.create_all(connection)
+        told = [{"position": at, "time": days[(at - 1) // 10], "kind": "ba"[at > 1]} for at in range(1, 301)]
+        told += [{"position": at, "time": days[30], "kind": "b"} for at in range(301, 501)]
+        connection.execute(things.insert(), told)
+        spans = DaySpans(things)
+        for row in told:
+            spans.note(str(row["time"]), int(str(row["position"])))
+        spans.write(connection)
+        page = PageRequest(3, 0, True, None, days[0], days[30])  # noqa: FBT003 - newest first
+        assert is_far(connection, things, page, "time", {"kind": "b"})
+        assert positions_of(connection, things, page, equal={"kind": "b"}) is None
+        assert [row["position"] for row in page_rows(connection, things, page, (), {"kind": "b"})] == [1]
     engine.dispose()

@@ -127,7 +127,7 @@ async def test_nobody_speaks_in_the_name_of_a_registered_source(company: Company
     assert await is_silent(client, subject, purchase("stolen", "desk"))
 
 
-@pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger"])
+@pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger", "signed-in"])
 async def test_nobody_speaks_in_the_name_of_the_ledger(company: Company, source: str) -> None:
     for client in (company.operator.client, company["board"].client):
         body = {"request_id": "x", **GRANT}
