@@ -56,6 +56,13 @@ def try_lock(file: IO[str] | IO[bytes]) -> bool:
     return lock_descriptor(file.fileno(), blocking=False)
 
 
+def wait_for_lock(file: IO[str] | IO[bytes]) -> None:
+    """Lock an open file until it is closed; wait while another process or thread holds the lock."""
+    from filelock import lock_descriptor
+
+    lock_descriptor(file.fileno())
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step; the new content is on disk on return."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from ledger.files import try_lock
+from ledger.files import try_lock, wait_for_lock
 from ledger.store.subscription import ReadCursor
 from projections.engine.corrections import corrections_metadata
 
@@ -58,6 +58,7 @@ _WRITE_PROGRESS = (
 )
 """Kept as texts, because each read of a view starts with the first and each commit ends with the second."""
 _MAPPED_BYTES = 1 << 30
+_TIMEOUT_SECONDS = 30
 _POSITIONAL = sqlite.dialect(paramstyle="qmark")
 NAMED = sqlite.dialect(paramstyle="named")
 """The dialect for statements that are given to the driver as texts."""
@@ -154,18 +155,36 @@ def next_generation(folder: Path, model: Projection) -> int:
 
 
 def open_generation(folder: Path, model: Projection, generation: int) -> sa.Engine:
-    """Return the database of one generation; create missing tables."""
-    folder.mkdir(parents=True, exist_ok=True)
-    engine = _engine(f"{folder / f'{model.name}.g{generation}.sqlite'}")
+    """Return the database of one generation; create it where it does not exist."""
+    path = folder / f"{model.name}.g{generation}.sqlite"
+    if not _has_tables(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        # One process or thread at a time, since SQLite refuses the others at once, whatever their time-out.
+        with (folder / f"{model.name}.create.lock").open("a") as file:
+            wait_for_lock(file)
+            _create_tables(path, model)
+    return _engine(path)
+
+
+def _has_tables(path: Path) -> bool:
+    """Return whether the tables of a generation exist; they are created in one transaction."""
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=_TIMEOUT_SECONDS)) as connection:
+        found = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = ?", (progress_table.name,))
+        return bool(found.fetchone()[0])
+
+
+def _create_tables(path: Path, model: Projection) -> None:
+    engine = _engine(path)
     with engine.begin() as connection:
-        model.metadata.create_all(connection)
-        progress_metadata.create_all(connection)
-        corrections_metadata.create_all(connection)
-    return engine
+        for metadata in (model.metadata, corrections_metadata, progress_metadata):
+            metadata.create_all(connection)
+    engine.dispose()
 
 
-def _engine(path: str) -> sa.Engine:
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+def _engine(path: Path) -> sa.Engine:
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": _TIMEOUT_SECONDS})
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:

@@ -1,6 +1,9 @@
 """The projection engine: exact views, rebuilds byte for byte, checkpoints, and stops at unreadable events."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -225,6 +228,25 @@ def test_a_new_version_of_a_model_makes_a_new_generation(tmp_path: Path) -> None
     newer.version = Balances.version + 1
     assert storage.live_generation(tmp_path, newer) is None
     assert storage.next_generation(tmp_path, newer) == 2
+
+
+def test_many_readers_open_a_generation_that_does_not_exist_yet(tmp_path: Path) -> None:
+    """SQLite refuses at once, whatever the time-out, where two transactions that have read begin to write."""
+    readers = 6
+    for generation in range(1, 11):
+        start = threading.Barrier(readers)
+
+        def open_new(generation: int, start: threading.Barrier) -> int:
+            start.wait()
+            engine = storage.open_generation(tmp_path, Balances(), generation)
+            with closing(engine.raw_connection()) as connection:
+                tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table'").fetchone()[0]
+            engine.dispose()
+            return int(tables)
+
+        with ThreadPoolExecutor(readers) as threads:
+            opened = [threads.submit(open_new, generation, start) for _ in range(readers)]
+        assert {one.result() for one in opened} == {len(Balances.metadata.tables) + 2}
 
 
 async def test_a_command_reads_all_views_at_one_position(session: Session) -> None:
