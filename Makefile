@@ -9,6 +9,9 @@ COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3
 
 .PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-views bench-failover bench-reference wheels size docs picture check requirements help
 
+# Without bytecode every process compiles the whole program when it starts: half of a second each.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -38,7 +41,7 @@ test: setup  ## all tests; some twenty minutes
 	@$(BIN)/python -m pytest
 
 test-fast: setup  ## tests without servers or processes, with few random examples; seconds
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not integration and not long" --hypothesis-profile fast
+	@$(BIN)/python -m pytest -m "not integration and not long" --hypothesis-profile fast
 
 test-long: setup  ## crashes, random commands, HTTP operations and hostile bytes for hours; MINUTES=60 of fuzz
 	@CRASH_ROUNDS=55 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_crash.py
