@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _RUN = re.compile(r"[0-9a-f]{12}", re.ASCII)
 """The id of an import."""
-_AT_ONCE = 1000
-"""Events that are recorded together; the messages of one pull may hold many more."""
+_AT_ONCE = 250
+"""Events that are recorded together; decisions in this process wait while they are compared, sent and indexed."""
 EVENTS_A_TURN = 25
 """Events that are validated before the event loop turns to others, such as decisions."""
 _REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1, 0)

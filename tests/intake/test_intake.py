@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -238,3 +239,14 @@ async def test_a_flood_of_large_events_is_taken_in(upstream: Upstream) -> None:
         await upstream.publish(fact)
     await upstream.record(purchase("last"))
     assert await upstream.session.log.last_position() == 501
+
+
+async def test_a_backlog_is_recorded_in_groups_so_that_decisions_come_between(session: Session) -> None:
+    sender = await session.upstream("sender")  # no intake runs yet: the events wait, and are pulled at once
+    bodies = [json.dumps(purchase(number)).encode() for number in range(1000)]
+    await asyncio.gather(*(sender.request("resolution.inbox.crm", body, timeout=60) for body in bodies))
+    async with upstream_of(session, "intake") as upstream:
+        await wait_for_intake(session)
+        stamps = Counter([stored["recordedtime"] for stored in await upstream.replay()])  # one for each append
+    assert stamps.total() == 1000
+    assert max(stamps.values()) <= 250
