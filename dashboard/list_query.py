@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 PAGE_LIMIT, DEFAULT_LIMIT = 1000, 100
 Limit = Annotated[
     int | None,
-    Query(ge=1, le=PAGE_LIMIT, description=f"The most items to return, {DEFAULT_LIMIT} by default; CSV: all."),
+    Query(
+        ge=1, le=PAGE_LIMIT, description=f"The most items to return, {DEFAULT_LIMIT} by default; CSV and Parquet: all."
+    ),
 ]
 After = Annotated[
     int | None, Query(ge=0, le=2**53, description="Only items behind this one in the list: `next` of the page before.")
@@ -38,7 +40,8 @@ type Order = Literal["asc", "desc"]
 NewestFirst = Annotated[Order, Query(alias="order", description="`desc`: the newest first; `asc`: the oldest first.")]
 ByKey = Annotated[Order, Query(alias="order", description="The order of the key: `asc` or `desc`.")]
 Format = Annotated[
-    Literal["json", "csv"], Query(alias="format", description="`csv`: with a header, for a spreadsheet.")
+    Literal["json", "csv", "parquet"],
+    Query(alias="format", description="`csv`: with a header, for a spreadsheet; `parquet`: with typed columns."),
 ]
 _DATE_SCHEMA = WithJsonSchema(
     {

@@ -1,10 +1,13 @@
-"""Reads pages of views for the routes of lists, as JSON or CSV."""
+"""Reads pages of views for the routes of lists, as JSON, CSV or Parquet."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from email.utils import format_datetime
+from importlib import import_module
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
@@ -16,6 +19,7 @@ from dashboard.list_query import DEFAULT_LIMIT, PAGE_LIMIT
 from dashboard.problem_details import ParameterError
 from dashboard.schemas import JsonResponse
 from domain.serialization import Json
+from ledger.errors import MissingExtraError
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.position_lookup import position_of
 from projections.csv_text import FIELDS, csv_text
@@ -25,7 +29,8 @@ from projections.engine.storage import Row
 from projections.policy_history import policy_in_force
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from typing import IO
 
     from dashboard.auth.tokens import Principal
     from dashboard.list_query import PageQuery, RangeQuery
@@ -37,17 +42,20 @@ if TYPE_CHECKING:
 type Cursor = int | str | None
 _SHORT_PAGE = 200
 """The most rows that are read without a thread."""
+_CHUNK_BYTES = 64 * 1024
 
 
 class Listing(NamedTuple):
     """A list of a view.
 
+    ``row`` is the class of its rows, or the table whose rows they are; it decides the columns of a Parquet file.
     ``read`` returns up to ``limit`` rows behind a cursor (``None``: the first) at a position (``None``: the present).
     ``cursor`` returns the cursor of a row. ``shown`` returns rows as the reader may see them. ``more`` is added to the
     answer.
     """
 
     name: str
+    row: type | sa.Table
     view: str
     read: Callable[[sa.Connection, int, Cursor, int | None], list[Row]]
     cursor: Callable[[Row], int | str]
@@ -103,13 +111,22 @@ class ListReader:
     async def answer(self, listing: Listing, page: PageQuery, viewer: Principal) -> Response:
         """Return a page of a list, with an ETag and, for a past state, the event time of its last event.
 
-        CSV without a limit has all rows, as they are at one position.
+        CSV and Parquet without a limit have all rows, as they are at one position.
+
+        Raises:
+            ParameterError: the library that writes Parquet files is not installed.
+
         """
+        if page.form == "parquet":
+            try:
+                await asyncio.to_thread(import_module, "projections.parquet")  # importing takes long
+            except MissingExtraError as error:
+                raise ParameterError("format", str(error)) from None
         if page.if_none_match is not None:  # an unchanged view is not read again
             unchanged = await self._views.read(listing.view, lambda _connection: None, short=True)
             if page.if_none_match == _tag(listing.view, unchanged.progress, viewer):
                 return Response(status_code=304, headers={"ETag": page.if_none_match})
-        whole = page.limit is None and page.form == "csv"
+        whole = page.limit is None and page.form != "json"
         limit = page.limit or (PAGE_LIMIT if whole else DEFAULT_LIMIT)
         items, following, progress = await self._page(listing, limit)
         known, lag = progress.anchor.position, await self._views.lag(progress)
@@ -123,11 +140,15 @@ class ListReader:
             url = page.request.url
             query = [pair for pair in parse_qsl(url.query, keep_blank_values=True) if pair[0] != "after"]
             headers["Link"] = f'<{url.path}?{urlencode([*query, ("after", following)])}>; rel="next"'
-        if page.form == "csv":
+        if page.form != "json":
             headers |= {"Ledger-Position": str(position), "Ledger-Lag-Seconds": str(lag)}
-            headers["Content-Disposition"] = f'attachment; filename="{listing.name}.csv"'
+            headers["Content-Disposition"] = f'attachment; filename="{listing.name}.{page.form}"'
             rest = listing._replace(after=following, at=position) if whole and following is not None else None
-            return StreamingResponse(self._csv(listing.name, items, rest), headers=headers, media_type="text/csv")
+            pages = self._pages(items, rest)
+            if page.form == "csv":
+                return StreamingResponse(_csv(listing.name, pages), headers=headers, media_type="text/csv")
+            file = await _parquet(listing.row, pages)
+            return StreamingResponse(_chunks(file), headers=headers, media_type="application/vnd.apache.parquet")
         answer = {"items": items, "position": position, "lag_seconds": lag, "next": following}
         return JsonResponse(answer | dict(listing.more or {}), headers=headers)
 
@@ -142,14 +163,45 @@ class ListReader:
         following = listing.cursor(items[-1]) if len(found.result) > limit else None
         return (items if listing.shown is None else await listing.shown(items)), following, found.progress
 
-    async def _csv(self, name: str, items: list[Row], rest: Listing | None) -> AsyncIterator[str]:
-        """Yield the lines of a page as CSV, and those of the pages behind it."""
-        fields = FIELDS.get(name, " ".join(items[0]) if items else "")
-        yield csv_text(items, fields)
+    async def _pages(self, items: list[Row], rest: Listing | None) -> AsyncIterator[list[Row]]:
+        """Yield the rows of a page, and those of the pages behind it."""
+        yield items
         while rest is not None:
             items, following, _ = await self._page(rest, PAGE_LIMIT)
-            yield csv_text(items, fields, header=False)
+            yield items
             rest = None if following is None else rest._replace(after=following)
+
+
+async def _csv(name: str, pages: AsyncIterator[list[Row]]) -> AsyncIterator[str]:
+    """Yield the lines of pages as CSV."""
+    fields: str | None = None
+    async for items in pages:
+        is_first = fields is None
+        fields = fields or FIELDS.get(name, " ".join(items[0]) if items else "")
+        yield csv_text(items, fields, header=is_first)
+
+
+async def _parquet(row: type | sa.Table, pages: AsyncIterator[list[Row]]) -> IO[bytes]:
+    """Return a temporary file with the rows of pages as Parquet; it is deleted when it is closed."""
+    from projections.parquet import ListWriter
+
+    file = TemporaryFile()  # noqa: SIM115 - the answer closes it
+    try:
+        with ListWriter(file, row) as writer:
+            async for items in pages:
+                await asyncio.to_thread(writer.add, items)
+            await asyncio.to_thread(writer.flush)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
 
 
 def check_cursor(table: sa.Table, after: str | None, columns: Sequence[sa.Column[object]] = ()) -> None:

@@ -29,6 +29,9 @@ _NAMES: dict[type, str] = {Preview: "PreviewRequest", Figures: "SummaryFigures"}
 _OPEN = (ExplainedAction,)
 """Documents that hold further fields: those of the event that they show."""
 _CSV = {"schema": {"type": "string", "description": "The same as a table with a header, for a spreadsheet."}}
+_PARQUET = {
+    "schema": {"type": "string", "format": "binary", "description": "The same as a Parquet file, with typed columns."}
+}
 _WAIT: JsonObject = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}, "example": 1}}
 _HEADERS: dict[int, JsonObject] = {429: _WAIT, 503: _WAIT}
 _SOURCES = ("/api/v1/events", "/api/v1/receipts", "/api/v1/decisions", "/api/v1/brief", "/api/v1/notifications")
@@ -44,11 +47,11 @@ _requests: dict[str, type] = {}
 """The classes of requests, by name: they refuse unknown fields."""
 
 
-def answers(hint: object, status: int = 200, *, csv: bool = False, text: str = "") -> dict[int | str, JsonObject]:
-    """Return the response of a route for its documentation; ``csv``: it has a second form."""
+def answers(hint: object, status: int = 200, *, tables: bool = False, text: str = "") -> dict[int | str, JsonObject]:
+    """Return the response of a route for its documentation; ``tables``: it is also a CSV or Parquet file."""
     content: JsonObject = {"application/json": {"schema": _refer(hint)}}
-    if csv:
-        content["text/csv"] = _CSV
+    if tables:
+        content |= {"text/csv": _CSV, "application/vnd.apache.parquet": _PARQUET}
     return {status: {"description": text or "The answer.", "content": content}}
 
 

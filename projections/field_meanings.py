@@ -559,7 +559,7 @@ _PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "after": ("Only items behind this one: `next` of the page before.", 17),
     "order": ("The order.", "desc"),
     "limit": ("The most items to return.", 100),
-    "format": ("`csv`: a table for a spreadsheet.", "json"),
+    "format": ("`csv` or `parquet`: a table as a file.", "json"),
     "from": ("The first event time.", "2026-11-01"),
     "to": ("The last event time.", "2026-11-30"),
     "tz": ("The time zone of days.", "Europe/London"),

@@ -54,7 +54,7 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
 
     @api.get(
         "/api/v1/balances",
-        responses=answers(KeyPage[BalanceRow], csv=True),
+        responses=answers(KeyPage[BalanceRow], tables=True),
         summary="Budgets: granted, spent, reserved, remaining",
     )
     async def balances(
@@ -94,7 +94,7 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
 
         check_cursor(balances_table, after)
         return await lists.answer(
-            Listing("balances", "budget_balances", read, cursor, after, at, more=told(times)), page, viewer
+            Listing("balances", BalanceRow, "budget_balances", read, cursor, after, at, more=told(times)), page, viewer
         )
 
 
@@ -102,7 +102,7 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
     caller = Depends(authorizer.viewer)
 
     @api.get(
-        "/api/v1/actions", responses=answers(Page[ActionRow], csv=True), summary="Actions with their present state"
+        "/api/v1/actions", responses=answers(Page[ActionRow], tables=True), summary="Actions with their present state"
     )
     async def actions(
         page: Annotated[PageQuery, Depends()],
@@ -131,12 +131,12 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
             return casework.read_actions(connection, *where, page=some, source=source, **equal)
 
         return await lists.answer(
-            Listing("actions", "casework", read, _position, feed.after, at, more=told(times)), page, viewer
+            Listing("actions", ActionRow, "casework", read, _position, feed.after, at, more=told(times)), page, viewer
         )
 
     @api.get(
         "/api/v1/escalations",
-        responses=answers(Page[EscalationRow], csv=True),
+        responses=answers(Page[EscalationRow], tables=True),
         summary="Escalations with their outcome",
     )
     async def escalations(
@@ -164,7 +164,9 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
             return casework.read_escalations(connection, *seen, page=some, source=source, **equal)
 
         return await lists.answer(
-            Listing("escalations", "casework", read, _position, feed.after, at, more=told(times)), page, viewer
+            Listing("escalations", EscalationRow, "casework", read, _position, feed.after, at, more=told(times)),
+            page,
+            viewer,
         )
 
 
@@ -173,7 +175,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
     @api.get(
         "/api/v1/flags",
-        responses=answers(Page[FlagRow], csv=True),
+        responses=answers(Page[FlagRow], tables=True),
         summary="Flags of possible misuse for human review",
     )
     async def flags(
@@ -198,7 +200,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
             return [one for one in shown if about is None or about in one["about"]]
 
         return await lists.answer(
-            Listing("flags", "flags", read, _position, feed.after, at, masked, told(times)), page, viewer
+            Listing("flags", FlagRow, "flags", read, _position, feed.after, at, masked, told(times)), page, viewer
         )
 
 
@@ -207,7 +209,7 @@ def _add_cases(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
     @api.get(
         "/api/v1/cases",
-        responses=answers(Page[CaseRow], csv=True),
+        responses=answers(Page[CaseRow], tables=True),
         summary="Cases of possible misuse: flags about one subject; `below` shows those that wait below the line",
     )
     async def cases(
@@ -230,7 +232,7 @@ def _add_cases(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
             return [one for one in shown if subject is None or one["subject"] == subject]
 
         return await lists.answer(
-            Listing("cases", "flags", read, _position, feed.after, at, masked, told(times)), page, viewer
+            Listing("cases", CaseRow, "flags", read, _position, feed.after, at, masked, told(times)), page, viewer
         )
 
 
@@ -238,7 +240,9 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
     @api.get(
-        "/api/v1/trail", responses=answers(Page[TrailRow], csv=True), summary="The audit trail: events with positions"
+        "/api/v1/trail",
+        responses=answers(Page[TrailRow], tables=True),
+        summary="The audit trail: events with positions",
     )
     async def trail(
         page: Annotated[PageQuery, Depends()],
@@ -265,7 +269,7 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
             return read_trail(connection, named_ids, feed.page(limit, after, at, times.texts))
 
         return await lists.answer(
-            Listing("trail", Trail.name, read, _position, feed.after, at, more=told(times)), page, viewer
+            Listing("trail", TrailRow, Trail.name, read, _position, feed.after, at, more=told(times)), page, viewer
         )
 
 
@@ -274,7 +278,7 @@ def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -
 
     @api.get(
         "/api/v1/views/{view}/{table}",
-        responses=answers(KeyPage[PluginRow], csv=True),
+        responses=answers(KeyPage[PluginRow], tables=True),
         dependencies=[auditors],
         summary="Rows of a view that another package adds",
     )
@@ -299,4 +303,4 @@ def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -
             return cursor_of([row[column.name] for column in found.table.primary_key])
 
         check_cursor(found.table, after)
-        return await lists.answer(Listing(table, view, read, cursor, after), page, viewer)
+        return await lists.answer(Listing(table, found.table, view, read, cursor, after), page, viewer)

@@ -56,7 +56,7 @@ def _add_employees(api: FastAPI, lists: ListReader, authorizer: Authorizer, keys
 
     @api.get(
         "/api/v1/employees",
-        responses=answers(KeyPage[EmployeeRow], csv=True),
+        responses=answers(KeyPage[EmployeeRow], tables=True),
         summary="The employees that the caller sees, with names, roles, teams and managers",
     )
     async def employees(
@@ -80,7 +80,9 @@ def _add_employees(api: FastAPI, lists: ListReader, authorizer: Authorizer, keys
             return cursor_of([row["employee_id"]])
 
         check_cursor(employees_table, after)
-        return await lists.answer(Listing("employees", "people", read, cursor, after, at, named), page, viewer)
+        return await lists.answer(
+            Listing("employees", EmployeeRow, "people", read, cursor, after, at, named), page, viewer
+        )
 
 
 class _VoiceQuery:
@@ -101,7 +103,7 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
 
     @api.get(
         "/api/v1/obstacles",
-        responses=answers(KeyPage[ObstacleRow], csv=True),
+        responses=answers(KeyPage[ObstacleRow], tables=True),
         summary="Obstacles that employees have reported, with their answers",
     )
     async def obstacles(
@@ -115,7 +117,7 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
 
     @api.get(
         "/api/v1/ideas",
-        responses=answers(KeyPage[IdeaRow], csv=True),
+        responses=answers(KeyPage[IdeaRow], tables=True),
         summary="Ideas that employees have submitted, with their decisions",
     )
     async def ideas(
@@ -134,7 +136,7 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
         people = scope.people
         if query.agent is not None:
             people = frozenset((query.agent,)) if people is None else people & {query.agent}
-        rows_of = read_obstacles if what == "obstacle" else read_ideas
+        rows_of, row_class = (read_obstacles, ObstacleRow) if what == "obstacle" else (read_ideas, IdeaRow)
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             key = None if after is None else key_of(voices, str(after), VOICE_ORDER)
@@ -148,7 +150,7 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
             return cursor_of([row["time"], f"{what} {row[f'{what}_id']}"])
 
         check_cursor(voices, query.after, VOICE_ORDER)
-        listing = Listing(f"{what}s", "people", read, cursor, query.after, at, decrypted, told(times))
+        listing = Listing(f"{what}s", row_class, "people", read, cursor, query.after, at, decrypted, told(times))
         return await lists.answer(listing, page, viewer)
 
 

@@ -123,7 +123,7 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get(
         "/api/v1/arrivals",
-        responses=answers(Page[ArrivalRow], csv=True),
+        responses=answers(Page[ArrivalRow], tables=True),
         dependencies=[auditors],
         summary="The recorded events of a source, the newest first",
     )
@@ -140,7 +140,9 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
             rows = page_rows(connection, trail, feed.page(limit, after, None, times.texts), equal={"source": source})
             return [{name: row[name] for name in _ARRIVAL} for row in rows]
 
-        listing = Listing("arrivals", Trail.name, read, itemgetter("position"), feed.after, more=told(times))
+        listing = Listing(
+            "arrivals", ArrivalRow, Trail.name, read, itemgetter("position"), feed.after, more=told(times)
+        )
         return await lists.answer(listing, page, viewer)
 
     @api.get(

@@ -11,6 +11,8 @@ import msgspec
 
 from domain.events.facts import AgentKind, Basis  # noqa: TC001 - msgspec reads the annotations
 
+type Moment = str
+"""A time in UTC (RFC 3339, microseconds)."""
 SIGNED_AMOUNT = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 
 
@@ -44,7 +46,7 @@ class BalanceRow(TypedDict):
     remaining: SignedMoney
     granted_in_period: SignedMoney
     """The amount granted, also the part that lapsed or was carried over when the period was closed."""
-    opened: str
+    opened: Moment
     closed: bool
     """The period is closed."""
 
@@ -57,7 +59,7 @@ class ActionRow(TypedDict):
 
     action_id: str
     position: int | None
-    time: str | None
+    time: Moment | None
     state: ActionRowState | None
     agent_id: str | None
     team_id: str | None
@@ -85,7 +87,7 @@ class EscalationRow(TypedDict):
 
     escalation_id: str
     position: int | None
-    requested: str | None
+    requested: Moment | None
     status: Literal["waiting", "approved", "denied", "withdrawn", "expired"] | None
     agent_id: str | None
     team_id: str | None
@@ -94,7 +96,7 @@ class EscalationRow(TypedDict):
     kind: str | None
     reason: str | None
     asked_of: list[str]
-    due: str | None
+    due: Moment | None
     decided_by: str | None
     manager_id: str | None
     agent_kind: AgentKind | None
@@ -118,9 +120,9 @@ class EmployeeRow(TypedDict):
     manager_id: str | None
     manager_name: str | None
     """The manager's name."""
-    joined: str | None
+    joined: Moment | None
     """The time at which they joined."""
-    left: str | None
+    left: Moment | None
     """The time at which they left the company."""
 
 
@@ -128,13 +130,13 @@ class ObstacleRow(TypedDict):
     """An obstacle that an employee has reported, with its answer."""
 
     obstacle_id: str
-    time: str
+    time: Moment
     employee_id: str
     kind: str | None
     """The subject, in the words of the source."""
     text: str | None
     """The employee's words; null once they are forgotten."""
-    answered_at: str | None
+    answered_at: Moment | None
     """The time of the answer."""
     answered_by: str | None
     answer: str | None
@@ -145,11 +147,11 @@ class IdeaRow(TypedDict):
     """An idea that an employee has submitted, with the decision on it."""
 
     idea_id: str
-    time: str
+    time: Moment
     employee_id: str
     text: str | None
     """The employee's words; null once they are forgotten."""
-    decided_at: str | None
+    decided_at: Moment | None
     """The time of the decision."""
     decided_by: str | None
     decision: str | None
@@ -165,10 +167,10 @@ class FlagRow(TypedDict):
     about: list[str]
     explanation: str
     evidence: list[int]
-    raised: str
+    raised: Moment
     status: Literal["open", "confirmed", "coached", "dismissed"]
     unmasked_by: str | None
-    reviewed: str | None
+    reviewed: Moment | None
     reviewed_by: str | None
     answered_by: str | None
     answer: str | None
@@ -190,9 +192,9 @@ class CaseRow(TypedDict):
     expected_loss: SignedMoney | None
     explanation: str
     status: Literal["below", "open", "closed"]
-    found: str
-    opened: str | None
-    closed: str | None
+    found: Moment
+    opened: Moment | None
+    closed: Moment | None
     """The time of the review of its last flag."""
     reviewed_flags: list[str]
 
@@ -204,8 +206,8 @@ class TrailRow(TypedDict):
     type: str
     source: str
     event_id: str
-    time: str
-    recorded: str
+    time: Moment
+    recorded: Moment
     who: str | None
     whom: str | None
     interaction_id: str | None
@@ -219,7 +221,7 @@ class SourceRow(TypedDict):
 
     source: str
     events: int
-    last_recorded: str
+    last_recorded: Moment
 
 
 class ArrivalRow(TypedDict):
@@ -227,8 +229,8 @@ class ArrivalRow(TypedDict):
 
     event_id: str
     type: str
-    time: str
-    recorded: str
+    time: Moment
+    recorded: Moment
     position: int
 
 
@@ -239,7 +241,7 @@ class RejectionRow(TypedDict):
     code: str
     field: str
     message: str
-    recorded: str
+    recorded: Moment
 
 
 class ViewRow(TypedDict):
@@ -254,7 +256,7 @@ class ViewRow(TypedDict):
 class StoryLine(TypedDict):
     """An event of an interaction, in one sentence."""
 
-    time: str
+    time: Moment
     who: str | None
     what: str
     position: int

@@ -100,8 +100,8 @@ def as_table(events: Sequence[Recorded]) -> pa.Table:
     arrays = [
         pa.array([event.position for event in events], pa.int64()),
         pa.array(texts, pa.string()).dictionary_encode(),
-        _moments(times),
-        _moments(recorded),
+        moments(times),
+        moments(recorded),
         pa.array(types, pa.string()).dictionary_encode(),
         pa.array(sources, pa.string()).dictionary_encode(),
         pa.array(ids, pa.string()),
@@ -110,7 +110,7 @@ def as_table(events: Sequence[Recorded]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def _moments(texts: Sequence[str | None]) -> pa.Array:
+def moments(texts: Sequence[str | None]) -> pa.Array:
     """Return RFC 3339 times as timestamps, one by one if Arrow's parser rejects them."""
     try:
         return pa.array(texts, pa.string()).cast(pa.timestamp("us", tz="UTC"))

@@ -1,17 +1,27 @@
-"""The lists of the HTTP API: pages to the end, order, ranges of days, CSV, and refused parameters."""
+"""The lists of the HTTP API: pages to the end, order, ranges of days, CSV, Parquet, and refused parameters."""
 
 import csv
 import io
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 
 from app.runtime.session import Session
+from domain.documents.rows import ActionRow, CaseRow, FlagRow
 from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
+from projections.parquet import ListWriter
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.http_api import read_current, served
@@ -137,7 +147,7 @@ async def test_csv_has_all_rows_and_no_formula(api: tuple[Upstream, httpx.AsyncC
     assert "next" in answer.links
 
 
-async def test_csv_of_more_than_a_page_is_of_one_position(session: Session) -> None:
+async def test_a_file_of_more_than_a_page_is_of_one_position(session: Session) -> None:
     async with served(session) as (upstream, client):
         made = [
             encode_event("crm", f"f-{number}", SHIFT, datetime.now(UTC), b'{"employee_id": "E"}')
@@ -149,6 +159,149 @@ async def test_csv_of_more_than_a_page_is_of_one_position(session: Session) -> N
         answer = await client.get("/api/v1/trail", params={"format": "csv", "order": "asc"})
         rows = list(csv.DictReader(io.StringIO(answer.text)))
         assert [int(row["position"]) for row in rows] == list(range(1, end + 1))
+        answer = await client.get("/api/v1/trail", params={"format": "parquet", "order": "asc"})
+        table = pq.read_table(io.BytesIO(answer.content))
+        assert table["position"].to_pylist() == list(range(1, end + 1))
+        whole = await _pages(client, "trail", order="asc", limit=1000)
+        assert table.to_pylist() == [_cells(item, table.schema) for item in whole]
+
+
+TIME, AMOUNT = pa.timestamp("us", tz="UTC"), pa.decimal128(38, 4)
+COLUMNS = {
+    "balances": {"closed": pa.bool_(), "opened": TIME, "remaining": AMOUNT},
+    "actions": {"position": pa.int64(), "time": TIME, "settled": AMOUNT, "settled_currency": pa.string()},
+    "escalations": {"due": TIME, "waited_seconds": pa.float64(), "asked_of": pa.list_(pa.string())},
+    "flags": {"raised": TIME, "evidence": pa.list_(pa.int64())},
+    "cases": {"found": TIME, "score": pa.float64(), "expected_loss": AMOUNT},
+    "trail": {"recorded": TIME, "corrected_by": pa.int64()},
+    "employees": {"joined": TIME, "team_ids": pa.list_(pa.string())},
+    "obstacles": {"time": TIME, "answered_at": TIME},
+    "ideas": {"time": TIME, "decided_at": TIME},
+    "arrivals": {"recorded": TIME, "position": pa.int64()},
+}
+"""Some columns of each list with their types, whatever its rows hold."""
+
+
+def _rows_of(content: bytes, folder: Path) -> list[Document]:
+    """Return the rows of a Parquet file as DuckDB reads them: a reader that shares no code with the writer."""
+    file = folder / "list.parquet"
+    file.write_bytes(content)
+    with duckdb.connect() as database:
+        database.execute("SET TimeZone = 'UTC'")
+        rows: list[Document] = database.read_parquet(str(file)).to_arrow_table().to_pylist()
+        return rows
+
+
+def _cells(item: Document, schema: pa.Schema) -> Document:
+    """Return the cells that the row of an item in JSON must have."""
+    cells: Document = {}
+    for name, value in item.items():
+        kind = schema.field(name).type
+        if kind == AMOUNT:
+            cells[name] = None if value is None else Decimal(value["amount"])
+            cells[f"{name}_currency"] = None if value is None else value["currency"]
+        elif kind == TIME:
+            cells[name] = None if value is None else datetime.fromisoformat(value)
+        else:
+            cells[name] = value
+    return cells
+
+
+async def test_parquet_has_every_cell_of_every_list(api: tuple[Upstream, httpx.AsyncClient], tmp_path: Path) -> None:
+    upstream, client = api
+    said: Document = {"employee_id": "B-1", "text": FORMULA}
+    await upstream.record(event("o-1", "obstacle.reported", obstacle_id="O-1", kind="form", **said))
+    await upstream.record(event("i-1", "idea.submitted", idea_id="Y-1", **said))
+    filled = set()
+    for path, kinds in COLUMNS.items():
+        query = {"source": "crm"} if path == "arrivals" else {}
+        whole = await read_current(client, path, limit=1000, **query)
+        answer = await client.get(f"/api/v1/{path}", params={"format": "parquet", **query})
+        assert answer.headers["Content-Type"] == "application/vnd.apache.parquet"
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{path}.parquet"'
+        assert answer.headers["Ledger-Position"] == str(whole["position"])
+        schema = pq.read_schema(io.BytesIO(answer.content))
+        assert {name: schema.field(name).type for name in kinds} == kinds
+        assert _rows_of(answer.content, tmp_path) == [_cells(item, schema) for item in whole["items"]], path
+        filled |= {path} if whole["items"] else set()
+    assert filled >= COLUMNS.keys() - {"flags", "cases"}
+    answer = await client.get("/api/v1/balances", params={"format": "parquet", "to": "2020-01-31"})
+    empty = pq.read_table(io.BytesIO(answer.content))
+    assert (empty.num_rows, empty.schema.field("remaining").type) == (0, AMOUNT)
+    answer = await client.get("/api/v1/actions", params={"format": "parquet", "limit": 1})
+    assert (pq.read_table(io.BytesIO(answer.content)).num_rows, "next" in answer.links) == (1, True)
+
+
+_NOW = "2026-02-09T08:00:00.000001Z"
+_FLAG: Document = dict.fromkeys(FlagRow.__annotations__) | {
+    "flag_id": "F",
+    "position": 2**53,
+    "rule": "R1",
+    "rule_version": 2,
+    "about": [],
+    "explanation": "\u202e=1\n🛒",
+    "evidence": [1, 2**53],
+    "raised": _NOW,
+    "status": "open",
+}
+_CASE: Document = dict.fromkeys(CaseRow.__annotations__) | {
+    "case_id": "C",
+    "position": 1,
+    "subject": "agent:A",
+    "about": ["agent:A", "agent:B"],
+    "score": 0.1,
+    "expected_loss": {"amount": "922337203685477.5807", "currency": "QQQ"},
+    "reviewed_flags": [],
+    "found": _NOW,
+}
+_ACTION: Document = dict.fromkeys(ActionRow.__annotations__) | {
+    "action_id": "X",
+    "time": "0001-01-01T00:00:00.000000Z",
+    "amount": {"amount": "-9223372036854775807", "currency": "JPY"},
+    "reversed": {"amount": "0.001", "currency": "BHD"},
+}
+
+
+@pytest.mark.parametrize(("row", "item"), [(FlagRow, _FLAG), (CaseRow, _CASE), (ActionRow, _ACTION)])
+def test_parquet_keeps_the_widest_values(row: type, item: Document, tmp_path: Path) -> None:
+    """The largest amounts in minor units, of currencies with none to four digits; the first year; lists without items."""
+    file = io.BytesIO()
+    with ListWriter(file, row) as writer:
+        writer.add([item, item])
+    schema = pq.read_schema(io.BytesIO(file.getvalue()))
+    assert _rows_of(file.getvalue(), tmp_path) == [_cells(item, schema)] * 2
+
+
+def test_parquet_of_a_table_has_the_types_of_its_columns_even_where_the_first_rows_are_null() -> None:
+    types: dict[str, sa.types.TypeEngine[Any]] = {
+        "key": sa.Integer(),
+        "share": sa.Float(),
+        "open": sa.Boolean(),
+        "more": sa.JSON(),
+        "text": sa.Text(),
+    }
+    table = sa.Table("t", sa.MetaData(), *(sa.Column(name, kind) for name, kind in types.items()))
+    rows: list[Document] = [dict.fromkeys(types), {"key": 1, "share": 0.5, "open": 1, "more": {"a": [1]}, "text": "=1"}]
+    file = io.BytesIO()
+    with ListWriter(file, table) as writer:
+        for row in rows * 20_000:
+            writer.add([row])
+    found = pq.ParquetFile(io.BytesIO(file.getvalue()))
+    assert [str(one) for one in found.schema_arrow.types] == ["int64", "double", "bool", "string", "string"]
+    assert found.read().to_pylist() == [rows[0], rows[1] | {"open": True, "more": '{"a":[1]}'}] * 20_000
+    assert found.num_row_groups == 3
+
+
+async def test_parquet_without_its_library_says_what_to_install(
+    api: tuple[Upstream, httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = api
+    for name in ("projections.parquet", "ledger.archive.parquet"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    answer = await client.get("/api/v1/actions", params={"format": "parquet"})
+    assert (answer.status_code, answer.json()["field"]) == (422, "format")
+    assert "pip install 'resolution-ledger[archive]'" in answer.json()["detail"]
 
 
 _WRONG = [

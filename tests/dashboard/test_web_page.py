@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 from playwright.async_api import Page, Response, Route, ViewportSize, async_playwright, expect
 
@@ -493,6 +494,9 @@ async def test_a_table_sorts_filters_and_exports(session: Session) -> None:
             await page.get_by_role("link", name="Export CSV").click()
         content = (await (await waiting.value).path()).read_text()
         assert content == (await one.client.get("/api/v1/actions?format=csv")).text
+        async with page.expect_download() as waiting:
+            await page.get_by_role("link", name="Export Parquet").click()
+        assert pq.read_table(await (await waiting.value).path()).num_rows == 3
         await page.get_by_label("Team", exact=True).last.check()
         await expect(page.locator("th", has_text="Team")).to_be_visible()
 

@@ -15,8 +15,8 @@ export interface Column<T> {
 }
 interface Props<T> {
   caption: string; rows: T[]; columns: Column<T>[]; perPage?: number; empty?: ComponentChildren;
-  /** The address of the whole list as CSV; without one the loaded rows are exported. */
-  csv?: string;
+  /** The address of the whole list as a file; without one the loaded rows are exported. */
+  file?: (format: "csv" | "parquet") => string;
   hideCaption?: boolean;
 }
 
@@ -38,7 +38,7 @@ export function save(name: string, type: string, content: string): void {
 /** Rows of a page on a phone, where each row is a block. */
 const ON_A_PHONE = 6;
 
-export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, csv, hideCaption }: Props<T>) {
+export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, file, hideCaption }: Props<T>) {
   const perPage = matchMedia("(max-width: 40rem)").matches ? Math.min(most, ON_A_PHONE) : most;
   const [sort, setSort] = useState<{ at: number; down: boolean } | null>(null);
   const [filter, setFilter] = useState("");
@@ -82,7 +82,10 @@ export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, cs
                     }} /> {one.title || "More"}
                   </label>
                 ))}
-                {csv ? <a class="button" href={csv} download>Export CSV</a> : <button type="button" onClick={toCsv}>Export CSV</button>}
+                {file ? <>
+                  <a class="button" href={file("csv")} download>Export CSV</a>
+                  <a class="button" href={file("parquet")}>Export Parquet</a>{/* without the server's library, its answer says what to install */}
+                </> : <button type="button" onClick={toCsv}>Export CSV</button>}
               </div>
             </details>
           )}

@@ -51,7 +51,7 @@ function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }
       {problem && <Pending problem={problem} />}
       {!loaded ? !problem && <Pending problem={null} /> : (
         <Card title={`${number(items.length)}${next === null ? "" : "+"} ${title.toLowerCase()}`}>
-          <Table key={path} caption={title} hideCaption rows={items} columns={columns} csv={address(path, { ...asked, format: "csv" })} perPage={20}
+          <Table key={path} caption={title} hideCaption rows={items} columns={columns} file={(format) => address(path, { ...asked, format })} perPage={20}
             empty={<Empty title={filters ? "Nothing fits these filters." : `No ${title.toLowerCase()} yet.`}>{filters ? "Clear a filter or choose other days." : "They appear here as soon as the ledger records the first."}</Empty>} />
         </Card>
       )}

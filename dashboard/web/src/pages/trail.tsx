@@ -27,7 +27,7 @@ export function TrailPage({ me }: { me: Viewer }) {
       {asked.action && <Explained action={asked.action} me={me} />}
       {needsAgent && !story ? <Empty title="Name an agent.">A team lead reads the trail of one person at a time.</Empty> : !data ? <Pending problem={problem} /> : (
         <Card title="Events">
-          <Table caption="Events" rows={data.items} perPage={20} csv={address("trail", { ...mine, ...asked, format: "csv" })}
+          <Table caption="Events" rows={data.items} perPage={20} file={(format) => address("trail", { ...mine, ...asked, format })}
             empty={<Empty title="No event fits.">Check the spelling of ids, which are compared exactly, or choose other days.</Empty>} columns={[
               { title: "Position", value: (one) => one.position, right: true }, { title: "Time", value: (one) => one.time, cell: (one) => time(one.time) },
               { title: "Actor", value: (one) => one.who, cell: (one) => (one.who ? <a href={link("trail", { agent: one.who })}>{one.who}</a> : "") },
