@@ -54,6 +54,15 @@ _EVERYWHERE = {
     "opened": "time of opening",
     "status": "current status",
 }
+_TEAM = (
+    "the team that the request names, else the agent's first team: as the decider knew it; of a reported fact, when it "
+    "happened"
+)
+_ROLE = "the agent's role: as the decider knew it; of a reported fact, when it happened; null where none is known"
+_CAREER = (
+    "Roles and teams of employees by time; internal to the projection.",
+    {"posts": "a JSON list of [time, role, first team]; both are null after leaving"},
+)
 _TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "authority.asked": (
         "Requests for more authority, here or in another system.",
@@ -65,11 +74,13 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "approved_minor": "amount approved, at most the amount requested",
             "rejections": "number of earlier rejections",
             "rules": "the limits that it met, as a JSON list",
-            "team_id": "the team that the request names, else the agent's first team as the decider knew it",
+            "team_id": _TEAM,
             "named_team": "the team that the request names",
+            "role": _ROLE,
             "agent_kind": "human or ai; null of a request in another system",
         },
     ),
+    "authority.careers": _CAREER,
     "authority.shortfalls": (
         "Requests beyond the agent's authority.",
         {
@@ -112,9 +123,10 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "settled_minor": "amount paid by the payment system; without its report, the amount that a request settled",
             "paid_minor": "the sum of the payments that payment systems reported",
             "escalation_id": "the escalation that approved it, if any",
-            "team_id": "the team that the request names, else the agent's first team as the decider knew it",
+            "team_id": _TEAM,
             "named_team": "the team that the request names",
             "manager_id": "the agent's manager as the decider knew",
+            "role": _ROLE,
             "agent_kind": "human or ai; null of a reported action",
             "time": "time of the action",
         },
@@ -131,12 +143,14 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "asked_of": "people asked to decide, a JSON list",
             "due": "deadline, after which it is passed on or expires",
             "action_id": "the action requested",
-            "team_id": "the team that the request names, else the agent's first team as the decider knew it",
+            "team_id": _TEAM,
             "named_team": "the team that the request names",
             "manager_id": "the agent's manager as the decider knew",
+            "role": _ROLE,
             "agent_kind": "human or ai",
         },
     ),
+    "casework.careers": _CAREER,
     "casework.households": (
         "Links between customers (same person or household), in both directions.",
         {

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 type Step = Callable[[Row, msgspec.Struct, KeptFact], Row]
 """Returns the changes that a fact makes to a row; the fact is given as its body, and as its place in the order."""
+type Completed = Callable[[sa.Connection, Row, Row], Row]
+"""Returns values of a row that do not come from its facts alone; it is given the row, and what facts have changed."""
 LAST_FACT = "last_fact"
 _MANY = 64
 """A longer story is folded again once a commit, not once for each late fact, so that its cost stays bounded."""
@@ -140,7 +142,7 @@ class EntityRows(RowCache):
     ``fields`` lists the classes of facts in the order of the entity's life, with the fields that the step reads. The
     first ``openings`` of them begin an entity: all of these are folded before other facts. The table's key is the field
     ``key`` of a fact; ``key_of`` returns it where it is not a field of that name. A row that is folded again keeps its
-    values of the columns ``kept``.
+    values of the columns ``kept``. ``completed`` is called with each row that facts have changed.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class EntityRows(RowCache):
         openings: int = 0,
         key_of: Callable[[Event], str] | None = None,
         kept: Sequence[str] = (),
+        completed: Completed | None = None,
         blocks: DayBlocks | None = None,
         watched: Sequence[str] = (),
     ) -> None:
@@ -167,6 +170,7 @@ class EntityRows(RowCache):
         self._bodies = [_builder(cls, names, str(self._key.name)) for cls, names in fields.items()]
         self._blank: Row = {name: None for name in self._empty if name not in (self._key.name, SINCE, HAPPENED)}
         self._kept_columns = tuple(kept)
+        self._completed = completed
         facts = table.metadata.tables[f"{table.name}_facts"]
         self._insert = prepare_insert(upserting(facts), ("position", "previous", "fact"))
         self._chain = _chain(facts)
@@ -181,7 +185,10 @@ class EntityRows(RowCache):
         row = self.get(connection, key)
         last = self._last.get(key) or self._last_of(connection, key, row)
         if last is None or (_follows(fact, last) and key not in self._late):
-            changes = self._step(self._blank if row is None else row, event.body, fact)
+            known = self._blank if row is None else row
+            changes = self._step(known, event.body, fact)
+            if self._completed is not None:
+                changes |= self._completed(connection, known, changes)
             changes[LAST_FACT] = event.position
             self._change(key, row, changes, event.position, fact.time)
             self._new[event.position] = (event.position, last and last.position, encode(fact).decode())
@@ -197,7 +204,7 @@ class EntityRows(RowCache):
 
     def correct(self, connection: sa.Connection, correction: Correction, position: int) -> None:
         """Replace a corrected fact in its entity, or move it to another."""
-        self._fold_late(connection)
+        self.fold_late(connection)
         for event, is_right in ((correction.before, False), (correction.after, True)):
             if event is None or type(event.body) not in self._kinds:
                 continue
@@ -210,7 +217,7 @@ class EntityRows(RowCache):
 
     def write(self, connection: sa.Connection) -> None:
         """Fold the long stories that had late facts, then write the changed rows and the facts."""
-        self._fold_late(connection)
+        self.fold_late(connection)
         self._insert.write(connection, list(self._new.values()))
         self._new.clear()
         super().write(connection)
@@ -255,16 +262,17 @@ class EntityRows(RowCache):
         for key, last in told.cursor.fetchall():
             chain = driver(connection).execute(self._chain, {"position": last}).fetchall()
             facts = [fact for (text,) in reversed(chain) if (fact := _decoder.decode(text)).time <= moment]
-            found.append({**self._empty, self._key.name: key, **self._folded(key, facts, {})})
+            found.append({**self._empty, self._key.name: key, **self._folded(connection, key, facts, {})})
         return found
 
-    def _folded(self, key: str, facts: Iterable[KeptFact], begin: Row) -> Row:
+    def _folded(self, connection: sa.Connection, key: str, facts: Iterable[KeptFact], begin: Row) -> Row:
         row = self._blank | begin
         for fact in facts:
             row.update(self._step(row, self._bodies[fact.kind](fact.values, key), fact))
-        return row
+        return row if self._completed is None else row | self._completed(connection, row, row)
 
-    def _fold_late(self, connection: sa.Connection) -> None:
+    def fold_late(self, connection: sa.Connection) -> None:
+        """Fold the long stories that had late facts."""
         late, self._late = self._late, {}
         for key, facts in late.items():
             story = self._story(connection, key)
@@ -275,7 +283,7 @@ class EntityRows(RowCache):
     ) -> None:
         """Fold a row from all its facts; the new version is valid from a position on."""
         known, facts = self.get(connection, key) or self._blank, ordered(facts)
-        row = self._folded(key, facts, {name: known[name] for name in self._kept_columns})
+        row = self._folded(connection, key, facts, {name: known[name] for name in self._kept_columns})
         row[LAST_FACT] = facts[-1].position if facts else None
         self.put(connection, key, row, position, facts[-1].time if facts else None)
         kept = {fact.position: (previous, fact) for previous, fact in _linked(before)}

@@ -15,6 +15,7 @@ from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache, dict_rows
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
+from projections.views.careers import Careers, ReportedRows, careers_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ asked = sa.Table(
     sa.Column("rejections", sa.Integer),
     last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("asked_elsewhere", "agent_id", "requested", sqlite_where=sa.text("reported")),
 )
 past_of(asked)
 facts_of(asked)
@@ -57,13 +59,14 @@ shortfalls = sa.Table(
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(shortfalls)
+careers = careers_in(metadata)
 
 
 class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 10
+    version = 11
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -72,10 +75,14 @@ class Authority:
         decisions.AuthorityFellShort,
         facts.EscalationReported,
         facts.EscalationOutcomeReported,
+        facts.EmployeeJoined,
+        facts.EmployeeChanged,
+        facts.EmployeeLeft,
         facts.FactCorrected,
     )
 
     def __init__(self) -> None:
+        self._careers = Careers(careers)
         self._asked = EntityRows(
             asked,
             {
@@ -92,7 +99,9 @@ class Authority:
             _told,
             openings=1,
             key_of=reported_asking,
+            completed=self._careers.completes("requested"),
         )
+        self._careers.reported = (ReportedRows(self._asked, asked, "requested", "reported"),)
         self._short = RowCache(shortfalls)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
@@ -103,6 +112,8 @@ class Authority:
                     self._ask(connection, event, body)
                 case facts.EscalationReported() | facts.EscalationOutcomeReported():
                     self._asked.add(connection, event)
+                case facts.EmployeeJoined() | facts.EmployeeChanged() | facts.EmployeeLeft():
+                    self._careers.add(connection, event)
                 case decisions.EscalationForwarded():
                     continue
                 case decisions.EscalationStep() as body:
@@ -111,14 +122,15 @@ class Authority:
                     self._fall_short(connection, event, body)
                 case facts.FactCorrected() if event.correction:
                     self._asked.correct(connection, event.correction, event.position)
+                    self._careers.correct(connection, event.correction, event.position)
                 case _:
                     continue
-        for rows in (self._asked, self._short):
+        for rows in (self._asked, self._short, self._careers):
             rows.write(connection)
 
     def forget(self) -> None:
         """Drop cached rows."""
-        for rows in (self._asked, self._short):
+        for rows in (self._asked, self._short, self._careers):
             rows.forget()
 
     def _ask(self, connection: sa.Connection, event: Event, body: decisions.EscalationRequested) -> None:

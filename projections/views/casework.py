@@ -24,6 +24,7 @@ from projections.engine.row_cache import RowCache, plain_rows
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, happened, past_of
 from projections.views.authority import reported_asking
+from projections.views.careers import MOVES, Careers, ReportedRows, careers_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -118,6 +119,7 @@ households = sa.Table(
 )
 past_of(households)
 facts_of(households)
+careers = careers_in(metadata)
 NEVER_HAPPENED = "never happened"
 _SECOND = "(SELECT json_extract(value, '$[1]') FROM json_each(:touched))"
 """The second watched column of the rows that a batch has changed."""
@@ -203,7 +205,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 13
+    version = 14
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -218,6 +220,7 @@ class Casework:
         facts.EscalationOutcomeReported,
         facts.CustomerLinked,
         facts.CustomerUnlinked,
+        *MOVES,
         facts.FactCorrected,
         facts.InteractionOpened,
         facts.InteractionTransferred,
@@ -228,6 +231,7 @@ class Casework:
     def __init__(self) -> None:
         self.day_blocks = DayBlocks(ACTION_DAYS, INTERACTION_DAYS, ESCALATION_DAYS)
         self._action_spans, self._escalation_spans = DaySpans(actions), DaySpans(escalations)
+        self._careers = Careers(careers)
         self._interactions = EntityRows(
             interactions,
             {
@@ -258,8 +262,13 @@ class Casework:
             openings=1,
             key_of=reported_asking,
             kept=("position",),
+            completed=self._careers.completes("requested"),
             blocks=self.day_blocks,
             watched=("requested", "interaction_id"),
+        )
+        self._careers.reported = (
+            ReportedRows(self._actions, actions, "time", "agent_kind IS NULL"),
+            ReportedRows(self._escalations, escalations, "requested", "reported_by IS NOT NULL"),
         )
         self._take = self._handlers()
 
@@ -267,6 +276,7 @@ class Casework:
         """Return the handler of each class of events."""
         taken: tuple[tuple[type[msgspec.Struct], Callable[[sa.Connection, Event], None]], ...] = (
             *((cls, rows.add) for rows in (self._interactions, self._households) for cls in rows.classes),
+            *((cls, self._careers.add) for cls in MOVES),
             (facts.EscalationReported, self._report),
             (facts.EscalationOutcomeReported, self._escalations.add),
             (facts.FactCorrected, self._correct),
@@ -297,8 +307,8 @@ class Casework:
             spans.forget()
 
     @property
-    def _tables(self) -> tuple[RowCache, ...]:
-        return self._interactions, self._actions, self._escalations, self._households
+    def _tables(self) -> tuple[RowCache | Careers, ...]:
+        return self._interactions, self._actions, self._escalations, self._households, self._careers
 
     def _report(self, connection: sa.Connection, event: Event) -> None:
         self._escalations.add(connection, event)
@@ -319,6 +329,7 @@ class Casework:
             return
         for rows in (self._interactions, self._households, self._escalations):
             rows.correct(connection, correction, event.position)
+        self._careers.correct(connection, correction, event.position)
         if correction.after is not None and isinstance(correction.after.body, facts.EscalationReported):
             self._place(connection, correction.after, correction.position)
         for fact, sign in ((correction.before, -1), (correction.after, 1)):
@@ -355,6 +366,7 @@ class Casework:
             values = {name: getattr(body, name) for name in _OF_ACTIONS}
             values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor, "named_team": body.team_id}
             values["state"] = "charged" if row is not None and row["holder"] is not None else body.state
+            values |= self._careers.fields(connection, values | {"time": told.stored.time}, "time")
         self._actions.put(connection, action_id, values, event.position, told.stored.time)
 
     def _act(self, connection: sa.Connection, event: Event) -> None:
@@ -372,6 +384,8 @@ class Casework:
             values |= {name: getattr(body, name, None) for name in _OF_DECISIONS}
         values["named_team"] = named_team(body)
         values |= {"position": event.position, "time": event.stored.time, "state": known.get("state") or body.state}
+        if isinstance(body, facts.ActionReported):
+            values |= self._careers.fields(connection, values, "time")
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
         values["reversed_minor"] = known.get("reversed_minor") or 0
         self._action_spans.note(event.stored.time, event.position)

@@ -188,7 +188,11 @@ _FACTS: dict[str, st.SearchStrategy[Document]] = {
     ),
     "refund.settled": _fields(action_id=st.sampled_from(["act-1", "act-3", REPORTED]), total=_total),
     "escalation.reported": _fields(
-        escalation_id=st.sampled_from(["X-1", "X-2"]), amount=_total, kind=_maybe, requested_by=_maybe, reason=_maybe
+        escalation_id=st.sampled_from(["X-1", "X-2"]),
+        amount=_total,
+        kind=_maybe,
+        requested_by=st.none() | _employee,
+        reason=_maybe,
     ),
     "escalation.outcome_reported": _fields(
         escalation_id=st.sampled_from(["X-1", "X-2"]),

@@ -54,7 +54,7 @@ READINGS = {
 """The readings that are recorded, each by a command with ``--json``."""
 CHANGING = {
     "recognition": ("staying",),
-    "gap": ("silent_gap", "cannot_do", "recommended_limits", "unused"),
+    "gap": ("silent_gap", "cannot_do", "recommended_limits", "unused", "by_role", "by_team"),
     "quality": ("overall", "by_channel", "by_team", "by_line", "by_reason", "evenness", "satisfaction"),
 }
 """Fields of a reading that depend on the day on which it is read, or that a later version defines in another way."""
@@ -211,8 +211,14 @@ def lasting(name: str, reading: Document) -> Document:
     """Return a reading without the fields that depend on the day, and a report also without its sentences.
 
     Fields that only later versions have are left out, and escalations of other systems, which only later versions list.
-    Times have one form, since later versions write more digits.
+    Times have one form, since later versions write more digits. Only later versions know the team of reported actions.
     """
+    if name == "actions":
+        items = [one | {"team_id": None} if one["state"] == "charged" else one for one in reading["items"]]
+        reading = reading | {"items": items}
+    if name == "loyalty":
+        parts = [one | {"groups": one["groups"] | {"team": None}} for one in reading["currencies"]]
+        reading = reading | {"currencies": parts}
     if name in {"escalations", "waiting"}:
         reading = reading | {"items": [one for one in reading["items"] if not one.get("reported_by")]}
     expected = json.loads(EXPECTED.read_text())["readings"][name] if EXPECTED.exists() else reading

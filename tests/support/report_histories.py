@@ -120,6 +120,8 @@ class RandomHistory:
             at = joined
             for _ in range(self.random.randint(0, 2)):
                 at = self._at(at + timedelta(seconds=1), 200)
+                if self.random.random() < 0.5:
+                    teams = self.random.sample(TEAMS, self.random.randint(0, 2))
                 self._tell("employee.changed", at, employee_id=agent, role=self.random.choice(ROLES), team_ids=teams)
             if self.random.random() < 0.3:
                 self._tell("employee.left", self._at(at + timedelta(seconds=1), 200), employee_id=agent)
@@ -396,6 +398,7 @@ class RandomHistory:
                 amount=asked,
                 kind=self._maybe(KINDS),
                 reason=self._maybe(REASONS),
+                requested_by=self._maybe([*self.agents, "A-unknown"]),
             )
             for verdict in self.random.choice(
                 (

@@ -10,7 +10,8 @@ WITH told AS (
            coalesce(text(d, 'agent_kind'), 'human') AS agent_kind
     FROM events WHERE type = 'escalation.requested' AND text(d, 'basis') = 'goodwill'
     UNION ALL
-    SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'kind'), text(d, 'reason'), NULL, NULL,
+    SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'kind'), text(d, 'reason'),
+           role_of(text(d, 'requested_by'), moment), team_of(text(d, 'requested_by'), moment),
            currency(d, 'amount'), minor(d, 'amount'), NULL, NULL, NULL, NULL, NULL, 'not said'
     FROM events WHERE type = 'escalation.reported'
 ), steps AS (

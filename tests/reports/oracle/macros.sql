@@ -19,3 +19,14 @@ CREATE OR REPLACE MACRO minor(d, name) AS CAST(
     * pow(10, digits(json_extract_string(d, '$.' || name || '.currency'))) AS BIGINT);
 CREATE OR REPLACE MACRO currency(d, name) AS json_extract_string(d, '$.' || name || '.currency');
 CREATE OR REPLACE MACRO seconds(a, b) AS (epoch_us(b) - epoch_us(a)) / 1e6;
+-- The role and the first team that an employee had at a moment; none before the first fact and after leaving.
+CREATE OR REPLACE TABLE posts AS
+SELECT text(d, 'employee_id') AS employee, moment AS begin, type != 'employee.left' AS works,
+       text(d, 'role') AS role, json_extract_string(d, '$.team_ids[0]') AS team,
+       row_number() OVER (ORDER BY moment, list_position(['employee.joined', 'employee.changed', 'employee.left'], type), source, id) AS place
+FROM events WHERE type IN ('employee.joined', 'employee.changed', 'employee.left');
+CREATE OR REPLACE MACRO post_of(employee_id, told) AS (
+    SELECT CASE WHEN works THEN {'role': role, 'team': team} END FROM posts
+    WHERE employee = employee_id AND begin <= told ORDER BY place DESC LIMIT 1);
+CREATE OR REPLACE MACRO role_of(employee_id, told) AS post_of(employee_id, told).role;
+CREATE OR REPLACE MACRO team_of(employee_id, told) AS post_of(employee_id, told).team;

@@ -61,7 +61,8 @@ WITH told AS (
            currency(d, 'amount') AS currency, text(d, 'interaction_id') AS interaction, coalesce(text(d, 'agent_kind'), 'human') AS agent_kind
     FROM events WHERE type = 'escalation.requested'
     UNION ALL
-    SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'kind'), text(d, 'reason'), text(d, 'requested_by'), NULL, NULL,
+    SELECT position, moment, source, text(d, 'escalation_id'), text(d, 'kind'), text(d, 'reason'), text(d, 'requested_by'),
+           role_of(text(d, 'requested_by'), moment), team_of(text(d, 'requested_by'), moment),
            minor(d, 'amount'), currency(d, 'amount'), text(d, 'interaction_id'), 'not said'
     FROM events WHERE type = 'escalation.reported'
 ), steps AS (
