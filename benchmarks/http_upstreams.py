@@ -1,6 +1,8 @@
 """Events and decisions over HTTP beside NATS, with `up` as a process of its own; both by turns.
 
 python -m benchmarks.http_upstreams [--events N] [--decisions N] [--rounds N]
+
+A request that the ledger could not answer is sent again with the same ids and counted; its latency holds all attempts.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +25,7 @@ from benchmarks.processes import Ledger
 from benchmarks.versions import present
 from ledger.nats.client import connect
 from ledger.nats.connection_options import ConnectionOptions
+from resolution_ledger.errors import REPEATABLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +38,9 @@ _FLOOD_A_SECOND = 5_000
 _TOKENS = 4
 """Tokens of the askers over HTTP: one alone meets its limit of requests a second on a fast machine."""
 _NEEDED_EVENTS, _NEEDED_DECISIONS = 5_000, 500
+_AGAIN = (429, 503)
+"""The statuses after which the same request may succeed."""
+_PAUSE_SECONDS, _PATIENCE_SECONDS = 0.1, 60.0
 
 
 class HttpConnection:
@@ -61,28 +68,48 @@ class HttpConnection:
 
 
 class Load(NamedTuple):
-    """The rate of a run (a second), and its latencies in milliseconds."""
+    """The rate of a run (a second), its latencies in milliseconds, and the number of requests sent again."""
 
     rate: float
     median: float
     p99: float
+    retries: int
 
 
-async def _load(number: int, width: int, once: Callable[[int, int], Awaitable[None]]) -> Load:
-    """Run ``once(worker, number)`` for each number, by so many workers."""
-    numbers, latencies = iter(range(number)), list[float]()
+def _load_of(latencies: Sequence[float], seconds: float, retries: int) -> Load:
+    cuts = statistics.quantiles(latencies, n=100)
+    return Load(len(latencies) / seconds, statistics.median(latencies), cuts[98], retries)
+
+
+async def _answered(once: Callable[[], Awaitable[bool]]) -> int:
+    """Send a request until ``once`` says that it was answered; return the number of retries.
+
+    Raises:
+        TimeoutError: the ledger answered nothing else for a minute.
+
+    """
+    retries, deadline = 0, time.monotonic() + _PATIENCE_SECONDS
+    while not await once():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the ledger was not available for {_PATIENCE_SECONDS:.0f} seconds")
+        retries += 1
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return retries
+
+
+async def _load(number: int, width: int, once: Callable[[int, int], Awaitable[bool]]) -> Load:
+    """Run ``once(worker, number)`` for each number until it is answered, by so many workers."""
+    numbers, latencies, retries = iter(range(number)), list[float](), list[int]()
 
     async def work(worker: int) -> None:
         for one in numbers:
             begun = time.perf_counter()
-            await once(worker, one)
+            retries.append(await _answered(partial(once, worker, one)))
             latencies.append((time.perf_counter() - begun) * 1000)
 
     begun = time.perf_counter()
     await asyncio.gather(*(work(worker) for worker in range(width)))
-    seconds = time.perf_counter() - begun
-    cuts = statistics.quantiles(latencies, n=100)
-    return Load(number / seconds, statistics.median(latencies), cuts[98])
+    return _load_of(latencies, time.perf_counter() - begun, sum(retries))
 
 
 def _events(label: str, first: int) -> list[bytes]:
@@ -102,16 +129,18 @@ def _request(agent: int, request_id: str | None = None) -> bytes:
 async def _over_http(address: str, tokens: Sequence[str], events: int, decisions: int, label: str) -> dict[str, Load]:
     connections = [HttpConnection(address, tokens[number % len(tokens)]) for number in range(_ASKERS)]
 
-    async def publish(worker: int, number: int) -> None:
+    async def publish(worker: int, number: int) -> bool:
         body = b"[%b]" % b",".join(_events(label, number * _BATCH))
         status, answer = await connections[worker].post("/api/v1/events", body, "application/cloudevents-batch+json")
-        assert status == 202, answer
+        assert status in (202, *_AGAIN), answer
+        return status == 202
 
-    async def decide(worker: int, number: int) -> None:
+    async def decide(worker: int, number: int) -> bool:
         path = "/api/v1/decisions/action"
         body, key = _request(number % 100), f"{label}-{number}"
         status, answer = await connections[worker].post(path, body, "application/json", key)
-        assert status == 200, answer
+        assert status in (200, *_AGAIN), answer
+        return status == 200
 
     found = await _load(events // _BATCH, _SENDERS, publish)
     return {
@@ -120,21 +149,23 @@ async def _over_http(address: str, tokens: Sequence[str], events: int, decisions
     }
 
 
-async def _decide_over_nats(client: LedgerClient, request_id: str, agent: int) -> None:
+async def _decide_over_nats(client: LedgerClient, request_id: str, agent: int) -> bool:
     subject = f"resolution.decide.{_SOURCE}.action"
     answer = json.loads((await client.request(subject, _request(agent, request_id), timeout=20)).data)
-    assert answer["outcome"] == "taken", answer
+    again = answer.get("error", {}).get("code") in REPEATABLE
+    assert again or answer["outcome"] == "taken", answer
+    return not again
 
 
 async def _over_nats(client: LedgerClient, events: int, decisions: int, label: str) -> dict[str, Load]:
-    async def publish(_worker: int, number: int) -> None:
+    async def publish(_worker: int, number: int) -> bool:
         bodies = _events(label, number * _BATCH)
         subject = f"resolution.inbox.{_SOURCE}"
         acks = await asyncio.gather(*(client.request(subject, body, timeout=20) for body in bodies))
-        assert all(b'"error"' not in ack.data for ack in acks)
+        return all(b'"error"' not in ack.data for ack in acks)
 
-    async def decide(_worker: int, number: int) -> None:
-        await _decide_over_nats(client, f"{label}-{number}", number % 100)
+    async def decide(_worker: int, number: int) -> bool:
+        return await _decide_over_nats(client, f"{label}-{number}", number % 100)
 
     if not events:
         return {"decisions": await _load(decisions, _ASKERS, decide)}
@@ -149,7 +180,8 @@ async def _rounds(ledger: Ledger, tokens: Sequence[str], counts: tuple[int, int]
     told = json.loads((ledger.data_dir / "connection.json").read_text())
     source = json.loads((ledger.data_dir / "sources" / f"{_SOURCE}.json").read_text())
     client = await connect(ConnectionOptions.of(source["nats_url"]), "benchmark")
-    print(f"{'':>14} {'events/s':>9} {'median ms':>9} {'p99':>7}   {'decisions/s':>11} {'median ms':>9} {'p99':>7}")
+    times = f"{'median ms':>9} {'p99':>7} {'again':>5}"
+    print(f"{'':>14} {'events/s':>9} {times}   {'decisions/s':>11} {times}")
     try:
         for number in range(rounds):
             for way in ("NATS", "HTTP"):
@@ -158,14 +190,17 @@ async def _rounds(ledger: Ledger, tokens: Sequence[str], counts: tuple[int, int]
                     found = await _over_nats(client, *counts, label)
                 else:
                     found = await _over_http(told["http_url"], tokens, *counts, label)
-                (rate, median, p99), (asked, ask_median, ask_p99) = found["events"], found["decisions"]
-                print(
-                    f"{way:>14} {rate:9,.0f} {median:9.1f} {p99:7.1f}   {asked:11,.0f} {ask_median:9.1f} {ask_p99:7.1f}"
-                )
+                events, decisions = found["events"], found["decisions"]
+                print(f"{way:>14} {events.rate:9,.0f} {_times(events)}   {decisions.rate:11,.0f} {_times(decisions)}")
     finally:
         await client.close()
-    print(f"{'needed of HTTP':>14} {_NEEDED_EVENTS:9,} {'':>17}   {_NEEDED_DECISIONS:11,}")
+    print(f"{'needed of HTTP':>14} {_NEEDED_EVENTS:9,} {'':>23}   {_NEEDED_DECISIONS:11,}")
     print(f"latencies of batches of {_BATCH} events, {_SENDERS} at once; of decisions, {_ASKERS} at once")
+    print("again: requests that were sent again, because the ledger was not available or busy")
+
+
+def _times(load: Load) -> str:
+    return f"{load.median:9.1f} {load.p99:7.1f} {load.retries:5,}"
 
 
 async def _flooded(ledger: Ledger, token: str, decisions: int, rounds: int) -> None:
@@ -179,7 +214,7 @@ async def _flooded(ledger: Ledger, token: str, decisions: int, rounds: int) -> N
     client = await connect(ConnectionOptions.of(source["nats_url"]), "benchmark")
     found: dict[tuple[str, bool], list[Load]] = {}
     print(f"\ndecisions over NATS without and with a flood of {_FLOOD_A_SECOND:,} events/s over HTTP, by turns")
-    print(f"{'':>8} {'asked/s':>9} {'answered/s':>10} {'median ms':>9} {'p99':>7}   CPU of one core")
+    print(f"{'':>8} {'asked/s':>9} {'answered/s':>10} {'median ms':>9} {'p99':>7} {'again':>5}   CPU of one core")
     try:
         for number in range(rounds):
             for paced in (False, True):
@@ -194,7 +229,7 @@ async def _flooded(ledger: Ledger, token: str, decisions: int, rounds: int) -> N
                     spent = meter.stop(decisions)
                     found.setdefault((way, paced), []).append(load)
                     asked = f"{_NEEDED_DECISIONS}" if paced else "unpaced"
-                    print(f"{way:>8} {asked:>9} {load.rate:10,.0f} {load.median:9.1f} {load.p99:7.1f}   {_cpu(spent)}")
+                    print(f"{way:>8} {asked:>9} {load.rate:10,.0f} {_times(load)}   {_cpu(spent)}")
                     if task is not None:
                         print(f"{'':>8} {flood.report()}")
     finally:
@@ -208,15 +243,15 @@ async def _decisions(client: LedgerClient, number: int, label: str, *, paced: bo
         return (await _over_nats(client, 0, number, label))["decisions"]
     begun, latencies = time.perf_counter(), list[float]()
 
-    async def ask(one: int) -> None:
+    async def ask(one: int) -> int:
         due = begun + one / _NEEDED_DECISIONS
         await asyncio.sleep(due - time.perf_counter())
-        await _decide_over_nats(client, f"{label}-{one}", one % 100)
+        retries = await _answered(partial(_decide_over_nats, client, f"{label}-{one}", one % 100))
         latencies.append((time.perf_counter() - due) * 1000)
+        return retries
 
-    await asyncio.gather(*(ask(one) for one in range(number)))
-    cuts = statistics.quantiles(latencies, n=100)
-    return Load(number / (time.perf_counter() - begun), statistics.median(latencies), cuts[98])
+    retries = await asyncio.gather(*(ask(one) for one in range(number)))
+    return _load_of(latencies, time.perf_counter() - begun, sum(retries))
 
 
 def _cpu(spent: Measured) -> str:

