@@ -16,7 +16,7 @@ from benchmarks.coverage import coverage
 from domain.analytics.loyalty import estimators
 from domain.analytics.loyalty.estimators import LimitRaise
 from domain.analytics.loyalty.experiments import raises, randomised
-from domain.analytics.loyalty.purchases import DAY, History, Moments, first_of_each
+from domain.analytics.loyalty.purchases import DAY, NEVER_DAYS, History, Moments, first_of_each
 from domain.events.decisions import PolicyPublished
 from projections.policy_history import published_policies
 from projections.reading import AccessScope
@@ -41,9 +41,12 @@ def test_window_counts_equal_counting_by_hand(told: Any, customer: int, at: int,
     assert (history.count(of, start, end)[0], history.total(of, start, end)[0]) == (len(inside), sum(inside))
     earlier = [(when, minor) for when, minor in mine if when < at]
     assert history.before(of)[0] == len(earlier)
-    if earlier:
-        assert history.days_since_last(of)[0] == pytest.approx((at - max(earlier)[0]) / DAY)
-        assert history.days_since_first(of)[0] == pytest.approx((at - min(earlier)[0]) / DAY)
+    past = history.past(of, 1)
+    since_last, since_first = ((at - edge(earlier)[0]) / DAY if earlier else None for edge in (max, min))
+    assert past.events[0] == len(earlier)
+    assert past.amount[0] == sum(minor for _, minor in earlier)
+    assert past.days_since_last[0] == pytest.approx(NEVER_DAYS if since_last is None else since_last)
+    assert past.days_since_first[0] == pytest.approx(since_first or 0.0)
     first = first_of_each(Moments(columns[0], columns[1]))
     assert sorted(columns[0][first].tolist()) == sorted({one[0] for one in told})
 

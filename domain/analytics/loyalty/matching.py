@@ -25,12 +25,12 @@ _SPEND_DAYS = 180
 
 def covariates(history: History, of: Moments) -> Floats:
     """Return a row for each moment: log orders, log recency (days), log spend, log tenure (days), date (days)."""
-    spend = history.spent_before(of, _SPEND_DAYS)
+    past = history.past(of, _SPEND_DAYS)
     columns = (
-        np.log1p(history.before(of)),
-        np.log1p(history.days_since_last(of)),
-        np.log1p(np.maximum(spend, 0)),
-        np.log1p(history.days_since_first(of)),
+        np.log1p(past.events),
+        np.log1p(past.days_since_last),
+        np.log1p(np.maximum(past.amount, 0)),
+        np.log1p(past.days_since_first),
         of.at / DAY,
     )
     return np.column_stack(columns)

@@ -31,6 +31,16 @@ class Moments(NamedTuple):
         return Moments(self.customer[which], self.at[which])
 
 
+class Past(NamedTuple):
+    """What is known of customers before moments; without an event before, see ``NEVER_DAYS``."""
+
+    events: Ints
+    days_since_last: Floats
+    amount: Floats
+    days_since_first: Floats
+    """0 without an event before."""
+
+
 class History:
     """Customers' events in order of time, each with an amount: purchases, or other things that are counted."""
 
@@ -41,6 +51,8 @@ class History:
         self._at = at[order]
         self._customers = customer
         self._times = at
+        many = int(customer.max()) + 2 if at.size else 1
+        self._begins = np.searchsorted(self._keys, np.arange(many) << _SHIFT, side="left")
         self.first, self.last = (int(at.min()), int(at.max())) if at.size else (0, 0)
 
     def first_by_customer(self, customers: int) -> Ints:
@@ -79,21 +91,27 @@ class History:
 
     def before(self, of: Moments) -> Ints:
         """Return the number of events before the moments."""
-        return self._place(of.customer, of.at - 1) - self._place(of.customer, np.zeros_like(of.at))
+        return self._place(of.customer, of.at - 1) - self._begin(of)
 
-    def days_since_last(self, of: Moments) -> Floats:
-        """Return the days since the last event before each moment, or ``NEVER_DAYS``."""
-        none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
-        there = until > none
-        last = self._at[np.maximum(until - 1, 0)] if self._at.size else np.zeros_like(of.at)
-        return np.where(there, (of.at - last) / DAY, NEVER_DAYS)
+    def past(self, of: Moments, days: int) -> Past:
+        """Return what is known of customers before the moments; amounts are of so many days."""
+        begin, until = self._begin(of), self._place(of.customer, of.at - 1)
+        since = self._place(of.customer, of.at - days * DAY)
+        spent = (self._sums[until] - self._sums[since]).astype(np.float64)
+        there = until > begin
+        if not self._at.size:
+            return Past(until, np.full(of.at.size, NEVER_DAYS), spent, np.zeros(of.at.size))
+        newest, oldest = self._at[np.maximum(until - 1, 0)], self._at[np.minimum(begin, self._at.size - 1)]
+        return Past(
+            until - begin,
+            np.where(there, (of.at - newest) / DAY, NEVER_DAYS),
+            spent,
+            np.where(there, (of.at - oldest) / DAY, 0.0),
+        )
 
-    def days_since_first(self, of: Moments) -> Floats:
-        """Return the days from the first event to each moment, 0 without an event before it."""
-        none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
-        there = until > none
-        first = self._at[np.minimum(none, max(self._at.size - 1, 0))] if self._at.size else np.zeros_like(of.at)
-        return np.where(there, (of.at - first) / DAY, 0.0)
+    def _begin(self, of: Moments) -> Ints:
+        """Return the index of each customer's first event."""
+        return self._begins[np.minimum(of.customer, self._begins.size - 1)]
 
     def covers(self, of: Moments, start: int, end: int) -> Flags:
         """Return whether all days of a window lie within the recorded time."""
