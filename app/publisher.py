@@ -17,7 +17,7 @@ from config import topology
 from consumers.intake.inbox_message import batch_in
 from consumers.intake.validation import Rejection, accept, check_new
 from consumers.rejections import RejectedEntry, id_token
-from ledger.errors import LedgerError, UnavailableError
+from ledger.errors import LedgerError, UnavailableError, reason_of
 from ledger.store.atomic_batches import MAX_BATCH, in_batches
 from ledger.store.content_modes import IMPORT_HEADER
 from ledger.store.duplicate_events import canonical_form
@@ -188,7 +188,7 @@ class Publisher:
             try:
                 reply = await self._session.client.request(subject, json.dumps(request).encode(), timeout=30)
             except (nats.errors.Error, TimeoutError) as error:
-                raise UnavailableError(f"no receipts from the intake: {error or 'time-out'}") from error
+                raise UnavailableError(f"no receipts from the intake: {reason_of(error)}") from error
             items = json.loads(reply.data).get("items", ())
             found.update((item["id"], item["position"]) for item in items if item["status"] == "recorded")
         return found

@@ -12,6 +12,11 @@ class LedgerError(Exception):
     """The base of all errors of the log."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Return an error's text; that of a time-out is empty, and the name of another error stands for an empty one."""
+    return str(error) or ("time-out" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
 class EventError(ValueError):
     """An unacceptable CloudEvent: a stable code, the field, and a message that says what to do.
 

@@ -17,7 +17,7 @@ from consumers.runtime.source_tokens import read_token
 from domain.commands import BriefRequest, RequestError
 from domain.policy.model import KINDS
 from domain.serialization import JsonObject, encode
-from ledger.errors import UnavailableError
+from ledger.errors import UnavailableError, reason_of
 from projections.engine import storage
 from projections.views import casework
 from projections.views.audit_trail import Trail, read_trail
@@ -121,7 +121,7 @@ class Briefs:
                 *(self._client.request(subject, encode({"kind": kind, **fields}), timeout=5) for kind in KINDS)
             )
         except (nats.errors.Error, TimeoutError) as error:
-            message = f"the decider does not answer: {error or 'time-out'}; is the role `decisions` running?"
+            message = f"the decider does not answer: {reason_of(error)}; is the role `decisions` running?"
             raise UnavailableError(message) from error
         answers = dict(zip(KINDS, (json.loads(reply.data) for reply in replies), strict=True))
         for answer in answers.values():

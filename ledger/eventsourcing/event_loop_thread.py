@@ -123,7 +123,7 @@ def library_errors() -> Iterator[None]:
     except errors.LedgerError as error:
         raise ProgrammingError(str(error)) from error
     except nats.errors.Error as error:
-        raise InterfaceError(f"connection: {error or type(error).__name__}") from error
+        raise InterfaceError(f"connection: {errors.reason_of(error)}") from error
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

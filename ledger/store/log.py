@@ -22,6 +22,7 @@ from ledger.errors import (
     TooLargeError,
     UnavailableError,
     jetstream_error,
+    reason_of,
     status_error,
 )
 from ledger.nats.client import frame, status_of
@@ -197,7 +198,7 @@ class Log:
             await self.client.wait_written()
             _headers, answer = await asyncio.wait_for(future, seconds)
         except (nats.errors.Error, OSError) as error:  # TimeoutError is an OSError
-            message = f"{self.stream} did not acknowledge in time ({error or 'time-out'}); try again later"
+            message = f"{self.stream} did not acknowledge in time ({reason_of(error)}); try again later"
             raise UnavailableError(message) from error
         finally:
             self._replies.release(reply_subject)
@@ -352,7 +353,7 @@ class Log:
             self.client.send(frame(self._direct, payload, reply_subject))
             headers, _ = await self._await_end(end, answers)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
-            raise UnavailableError(f"{self.stream} could not be read: {error or 'time-out'}") from error
+            raise UnavailableError(f"{self.stream} could not be read: {reason_of(error)}") from error
         finally:
             self._replies.release(reply_subject)
         return answers, headers
@@ -389,7 +390,7 @@ class Log:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 headers, data = await self._replies.request(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
-            raise UnavailableError(f"{self.stream} could not be read: {error or 'time-out'}") from error
+            raise UnavailableError(f"{self.stream} could not be read: {reason_of(error)}") from error
         match status_of(headers):
             case b"404":
                 return None

@@ -19,6 +19,7 @@ from ledger.errors import (
     MissingStreamsError,
     UnavailableError,
     jetstream_error,
+    reason_of,
 )
 from ledger.store.api_types import StreamConfig
 
@@ -59,7 +60,7 @@ async def js_api(client: LedgerClient, subject: str, body: Mapping[str, Json] | 
     try:
         answer = await _first_answer(client, f"$JS.API.{subject}", data, again)
     except (nats.errors.Error, OSError) as error:
-        raise UnavailableError(f"JetStream gave no answer to {subject}: {error or type(error).__name__}") from error
+        raise UnavailableError(f"JetStream gave no answer to {subject}: {reason_of(error)}") from error
     parsed: ApiAnswer = json.loads(answer.data)
     return parsed
 
@@ -216,7 +217,7 @@ async def stream_storing(client: LedgerClient, subject: str) -> str:
     except nats.errors.NoRespondersError:
         return ""
     except (nats.errors.Error, OSError) as error:
-        raise UnavailableError(f"JetStream gave no answer to {subject}: {error or type(error).__name__}") from error
+        raise UnavailableError(f"JetStream gave no answer to {subject}: {reason_of(error)}") from error
     return str(json.loads(answer.data).get("stream", ""))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import nats.errors
 
-from ledger.errors import LostEventsError, UnavailableError
+from ledger.errors import LostEventsError, UnavailableError, reason_of
 from ledger.store.log import Log, Recorded, digest_of
 from ledger.store.pull_consumer import PullConsumer, parse_ack
 from ledger.store.streams import js_api
@@ -111,7 +111,7 @@ class Follower:
                         batch = await self._next_at_leader()
                 except (UnavailableError, nats.errors.Error) as error:
                     if until is not None and time.monotonic() - heard_at > _PATIENCE_SECONDS:
-                        raise UnavailableError(f"{self._log.stream} cannot be read: {error or 'no answer'}") from error
+                        raise UnavailableError(f"{self._log.stream} cannot be read: {reason_of(error)}") from error
                     _log.debug("%s waits for the server: %s", self._name, error)
                     await self._start_again()
                     continue

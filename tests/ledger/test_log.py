@@ -50,6 +50,17 @@ async def test_concurrent_appends_keep_recorded_times_in_the_order_of_positions(
     assert times == sorted(times)
 
 
+async def test_a_read_without_an_answer_says_that_time_ran_out(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await session.client.subscribe("silent")
+    monkeypatch.setattr("ledger.store.log._ACK_SECONDS", 0.05)
+    monkeypatch.setattr(session.log, "_direct", b"silent")
+    for reading in (session.log.read_batch(">", 0, 1), session.log.at(1)):
+        with pytest.raises(UnavailableError, match=r"^LEDGER could not be read: time-out$"):
+            await reading
+
+
 async def test_the_newest_events_of_many_subjects_are_read_together(session: Session) -> None:
     subjects = [f"ledger.{number}" for number in range(1500)]
     for start in (0, 750):

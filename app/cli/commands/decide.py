@@ -25,7 +25,7 @@ from domain.policy.history import PolicyHistory
 from domain.policy.linting import difference
 from domain.serialization import encode
 from domain.sources import request_source_fault
-from ledger.errors import UnavailableError
+from ledger.errors import UnavailableError, reason_of
 from ledger.store.subject_tokens import token_of_source
 from projections.policy_history import in_force_now, published_policies
 
@@ -373,7 +373,7 @@ async def send(
         try:
             reply = await operator.request(subject, encode(body), timeout=30)
         except (nats.errors.Error, TimeoutError) as error:
-            message = f"no answer: {error or 'time-out'}; ask again with --request-id {body['request_id']}"
+            message = f"no answer: {reason_of(error)}; ask again with --request-id {body['request_id']}"
             raise UnavailableError(message) from error
         answer = json.loads(reply.data)
         if access is not None and answer["outcome"] != "error":
