@@ -1,6 +1,7 @@
 """The summary over HTTP and on the command line: currencies apart, groups, readers' scopes, refused parameters."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,11 @@ def test_the_command_prints_what_the_server_answers(command: CommandLine, tmp_pa
     assert all(words in table for words in ("refund, before", "Evidence level 1", "first contact"))
     refused = command("report", "summary", "--from", "then")
     assert (refused.returncode, "--from" in refused.stderr) == (2, True)
+    today = datetime.now(UTC).date()
+    week, file = f"{today:%G-W%V}", tmp_path / "week.html"
+    found = json_of(command("report", "weekly", "--week", week, "--out", str(file), "--json"))
+    told = json_of(command("report", "summary", "--from", week, "--to", week, "--json"))
+    assert (found["total"], found["total"]["actions"]["given"]) == (told["total"], 1)
+    assert "5.00 GBP" in file.read_text()
+    refused = command("report", "weekly", "--week", "2026-02")
+    assert (refused.returncode, "--week: '2026-02' is no week" in refused.stderr) == (2, True)

@@ -1,8 +1,10 @@
-"""`report summary`: totals of a range of days, with the range before beside them."""
+"""`report summary` and `report weekly`: totals of a range of days, with the range before beside them."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import click
@@ -55,6 +57,39 @@ async def summary(
         print_json(found)
         return
     _print(found)
+
+
+@click.option("--week", metavar="WEEK", help="A week of ISO 8601, e.g. 2026-W07. [default: the last whole week]")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file. [default: weekly-WEEK.html]"
+)
+@click.option("--tz", help="Time zone of days. [default: the policy's]")
+@command(report)
+async def weekly(settings: Settings, week: str | None, out: Path | None, tz: str | None, *, as_json: bool) -> None:
+    """Write the report of a week as one HTML file, to read, print or send, with the week before beside it.
+
+    The file holds goodwill and budgets, service, satisfaction, escalations, reasons, and the matters that wait. It
+    names no customer and no agent; reasons are as recorded. With --json the document is printed, and a file is written
+    only where --out names one.
+    """
+    from projections.reports.weekly_page import weekly_page
+    from projections.reports.weekly_report import last_week, weekly_report
+
+    async with Session(settings, reads_only=True) as session:
+        now = datetime.now(UTC)
+        policy = await policy_in_force(session.log)
+        try:
+            zone = zone_named(tz or (policy.time_zone if policy is not None else "UTC"))
+            found = await weekly_report(partial(read_view, session), week or last_week(now, zone), zone, now)
+        except RangeError as error:
+            raise click.UsageError(f"--{error.field}: {error}") from None
+    file = out or (None if as_json else Path(f"weekly-{found['week']}.html"))
+    if file is not None:
+        file.write_text(weekly_page(found), encoding="utf-8")
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{file}: week {found['week']}, at position {found['position']}", markup=False)
 
 
 def _print(found: Summary) -> None:
