@@ -32,7 +32,7 @@ class Moments(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What is known of customers before moments; without an event before, see ``NEVER_DAYS``."""
+    """The known purchases of customers before moments; without an event before, see ``NEVER_DAYS``."""
 
     events: Ints
     days_since_last: Floats
