@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pyarrow.parquet as pq
@@ -499,6 +500,40 @@ async def test_a_table_sorts_filters_and_exports(session: Session) -> None:
         assert pq.read_table(await (await waiting.value).path()).num_rows == 3
         await page.get_by_label("Team", exact=True).last.check()
         await expect(page.locator("th", has_text="Team")).to_be_visible()
+
+
+_LOOK = """svg => [svg, ...svg.querySelectorAll("*")].map(part => {
+    const style = getComputedStyle(part);
+    return [part.tagName, style.fill, style.stroke, style.color, style.fontFamily, style.fontSize, style.opacity];
+})"""
+
+
+async def test_a_saved_chart_looks_as_on_the_page(session: Session, tmp_path: Path) -> None:
+    """The file alone, in a light browser, against the chart on a dark page: its colours and letters are in it."""
+    async with opened(session) as one:
+        page = one.page
+        await page.emulate_media(color_scheme="dark")
+        await escalate(one, "credit", "26.00", kind="credit")  # a cell with a link
+        await read_current(one.client, "gap")
+        await page.reload()
+        await expect(page.locator("figure a").first).to_be_visible()
+        for number, title in enumerate(("Goodwill by day, GBP", "What the front line cannot do")):
+            card = page.get_by_role("region", name=title)
+            chart = card.locator("figure svg")
+            await expect(chart).to_be_visible()
+            async with page.expect_download() as waiting:
+                await card.get_by_role("button", name="SVG").click()
+            file = tmp_path / f"{number}.svg"
+            await (await waiting.value).save_as(file)
+            assert page.context.browser
+            alone = await page.context.browser.new_page(color_scheme="light")
+            await alone.goto(file.as_uri())
+            assert await alone.evaluate(f"({_LOOK})(document.documentElement)") == await chart.evaluate(_LOOK)
+            background = await alone.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+            assert background == "rgb(22, 25, 31)"
+        links = await alone.locator("a").evaluate_all("all => all.map(one => one.href.baseVal)")
+        assert links
+        assert all(link.startswith(f"{one.address}/#/escalations?") for link in links)
 
 
 async def test_by_keyboard_alone(session: Session) -> None:

@@ -11,6 +11,22 @@ interface Props {
   drawn: unknown; legend?: ComponentChildren;
 }
 
+/** The properties of a chart that style.css decides, or that hold its colours. */
+const STYLES = ["color", "fill", "stroke", "font-family", "white-space"];
+
+/** A chart as a file: what style.css gives it is in the file, its links lead to this page. */
+function withStyles(shown: SVGElement): string {
+  const svg = shown.cloneNode(true) as SVGElement;
+  const parts = [svg, ...svg.querySelectorAll<SVGElement>("*")];
+  [shown, ...shown.querySelectorAll("*")].forEach((one, at) => {
+    const style = getComputedStyle(one);
+    for (const name of STYLES) parts[at]?.style.setProperty(name, style.getPropertyValue(name));
+  });
+  for (const one of svg.querySelectorAll<SVGAElement>("a")) one.setAttribute("href", new URL(one.href.baseVal, location.href).href);
+  svg.style.background = getComputedStyle(document.documentElement).getPropertyValue("--paper");
+  return new XMLSerializer().serializeToString(svg);
+}
+
 export function Chart({ title, term, draw, label, table, drawn, legend }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const [numbers, showNumbers] = useState(false);
@@ -35,11 +51,8 @@ export function Chart({ title, term, draw, label, table, drawn, legend }: Props)
     return () => { current = false; };
   }, [width, drawn, numbers]);
   const toSvg = (): void => {
-    const svg = place.current?.querySelector("svg")?.cloneNode(true) as SVGElement | undefined;
-    if (!svg) return;
-    const style = getComputedStyle(document.documentElement);
-    const text = new XMLSerializer().serializeToString(svg).replace(/var\((--[a-z-]+)\)/g, (_, name: string) => style.getPropertyValue(name).trim());
-    save(`${title.toLowerCase().replaceAll(" ", "-")}.svg`, "image/svg+xml", text);
+    const svg = place.current?.querySelector("svg");
+    if (svg) save(`${title.toLowerCase().replaceAll(" ", "-")}.svg`, "image/svg+xml", withStyles(svg));
   };
   return (
     <Card title={title} {...(term ? { term } : {})} tools={<>
