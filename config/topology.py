@@ -51,6 +51,9 @@ REJECTED = "REJECTED"
 NOTIFY = "NOTIFY"
 ALARM = "ALARM"
 KEYS = "KV_ledger-keys"
+SESSIONS = "KV_ledger-sessions"
+"""Sessions of the page, which every dashboard process sees."""
+SESSIONS_SUBJECT = "$KV.ledger-sessions"
 SEAL = "SEAL"
 WEBHOOKS = "WEBHOOKS"
 INTAKE_CONSUMER = "intake"
@@ -67,9 +70,13 @@ TOKENS_SINCE = "resolution-ledger-tokens-since"
 """Metadata of ``INBOX``: up to this position of the log, requests were named by tokens that sources may share."""
 REJECTED_DAYS = 30
 NOTIFY_DAYS = 7
+SESSION_HOURS = 12
+SESSIONS_KEPT = 10_000
+"""Sessions at the same time; the server drops the oldest first."""
 _NOTIFICATIONS_A_SUBJECT = 100_000
 _SECOND_NS = 1_000_000_000
-_DAY_NS = 24 * 3600 * _SECOND_NS
+_HOUR_NS = 3600 * _SECOND_NS
+_DAY_NS = 24 * _HOUR_NS
 SHORTEST_WINDOW_NS = 100_000_000
 """Within it the server drops a second message with one ``Nats-Msg-Id``; it allows no shorter window."""
 _PLAIN_TOKEN = re.compile(r"[a-z0-9_-]{1,64}")
@@ -198,6 +205,14 @@ def _book(replicas: int) -> DeclaredStream:
     return _common(replicas) | {"max_msg_size": 64 * 1024, "max_msgs_per_subject": 1, "discard": "old"}
 
 
+_SESSIONS_FIELDS: DeclaredStream = {
+    "name": SESSIONS,
+    "subjects": [f"{SESSIONS_SUBJECT}.>"],
+    "max_age": SESSION_HOURS * _HOUR_NS,
+    "max_msgs": SESSIONS_KEPT,
+}
+
+
 def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
     """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds."""
     common = _common(replicas)
@@ -231,6 +246,8 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
         _notify(replicas),
         # Keys of persons in their own bucket: deletable, so that a key can be destroyed.
         _book(replicas) | {"name": KEYS, "subjects": ["$KV.ledger-keys.>"]},
+        # Hashes of the cookies of browsers (dashboard/auth/sessions.py).
+        _book(replicas) | _SESSIONS_FIELDS,
         # Begun seals with their keys, and one of the last checkpoints (ledger/transparency/seal_record.py).
         common
         | {

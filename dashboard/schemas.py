@@ -256,6 +256,27 @@ class SessionState(TypedDict):
     known: bool
 
 
+class SessionRow(TypedDict):
+    """An open session of a browser."""
+
+    id: str
+    """The SHA-256 of the session's secret, which opens nothing."""
+    name: str
+    """The name of the token."""
+    role: Literal["agent", "manager", "auditor", "operator"]
+    person_id: str | None
+    begun: str
+    expires: str
+    """The time at which it ends by itself."""
+    current: bool
+
+
+class SessionList(TypedDict):
+    """The open sessions that the caller may see, the newest first."""
+
+    items: list[SessionRow]
+
+
 class Health(TypedDict):
     """The health of the server."""
 

@@ -12,6 +12,7 @@ import uvicorn
 from config import topology
 from dashboard.application import make_api
 from dashboard.auth.authorization import Authorizer
+from dashboard.auth.sessions import SessionBook
 from dashboard.context import ApiContext
 from dashboard.http.protocol import bounded_protocol
 from dashboard.listen_address import token_of
@@ -73,7 +74,9 @@ class DashboardService(RoleService):
             rejected=await Log.open(client, topology.REJECTED),
             keys=keys,
             updates=updates,
-            authorizer=Authorizer(self._data_dir, self.token, views, encrypted=where.encrypted),
+            authorizer=Authorizer(
+                self._data_dir, self.token, views, await SessionBook.open(client), encrypted=where.encrypted
+            ),
             client=client,
             data_dir=self._data_dir,
             hosts=where.host_names(),

@@ -270,6 +270,10 @@ _ANSWERED: Mapping[str, tuple[str, Json]] = {
     "requested": ("The time of the request.", _TIME),
     "reviewed": ("The time of the review.", _TIME),
     "FlagRow.reviewed_by": ("The reviewer.", "M-2"),
+    "SessionRow.id": ("", _SHA256),
+    "begun": ("The time of the sign-in.", _TIME),
+    "expires": ("", "2026-11-21T22:00:00Z"),
+    "current": ("It is the session of this request.", True),
     "share_of_teams": ("The share of teams that the trial draws.", 0.5),
     "state": ("The present state.", "taken"),
     "stopped": ("The reason why the view has stopped.", "disk full"),
@@ -573,6 +577,7 @@ _PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "Last-Event-ID": ("The id of the last event that the client has.", "42"),
     "idempotency-key": ("The `request_id`: retries get one answer.", "case-17-refund"),
     "resolution-ledger": ("The browser's session.", "s3ss10n"),
+    "session": ("The session's id.", _SHA256),
 }
 _MEANINGS = _REPORT | _WEBHOOKS | _ANSWERED | _RECORDED | _REQUESTED | _REPORTED  # type: ignore[operator] # all are dicts
 

@@ -8,35 +8,36 @@ from __future__ import annotations
 
 import hmac
 import json
-import secrets
-import time
-from collections import Counter, OrderedDict
+from collections import Counter
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from config.topology import SESSION_HOURS
 from dashboard.auth.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter, TokenBuckets
+from dashboard.auth.sessions import session_id_of
 from dashboard.auth.tokens import Principal, Tokens, digest_of
 from domain.managers import managed_by
+from ledger.errors import UnavailableError
 from projections.access import record_reading
 from projections.reading import EVERYBODY, AccessScope
-from projections.views.people import read_people
+from projections.views.people import read_leavers, read_people
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from pathlib import Path
 
+    from dashboard.auth.sessions import SessionBook
     from dashboard.auth.tokens import Role
     from dashboard.view_reader import ViewReader
     from ledger.store.log import Log
 
 COOKIE = "resolution-ledger"
-SESSION_SECONDS = 12 * 3600
+SESSION_SECONDS = SESSION_HOURS * 3600
 _SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json, or one of `admin tokens make`")
 _BearerHeader = Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]
-_SESSION_LIMIT = 10_000
-"""Sessions at the same time; the oldest is dropped first."""
 _COMMAND_BURST, _COMMANDS_A_SECOND = 200.0, 20.0
 """Rate limit of commands for each token: the burst, and the requests a second after it."""
 _STREAM_LIMIT, _STREAMS_PER_TOKEN = 1_500, 600
@@ -57,10 +58,26 @@ async def note_reading(log: Log, viewer: Principal, about: Sequence[str], up_to:
 
 
 class Credential(NamedTuple):
-    """A request's credential: the SHA-256 of a token, and that of the browser's session for it, if any."""
+    """A request's credential: the SHA-256 of a token, or the id of a browser's session."""
 
-    token: str
+    token: str = ""
     session: str | None = None
+
+
+class OpenSession(NamedTuple):
+    """An open session of a browser: its id, its bearer, and its begin and end."""
+
+    id: str
+    bearer: Principal
+    begun: datetime
+    expires: datetime
+
+
+def is_same_person(one: Principal, other: Principal) -> bool:
+    """Return whether two principals are one person: the same employee or, without one, the same token."""
+    if one.person_id is None:
+        return one == other
+    return one.person_id == other.person_id
 
 
 class Gate:
@@ -98,7 +115,7 @@ class Authenticated(Gate):
 
     async def admit(self, request: Request) -> None:
         """Authenticate the caller; refuse an unknown one with 401, and the wrong kind of token with 403."""
-        request.state.credential, request.state.viewer = self._doors.authenticate(request)
+        request.state.credential, request.state.viewer = await self._doors.authenticate(request)
         if self._sources not in (None, request.state.viewer.source is not None):
             hint = "make one with `resolution-ledger admin tokens make NAME --source SOURCE`"
             rule = f"only a token of a source may do this: {hint}" if self._sources else "not allowed for a source"
@@ -115,7 +132,7 @@ class Subscriber(Authenticated):
 
     async def admit(self, request: Request) -> None:
         """Authenticate the caller; refuse an unknown one with 401, and others with 403."""
-        request.state.credential, request.state.viewer = self._doors.authenticate(request)
+        request.state.credential, request.state.viewer = await self._doors.authenticate(request)
         if request.state.viewer.role not in {"source", "operator"}:
             raise HTTPException(403, f"not allowed for the role {request.state.viewer.role}")
 
@@ -166,14 +183,16 @@ class RateLimited(Gate):
 
 
 class Authorizer:
-    """Authenticates callers, and holds the sessions of browsers in memory."""
+    """Authenticates callers, by their tokens or by the sessions of their browsers."""
 
-    def __init__(self, data_dir: Path, own_token: str, views: ViewReader, *, encrypted: bool = False) -> None:
+    def __init__(
+        self, data_dir: Path, own_token: str, views: ViewReader, sessions: SessionBook, *, encrypted: bool = False
+    ) -> None:
         self.encrypted = encrypted
         self._own = digest_of(own_token)
         self._tokens = Tokens(data_dir)
         self._views = views
-        self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._sessions = sessions
         self._failures = FailureLimiter()
         self._streams: Counter[str] = Counter()
         self._known = Authenticated(self)
@@ -194,22 +213,42 @@ class Authorizer:
         """Return a dependency that admits only callers with one of these roles."""
         return HasRole(roles, self._known).passed
 
-    def bearer_of(self, credential: Credential) -> Principal | None:
+    async def bearer_of(self, credential: Credential) -> Principal | None:
         """Return the present bearer of a credential; none if it is not valid, or no longer valid.
+
+        A person who has left the company is the bearer of nothing.
+
+        Raises:
+            UnavailableError: the server does not answer about a session.
+            NotReadyError: no view says yet who has left.
+
+        """
+        token = credential.token
+        if credential.session is not None:
+            session = await self._sessions.find(credential.session)
+            token = session.token if session is not None else ""
+        bearer = self._bearer_of_token(token)
+        if bearer is None or bearer.person_id is None:
+            return bearer
+        return None if await self._leavers([bearer.person_id]) else bearer
+
+    def _bearer_of_token(self, digest: str) -> Principal | None:
+        """Return the bearer of a token by its SHA-256.
 
         Unknown, revoked and expired tokens take the same path: one digest, one comparison, one look-up.
         """
-        own = hmac.compare_digest(credential.token, self._own)
-        found = self._tokens.viewer_of(credential.token)
-        if credential.session is not None and not self._is_open(credential):
-            return None
+        own = hmac.compare_digest(digest, self._own)
+        found = self._tokens.viewer_of(digest)
         return Principal("connection.json", "operator") if own else found
 
-    def _is_open(self, credential: Credential) -> bool:
-        token, until = self._sessions.get(credential.session or "", ("", 0.0))
-        return token == credential.token and until > time.monotonic()
+    async def _leavers(self, people: Collection[str]) -> frozenset[str]:
+        """Return those of these people who have left the company."""
+        if not people:
+            return frozenset()
+        found = await self._views.read("people", lambda connection: read_leavers(connection, people), short=True)
+        return found.result
 
-    def authenticate(self, request: Request) -> tuple[Credential, Principal]:
+    async def authenticate(self, request: Request) -> tuple[Credential, Principal]:
         """Return a request's credential and its bearer.
 
         Raises:
@@ -219,18 +258,17 @@ class Authorizer:
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and text.strip():
             credential = Credential(digest_of(text.strip()))
-            if (viewer := self.bearer_of(credential)) is not None:
+            if (viewer := await self.bearer_of(credential)) is not None:
                 return credential, viewer
             self._count_failure(request, REQUEST_FAILURES)
-        elif (found := self._of_session(request)) is not None:
+        elif (found := await self._of_session(request)) is not None:
             return found
         detail = "send a bearer token: that of connection.json, or one from `resolution-ledger admin tokens make`"
         raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
 
-    def _of_session(self, request: Request) -> tuple[Credential, Principal] | None:
-        session = digest_of(request.cookies.get(COOKIE, ""))
-        credential = Credential(self._sessions.get(session, ("", 0.0))[0], session)
-        viewer = self.bearer_of(credential)
+    async def _of_session(self, request: Request) -> tuple[Credential, Principal] | None:
+        credential = Credential(session=session_id_of(request.cookies.get(COOKIE, "")))
+        viewer = await self.bearer_of(credential)
         return None if viewer is None else (credential, viewer)
 
     def _count_failure(self, request: Request, limit: int) -> None:
@@ -244,40 +282,76 @@ class Authorizer:
             wait = {"Retry-After": str(int(WINDOW_SECONDS))}
             raise HTTPException(429, "too many wrong tokens from this address: wait a minute", wait)
 
-    def open(self, request: Request, text: str) -> tuple[str, Principal]:
-        """Begin a browser's session for a token; return the value of its cookie, and the bearer.
+    async def bearer_of_login(self, request: Request, text: str) -> Principal:
+        """Return the bearer of a token with which a browser signs in.
 
         Raises:
             HTTPException: 401, the token is not valid; 429 after too many failures from its network.
 
         """
-        credential = Credential(digest_of(text))
-        viewer = self.bearer_of(credential)
+        viewer = await self.bearer_of(Credential(digest_of(text)))
         if viewer is None:
             self._count_failure(request, LOGIN_FAILURES)
-            raise HTTPException(401, "this token is unknown or has expired")
+            raise HTTPException(401, "this token is unknown or has expired, or its person has left the company")
         if viewer.source is not None:
             raise HTTPException(403, "this token belongs to a source, which has no page")
-        now = time.monotonic()
-        while self._sessions and next(iter(self._sessions.values()))[1] <= now:
-            self._sessions.popitem(last=False)
-        while len(self._sessions) >= _SESSION_LIMIT:
-            self._sessions.popitem(last=False)
-        name = secrets.token_urlsafe(32)
-        self._sessions[digest_of(name)] = credential.token, now + SESSION_SECONDS
-        return name, viewer
+        return viewer
 
-    def is_session_valid(self, request: Request) -> bool:
+    async def begin_session(self, text: str) -> str:
+        """Begin a browser's session for a token; return the value of its cookie.
+
+        Raises:
+            UnavailableError: the server does not answer.
+
+        """
+        return await self._sessions.begin(digest_of(text))
+
+    async def is_session_valid(self, request: Request) -> bool:
         """Return whether a browser's session is valid."""
-        return self._of_session(request) is not None
+        return await self._of_session(request) is not None
 
-    def close(self, cookie: str | None) -> Principal | None:
-        """End the session of a cookie; return its bearer, or none if the session was not valid any more."""
-        session = digest_of(cookie or "")
+    async def close(self, cookie: str | None) -> Principal | None:
+        """End the session of a cookie; return its bearer, or none if the session was not valid any more.
+
+        Without an answer of the server it ends as soon as there is one.
+        """
+        session_id = session_id_of(cookie or "")
         try:
-            return self.bearer_of(Credential(self._sessions.get(session, ("", 0.0))[0], session))
+            session = await self._sessions.find(session_id)
+        except UnavailableError:
+            await self._sessions.end_surely(session_id)
+            return None
+        if session is None:
+            return None
+        try:
+            return self._bearer_of_token(session.token)
         finally:  # also where the file of tokens is damaged
-            self._sessions.pop(session, None)
+            await self._sessions.end_surely(session_id)
+
+    async def sessions_of(self, viewer: Principal) -> list[OpenSession]:
+        """Return the open sessions that a principal may see, the newest first: their own, or all.
+
+        Raises:
+            UnavailableError: the server does not answer.
+
+        """
+        found = [
+            OpenSession(session_id, bearer, one.begun, one.expires)
+            for session_id, one in (await self._sessions.all()).items()
+            if (bearer := self._bearer_of_token(one.token)) is not None
+            and (viewer.sees_everybody or is_same_person(bearer, viewer))
+        ]
+        left = await self._leavers({one.bearer.person_id for one in found if one.bearer.person_id is not None})
+        return [one for one in found if one.bearer.person_id not in left]
+
+    async def end_session(self, session_id: str) -> None:
+        """End a session in every process.
+
+        Raises:
+            LedgerError: the server does not answer.
+
+        """
+        await self._sessions.end(session_id)
 
     def count_stream(self, viewer: Principal) -> Callable[[], None]:
         """Count an opened event stream; return the function that counts its end.

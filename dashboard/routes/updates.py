@@ -7,15 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 
+from dashboard.view_reader import NotReadyError
 from dashboard.view_updates import EventStream, view_event
+from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from dashboard.auth.authorization import Authorizer, Credential
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
 
 _DIGITS = 19
+_AGAIN_SECONDS = 1.0
+
+
+async def _is_still(authorizer: Authorizer, credential: Credential, viewer: Principal) -> bool:
+    """Return whether a credential is still valid, and of the same role; waits while nothing can tell."""
+    while True:
+        try:
+            return await authorizer.bearer_of(credential) == viewer
+        except (LedgerError, NotReadyError):
+            await asyncio.sleep(_AGAIN_SECONDS)
 
 
 def add_update_routes(api: FastAPI, context: ApiContext) -> None:
@@ -46,7 +59,7 @@ def add_update_routes(api: FastAPI, context: ApiContext) -> None:
                         yield view_event(state.view, state.position)
                 yield await first_chunk
                 async for chunk in chunks:
-                    if authorizer.bearer_of(credential) != viewer:  # revoked, expired, or with another role now
+                    if not await _is_still(authorizer, credential, viewer):
                         return
                     if chunk:
                         yield chunk

@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Cookie, Depends, HTTPException, Request, Response
+from fastapi import Cookie, Depends, FastAPI, HTTPException, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from dashboard.auth.authorization import COOKIE, SESSION_SECONDS
+from dashboard.auth.authorization import COOKIE, SESSION_SECONDS, is_same_person
 from dashboard.built_page import PageNotBuiltError, built_page
 from dashboard.openapi import answers
-from dashboard.schemas import SessionState
+from dashboard.schemas import JsonResponse, SessionList, SessionState
 from ledger.errors import LedgerError
 from ledger.nats.incidents import report
+from ledger.store.cloudevents import time_text
 from projections.access import record_access
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from dashboard.auth.authorization import Authorizer, OpenSession
+    from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
 
 _ACCESS_SECONDS = 5.0
@@ -37,6 +39,9 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+
+
+_SessionId = Annotated[str, Path(max_length=64, description="The session's id.")]
 
 
 class Login(BaseModel):
@@ -88,7 +93,7 @@ class _SignIns:
 
         """
         try:
-            cookie, viewer = self._authorizer.open(request, token)
+            viewer = await self._authorizer.bearer_of_login(request, token)
         except HTTPException:
             try:
                 await self._record(_UNKNOWN, "sign-in refused", _REFUSAL_SECONDS)
@@ -98,15 +103,15 @@ class _SignIns:
         try:
             await self._record(viewer.person_id or viewer.name, "sign-in", _ACCESS_SECONDS)
         except LedgerError as error:  # sessions that are open already go on
-            self._authorizer.close(cookie)
             message = f"the log cannot record the sign-in ({error}), so it is refused; try again later"
             raise HTTPException(503, message, {"Retry-After": "5"}) from error
-        self._authorizer.close(request.cookies.get(COOKIE))  # the browser forgets this one, which must not stay valid
+        cookie = await self._authorizer.begin_session(token)
+        await self._authorizer.close(request.cookies.get(COOKIE))  # the browser forgets it: it must not stay valid
         return cookie
 
     async def close(self, cookie: str | None) -> None:
         """End the session of a cookie, then record the sign-out. A sign-out is never refused."""
-        viewer = self._authorizer.close(cookie)
+        viewer = await self._authorizer.close(cookie)
         if viewer is None:
             return
         who = viewer.person_id or viewer.name
@@ -114,6 +119,20 @@ class _SignIns:
             await self._record(who, "sign-out", _ACCESS_SECONDS)
         except LedgerError as error:
             report("a sign-out could not be recorded", who, error)
+
+    async def end(self, session: OpenSession, ended_by: Principal) -> None:
+        """End a session from another place, then record that.
+
+        Raises:
+            LedgerError: the server does not answer, so the session goes on.
+
+        """
+        await self._authorizer.end_session(session.id)
+        who, of = (one.person_id or one.name for one in (ended_by, session.bearer))
+        try:
+            await record_access(self._log, who, f"session ended: {session.id} of {of}", "http", _PATIENCE_SECONDS)
+        except LedgerError as error:
+            report("the end of a session could not be recorded", who, error)
 
     async def _record(self, who: str, what: str, seconds: float) -> None:
         """Record an access, once in so many seconds; raises ``LedgerError`` where the log cannot."""
@@ -128,6 +147,7 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
     authorizer = context.authorizer
     api.add_middleware(_SecurityHeaders)
     sign_ins = _SignIns(context)
+    _add_session_list(api, authorizer, sign_ins)
 
     @api.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
@@ -159,7 +179,7 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get("/api/v1/session", summary="Whether the browser's session is valid", responses=answers(SessionState))
     async def known(request: Request) -> dict[str, bool]:
-        return {"known": authorizer.is_session_valid(request)}
+        return {"known": await authorizer.is_session_valid(request)}
 
     @api.delete("/api/v1/session", status_code=204, summary="End the browser's session")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:
@@ -167,6 +187,46 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, path="/", httponly=True, secure=authorizer.encrypted, samesite="strict")
         return response
+
+
+def _add_session_list(api: FastAPI, authorizer: Authorizer, sign_ins: _SignIns) -> None:
+    """Add the routes of all sessions that the caller may see."""
+    caller = Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/sessions",
+        responses=answers(SessionList),
+        summary="Open sessions of browsers: the caller's own; all for auditors and operators",
+    )
+    async def sessions(request: Request, viewer: Principal = caller) -> Response:
+        items = [
+            {
+                "id": one.id,
+                "name": one.bearer.name,
+                "role": one.bearer.role,
+                "person_id": one.bearer.person_id,
+                "begun": time_text(one.begun),
+                "expires": time_text(one.expires),
+                "current": one.id == request.state.credential.session,
+            }
+            for one in await authorizer.sessions_of(viewer)
+        ]
+        return JsonResponse({"items": items})
+
+    @api.delete(
+        "/api/v1/sessions/{session}",
+        status_code=204,
+        dependencies=authorizer.command_gates,
+        summary="End a session at once: one's own or, for operators, any",
+    )
+    async def end_one(session: _SessionId, viewer: Principal = caller) -> Response:
+        found = next((one for one in await authorizer.sessions_of(viewer) if one.id == session), None)
+        if found is None:
+            raise HTTPException(404, "no open session with this id is visible to you")
+        if viewer.role != "operator" and not is_same_person(found.bearer, viewer):
+            raise HTTPException(403, "only an operator may end the session of another person")
+        await sign_ins.end(found, viewer)
+        return Response(status_code=204)
 
 
 def _file(request: Request, name: str) -> Response:

@@ -92,7 +92,7 @@ class AccessRecorded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     who: str
     """The person or the name of a token, ``operator`` on the command line, ``unknown`` of a refused sign-in."""
     what: str
-    """`sign-in`, `sign-in refused`, `sign-out`, `token made`, `token revoked`, `export` or `restore`.
+    """`sign-in`, `sign-in refused`, `sign-out`, `session ended`, `token made`, `token revoked`, `export` or `restore`.
 
     With its object, if any.
     """

@@ -263,6 +263,12 @@ def read_people(connection: sa.Connection, position: int | None = None) -> dict[
     }
 
 
+def read_leavers(connection: sa.Connection, people: Collection[str]) -> frozenset[str]:
+    """Return those of these people who have left the company."""
+    query = sa.select(employees.c.employee_id).where(employees.c.left.is_not(None))
+    return frozenset(connection.scalars(query.where(employees.c.employee_id.in_(people))))
+
+
 def read_employees(
     connection: sa.Connection,
     people: Collection[str] | None = None,

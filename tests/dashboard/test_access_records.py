@@ -1,6 +1,5 @@
 """Sign-ins and case files leave an event, and are refused where none can be written; a sign-out is never refused."""
 
-import json
 from functools import partial
 
 import httpx
@@ -10,16 +9,8 @@ from app.runtime.session import Session
 from dashboard.routes import case_files, web_page
 from domain.commands import action_id_of
 from ledger.errors import UnavailableError
-from tests.support.documents import Document
-from tests.support.http_api import client_with_token, served_with_tokens
+from tests.support.http_api import accesses, client_with_token, served_with_tokens
 from tests.support.waiting import eventually
-
-
-async def recorded(session: Session) -> list[tuple[str, str]]:
-    """Return each recorded access over HTTP: the person and the access."""
-    events = [json.loads(one.data) for one in await session.log.read_subject("ledger.access")]
-    found: list[Document] = [one["data"] for one in events if one["data"]["via"] == "http"]
-    return [(one["who"], one["what"]) for one in found]
 
 
 async def _no_record(*_arguments: object) -> None:
@@ -34,7 +25,7 @@ async def test_sign_ins_and_refused_sign_ins_are_recorded(session: Session) -> N
         for guess in ("one", "two"):  # of several refusals in a minute, one is recorded
             assert (await browser.post("/api/v1/session", json={"token": guess})).status_code == 401
         assert (await browser.post("/api/v1/session", json={"token": tokens["auditor"]})).status_code == 204
-        assert await recorded(session) == [("unknown", "sign-in refused"), ("auditor", "sign-in")]
+        assert await accesses(session) == [("unknown", "sign-in refused"), ("auditor", "sign-in")]
 
 
 async def test_a_sign_in_that_cannot_be_recorded_is_refused(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +56,7 @@ async def test_a_sign_out_is_recorded_once_and_ends_the_session(session: Session
         browser.cookies.set("resolution-ledger", kept)  # a copy of the cookie is worth nothing
         assert (await browser.get("/api/v1/me")).status_code == 401
         assert (await browser.delete("/api/v1/session")).status_code == 204
-        assert await recorded(session) == [("M-1", "sign-in"), ("M-1", "sign-out")]
+        assert await accesses(session) == [("M-1", "sign-in"), ("M-1", "sign-out")]
 
 
 async def test_a_sign_out_that_cannot_be_recorded_still_ends_the_session(
@@ -109,6 +100,6 @@ async def test_a_case_file_is_recorded_and_refused_where_that_fails(
     ):
         get = partial(client.get, f"/api/v1/case/{action_id}")
         assert (await eventually(get, lambda answer: answer.status_code != 503)).status_code == 200
-        assert await recorded(session) == [("auditor", f"export: case file of {action_id}")]
+        assert await accesses(session) == [("auditor", f"export: case file of {action_id}")]
         monkeypatch.setattr(case_files, "record_access", _no_record)
         assert (await get()).status_code == 503

@@ -26,6 +26,7 @@ OPEN = {
     "/api/v1/cases",
     "/api/v1/projections",
     "/api/v1/me",
+    "/api/v1/sessions",
     "/api/v1/employees",
     "/api/v1/ideas",
     "/api/v1/obstacles",

@@ -46,6 +46,7 @@ PAGES = {
     "health": "Health",
     "glossary": "Glossary",
     "check": "Check an action",
+    "sessions": "Sessions",
     "components": "Components",
 }
 """The titles of an operator's pages by name; those of other roles are the first pages."""
@@ -320,11 +321,25 @@ async def test_acting_from_the_page(session: Session) -> None:
         await expect(page.locator("caption", has_text="Recorded events")).to_contain_text(f"({len(shown['items'])})")
         await page.get_by_role("form", name="Check an event").get_by_role("button").click()
         await expect(page.locator(".answer").first).to_contain_text("would be accepted")
+        await end_another_session(one)
         await one.go("actions")
         await page.get_by_role("link", name="Explain").last.click()
         await expect(page.locator("#main h2").first).to_have_text("Why it was allowed")
         await expect(page.get_by_role("link", name="Case file")).to_be_visible()
         assert one.complaints == []
+
+
+async def end_another_session(one: Opened) -> None:
+    token = Tokens(one.session.data_dir).make("m", "manager", "M-1", None)
+    async with httpx.AsyncClient(base_url=one.address, timeout=20) as other:
+        assert (await other.post("/api/v1/session", json={"token": token})).status_code == 204
+        await one.page.get_by_role("link", name="Sessions").click()
+        rows = one.page.locator("#main tbody tr")
+        await expect(rows).to_have_count(2)
+        await expect(rows.last).to_contain_text("this browser")
+        await rows.first.get_by_role("button", name="End the session of M-1").click()
+        await expect(rows).to_have_count(1)
+        assert (await other.get("/api/v1/me")).status_code == 401
 
 
 async def report_obstacles(one: Opened) -> None:

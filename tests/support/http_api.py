@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -71,6 +72,13 @@ async def served_with_tokens(
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             tokens = Tokens(session.data_dir)
             yield dashboard.address, {role: tokens.make(role, role, PERSON_OF_ROLE.get(role), None) for role in ROLES}
+
+
+async def accesses(session: Session) -> list[tuple[str, str]]:
+    """Return each recorded access over HTTP: the person and the access."""
+    events = [json.loads(one.data) for one in await session.log.read_subject("ledger.access")]
+    found: list[Document] = [one["data"] for one in events if one["data"]["via"] == "http"]
+    return [(one["who"], one["what"]) for one in found]
 
 
 def client_with_token(address: str, token: str) -> httpx.AsyncClient:

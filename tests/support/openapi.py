@@ -22,7 +22,7 @@ from tests.support.documents import Document
 def api_document() -> Document:
     """Return the OpenAPI document, as `/openapi.json` has it."""
     nothing: Any = None
-    authorizer = Authorizer(Path("no-such-folder"), "token", nothing)
+    authorizer = Authorizer(Path("no-such-folder"), "token", nothing, nothing)
     context = ApiContext(
         nothing, nothing, nothing, nothing, nothing, authorizer, nothing, Path("no-such-folder"), frozenset()
     )

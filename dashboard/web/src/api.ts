@@ -7,6 +7,7 @@ export type Obstacle = components["schemas"]["ObstacleRow"];
 export type Idea = components["schemas"]["IdeaRow"];
 export type IdeaDecision = components["schemas"]["IdeaDecision"];
 export type Thanks = components["schemas"]["Thanks"];
+export type OpenSession = components["schemas"]["SessionRow"];
 type Decision = components["schemas"]["Answer"];
 export type Query = Record<string, string | number | boolean | null | undefined>;
 
@@ -52,8 +53,12 @@ export async function signIn(token: string): Promise<void> {
   if (!response.ok) throw new Problem(response.status, ((await response.json()) as { detail: string }).detail);
 }
 export const signOut = (): Promise<Response> => fetch("/api/v1/session", { method: "DELETE" });
-export const isSignedIn = async (): Promise<boolean> =>
-  ((await (await fetch("/api/v1/session")).json()) as { known: boolean }).known;
+/** Whether this browser is signed in; throws a Problem where the ledger cannot tell. */
+export const isSignedIn = async (): Promise<boolean> => (await read<{ known: boolean }>("session")).known;
+export async function endSession(id: string): Promise<void> {
+  const response = await fetch(`/api/v1/sessions/${id}`, { method: "DELETE" });
+  if (!response.ok) await answerOf(response);
+}
 
 /** The views behind each path, and the shortest time between two reads: a change of another view does not concern its readers. */
 const VIEWS: [RegExp, string[], number][] = [

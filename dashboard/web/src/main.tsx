@@ -12,6 +12,7 @@ import { Actions, Budgets, Escalations, Spending } from "./pages/lists";
 import { Overview } from "./pages/overview";
 import { Components, Glossary } from "./pages/reference";
 import { Section } from "./pages/section";
+import { Sessions } from "./pages/sessions";
 import { Today, useWaiting } from "./pages/today";
 import { TrailPage } from "./pages/trail";
 import type { Viewer } from "./types";
@@ -40,6 +41,7 @@ const PAGES: Record<string, Page> = {
   integrations: { title: "Integrations", group: "System", roles: "auditor operator", show: ({ me }) => <Section key="integrations" name="integrations" title="Integrations" me={me} about="Events of other systems, rejections with their reasons, and a place to try an event." /> },
   health: { title: "Health", group: "System", roles: ALL, show: ({ me }) => <Section key="health" name="health" title="Health" me={me} about="How far each view has read the log." /> },
   glossary: { title: "Glossary", group: "System", roles: ALL, show: () => <Glossary /> },
+  sessions: { title: "Sessions", group: "", roles: ALL, show: (given) => <Sessions {...given} /> },
   components: { title: "Components", group: "", roles: ALL, show: () => <Components /> },
 };
 const HOME: Record<string, string> = { agent: "me", manager: "today" };
@@ -94,6 +96,7 @@ function Shell({ me }: { me: Viewer }) {
         <div class="foot">
           <span id="state" role="status">{live}</span>
           <span>{me.person_id ?? me.name}, {me.role}</span>
+          <a href={link("sessions")} aria-current={name === "sessions" ? "page" : undefined}>Sessions</a>
           <button type="button" id="sign-out" onClick={() => { void signOut().then(() => { location.hash = ""; location.reload(); }); }}>Sign out</button>
         </div>
       </header>
@@ -137,19 +140,29 @@ function SignIn({ then }: { then: () => void }) {
   );
 }
 
+const AGAIN_MS = 3000;
+
 function Root() {
   const [me, setMe] = useState<Viewer | null>(null);
   const [known, setKnown] = useState<boolean | null>(null);
+  const [problem, setProblem] = useState("");
   const begin = async (): Promise<void> => {
-    const signedIn = await isSignedIn();
-    setMe(signedIn ? await read<Viewer>("me") : null);
-    setKnown(signedIn);
+    try {
+      const signedIn = await isSignedIn();
+      setMe(signedIn ? await read<Viewer>("me") : null);
+      setKnown(signedIn);
+      setProblem("");
+    } catch (failed) { // the session may be valid: a form to sign in would be wrong
+      setProblem((failed as Error).message);
+      setTimeout(() => void begin(), AGAIN_MS);
+    }
   };
   useEffect(() => {
     whenSignedOut(() => { forgetAll(); setMe(null); setKnown(false); });
     void begin();
   }, []);
   if (me) return <Shell key={me.name} me={me} />;
+  if (problem) return <main><section class="card" role="status"><h1>Waiting for the ledger</h1><p>{problem}</p></section></main>;
   return known === false ? <SignIn then={() => void begin()} /> : null;
 }
 
