@@ -30,6 +30,9 @@ CHUNK_ROWS = 2_000
 _BLOCK_CHARACTERS = 1 << 18
 _RECORDS_AT_ONCE = 500
 """Records that may reach beyond the end of a block, if they have several lines each."""
+MOST_CHARACTERS = 1 << 24
+"""Characters of a cell, and of a line."""
+csv.field_size_limit(MOST_CHARACTERS)
 _QUOTES_ARE_RARE = 400
 """Characters for each quote from which writing quoted records anew is faster than reading all records by Python."""
 _DELIMITERS = (",", ";", "\t", "|")
@@ -72,7 +75,7 @@ class CsvReader:
         self.delimiter = delimiter
         self._block, self._lines = "", 0
         """The text that is read next, to the end of a line, and its number of lines."""
-        reader = self._reader(text)
+        reader = self._reader(self._file_lines())
         try:
             header = next(reader, None)
         except csv.Error as error:
@@ -102,13 +105,25 @@ class CsvReader:
 
         """
         while block := self._text.read(_BLOCK_CHARACTERS):
-            self._block = block + self._text.readline()
+            self._block = block + next(self._file_lines(), "")
             self._lines = _lines_of(self._block)
             chunk = (self._by_arrow(kept) if self._is_plain() else None) or self._by_python(kept)
             if chunk.lines:
                 yield chunk
 
-    def _reader(self, lines: Iterator[str] | TextIO) -> Reader:
+    def _file_lines(self) -> Iterator[str]:
+        """Yield the next lines of the file.
+
+        Raises:
+            ImportFileError: a line is too long to be one of a text.
+
+        """
+        while line := self._text.readline(MOST_CHARACTERS):
+            if len(line) == MOST_CHARACTERS:
+                raise ImportFileError(f"{self._path}: a line has {MOST_CHARACTERS:,} characters or more: is this CSV?")
+            yield line
+
+    def _reader(self, lines: Iterator[str]) -> Reader:
         return csv.reader(lines, delimiter=self.delimiter, strict=True)
 
     # ------------------------------------------------------------------ by Arrow
@@ -203,7 +218,7 @@ class CsvReader:
         """Yield the lines of the block from a place on; lines of the file that follow are added to the block."""
         while True:
             if at == len(self._block):
-                self._block += self._text.readline()
+                self._block += next(self._file_lines(), "")
             end = self._block.find("\n", at) + 1 or len(self._block)
             if end == at:
                 return
@@ -214,7 +229,7 @@ class CsvReader:
 
     def _by_python(self, kept: Sequence[int]) -> RowChunk:
         """Return the rows of the block, and of the lines after it on which its last records end."""
-        reader = self._reader(chain(io.StringIO(self._block, newline=""), self._text))
+        reader = self._reader(chain(io.StringIO(self._block, newline=""), self._file_lines()))
         rows: list[list[str]] = []
         last = -1
         failure: csv.Error | None = None
@@ -274,13 +289,15 @@ def _lines_of(text: str) -> int:
 
 
 def header_names(header: Sequence[str], path: str) -> list[str]:
-    """Return the names of a header's columns; a blank one becomes ``column_<n>``.
+    """Return the names of a header's columns; a blank one becomes ``column_<n>``, and a line break a space.
 
     Raises:
         ImportFileError: a column stands twice, also in another case, since case does not count in SQL.
 
     """
-    names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
+    if any("\0" in name for name in header):
+        raise ImportFileError(f"{path}: the name of a column has a NUL: is this the right format?")
+    names = [" ".join(map(str.strip, name.split("\n"))).strip() or f"column_{n}" for n, name in enumerate(header, 1)]
     seen: dict[str, str] = {}
     for name in names:
         first = seen.setdefault(name.lower(), name)
@@ -296,16 +313,14 @@ def open_quote_line(lines: Iterator[str], delimiter: str, record_line: int) -> i
     ``record_line`` is the line where the record begins.
     """
     began = record_line
-    in_quotes, at_start = False, True
+    in_quotes = False
     for number, line in enumerate(islice(lines, record_line - 1, None), record_line):
-        for character in line:
-            if in_quotes:
-                in_quotes = character != '"'
-            elif character == '"':
-                if at_start:
-                    began = number
-                in_quotes = True
-            at_start = character == delimiter and not in_quotes
+        quote = line.find('"')
+        while quote >= 0:
+            if not in_quotes and (quote == 0 or line[quote - 1] == delimiter):
+                began = number
+            in_quotes = not in_quotes
+            quote = line.find('"', quote + 1)
         if not in_quotes:
             break
     return began

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 LINE_BITS = 40
 """``_row`` is the file's number, shifted by these bits, plus the line."""
 BATCH_ROWS = 5_000
+_MOST_COLUMNS = 1_000
 _INSERTED_ROWS = 30_000
 _NUMBER_MACRO = r"""
 CREATE MACRO _number(cell, decimal_sign, thousands_sign) AS CASE
@@ -68,10 +69,25 @@ CREATE MACRO _whole_number(cell, number) AS CASE
   ELSE number END
 """
 """The number of a cell, or a text that no cast accepts if it is not whole. DuckDB alone rounds `1.5`."""
+_TIME_ZONES = "SELECT lower(name) FROM pg_timezone_names()"
+_TIME_ZONE_MACRO = """
+CREATE OR REPLACE MACRO _time_zone(name) AS CASE
+  WHEN name IS NULL OR list_contains({names}, lower(name)) THEN name
+  ELSE CAST(CAST('no time zone: ' || name AS INTEGER) AS VARCHAR) END
+"""
+"""A time zone's name, or an error that TRY catches; it catches neither that of an unknown zone nor `error()`."""
 _TABLE_FUNCTIONS = ("generate_series", "json_each", "json_tree", "range", "repeat_row", "unnest")
 """Functions in a FROM that make rows of their arguments alone; others read files, or the state of the database."""
-_STATEMENT_WORDS = {"LOAD": "INSTALL or LOAD", "TRANSACTION": "BEGIN or COMMIT"}
+_STATEMENT_WORDS = {
+    "LOAD": "INSTALL or LOAD",
+    "TRANSACTION": "BEGIN or COMMIT",
+    "MERGE_INTO": "MERGE",
+    "MULTI": "PIVOT without a list of values",
+}
 """The words that statements begin with, where DuckDB's name of their kind is another one."""
+_OWN_COLUMNS = {"_bad", "_file", "_line", "_row"}
+"""The columns that each table has beside those of its files."""
+_SHOWN = 300
 _CLOCKS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
 _SPARE_MEGABYTES = 512
 """Memory beside the limit for values that DuckDB does not count, such as long texts and lists."""
@@ -128,6 +144,7 @@ class ImportDatabase:
         )
         self._add_functions(hash_of)
         self._rows("SET TimeZone = 'UTC'")
+        self._rows("SET enable_progress_bar = false")  # it would be in the midst of the command's own output
         self._rows("SET disabled_optimizers = 'common_subexpressions'")  # it takes a failing part out of its TRY
         self._rows("SET enable_external_access = false")
         self._rows("SET lock_configuration = true")
@@ -205,6 +222,8 @@ class ImportDatabase:
 
     def rewriter(self, *, careful: bool) -> SelectRewriter:
         """Return a rewriter for statements over the loaded tables."""
+        if careful:
+            self._rows(_TIME_ZONE_MACRO.format(names=[str(row[0]) for row in self._rows(_TIME_ZONES)]))
         return SelectRewriter(
             self._expression, self._aggregates, self._text_columns, self._number_types, careful=careful
         )
@@ -228,13 +247,12 @@ class ImportDatabase:
 
     def create_table(self, options: TableOptions) -> TableWriter:
         """Return a writer of a new table."""
-        return TableWriter(self._connection, self._inserter, options, self._text_columns)
+        return TableWriter(self._connection, self._inserter, options, self._text_columns, self.files)
 
     def finish_table(self, writer: TableWriter, optional: Sequence[str]) -> None:
         """Make a loaded table visible under its name, with ``_file``, ``_line``, ``_row`` and ``_bad``."""
-        columns = list(writer.columns)
-        missing = [name for name in optional if name.lower() not in {one.lower() for one in columns}]
-        parts = [_quoted(name) for name in columns] + [f"CAST(NULL AS VARCHAR) AS {_quoted(name)}" for name in missing]
+        parts = [_quoted(name) for name in writer.columns]
+        parts += [f"CAST(NULL AS VARCHAR) AS {_quoted(name)}" for name in writer.without_values(optional)]
         names = " ".join(f"WHEN {number} THEN {_text(name)}" for number, name in enumerate(self.files))
         parts += [f"CASE _row >> {LINE_BITS} {names} END AS _file", f"_row & {(1 << LINE_BITS) - 1} AS _line"]
         parts += ["_row", "CAST(NULL AS BIGINT) AS _bad"]
@@ -314,6 +332,8 @@ class ImportDatabase:
             found = cursor.execute(sql)
             while batch := found.fetchmany(BATCH_ROWS):
                 yield batch
+        except duckdb.Error as error:
+            raise ImportFileError(f"a result cannot be read: {first_line(error)}; cast it to text") from None
         finally:
             cursor.close()
 
@@ -354,83 +374,121 @@ class TableWriter:
         inserter: ThreadPoolExecutor,
         options: TableOptions,
         texts: dict[str, tuple[str, str]],
+        files: Sequence[str],
     ) -> None:
         self.name, self.stored_name = options.name, f"_rows_{options.name}"
         self.columns: dict[str, str] = {}
-        self._connection, self._inserter, self._texts = connection, inserter, texts
+        self._connection, self._inserter, self._texts, self._files = connection, inserter, texts, files
         self._inserted: Future[None] | None = None
         self._spelling: dict[str, str] = {}
         """The names of columns as they were first read, by their names in lower case."""
         self._signs, self._blank = (options.decimal, options.thousands), options.blank
         self._exists = False
+        self._schema: pa.Schema | None = None
+        """The columns of the rows that were inserted last."""
         self._waiting: list[pa.Table] = []
+        self._file = 0
+        """The number of the file whose rows wait."""
         self._count = 0
 
     def append(self, lines: Sequence[int], columns: Mapping[str, pa.Array | pa.ChunkedArray], file: int) -> None:
-        """Append rows of a file; a column that is new is NULL in earlier rows."""
+        """Append rows of a file; a column that is new is NULL in earlier rows.
+
+        Raises:
+            ImportFileError: a column has a name of the import's own.
+
+        """
         numbers = np.arange(lines.start, lines.stop) if isinstance(lines, range) else np.array(lines, np.int64)
-        arrays = {self._spelling.setdefault(name.lower(), name): array for name, array in columns.items()}
+        arrays = {self._named(name, file): array for name, array in columns.items() if not pa.types.is_null(array.type)}
         table = pa.table({**arrays, "_row": numbers + (file << LINE_BITS)})
-        if self._waiting and self._waiting[0].schema != table.schema:
+        if self._waiting and (file != self._file or self._waiting[0].schema != table.schema):
             self.flush()
+        self._file = file
         self._waiting.append(table)
         self._count += len(table)
         if self._count >= _INSERTED_ROWS:
             self.flush()
+
+    def _named(self, column: str, file: int) -> str:
+        """Return a column's name as it was first read, since case does not count in SQL."""
+        if column.lower() in _OWN_COLUMNS:
+            raise ImportFileError(f"{self._files[file]}: each table has a {column} of its own: rename the column")
+        return self._spelling.setdefault(column.lower(), column)
 
     def flush(self) -> None:
         """Insert the rows that wait, in another thread: the next rows are read meanwhile."""
         tables, self._waiting, self._count = self._waiting, [], 0
         self.settle()
         if tables:
-            self._inserted = self._inserter.submit(self._insert, pa.concat_tables(tables))
+            self._inserted = self._inserter.submit(self._insert, pa.concat_tables(tables), self._files[self._file])
 
     def settle(self) -> None:
-        """Wait until the rows of the last ``flush`` are inserted."""
+        """Wait until the rows of the last ``flush`` are inserted.
+
+        Raises:
+            ImportFileError: a column has another type than in an earlier file, or a value cannot be stored.
+
+        """
         inserted, self._inserted = self._inserted, None
         if inserted is not None:
             inserted.result()
 
-    def _insert(self, table: pa.Table) -> None:
-        self._connection.register("_chunk", table)
+    def _insert(self, table: pa.Table, file: str) -> None:
+        names = table.schema.names
         try:
-            names = table.schema.names
-            self._fit(names[:-1])
+            self._connection.register("_chunk", table)
+            if table.schema != self._schema:
+                self._fit(names[:-1], file)
+                self._schema = table.schema
             listed = ", ".join(_quoted(name) for name in names)
             cells = ", ".join(
                 _without_blanks(name, self._blank) if self.columns.get(name) == "VARCHAR" else _quoted(name)
                 for name in names
             )
             rows_of(self._connection, f"INSERT INTO {_quoted(self.stored_name)} ({listed}) SELECT {cells} FROM _chunk")  # noqa: S608
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise ImportFileError(f"{file}: rows cannot be stored: {first_line(error)}") from None
         finally:
             self._connection.unregister("_chunk")
 
-    def _fit(self, names: Sequence[str]) -> None:
-        if not self._exists:
-            rows_of(self._connection, f"CREATE TABLE {_quoted(self.stored_name)} (_row BIGINT)")
-            self._exists = True
-        new = [name for name in names if name not in self.columns]
-        if not new:
-            return
+    def _fit(self, names: Sequence[str], file: str) -> None:
+        """Add the columns that are new; a column has one type in all files of the table."""
         types = {str(row[0]): str(row[1]) for row in rows_of(self._connection, "DESCRIBE _chunk")}
+        new = [name for name in names if name not in self.columns]
+        self.columns |= {name: types[name] for name in new}
+        if len(self.columns) > _MOST_COLUMNS:
+            raise ImportFileError(f"{file}: a table has at most {_MOST_COLUMNS:,} columns: name those that are needed")
+        self._texts.update({name.lower(): self._signs for name in new if types[name] == "VARCHAR"})
+        if not self._exists:
+            self._exists = True
+            listed = ", ".join(f"{_quoted(name)} {types[name]}" for name in (*new, "_row"))
+            rows_of(self._connection, f"CREATE TABLE {_quoted(self.stored_name)} ({listed})")
+            return
         for name in new:
-            self.columns[name] = types[name]
-            if types[name] == "VARCHAR":
-                self._texts[name.lower()] = self._signs
-            rows_of(
-                self._connection, f"ALTER TABLE {_quoted(self.stored_name)} ADD COLUMN {_quoted(name)} {types[name]}"
-            )
+            sql = f"ALTER TABLE {_quoted(self.stored_name)} ADD COLUMN {_quoted(name)} {types[name]}"
+            rows_of(self._connection, sql)
+        for name in names:
+            if self.columns[name] != (kind := types[name]):
+                raise ImportFileError(
+                    f"{file}: column {name!r} is {kind}, and {self.columns[name]} in an earlier file of the table "
+                    f"{self.name}: give each file a table of its own in `files`; UNION ALL joins them"
+                )
 
-    def finish(self, header: Sequence[str], wanted: Callable[[str], bool]) -> None:
-        """Insert the rows that wait, and add columns of a file without rows."""
+    def finish(self, header: Sequence[str], wanted: Callable[[str], bool], file: int) -> None:
+        """Insert the rows that wait, and take note of the columns of a file, which may have no rows."""
         self.flush()
         self.settle()
         rows_of(self._connection, f"CREATE TABLE IF NOT EXISTS {_quoted(self.stored_name)} (_row BIGINT)")
-        own = {one.lower() for one in self.columns}
-        for name in header:
-            if wanted(name) and name.lower() not in own:
-                self.columns[name] = "VARCHAR"
-                rows_of(self._connection, f"ALTER TABLE {_quoted(self.stored_name)} ADD COLUMN {_quoted(name)} VARCHAR")
+        for name in filter(wanted, header):
+            self._named(name, file)
+
+    def without_values(self, optional: Sequence[str]) -> list[str]:
+        """Return the columns of the files, and the optional ones, that no row has a value of."""
+        own = {name.lower() for name in self.columns}
+        names = self._spelling | {name.lower(): name for name in optional if name.lower() not in self._spelling}
+        missing = [name for lower, name in names.items() if lower not in own]
+        self._texts.update({name.lower(): self._signs for name in missing})
+        return missing
 
     def undo(self, file: int) -> None:
         """Delete the rows of a file that is read again."""
@@ -503,8 +561,9 @@ def _type_of(expression: Node) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of a DuckDB error, without its kind."""
-    return str(error).partition("\n")[0].partition(": ")[2].strip() or str(error)
+    """Return the first line of a DuckDB error, without its kind; a long one is cut short."""
+    text = str(error).partition("\n")[0].partition(": ")[2].strip() or str(error)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _without_blanks(column: str, blank: Sequence[str]) -> str:
@@ -543,6 +602,10 @@ def check_tables(statement: Statement, tables: Sequence[str]) -> None:
             raise MappingError(f"{statement.at}: there is no table {name}; the files are {', '.join(tables)}")
         if kind == "TABLE_FUNCTION" and (name := node["function"]["function_name"].lower()) not in _TABLE_FUNCTIONS:
             raise MappingError(f"{statement.at}: {name}() in a FROM reads something else than the files")
+        if node.get("class") == "POSITIONAL_REFERENCE":
+            raise MappingError(f"{statement.at}: #{node['index']} names no column: write its name")
+        if node.get("sample"):
+            raise MappingError(f"{statement.at}: a sample has other rows in each run, which no import may have")
         if kind == "SHOW_REF":
             raise MappingError(f"{statement.at}: DESCRIBE, SHOW and SUMMARIZE give no rows of the files")
 

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from functools import lru_cache
+from math import isfinite
 from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from domain.currencies import EXPONENTS
@@ -57,7 +58,7 @@ class LocalTimes:
             value = self._parsed(value.strip())
         elif isinstance(value, date) and not isinstance(value, datetime):
             value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - its zone follows
-        if not isinstance(value, datetime):
+        if not isinstance(value, datetime) or value == datetime.min:  # DuckDB's -infinity  # noqa: DTZ901
             raise ValueFaultError(f"{_shown(value)} is not a time; give a TIMESTAMP, or a text in ISO 8601")
         try:
             return value.astimezone(UTC) if value.tzinfo is not None else self._in_utc(value)
@@ -223,17 +224,18 @@ def _plain_number(text: str, signs: Signs) -> str:
 
 
 def _number(value: object, signs: Signs) -> float | int:
+    shown = value
     if isinstance(value, str):
         text = _plain_number(value.strip(), signs) if signs != _PLAIN else value.strip()
         try:
             value = Decimal(text) if "_" not in text else None
         except InvalidOperation:
             value = None
-        if value is None or not value.is_finite():
-            raise ValueFaultError(f"{_shown(text)} is not a number")
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        raise ValueFaultError(f"{_shown(value)} is not a number")
-    return int(value) if isinstance(value, int) or value == int(value) else float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, (float, Decimal)) or not isfinite(number := float(value)):
+        raise ValueFaultError(f"{_shown(shown)} is not a number")
+    return int(value) if number.is_integer() and value == int(value) else number
 
 
 def _whole(value: object, signs: Signs) -> int:
@@ -262,7 +264,14 @@ def _text(value: object) -> str:
             return str(value)
         case datetime() | date():
             return value.isoformat()
-    raise ValueFaultError(f"{_shown(value)} is no text: cast it in the SELECT")
+    raise ValueFaultError(f"{_shown(value)} is no text: {cast_hint(value)}")
+
+
+def cast_hint(value: object) -> str:
+    """Return how a SELECT makes a text of a value that is none."""
+    if isinstance(value, (float, Decimal)):
+        return "CAST(... AS BIGINT) makes a whole number of it, and CAST(... AS VARCHAR) a text with its point"
+    return "cast it to text in the SELECT"
 
 
 def _shown(value: object) -> str:

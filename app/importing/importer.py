@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import heapq
+import os
 import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,8 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import duckdb
 import msgspec
 
+from app.importing.csv_rows import ImportFileError
 from app.importing.database import LINE_BITS, Fence, ImportDatabase, Statement, check_clock, check_tables, first_line
-from app.importing.field_values import Converter, LocalTimes, Signs, ValueFaultError, converter_of
+from app.importing.field_values import (
+    Converter,
+    LocalTimes,
+    Signs,
+    ValueFaultError,
+    cast_hint,
+    converter_of,
+)
 from app.importing.mapping import MappingError, TableOptions, short_name
 from app.importing.select_tree import Node, columns_of, conditions_of, names_in, select_nodes, takes_all_columns
 from app.importing.source_files import FileReport, SourceFile, read_chunks
@@ -27,6 +36,7 @@ from consumers.intake.validation import AHEAD_AT_MOST, Rejection, accept, check_
 from domain.currencies import GRACE
 from domain.events.facts import FACTS
 from domain.ids import fault_of
+from domain.money import shown
 from domain.serialization import FieldError, check_currencies, check_ids, decode
 from ledger.store.duplicate_events import canonical_form
 
@@ -123,7 +133,7 @@ class Import:
         def wanted(name: str) -> bool:
             return every or name.strip().lower() in used
 
-        self.database.files = [str(path) for path in self._paths]
+        self.database.files = [os.fsencode(path).decode(errors="replace") for path in self._paths]
         writers = {options.name: self.database.create_table(options) for options in self._tables}
         with without_garbage_collection():
             for number, options in enumerate(self._tables):
@@ -167,10 +177,13 @@ class Import:
         for chunk in read_chunks(file, wanted, undo):
             writer.append(chunk.lines, chunk.columns, number)
             read += len(chunk.lines)
+        if not file.header:
+            reason = f"line {faults[0].line}: {faults[0].message}" if faults else "the file is empty"
+            raise ImportFileError(f"{path}: no row can be read; {reason}")
         self.report.read += read + len(faults)
         for fault in faults:
-            self.report.reject_row(str(path), fault.line, fault.message)
-        writer.finish(file.header, wanted)
+            self.report.reject_row(self.database.files[number], fault.line, fault.message)
+        writer.finish(file.header, wanted, number)
         own = {name.lower() for name in file.header}
         if missing := [name for name in options.required if name.lower() not in own]:
             raise MappingError(
@@ -191,7 +204,8 @@ class Import:
         """Run the SELECT of a type of events into a table, in the order of files and lines."""
         table = f"_events_{number}"
         self._run_select(table, statement, ordered=True)
-        columns = dict(self.database.described(f"SELECT * FROM {table}"))  # noqa: S608
+        described = self.database.described(f"SELECT * FROM {table}")  # noqa: S608
+        columns = {name.lower(): kind for name, kind in described}
         self._check_columns(type_name, statement, list(columns))
         rows = int(str(self.database.run(f"SELECT count(*) FROM {table}")[0][0]))  # noqa: S608
         return _Prepared(number, statement, type_name, table, columns, rows)
@@ -202,14 +216,12 @@ class Import:
         sql = self._bound(statement, rewriter)
         try:
             self._store(table, sql, ordered=ordered)
-        except duckdb.DataError as error:
+        except duckdb.Error as error:
             rewriter = self.database.rewriter(careful=True)
             try:
                 self._store(table, self._bound(statement, rewriter, first_line(error)), ordered=ordered)
             except duckdb.Error:
-                raise MappingError(f"{statement.at}: {first_line(error)}; TRY_CAST gives NULL instead") from None
-        except duckdb.Error as error:
-            raise MappingError(f"{statement.at}: {first_line(error)}") from None
+                raise MappingError(f"{statement.at}: {first_line(error)}; TRY(...) gives NULL instead") from None
         self._suspects += rewriter.suspects
 
     def _bound(self, statement: Statement, rewriter: SelectRewriter, because: str = "") -> str:
@@ -229,7 +241,7 @@ class Import:
         except duckdb.Error as error:
             raise self.database.missing_column(error, statement.at, self._headers) from None
         if because:
-            raise MappingError(f"{statement.at}: {because}; TRY_CAST gives NULL instead")
+            raise MappingError(f"{statement.at}: {because}; TRY(...) gives NULL instead")
         return f"SELECT *, CAST(NULL AS BIGINT) AS _row, CAST(NULL AS BIGINT) AS _bad FROM ({plain})"  # noqa: S608
 
     def _store(self, table: str, sql: str, *, ordered: bool) -> None:
@@ -247,6 +259,10 @@ class Import:
                 raise MappingError(
                     f"{statement.at}: {short_name(type_name)} has no field {name}; it has {', '.join(fields)}"
                 )
+        defaults = dict(zip(reversed(fields), reversed(FACTS[type_name].__struct_defaults__), strict=False))
+        needed = [name for name in fields if defaults.get(name, msgspec.NODEFAULT) is msgspec.NODEFAULT]
+        if missing := [name for name in needed if name not in columns]:
+            raise MappingError(f"{statement.at}: {short_name(type_name)} needs {', '.join(missing)}, too")
 
     def _find_repeated(self) -> None:
         """Find the ids that occur more than once; their events are compared with each other."""
@@ -428,7 +444,7 @@ class _EventMaker:
         if value is None or (isinstance(value, str) and not value.strip()):
             raise ValueFaultError("is blank, and an id needs it")
         if isinstance(value, (float, bool)) or not isinstance(value, (str, int)):
-            raise ValueFaultError(f"{value!r} is no id: cast it to text in the SELECT")
+            raise ValueFaultError(f"{shown(value)} is no id: {cast_hint(value)}")
         text = f"{self._prefix}{value}"
         if (fault := fault_of(text)) is not None:
             raise ValueFaultError(fault.message, value=value)
@@ -530,7 +546,11 @@ _WITHOUT_GROUPS: Node = {
 
 def _fetched(name: str, kind: str) -> str:
     """Return a column as Python gets it: an instant as text, since DuckDB needs another library for its zone."""
-    return f"strftime(\"{name}\", '%Y-%m-%dT%H:%M:%S.%fZ')" if kind == "TIMESTAMP WITH TIME ZONE" else f'"{name}"'
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return f"strftime(\"{name}\", '%Y-%m-%dT%H:%M:%S.%fZ')"
+    if kind.startswith("TIMESTAMP") and kind != "TIMESTAMP":
+        return f'CAST("{name}" AS VARCHAR)'
+    return f'"{name}"'
 
 
 def _listed(cells: dict[str, object]) -> str:
@@ -542,6 +562,10 @@ def _listed(cells: dict[str, object]) -> str:
 def _tables_for(mapping: ImportMapping, paths: Sequence[Path]) -> list[TableOptions]:
     """Return the table of each file: the n-th table reads the n-th file, a single one reads all files."""
     if not mapping.tables:
+        by_name: dict[str, Path] = {}
+        for path in paths:
+            if (other := by_name.setdefault(_table_name(path).lower(), path)) is not path:
+                raise MappingError(f"files: {other} and {path} are the same table by their names: name both in `files`")
         return [TableOptions(_table_name(path)) for path in paths]
     if len(mapping.tables) == 1:
         return [mapping.tables[0]] * len(paths)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 type Disambiguation = Literal["earlier", "later", "reject"]
 """The choice for local times that a clock change skips or repeats, as ``disambiguation`` of ECMAScript's Temporal."""
 FORMATS = ("csv", "jsonl", "parquet", "xlsx")
-RESERVED_COLUMNS = ("_file", "_line", "_row", "_skip", "_bad")
 _KEYS = ("source", "time_zone", "ambiguous", "id_prefix", "files", "views", "events")
 _FILE_KEYS = ("format", "encoding", "delimiter", "decimal", "thousands", "blank", "sheet", "optional", "required")
 _EVENT_KEYS = ("type", "select")
@@ -107,7 +106,7 @@ def load_mapping(name: str) -> ImportMapping:
     """
     path = Path(name)
     if not path.exists():
-        path = shipped_mappings().get(path.stem, path)
+        path = shipped_mappings().get(name.removesuffix(".yaml"), path)
         if not path.exists():
             names = ", ".join(sorted(shipped_mappings()))
             raise MappingError(f"no mapping {name}: give a YAML file, or the name of a shipped mapping ({names})")

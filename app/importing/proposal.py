@@ -54,6 +54,8 @@ def propose(path: Path, database: ImportDatabase) -> MappingProposal:
     """
     sample = _read(path)
     header = list(sample.cells)
+    if not header:
+        raise ImportFileError(f"{path} has no columns, so that no mapping can be proposed")
     name = _shipped_for(header, database)
     if name:
         return MappingProposal(shipped_mappings()[name].read_text(encoding="utf-8"), name)

@@ -59,10 +59,13 @@ def takes_all_columns(statement: object, tables: Collection[str]) -> bool:
     for select in walk(statement):
         if select.get("type") == "PIVOT" or select.get("ref_type") == "NATURAL":
             return True
-        if select.get("type") != "SELECT_NODE" or not tables_of(select.get("from_table")) & names:
+        if select.get("type") != "SELECT_NODE" or not tables_of(source := select.get("from_table")) & names:
             continue
-        if any(node.get("class") == "STAR" for node in walk(select["select_list"])):
-            return True
+        rows = names | {str(node["alias"]).lower() for node in walk(source) if node.get("alias")}
+        for node in walk([part for name, part in select.items() if name not in ("from_table", "cte_map")]):
+            column = node.get("column_names", ())
+            if node.get("class") == "STAR" or (len(column) == 1 and column[0].lower() in rows):
+                return True
     return False
 
 
@@ -151,6 +154,9 @@ class SelectRewriter:
                 self._compare_as_numbers(node)
             elif node.get("class") == "CAST" and _type_name(node).lower() in self.numbers:
                 self._cast_exactly(node)
+            elif self.careful and node.get("function_name") == "timezone" and len(node["arguments"]) > 1:
+                zone = node["arguments"][0]
+                zone["expression"] = self._template("_time_zone(a__)", a__=zone["expression"])
         return made
 
     def _compare_as_numbers(self, node: Node) -> None:

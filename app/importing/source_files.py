@@ -9,9 +9,8 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date, datetime, time, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -20,13 +19,14 @@ import pyarrow as pa
 
 from app.importing.csv_rows import (
     CHUNK_ROWS,
+    MOST_CHARACTERS,
     CsvReader,
     ImportFileError,
     RowFault,
     header_names,
     open_quote_line,
 )
-from ledger.store.json_text import repeated_key
+from ledger.store.json_text import parse, repeated_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +41,13 @@ _BOMS = (
     (b"\xfe\xff", "utf-16"),
     (b"\xef\xbb\xbf", "utf-8-sig"),
 )
+_GZIP = b"\x1f\x8b"
+_KINDS: dict[bytes, tuple[str, tuple[str, ...], str]] = {
+    b"PAR1": ("a Parquet file", ("parquet",), "say `format: parquet` in the mapping"),
+    b"PK\x03\x04": ("a workbook or a ZIP file", ("xlsx",), "say `format: xlsx` in the mapping, or unpack it"),
+    b"\xd0\xcf\x11\xe0": ("an old or encrypted workbook", ("xlsx",), "say `format: xlsx` in the mapping"),
+}
+"""The first bytes of formats: what they are, the formats that read them, and the remedy."""
 _SAMPLE = 4_096
 _FALLBACK = "cp1252"
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -101,6 +108,7 @@ class SourceFile:
 
         """
         form = self.format
+        self._check_kind(form)
         readers = {"jsonl": self._json_lines, "parquet": self._parquet, "xlsx": self._excel}
         try:
             if form == "csv":
@@ -109,8 +117,20 @@ class SourceFile:
                 yield from readers[form](wanted)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ImportFileError(f"{self.path} is damaged or cut short: {error}; fetch it again") from None
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise ImportFileError(f"{self.path} is not a readable {form} file: {error}") from None
+
+    def _check_kind(self, form: str) -> None:
+        """Reject a file whose first bytes are those of another format, such as a workbook that is named `.csv`."""
+        with self.path.open("rb") as file:
+            first = file.read(4)
+        kind, forms, remedy = _KINDS.get(first, ("", (), ""))
+        if form == "csv" and first.startswith(b"{"):
+            kind, remedy = "JSON", "give its name the ending .jsonl, or say `format: jsonl` in the mapping"
+        if first.startswith(_GZIP) and self.path.suffix != ".gz":
+            kind, forms, remedy = "a gzip file", (), "give its name the ending .gz"
+        if kind and form not in forms:
+            raise ImportFileError(f"{self.path} is {kind}, and is read as {form}: {remedy}")
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[BinaryIO, _Hashed]]:
@@ -180,76 +200,61 @@ class SourceFile:
             lines = io.TextIOWrapper(file, encoding, newline="", errors="replace")
             line = open_quote_line(lines, self.options.delimiter, record)
         wrong = "has text after its closing quote" if "expected after" in text else "is never closed"
+        if "limit" in text:
+            wrong += f", or has more than {MOST_CHARACTERS:,} characters"
         return ImportFileError(
             f"{self.path}, line {line}: the quoted cell that begins here {wrong}; write a quote inside a quoted cell "
             'twice (""), and a cell with a quote, a delimiter or a line break in quotes'
         )
 
     def _json_lines(self, wanted: Callable[[str], bool]) -> Iterator[Chunk]:
-        names: dict[str, None] = {}
+        keys = _Keys(wanted)
         with self._opened() as (file, raw):
             numbered = enumerate(file, 1)
             while batch := list(islice(numbered, CHUNK_ROWS)):
                 lines: list[int] = []
-                rows: list[dict[str, msgspec.Raw]] = []
+                rows: list[dict[str, str | None]] = []
                 for line, data in batch:
                     if text := data.strip().removeprefix(b"\xef\xbb\xbf"):
                         try:
-                            row = _object_decoder.decode(text)
-                            if (path := repeated_key(text, msgspec.json.encode(row))) is not None:
-                                raise ValueError(f"{path or 'a key'} stands twice in the object")  # noqa: TRY301
+                            rows.append(keys.cells(text))
                         except (ValueError, RecursionError) as error:
                             self._report.faulty(RowFault(line, f"not a JSON object: {error}"))
                             continue
-                        names |= dict.fromkeys(row)
                         lines.append(line)
-                        rows.append(row)
-                self.header = list(names)
-                kept = [name for name in names if wanted(name)]
-                cells = {name: [_json_cell(row.get(name)) for row in rows] for name in kept}
+                self.header = keys.names
                 if rows:
-                    arrays = {name: pa.array(some, pa.string()) for name, some in cells.items()}
-                    yield Chunk(lines, arrays)
+                    kept = [name for name in keys.names if wanted(name)]
+                    yield Chunk(lines, {name: pa.array([row.get(name) for row in rows], pa.string()) for name in kept})
                 self._report.progressed(raw.since())
 
     def _parquet(self, wanted: Callable[[str], bool]) -> Iterator[Chunk]:
         import pyarrow.parquet as pq
 
         with self._opened() as (_, raw), pq.ParquetFile(self.path) as file:
-            self.header = header_names(file.schema_arrow.names, str(self.path))
-            kept = [name for name in file.schema_arrow.names if wanted(name.strip())]
+            stored = file.schema_arrow.names
+            self.header = header_names(stored, str(self.path))
+            kept = {old: name for old, name in zip(stored, self.header, strict=True) if wanted(name)}
             begin = 1
-            for batch in file.iter_batches(CHUNK_ROWS, columns=kept or file.schema_arrow.names[:1]):
-                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-                yield Chunk(range(begin, begin + batch.num_rows), columns)
+            for batch in file.iter_batches(CHUNK_ROWS, columns=list(kept) or stored[:1]):
+                yield Chunk(range(begin, begin + batch.num_rows), _typed(batch, kept))
                 begin += batch.num_rows
                 self._report.progressed(raw.since())
+            if begin == 1:
+                yield Chunk(range(0), _typed(file.schema_arrow.empty_table(), kept))
 
     def _excel(self, wanted: Callable[[str], bool]) -> Iterator[Chunk]:
-        import python_calamine
+        from app.importing.excel_rows import ExcelReader
 
         with self._opened() as (file, raw):
-            try:
-                book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(file.read()))
-                sheet_name = self.options.sheet or book.sheet_names[0]
-                rows = iter(book.get_sheet_by_name(sheet_name).to_python(skip_empty_area=False))
-            except (python_calamine.CalamineError, python_calamine.WorksheetNotFound, IndexError) as error:
-                raise ImportFileError(
-                    f"{self.path} is not a readable Excel file, or has no such sheet: {error}"
-                ) from None
+            sheet = self.options.sheet
+            reader = ExcelReader(file.read(), str(self.path), sheet, self._report.faulty, self._report.warn)
             self._report.progressed(raw.since())
-            header = [str(_excel_cell(cell) or "") for cell in next(rows, ())]
-            if not any(header):
-                raise ImportFileError(f"{self.path} is empty: the first row of {sheet_name!r} must name the columns")
-            self.header = header_names(header, str(self.path))
-            kept = [place for place, name in enumerate(self.header) if wanted(name)]
-            numbered = enumerate(rows, 2)
-            while batch := list(islice(numbered, CHUNK_ROWS)):
-                filled = [(line, row) for line, row in batch if any(cell != "" for cell in row)]
-                cells = {self.header[place]: [_excel_cell(row[place]) for _, row in filled] for place in kept}
-                arrays = {name: pa.array(some, pa.string()) for name, some in cells.items()}
-                if filled:
-                    yield Chunk([line for line, _ in filled], arrays)
+            self.header = reader.header
+            kept = [place for place, name in enumerate(reader.header) if wanted(name)]
+            names = [reader.header[place] for place in kept or [0]]
+            for lines, columns in reader.chunks(kept or [0]):
+                yield Chunk(lines, dict(zip(names, columns, strict=True)))
 
 
 _ENDINGS = {
@@ -261,6 +266,56 @@ _ENDINGS = {
     ".xls": "xlsx",
     ".ods": "xlsx",
 }
+
+
+class _Keys:
+    """The keys of the objects of a file, as columns: case does not count in SQL, so the first spelling is the name."""
+
+    def __init__(self, wanted: Callable[[str], bool]) -> None:
+        self._wanted = wanted
+        self._known: dict[str, str] = {}
+        """The names of columns by each spelling of them."""
+        self._by_lower: dict[str, str] = {}
+        self._kept: set[str] = set()
+
+    @property
+    def names(self) -> list[str]:
+        """The names so far."""
+        return list(self._by_lower.values())
+
+    def cells(self, text: bytes) -> dict[str, str | None]:
+        """Return the values of the wanted keys of a JSON object as texts.
+
+        Raises:
+            ValueError, RecursionError: it is no JSON object in UTF-8, or a key stands twice in it.
+
+        """
+        if not text.isascii():
+            text.decode()
+        row = _object_decoder.decode(text)
+        again = parse(text).canonical if text.count(b"{") > 1 else msgspec.json.encode(row)
+        if (path := repeated_key(text, again)) is not None:
+            raise ValueError(f"{path or 'a key'} stands twice in the object")
+        if b"\\u0000" in text and any("\0" in key for key in row):
+            raise ValueError("a key has a NUL")
+        for key in row.keys() - self._known.keys():
+            name = key.strip() or "column"
+            name = self._known[key] = self._by_lower.setdefault(name.lower(), name)
+            if self._wanted(name):
+                self._kept.add(name)
+        named = {self._known[key]: value for key, value in row.items()}
+        if len(named) < len(row):
+            raise ValueError(f"two of the keys {', '.join(row)} differ in their case alone, which does not count")
+        return {name: _json_cell(value) for name, value in named.items() if name in self._kept}
+
+
+def _typed(rows: pa.RecordBatch | pa.Table, kept: Mapping[str, str]) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """Return the columns of rows by their new names; values of dictionaries stand for themselves."""
+    found = {kept[name]: column for name, column in zip(rows.schema.names, rows.columns, strict=True) if name in kept}
+    return {
+        name: column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for name, column in found.items()
+    }
 
 
 @contextmanager
@@ -343,23 +398,3 @@ def _json_cell(value: msgspec.Raw | None) -> str | None:
     if raw[:1] == b'"':
         return _text_decoder.decode(raw)
     return None if raw == b"null" else raw.decode()
-
-
-def _excel_cell(value: object) -> str | None:
-    """Return a cell as text: numbers with at most 15 digits as Excel shows them, times as ISO 8601."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case float():
-            return str(int(value)) if value.is_integer() and abs(value) < _EXACT else format(value, ".15g")
-        case datetime():
-            return value.isoformat(" ")
-        case date() | time():
-            return value.isoformat()
-        case timedelta():
-            return str(value.total_seconds())
-        case _:
-            return None if value is None else str(value)
-
-
-_EXACT = 1e15

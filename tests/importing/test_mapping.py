@@ -55,6 +55,7 @@ OUTSIDE = (
     "query('SELECT uuid()')",
     "query_table('returns')",
 )
+SAMPLES = ("USING SAMPLE 50%", "TABLESAMPLE 1 ROWS")
 SELECTS: list[tuple[str, str]] = [
     ("SELEC 1", "syntax error"),
     *(
@@ -82,6 +83,9 @@ SELECTS: list[tuple[str, str]] = [
     ("SELECT * FROM information_schema.tables", "no table information_schema.tables"),
     *((f"SELECT * FROM {one}", "reads something else than the files") for one in OUTSIDE),
     ("SUMMARIZE returns", "give no rows of the files"),
+    ('SELECT #1 AS id, "at" AS time FROM returns', "#1 names no column: write its name"),
+    *((f'SELECT no AS id, "at" AS time FROM returns {one}', "a sample has other rows") for one in SAMPLES),
+    ('SELECT no AS id, "at" AS time FROM returns', "purchase.returned needs total, too"),
 ]
 
 

@@ -191,6 +191,50 @@ def test_texts_of_a_view_are_cast_exactly_and_its_numbers_are_rounded(tmp_path: 
     assert made["amount"].amounts == ["3.00 GBP", "2.00 GBP"]
 
 
+@pytest.mark.parametrize(
+    ("expression", "cell"),
+    [
+        ("10 // (CAST(customer AS INTEGER) - 1)", "1"),
+        ('from_json(customer, \'{"a": "JSON"}\').a', "bad"),
+        ("timezone(customer, TIMESTAMP '2026-01-01')", "Mars/Base"),
+    ],
+)
+def test_a_value_that_a_function_refuses_rejects_its_row(tmp_path: Path, expression: str, cell: str) -> None:
+    """Division by zero, a text that is no JSON, and an unknown zone are no errors of data for DuckDB."""
+    select = RETURNS.replace("customer AS", f"CAST({expression} AS VARCHAR) AS")
+    text = HEADER + f"1,,4.00,02/06/2026 09:00\n2,{cell},4.00,02/06/2026 09:00\n"
+    made = from_text(tmp_path, mapping_of(select), text)
+    assert ([one["id"] for one in made.events], made.faults) == (["1"], [(3, "customer")])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("customer AS", "to_json(returns)->>'$.customer' AS"),
+        ("FROM returns", "FROM returns WHERE COLUMNS(* EXCLUDE (_bad)) IS NOT NULL"),
+    ],
+)
+def test_a_row_as_a_whole_has_every_column(tmp_path: Path, before: str, after: str) -> None:
+    """Only the columns that a SELECT names are read; a row as a whole names all of them."""
+    select = RETURNS.replace("customer AS", "no AS") if before.startswith("FROM") else RETURNS
+    text = HEADER + "1,K-1,4.00,02/06/2026 09:00\n" + ("2,,1,x\n" if "FROM" in before else "")
+    made = from_text(tmp_path, mapping_of(select.replace(before, after)), text)
+    assert [one["data"]["customer_id"] for one in made.events] == ["K-1" if "json" in after else "1"]
+    assert made.faults == []
+
+
+def test_names_of_results_may_be_in_capital_letters(tmp_path: Path) -> None:
+    made = from_text(tmp_path, mapping_of(RETURNS.replace("AS id", "AS ID")), HEADER + "1,K,4.00,02/06/2026 09:00\n")
+    assert [one["id"] for one in made.events] == ["1"]
+
+
+@pytest.mark.parametrize("score", ["'NaN'::DOUBLE", "'inf'::DOUBLE", "'1e999999999'", "'1e400'", "'nan'"])
+def test_a_number_is_finite(tmp_path: Path, score: str) -> None:
+    select = f"SELECT no AS id, TIMESTAMP '2026-01-01' AS time, customer AS customer_id, 'csat' AS instrument, {score} AS score, 1 AS worst, 5 AS best FROM returns"
+    made = from_text(tmp_path, mapping_of(select, "feedback.received"), HEADER + "1,K,x,x\n")
+    assert [(one.line, "is not a number" in one.message) for one in made.report.rejected] == [(2, True)]
+
+
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "returns.csv"
     path.write_text(HEADER + "1,K,4.00,02/06/2026 09:00\n")
