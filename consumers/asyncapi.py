@@ -65,7 +65,7 @@ def asyncapi_document() -> AsyncApiDocument:
         .to_specification()
         .to_jsonable(),
     )
-    book = SchemaBook(requests=REQUESTS, names=NAMES)
+    book = SchemaBook(requests=REQUESTS, names=NAMES, facts=FACTS.values())
     fill(book, FACTS)
     components: _Components = {"messages": {}, "schemas": dict(sorted(book.schemas.items()))}
     document["channels"] = dict(sorted(document["channels"].items()))

@@ -110,7 +110,8 @@ class SchemaBook:
     """The schemas of classes, each by one name; ``template`` is the form of references between them.
 
     ``requests`` refuse unknown fields. ``optional`` are fields of requests that are not required here.
-    ``open_classes`` hold fields that no class describes.
+    ``open_classes`` hold fields that no class describes. A text with known values may have others in a later version,
+    except in requests and ``facts``, where the ledger rejects others.
     """
 
     def __init__(
@@ -120,12 +121,14 @@ class SchemaBook:
         optional: Collection[str] = (),
         names: Mapping[type, str] | None = None,
         open_classes: Collection[type] = (),
+        facts: Collection[type] = (),
     ) -> None:
         self.schemas: dict[str, JsonObject] = {}
         self._template = template
         self._requests = frozenset(requests)
         self._optional = frozenset(optional)
         self._open = frozenset(open_classes)
+        self._facts = frozenset(facts)
         self._names = dict(names or {})
         self._owners: dict[str, object] = {}
 
@@ -217,12 +220,33 @@ class SchemaBook:
 
     def _property(self, cls: type, field: Field, *, closed: bool) -> JsonObject:
         schema = self.of(field.hint, closed=closed)
+        if not closed and cls not in self._facts:
+            schema = _with_open_values(schema)
         text = field_text(cls, field.name)
         example = example_of(field.hint, cls, field.name)
         described: JsonObject = {"description": text}
         if field.default is not msgspec.UNSET and field.default not in (None, "", 0, ()):
             described["default"] = field.default
         return schema | described | {"examples": [example]}
+
+
+def _with_open_values(schema: JsonObject) -> JsonObject:
+    """Return a schema that allows other texts beside known ones: `{"anyOf": [{"enum": [...]}, {"type": "string"}]}`.
+
+    So a generated client takes a value that a later version adds, instead of failing.
+    """
+    if "enum" in schema and schema["type"] == "string":
+        return {"anyOf": [schema, {"type": "string"}]}
+    if "anyOf" in schema:
+        parts = [one for part in _alternatives(schema) for one in _alternatives(_with_open_values(part))]
+        return schema | {"anyOf": [one for number, one in enumerate(parts) if one not in parts[:number]]}
+    inner = {name: one for name in ("items", "additionalProperties") if isinstance(one := schema.get(name), dict)}
+    return schema | {name: _with_open_values(one) for name, one in inner.items()}
+
+
+def _alternatives(schema: JsonObject) -> list[JsonObject]:
+    found = schema.get("anyOf")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else [schema]
 
 
 def name_of(hint: object) -> str:

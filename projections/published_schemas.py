@@ -109,7 +109,7 @@ def event_schema(book: SchemaBook, name: str, cls: type) -> JsonObject:
 
 @cache
 def _definitions() -> dict[str, JsonObject]:
-    book = SchemaBook("#/$defs/{}", requests=REQUESTS, names=NAMES)
+    book = SchemaBook("#/$defs/{}", requests=REQUESTS, names=NAMES, facts=FACTS.values())
     fill(book, {**FACTS, **RECORDS})
     return book.schemas
 

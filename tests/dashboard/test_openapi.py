@@ -3,11 +3,14 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -118,6 +121,32 @@ def test_each_field_has_a_description_and_a_valid_example(name: str) -> None:
         assert [one.message for example in part["examples"] for one in validator.iter_errors(example)] == []
 
 
+def enumerations(part: Any, *, is_open: bool = False) -> Iterator[tuple[list[str], bool]]:
+    """Yield the lists of known texts in a schema, and whether each stands beside any other text."""
+    if isinstance(part, dict):
+        if "enum" in part and all(isinstance(value, str) for value in part["enum"]):
+            yield part["enum"], is_open
+        for name, inner in part.items():
+            opens = name == "anyOf" and {"type": "string"} in inner
+            for one in inner if isinstance(inner, list) else [inner]:
+                yield from enumerations(one, is_open=opens)
+
+
+def test_answers_allow_values_of_a_later_version_and_requests_do_not() -> None:
+    document = api_document()
+    schemas = document["components"]["schemas"]
+    operations = [one for methods in document["paths"].values() for one in methods.values()]
+    inputs = json.dumps([(one.get("requestBody"), one.get("parameters")) for one in operations])
+    requests = set(re.findall(r"schemas/(\w+)", inputs))
+    found = {name: [*enumerations(schema)] for name, schema in schemas.items()}
+    assert {name for name, some in found.items() if some} >= {"ActionAnswer", "ActionRequest", "ActionRow", "Problem"}
+    for name, some in found.items():
+        assert all(is_open == (name not in requests) for _, is_open in some), name
+    fact, record = json_schema("resolution.action.reported.v1"), json_schema("resolution.flag.reviewed.v1")
+    assert {is_open for _, is_open in enumerations(fact)} == {False}
+    assert {is_open for _, is_open in enumerations(record)} == {True}
+
+
 def test_each_parameter_has_a_description_and_a_valid_example() -> None:
     for path, methods in api_document()["paths"].items():
         for method, operation in methods.items():
@@ -153,6 +182,11 @@ def test_openapi_python_client_generates_a_typed_client_without_a_warning(tmp_pa
     page = (tmp_path / "client" / "models" / "action_page.py").read_text()
     assert "items: list[ActionRow]" in page
     assert (tmp_path / "client" / "api" / "sources" / "post_decisions_action.py").exists()
+    program = (
+        "from client.models import ActionAnswer as A; print(A.from_dict({'outcome': 'of a later version'}).outcome)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "of a later version", done.stderr
 
 
 @pytest.mark.integration

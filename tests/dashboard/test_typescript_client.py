@@ -33,7 +33,6 @@ WRONG = {
     "curency": ('amount: "5.00", currency', 'amount: "5.00", curency'),
     "specverson": ("specversion:", "specverson:"),
     "reciepts": ("(one).receipts", "(one).reciepts"),
-    "unknown_agnet": ('"unknown_agent"', '"unknown_agnet"'),
     "househould": ("brief.household", "brief.househould"),
     "/api/v1/breif": ("/api/v1/brief", "/api/v1/breif"),
 }

@@ -21,6 +21,7 @@ from tests.support.document_pages import PageRun, blocks_of
 from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import Server
 from tests.support.unreliable_proxy import LOSE, UnreliableProxy
+from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.integration,
@@ -71,6 +72,11 @@ async def read(folder: Path, path: str) -> Any:
     async with httpx.AsyncClient(base_url=told["http_url"]) as client:
         answer = await client.get(f"/api/v1/{path}", headers={"Authorization": f"Bearer {told['http_token']}"})
     return answer.raise_for_status().json()
+
+
+def settled(page: Any) -> list[str]:
+    """Return the amounts of settled actions."""
+    return [one["settled"]["amount"] for one in page["items"] if one["state"] == "settled"]
 
 
 async def test_a_crm_sends_the_same_again_after_as_long_as_it_is_told(folder: Path) -> None:
@@ -138,6 +144,7 @@ async def test_receivers_of_payments_know_minor_units_and_say_when_the_ledger_is
             faults["/api/v1/events"] = [503] * 100
             away = await run(folder, "payments.env", *(send(one, "gbp", "later") for one in receivers))
     assert away == [["503"]] * 3
+    await eventually(lambda: read(folder, "actions?agent=A-7"), lambda found: settled(found) == ["4.80"] * 3)
     assert [one[::2] for one in printed] == [["204"] * 3] * 3
     for positions in (one[1::2] for one in printed):
         events = [(await read(folder, f"events/{position}"))["event"] for position in positions]
