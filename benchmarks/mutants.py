@@ -60,9 +60,11 @@ MODULES = {
     "projections.reports.recognition": "recognition",
     "projections.reports.service_quality": "quality",
     "projections.reports.summary": "summary",
+    "projections.views.careers": "careers",
 }
 """Each module, and the report whose oracle should notice its mutants."""
-FOLDERS = ("domain.analytics", "projections.reports")
+FOLDERS = ("domain.analytics", "projections.reports", "projections.views.careers")
+"""Folders, and a module that counts by itself."""
 ENOUGH = 0.8
 """The least share of a folder's mutants that an oracle notices."""
 RESULTS = Path(".benchmarks/mutants.json")
@@ -242,7 +244,7 @@ def _shares(chosen: Sequence[str], left: set[str]) -> Iterator[str]:
     for name in chosen:
         yield f"  {name}: {found[name]} of {len(every[name])}"
     for folder in FOLDERS:
-        inside = [name for name in chosen if name.startswith(f"{folder}.")]
+        inside = [name for name in chosen if f"{name}.".startswith(f"{folder}.")]
         noticed, of = sum(found[name] for name in inside), sum(len(every[name]) for name in inside)
         if of:
             yield f"{' ' if noticed >= ENOUGH * of else '*'} {folder}: {noticed} of {of}, {noticed / of:.1%}"

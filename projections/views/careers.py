@@ -168,7 +168,7 @@ def _moved(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
     if isinstance(body, facts.EmployeeJoined | facts.EmployeeChanged):
         post = Post(fact.time, body.role, body.team_ids[0] if body.team_ids else None)
     posts = _decode(row["posts"] or "[]")
-    if posts and posts[-1][1:] == post[1:]:  # a system may tell the same of all employees each day
+    if posts and posts[-1] == post._replace(begin=posts[-1].begin):  # some systems tell the posts of all each day
         return {}
     return {"posts": encode([*posts, post]).decode()}
 
@@ -180,7 +180,7 @@ def _changed(employee_id: str, before: Sequence[Post], after: Sequence[Post]) ->
     same = sum(1 for _ in takewhile(_equal, zip(before, after, strict=False)))
     one, other = before[same:], after[same:]
     ends = sum(1 for _ in takewhile(_equal, zip(reversed(one), reversed(other), strict=False)))
-    begin = min(post.begin for post in (*one[:1], *other[:1]))
+    begin = min(post.begin for post in (*one, *other))
     return Change(employee_id, begin, one[-ends].begin if ends else _NO_END)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from tests.support.career_histories import CareerHistory, career_differences
 from tests.support.edge_histories import NO_HOURS, OTHER_MINUTES, GapEdges, PeopleEdges, QualityEdges
 from tests.support.explanation_comparisons import (
     GoldenLog,
@@ -178,7 +179,13 @@ def _summary() -> Made:
         yield "summary", ledger, _summary_differences
 
 
+def _careers() -> Made:
+    for seed, scale in SEEDS[:3]:
+        yield "careers", HistoryLedger(CareerHistory(seed, scale).events(), ()), career_differences
+
+
 _MADE: dict[str, Callable[[], Made]] = {
+    "careers": _careers,
     "gap": _gap,
     "loyalty": _loyalty,
     "quality": _quality,

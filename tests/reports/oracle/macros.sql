@@ -19,12 +19,18 @@ CREATE OR REPLACE MACRO minor(d, name) AS CAST(
     * pow(10, digits(json_extract_string(d, '$.' || name || '.currency'))) AS BIGINT);
 CREATE OR REPLACE MACRO currency(d, name) AS json_extract_string(d, '$.' || name || '.currency');
 CREATE OR REPLACE MACRO seconds(a, b) AS (epoch_us(b) - epoch_us(a)) / 1e6;
+-- Facts as they were last corrected; those that never happened are left out.
+CREATE OR REPLACE TABLE facts AS
+SELECT events.* REPLACE (coalesce(correct, d) AS d) FROM events LEFT JOIN (
+    SELECT text(d, 'source_of') AS source, text(d, 'id_of') AS id, arg_max(json_extract(d, '$.data'), position) AS correct
+    FROM events WHERE type = 'fact.corrected' GROUP BY ALL) USING (source, id)
+WHERE correct IS NULL OR json_type(correct) != 'NULL';
 -- The role and the first team that an employee had at a moment; none before the first fact and after leaving.
 CREATE OR REPLACE TABLE posts AS
 SELECT text(d, 'employee_id') AS employee, moment AS begin, type != 'employee.left' AS works,
        text(d, 'role') AS role, json_extract_string(d, '$.team_ids[0]') AS team,
        row_number() OVER (ORDER BY moment, list_position(['employee.joined', 'employee.changed', 'employee.left'], type), source, id) AS place
-FROM events WHERE type IN ('employee.joined', 'employee.changed', 'employee.left');
+FROM facts WHERE type IN ('employee.joined', 'employee.changed', 'employee.left');
 CREATE OR REPLACE MACRO post_of(employee_id, told) AS (
     SELECT CASE WHEN works THEN {'role': role, 'team': team} END FROM posts
     WHERE employee = employee_id AND begin <= told ORDER BY place DESC LIMIT 1);
