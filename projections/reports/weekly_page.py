@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from domain.money import wire_of
 from domain.periods import days_of
@@ -30,15 +30,15 @@ _STYLE = """
   :root { --ink: #e8ebf0; --muted: #9ca6b5; --line: #333a46; --paper: #16191f; --bar: #a3b3ff; }
 }
 @page { margin: 15mm; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 body { background: var(--paper); color: var(--ink); }
 h1 { margin-bottom: 0; } h2 { margin: 1.5em 0 .3em; font-size: 1.2em; }
 .muted, th, small, caption { color: var(--muted); }
 .scroll { overflow-x: auto; }
 caption { text-align: left; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid var(--line); }
-th { font-weight: 500; } td:first-child { min-width: 9rem; overflow-wrap: anywhere; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .5rem; border-bottom: 1px solid var(--line); }
+th { font-weight: 500; } td:first-child { min-width: 6rem; overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .alert { border: 1px solid; padding: .3rem .6rem; }
 figure { margin: 0; overflow-x: auto; } svg { display: block; width: 100%; min-width: 30rem; max-width: 45rem; }
@@ -48,7 +48,7 @@ svg rect { fill: var(--bar); print-color-adjust: exact; } svg line { stroke: var
   :root { color-scheme: light; --ink: #000; --muted: #444; --line: #bbb; --paper: #fff; --bar: #3a4fc4; }
   body { font-size: 10pt; margin: 0; max-width: none; }
   section, tr { break-inside: avoid; } .scroll { overflow: visible; } table { font-size: 8.5pt; }
-  th, td { padding: .15rem .3rem; } td:first-child { min-width: 4rem; }
+  th, td { padding: .15rem .3rem; } td:first-child { min-width: 4rem; } th.number { white-space: normal; }
 }
 """
 
@@ -151,8 +151,12 @@ def _day(day: date) -> str:
     return f"{day.day} {day:%B} {day.year:04d}"
 
 
+def _number(amount: Mapping[str, str] | None) -> str:
+    return _NONE if amount is None else f"{Decimal(amount['amount']):,f}"
+
+
 def _money(amount: Mapping[str, str] | None) -> str:
-    return _NONE if amount is None else f"{Decimal(amount['amount']):,f} {amount['currency']}"
+    return _NONE if amount is None else f"{_number(amount)} {amount['currency']}"
 
 
 def _evidence(report: WeeklyReport) -> str:
@@ -163,11 +167,18 @@ def _evidence(report: WeeklyReport) -> str:
 
 
 def _goodwill(figures: Figures) -> dict[str, Mapping[str, str]]:
-    return {one["currency"]: one["goodwill"] for one in figures["actions"]["by_currency"]}
+    """Return by currency the goodwill that was given, if any."""
+    amounts = (one["goodwill"] for one in figures["actions"]["by_currency"])
+    return {one["currency"]: one for one in amounts if Decimal(one["amount"])}
+
+
+_HELD: tuple[Literal["granted", "spent"], ...] = ("granted", "spent")
 
 
 def _budgets(figures: Figures) -> dict[str, BudgetFigures]:
-    return {one["currency"]: one for one in figures["budgets"] or ()}
+    """Return by currency the budgets that hold an amount, or did."""
+    known = figures["budgets"] or ()
+    return {one["currency"]: one for one in known if any(Decimal(one[name]["amount"]) for name in _HELD)}
 
 
 def _spent(now: Figures, before: Figures) -> Iterable[Sequence[str]]:
@@ -180,12 +191,12 @@ def _spent(now: Figures, before: Figures) -> Iterable[Sequence[str]]:
         share = None if budget is None else budget["spent_share"]
         yield (
             currency,
-            _money(this),
-            _money(last),
+            _number(this),
+            _number(last),
             _relative(Decimal(this["amount"]), Decimal(last["amount"])),
-            _money(budget and budget["granted"]),
-            _money(budget and budget["spent"]),
-            _money(old and old["spent"]),
+            _number(budget and budget["granted"]),
+            _number(budget and budget["spent"]),
+            _number(old and old["spent"]),
             _NONE if share is None else f"{share:.1%}",
         )
 
@@ -196,11 +207,9 @@ def _relative(now: Decimal | int, before: Decimal | int) -> str:
 
 def _charts(report: WeeklyReport) -> str:
     """Return a chart of the goodwill by day in each currency in which some was given."""
-    given = _goodwill(report["total"])
     found = [
         f"<section><h2>Goodwill by day, {_text(currency)}</h2><figure>{_bars(report, currency)}</figure></section>"
-        for currency, amount in given.items()
-        if Decimal(amount["amount"])
+        for currency in _goodwill(report["total"])
     ]
     return "\n".join(found) or "<p>No goodwill was given in this week.</p>"
 
