@@ -47,13 +47,13 @@ class FailureLimiter:
 
 
 class TokenBuckets[Key]:
-    """Buckets that fill steadily: what a key takes at once is limited, and what it takes over time."""
+    """Buckets that fill steadily: they limit the amount that a key takes at once, and over time."""
 
     def __init__(self) -> None:
         self._left: dict[Key, tuple[float, float]] = {}
 
     def take(self, key: Key, number: float, most: float, a_second: float) -> tuple[bool, float]:
-        """Take from a bucket that holds ``most`` and gains ``a_second``; return whether it did, and what is left.
+        """Take from a bucket that holds ``most`` and gains ``a_second``; return whether it did, and the rest.
 
         A number above ``most`` may be taken from a full bucket.
         """

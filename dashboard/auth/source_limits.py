@@ -1,6 +1,6 @@
 """Rate limits of the routes for sources, told in the fields `RateLimit` and `RateLimit-Policy`.
 
-Source: draft-ietf-httpapi-ratelimit-headers-10. A bucket holds what may come at once, and fills steadily.
+Source: draft-ietf-httpapi-ratelimit-headers-10. A bucket holds the most that may come at once, and fills steadily.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SourceLimits:
         self._buckets = TokenBuckets[tuple[str, str]]()
 
     def take(self, token: str, policy: str, number: int = 1) -> dict[str, str]:
-        """Take requests or events from a token's bucket; return the header fields that tell what is left.
+        """Take requests or events from a token's bucket; return the header fields that tell the rest.
 
         ``policy`` is `requests` or `events`. More events at once than the bucket holds may pass while it is full.
 
