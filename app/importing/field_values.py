@@ -24,9 +24,7 @@ type Signs = tuple[str, str]
 """Decimal and thousands signs."""
 type Converter = Callable[[object, Signs], object]
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times have no zone
-_QUARTER = timedelta(minutes=15)
-_MICROSECOND = timedelta(microseconds=1)
+_LAST = timedelta(days=1) - timedelta(microseconds=1)
 _TRUTHS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
 _SHOWN = 60
 _PLAIN = (".", "")
@@ -46,6 +44,7 @@ class LocalTimes:
     def __init__(self, zone: ZoneInfo | None, ambiguous: Disambiguation) -> None:
         self._zone, self._ambiguous = zone, ambiguous
         self._offsets: dict[int, timedelta | None] = {}
+        """The offset of each day by its ordinal; None: a clock change touches the day."""
 
     def moment(self, value: object) -> datetime:
         """Return a time in UTC.
@@ -76,21 +75,18 @@ class LocalTimes:
     def _in_utc(self, local: datetime) -> datetime:
         if self._zone is None:
             raise ValueFaultError(f"{local} has no zone: give the mapping a `time_zone`")
-        quarter = (local - _EPOCH) // _QUARTER
-        offset = self._offsets.get(quarter, _UNKNOWN)
+        day = local.toordinal()
+        offset = self._offsets.get(day, _UNKNOWN)
         if offset is _UNKNOWN:
-            offset = self._offsets[quarter] = self._constant_offset(_EPOCH + quarter * _QUARTER)
+            offset = self._offsets[day] = self._constant_offset(local)
         if offset is None:
             return self._exactly(local)
         return (local - offset).replace(tzinfo=UTC)
 
-    def _constant_offset(self, begin: datetime) -> timedelta | None:
-        """Return the offset of a quarter of an hour, or ``None`` if a clock change touches it."""
-        try:
-            ends = [begin, begin + _QUARTER - _MICROSECOND]
-        except OverflowError:
-            return None
-        offsets = {moment.replace(tzinfo=self._zone, fold=fold).utcoffset() for moment in ends for fold in (0, 1)}
+    def _constant_offset(self, local: datetime) -> timedelta | None:
+        """Return the offset of a day, or ``None`` if a clock change touches it: no zone has two on one day."""
+        begin = local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=self._zone)
+        offsets = {moment.replace(fold=fold).utcoffset() for moment in (begin, begin + _LAST) for fold in (0, 1)}
         return offsets.pop() if len(offsets) == 1 else None
 
     def _exactly(self, local: datetime) -> datetime:
@@ -116,7 +112,7 @@ def converter_of(cls: type[Fact], name: str, column: str, times: LocalTimes) -> 
 
     The function raises ``ValueFaultError``. None: each value of a column of this DuckDB type is a field as it is.
     """
-    kinds = set(_kinds(get_type_hints(cls)[name]))
+    kinds = set(_kinds(_hints(cls)[name]))
     converters: tuple[tuple[type, Converter], ...] = (
         (Money, _money),
         (datetime, lambda value, _: time_text(times.moment(value))),
@@ -130,6 +126,7 @@ def converter_of(cls: type[Fact], name: str, column: str, times: LocalTimes) -> 
     return None if kind is _PYTHON_TYPES.get(column) else convert
 
 
+_hints = lru_cache(maxsize=None)(get_type_hints)
 _PYTHON_TYPES = {"VARCHAR": str, "BOOLEAN": bool, "SMALLINT": int, "INTEGER": int, "BIGINT": int}
 """Python's types of the values of DuckDB's types."""
 

@@ -309,19 +309,19 @@ class Import:
     def events(self) -> Iterator[Outgoing]:
         """Yield the valid events in the order of files and lines; report rejections and skipped rows."""
         streams = [self._events_of(one) for one in self._prepared]
-        merged = heapq.merge(*streams, key=lambda pair: pair[0]) if len(streams) > 1 else streams[0]
-        for _, event in merged:
+        merged = heapq.merge(*streams) if len(streams) > 1 else streams[0]
+        for _, _, event in merged:
             if event is not None:
                 yield event
 
-    def _events_of(self, one: _Prepared) -> Iterator[tuple[tuple[int, int], Outgoing | None]]:
+    def _events_of(self, one: _Prepared) -> Iterator[tuple[int, int, Outgoing | None]]:
+        """Yield the place of each row, a number that tells equal places apart, and the event of the row."""
         maker = _EventMaker(self, one, self._times)
         columns = ", ".join(_fetched(name, one.columns[name]) for name in maker.selected)
-        end = len(self._paths) << LINE_BITS
+        end, made, number = len(self._paths) << LINE_BITS, maker.made, one.number
         for batch in self.database.batches(f"SELECT {columns} FROM {one.table}"):  # noqa: S608
             for row in batch:
-                place = row[0] if isinstance(row[0], int) else end
-                yield (place, one.number), maker.made(row)
+                yield row[0] if isinstance(row[0], int) else end, number, made(row)
 
     def wanted_ids(self, ids: Sequence[str]) -> list[str]:
         """Return those of these ids that an event of this import has."""
@@ -335,7 +335,7 @@ class Import:
     def preview(self, most: int) -> Iterator[tuple[str, list[Outgoing]]]:
         """Yield the type of each SELECT with its first valid events."""
         for one in self._prepared:
-            events = (event for _, event in self._events_of(one) if event is not None)
+            events = (event for _, _, event in self._events_of(one) if event is not None)
             yield one.type, list(islice(events, most))
 
     def repeats(self, event: Outgoing) -> bool:
@@ -464,12 +464,12 @@ class _EventMaker:
         fact = decode(self._class, encoded)
         check_ids(fact)
         check_currencies(fact, moment, grace=GRACE)
-        text = f"{moment.isoformat(timespec='microseconds')[:-6]}Z"
+        text = _time_text(moment)
         tail = b"}" if sequence is None else b',"sequence":"%d"}' % self._sequence(sequence)
         event = b'{"specversion":"1.0","id":%b%b%b","data":%b%b' % (
             _json.encode(identifier)[:-1],
             self._head,
-            text.encode(),
+            text,
             encoded,
             tail,
         )
@@ -480,7 +480,7 @@ class _EventMaker:
             if isinstance(result, Rejection):
                 raise FieldError(result.message, result.field, result.code)
             self._checked = True
-        self._owner.report.count(self._one.type, self._amounts, text, fact)
+        self._owner.report.count(self._one.type, self._amounts, text.decode(), fact)
         return event
 
     @staticmethod
@@ -533,6 +533,13 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _time_text(moment: datetime) -> bytes:
+    """Return a time in UTC as RFC 3339 with microseconds, as ``time_text`` does, in a tenth of its time."""
+    text = _json.encode(moment)[1:-1]
+    return text if len(text) > _SECONDS_LONG else text[:-1] + b".000000Z"
+
+
+_SECONDS_LONG = len("2026-11-21T10:00:00Z")
 _WITHOUT_GROUPS: Node = {
     "where_clause": None,
     "group_expressions": [],
