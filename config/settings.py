@@ -48,6 +48,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     smtp_url: str | None = None
     mail_from: str = "resolution-ledger@localhost"
     unregistered_sources: Literal["desk", "none"] | None = None
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: str | None = None
+    oidc_employee_claim: str = "sub"
+    oidc_employees: str | None = None
+    oidc_groups_claim: str = "groups"
+    oidc_auditors: str | None = None
+    oidc_operators: str | None = None
 
     def __repr__(self) -> str:
         """Return the settings without passwords and tokens."""
@@ -97,13 +105,29 @@ HELP: dict[str, str] = {
         "What sources that no operator registered may do: `desk` (send facts, request actions) or `none`. "
         "[default: desk on the embedded server, none with --nats-url]"
     ),
+    "oidc_issuer": "The OpenID provider by which people sign in on the page: its issuer, https://login.example.com.",
+    "oidc_client_id": "The client id that the provider gave to the ledger.",
+    "oidc_client_secret": "The client's secret: no option; a public client has none.",
+    "oidc_employee_claim": "The claim that names the employee. [default: sub]",
+    "oidc_employees": "A TOML file with the employee's id for each value of that claim. [default: the value is the id]",
+    "oidc_groups_claim": "The claim that lists a person's groups. [default: groups]",
+    "oidc_auditors": "The group whose members are auditors.",
+    "oidc_operators": "The group whose members are operators.",
     "database_url": "PostgreSQL for views; not served by this version.",
 }
 """One sentence for each setting, for ``--help`` and docs/operate/connect.md."""
 
-SECRET = ("nats_url", "upstream_nats_url", "database_url", "smtp_url", "nats_password", "nats_token")
+SECRET = (
+    "nats_url",
+    "upstream_nats_url",
+    "database_url",
+    "smtp_url",
+    "nats_password",
+    "nats_token",
+    "oidc_client_secret",
+)
 """Settings that may hold a password: never on the command line of a child process."""
-WITHOUT_OPTION = ("nats_password", "nats_token")
+WITHOUT_OPTION = ("nats_password", "nats_token", "oidc_client_secret")
 """Settings that are secrets: they have no option."""
 CONNECTION = (
     "user",
@@ -156,6 +180,10 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"replicas must be 1, 3 or 5, not {settings.replicas}")
     if settings.smtp_url and not re.match(r"smtps?://[^/?#]+$", settings.smtp_url):
         raise SettingsError("smtp_url has the form smtp://user:password@host:587, or smtps://host")
+    if bool(settings.oidc_issuer) != bool(settings.oidc_client_id):
+        raise SettingsError("oidc_issuer and oidc_client_id: set both, or neither")
+    if settings.oidc_issuer and not re.match(r"https://|http://(localhost|127\.0\.0\.1)(:|/|$)", settings.oidc_issuer):
+        raise SettingsError("oidc_issuer has the form https://login.example.com")
     if settings.database_url:
         raise SettingsError("database_url: views on PostgreSQL are not served by this version; leave it out")
 

@@ -31,11 +31,12 @@ from dashboard.routes.web_page import add_page_routes
 from dashboard.routes.webhooks import add_webhook_routes
 
 if TYPE_CHECKING:
+    from dashboard.auth.openid import OpenIdProvider
     from dashboard.context import ApiContext
 
 
-def make_api(context: ApiContext) -> FastAPI:
-    """Return the FastAPI application of a context."""
+def make_api(context: ApiContext, openid: OpenIdProvider | None = None) -> FastAPI:
+    """Return the FastAPI application of a context; ``openid`` is the provider by which people sign in, if any."""
     api = FastAPI(
         title="Resolution Ledger",
         version="1",
@@ -68,4 +69,8 @@ def make_api(context: ApiContext) -> FastAPI:
         add_page_routes,
     ):
         add_routes(api, context)
+    if openid is not None:
+        from dashboard.routes.openid import add_openid_routes  # it needs the extra `oidc`
+
+        add_openid_routes(api, context, openid)
     return api

@@ -254,6 +254,8 @@ class SessionState(TypedDict):
     """The state of a browser's session."""
 
     known: bool
+    openid: bool
+    """People may sign in by an OpenID provider, at `/openid/sign-in`."""
 
 
 class SessionRow(TypedDict):

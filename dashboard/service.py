@@ -27,6 +27,7 @@ from ledger.store.role_status import RoleStatus
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dashboard.auth.openid import OpenIdProvider
     from dashboard.listen_address import ListenAddress
     from ledger.nats.connection_options import NatsServer
 
@@ -36,12 +37,20 @@ _GRACE_SECONDS = 2
 class DashboardService(RoleService):
     """The role that serves the HTTP API, by default on loopback; it fails if the server ends."""
 
-    def __init__(self, server: NatsServer, stream: str, data_dir: Path, where: ListenAddress) -> None:
+    def __init__(
+        self,
+        server: NatsServer,
+        stream: str,
+        data_dir: Path,
+        where: ListenAddress,
+        openid: OpenIdProvider | None = None,
+    ) -> None:
         super().__init__("dashboard")
         self._nats = server
         self._stream = stream
         self._data_dir = data_dir
         self._where = where
+        self._openid = openid
         self._closing = AsyncExitStack()
         self._server: uvicorn.Server | None = None
         self.token = token_of(data_dir)
@@ -75,14 +84,19 @@ class DashboardService(RoleService):
             keys=keys,
             updates=updates,
             authorizer=Authorizer(
-                self._data_dir, self.token, views, await SessionBook.open(client), encrypted=where.encrypted
+                self._data_dir,
+                self.token,
+                views,
+                await SessionBook.open(client),
+                encrypted=where.encrypted,
+                has_openid=self._openid is not None,
             ),
             client=client,
             data_dir=self._data_dir,
             hosts=where.host_names(),
         )
         config = uvicorn.Config(
-            make_api(context),
+            make_api(context, self._openid),
             log_level="error",
             access_log=False,
             lifespan="off",

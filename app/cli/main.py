@@ -45,6 +45,13 @@ _OPTIONS = {
             ("nats_tls_key", "FILE"),
             ("nats_inbox_prefix", "SUBJECT"),
             ("nats_context", "NAME"),
+            ("oidc_issuer", "URL"),
+            ("oidc_client_id", "ID"),
+            ("oidc_employee_claim", "NAME"),
+            ("oidc_employees", "FILE"),
+            ("oidc_groups_claim", "NAME"),
+            ("oidc_auditors", "GROUP"),
+            ("oidc_operators", "GROUP"),
         )
     },
     "nats_tls_first": click.option("--nats-tls-first", is_flag=True, default=None, help=HELP["nats_tls_first"]),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from app.runtime.session import Session
     from config.settings import Settings
+    from dashboard.auth.openid import OpenIdProvider
     from dashboard.listen_address import ListenAddress
     from ledger.background_service import BackgroundService, RoleService
 
@@ -123,8 +124,25 @@ async def create_service(  # noqa: PLR0911 - one return a role
             from dashboard.service import DashboardService
 
             load_views()
-            return DashboardService(session.server, topology.LEDGER, session.data_dir, where or ListenAddress())
+            openid = _openid_provider(session)
+            return DashboardService(session.server, topology.LEDGER, session.data_dir, where or ListenAddress(), openid)
     raise ValueError(f"no role {role!r}")
+
+
+def _openid_provider(session: Session) -> OpenIdProvider | None:
+    """Return the provider by which people sign in; none without the settings for it.
+
+    Raises:
+        MissingExtraError: authlib is not installed.
+
+    """
+    if session.settings.oidc_issuer is None:
+        return None
+    if find_spec("authlib") is None:
+        raise MissingExtraError("sign-ins by OpenID Connect", "oidc")
+    from dashboard.auth.openid import OpenIdProvider
+
+    return OpenIdProvider(session.settings)
 
 
 def _webhook_service(session: Session) -> RoleService:

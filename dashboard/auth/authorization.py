@@ -9,26 +9,27 @@ from __future__ import annotations
 import hmac
 import json
 from collections import Counter
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from config.topology import SESSION_HOURS
 from dashboard.auth.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter, TokenBuckets
-from dashboard.auth.sessions import session_id_of
+from dashboard.auth.sessions import BrowserSession, session_id_of
 from dashboard.auth.tokens import Principal, Tokens, digest_of
 from domain.managers import managed_by
 from ledger.errors import UnavailableError
 from projections.access import record_reading
 from projections.reading import EVERYBODY, AccessScope
-from projections.views.people import read_leavers, read_people
+from projections.views.people import read_leavers, read_people, read_standing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
     from pathlib import Path
 
+    from dashboard.auth.openid import Identity
     from dashboard.auth.sessions import SessionBook
     from dashboard.auth.tokens import Role
     from dashboard.view_reader import ViewReader
@@ -186,9 +187,16 @@ class Authorizer:
     """Authenticates callers, by their tokens or by the sessions of their browsers."""
 
     def __init__(
-        self, data_dir: Path, own_token: str, views: ViewReader, sessions: SessionBook, *, encrypted: bool = False
+        self,
+        data_dir: Path,
+        own_token: str,
+        views: ViewReader,
+        sessions: SessionBook,
+        *,
+        encrypted: bool = False,
+        has_openid: bool = False,
     ) -> None:
-        self.encrypted = encrypted
+        self.encrypted, self.has_openid = encrypted, has_openid
         self._own = digest_of(own_token)
         self._tokens = Tokens(data_dir)
         self._views = views
@@ -216,21 +224,39 @@ class Authorizer:
     async def bearer_of(self, credential: Credential) -> Principal | None:
         """Return the present bearer of a credential; none if it is not valid, or no longer valid.
 
-        A person who has left the company is the bearer of nothing.
+        A leaver is the bearer of nothing.
 
         Raises:
             UnavailableError: the server does not answer about a session.
-            NotReadyError: no view says yet who has left.
+            NotReadyError: the view of people does not exist yet.
 
         """
         token = credential.token
         if credential.session is not None:
             session = await self._sessions.find(credential.session)
+            if session is not None and session.employee_id:
+                return await self.bearer_of_identity(session.employee_id, session.role)
             token = session.token if session is not None else ""
         bearer = self._bearer_of_token(token)
         if bearer is None or bearer.person_id is None:
             return bearer
         return None if await self._leavers([bearer.person_id]) else bearer
+
+    async def bearer_of_identity(
+        self, employee_id: str, role: Literal["auditor", "operator"] | None
+    ) -> Principal | None:
+        """Return the principal of an employee that an OpenID provider proved; none for one that the log does not know.
+
+        The role is that of a group. Without one, employees with reports are managers, and others agents.
+        """
+        if not self.has_openid:
+            return None
+        found = await self._views.read("people", lambda connection: read_standing(connection, employee_id), short=True)
+        if found.result.has_left or not (role or found.result.is_announced):
+            return None
+        if role is not None:
+            return Principal(employee_id, role)
+        return Principal(employee_id, "manager" if found.result.has_reports else "agent", employee_id)
 
     def _bearer_of_token(self, digest: str) -> Principal | None:
         """Return the bearer of a token by its SHA-256.
@@ -242,7 +268,7 @@ class Authorizer:
         return Principal("connection.json", "operator") if own else found
 
     async def _leavers(self, people: Collection[str]) -> frozenset[str]:
-        """Return those of these people who have left the company."""
+        """Return the leavers among these people."""
         if not people:
             return frozenset()
         found = await self._views.read("people", lambda connection: read_leavers(connection, people), short=True)
@@ -260,7 +286,7 @@ class Authorizer:
             credential = Credential(digest_of(text.strip()))
             if (viewer := await self.bearer_of(credential)) is not None:
                 return credential, viewer
-            self._count_failure(request, REQUEST_FAILURES)
+            self.count_failure(request, REQUEST_FAILURES)
         elif (found := await self._of_session(request)) is not None:
             return found
         detail = "send a bearer token: that of connection.json, or one from `resolution-ledger admin tokens make`"
@@ -271,7 +297,7 @@ class Authorizer:
         viewer = await self.bearer_of(credential)
         return None if viewer is None else (credential, viewer)
 
-    def _count_failure(self, request: Request, limit: int) -> None:
+    def count_failure(self, request: Request, limit: int) -> None:
         """Count a failed login from the client's network.
 
         Raises:
@@ -291,20 +317,25 @@ class Authorizer:
         """
         viewer = await self.bearer_of(Credential(digest_of(text)))
         if viewer is None:
-            self._count_failure(request, LOGIN_FAILURES)
+            self.count_failure(request, LOGIN_FAILURES)
             raise HTTPException(401, "this token is unknown or has expired, or its person has left the company")
         if viewer.source is not None:
             raise HTTPException(403, "this token belongs to a source, which has no page")
         return viewer
 
-    async def begin_session(self, text: str) -> str:
-        """Begin a browser's session for a token; return the value of its cookie.
+    async def begin_session(self, text: str = "", identity: Identity | None = None) -> str:
+        """Begin a browser's session for a token or a proved person; return the value of its cookie.
 
         Raises:
             UnavailableError: the server does not answer.
 
         """
-        return await self._sessions.begin(digest_of(text))
+        now = datetime.now(UTC)
+        if identity is None:
+            return await self._sessions.begin(BrowserSession(token=digest_of(text), begun=now))
+        return await self._sessions.begin(
+            BrowserSession(employee_id=identity.employee_id, role=identity.role, begun=now)
+        )
 
     async def is_session_valid(self, request: Request) -> bool:
         """Return whether a browser's session is valid."""
@@ -324,6 +355,8 @@ class Authorizer:
         if session is None:
             return None
         try:
+            if session.employee_id:
+                return Principal(session.employee_id, session.role or "agent")
             return self._bearer_of_token(session.token)
         finally:  # also where the file of tokens is damaged
             await self._sessions.end_surely(session_id)
@@ -338,11 +371,16 @@ class Authorizer:
         found = [
             OpenSession(session_id, bearer, one.begun, one.expires)
             for session_id, one in (await self._sessions.all()).items()
-            if (bearer := self._bearer_of_token(one.token)) is not None
+            if (bearer := await self._bearer_of_session(one)) is not None
             and (viewer.sees_everybody or is_same_person(bearer, viewer))
         ]
         left = await self._leavers({one.bearer.person_id for one in found if one.bearer.person_id is not None})
         return [one for one in found if one.bearer.person_id not in left]
+
+    async def _bearer_of_session(self, session: BrowserSession) -> Principal | None:
+        if session.employee_id:
+            return await self.bearer_of_identity(session.employee_id, session.role)
+        return self._bearer_of_token(session.token)
 
     async def end_session(self, session_id: str) -> None:
         """End a session in every process.

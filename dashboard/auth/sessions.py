@@ -1,7 +1,7 @@
 """Sessions of browsers, in a key-value bucket of the server: every dashboard process sees them, and they survive it.
 
-The key is the SHA-256 of the cookie's secret, which is stored nowhere. An entry names a token by its hash, and no
-person. The server drops entries by their age (`config/topology.py`).
+The key is the SHA-256 of the cookie's secret, which is stored nowhere. An entry names a token by its hash, or
+the id of an employee, and no name. The server drops entries by their age (`config/topology.py`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 import re
 import secrets
 import time
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -34,11 +34,15 @@ _CACHE_SECONDS = 1.0
 _PATIENCE_SECONDS = 2.0
 
 
-class BrowserSession(msgspec.Struct, frozen=True, kw_only=True):
+class BrowserSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A session in the bucket."""
 
-    token: str
+    token: str = ""
     """The SHA-256 of the token that it was begun with."""
+    employee_id: str = ""
+    """The employee whom an OpenID provider proved, without a token."""
+    role: Literal["auditor", "operator"] | None = None
+    """The role that a group of the provider gave."""
     begun: datetime
 
     @property
@@ -67,15 +71,14 @@ class SessionBook:
         """Open the bucket of this connection's ledger."""
         return cls(await Log.unstamped(client, SESSIONS))
 
-    async def begin(self, token: str) -> str:
-        """Begin a session with the SHA-256 of a token; return its secret, the value of the cookie.
+    async def begin(self, session: BrowserSession) -> str:
+        """Begin a session; return its secret, the value of the cookie.
 
         Raises:
             UnavailableError: the server does not answer.
 
         """
         secret = secrets.token_urlsafe(32)
-        session = BrowserSession(token=token, begun=datetime.now(UTC))
         draft = Draft(f"{SESSIONS_SUBJECT}.{digest_of(secret)}", msgspec.json.encode(session), 0)
         await self._log.append([draft], _PATIENCE_SECONDS)
         return secret

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from dashboard.auth.authorization import Authorizer, OpenSession
+    from dashboard.auth.openid import Identity
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
 
@@ -77,7 +78,7 @@ def _allowed_scripts() -> str:
         return "'self'"
 
 
-class _SignIns:
+class SignIns:
     """Opens and closes sessions, and records each sign-in, its refusal, and each sign-out."""
 
     def __init__(self, context: ApiContext) -> None:
@@ -95,19 +96,33 @@ class _SignIns:
         try:
             viewer = await self._authorizer.bearer_of_login(request, token)
         except HTTPException:
-            try:
-                await self._record(_UNKNOWN, "sign-in refused", _REFUSAL_SECONDS)
-            except LedgerError as error:
-                report("a refused sign-in could not be recorded", _UNKNOWN, error)
+            await self.record_refusal()
             raise
-        try:
-            await self._record(viewer.person_id or viewer.name, "sign-in", _ACCESS_SECONDS)
-        except LedgerError as error:  # sessions that are open already go on
-            message = f"the log cannot record the sign-in ({error}), so it is refused; try again later"
-            raise HTTPException(503, message, {"Retry-After": "5"}) from error
+        await self._record_sign_in(viewer.person_id or viewer.name)
         cookie = await self._authorizer.begin_session(token)
         await self._authorizer.close(request.cookies.get(COOKIE))  # the browser forgets it: it must not stay valid
         return cookie
+
+    async def open_identity(self, request: Request, identity: Identity) -> str:
+        """Return the cookie of a new session of a person whom an OpenID provider proved; raises like ``open``."""
+        await self._record_sign_in(identity.employee_id)
+        cookie = await self._authorizer.begin_session(identity=identity)
+        await self._authorizer.close(request.cookies.get(COOKIE))
+        return cookie
+
+    async def record_refusal(self) -> None:
+        """Record a refused sign-in, whose sender is unknown."""
+        try:
+            await self._record(_UNKNOWN, "sign-in refused", _REFUSAL_SECONDS)
+        except LedgerError as error:
+            report("a refused sign-in could not be recorded", _UNKNOWN, error)
+
+    async def _record_sign_in(self, who: str) -> None:
+        try:
+            await self._record(who, "sign-in", _ACCESS_SECONDS)
+        except LedgerError as error:  # sessions that are open already go on
+            message = f"the log cannot record the sign-in ({error}), so it is refused; try again later"
+            raise HTTPException(503, message, {"Retry-After": "5"}) from error
 
     async def close(self, cookie: str | None) -> None:
         """End the session of a cookie, then record the sign-out. A sign-out is never refused."""
@@ -142,11 +157,18 @@ class _SignIns:
             self._recorded[key] = now
 
 
+def set_session_cookie(response: Response, cookie: str, *, encrypted: bool) -> None:
+    """Give a browser the cookie of its session."""
+    response.set_cookie(
+        COOKIE, cookie, max_age=SESSION_SECONDS, httponly=True, secure=encrypted, samesite="strict", path="/"
+    )
+
+
 def add_page_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of the web page and of sessions."""
     authorizer = context.authorizer
     api.add_middleware(_SecurityHeaders)
-    sign_ins = _SignIns(context)
+    sign_ins = SignIns(context)
     _add_session_list(api, authorizer, sign_ins)
 
     @api.get("/", include_in_schema=False)
@@ -166,20 +188,12 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
     async def begin(request: Request, shown: Login) -> Response:
         cookie = await sign_ins.open(request, shown.token.strip())
         response = Response(status_code=204)
-        response.set_cookie(
-            COOKIE,
-            cookie,
-            max_age=SESSION_SECONDS,
-            httponly=True,
-            secure=authorizer.encrypted,
-            samesite="strict",
-            path="/",
-        )
+        set_session_cookie(response, cookie, encrypted=authorizer.encrypted)
         return response
 
     @api.get("/api/v1/session", summary="Whether the browser's session is valid", responses=answers(SessionState))
     async def known(request: Request) -> dict[str, bool]:
-        return {"known": await authorizer.is_session_valid(request)}
+        return {"known": await authorizer.is_session_valid(request), "openid": authorizer.has_openid}
 
     @api.delete("/api/v1/session", status_code=204, summary="End the browser's session")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:
@@ -189,7 +203,7 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
         return response
 
 
-def _add_session_list(api: FastAPI, authorizer: Authorizer, sign_ins: _SignIns) -> None:
+def _add_session_list(api: FastAPI, authorizer: Authorizer, sign_ins: SignIns) -> None:
     """Add the routes of all sessions that the caller may see."""
     caller = Depends(authorizer.viewer)
 

@@ -263,8 +263,26 @@ def read_people(connection: sa.Connection, position: int | None = None) -> dict[
     }
 
 
+class Standing(NamedTuple):
+    """The state of a person in the log: announced, a leaver, and with reports."""
+
+    is_announced: bool
+    has_left: bool
+    has_reports: bool
+
+
+def read_standing(connection: sa.Connection, employee_id: str) -> Standing:
+    """Return the standing of a person."""
+    query = sa.select(employees.c.role, employees.c.left).where(employees.c.employee_id == employee_id)
+    role, left = connection.execute(query).one_or_none() or (None, None)
+    reports = sa.select(employees.c.employee_id).where(
+        employees.c.manager_id == employee_id, employees.c.left.is_(None)
+    )
+    return Standing(role is not None, left is not None, connection.scalar(reports.limit(1)) is not None)
+
+
 def read_leavers(connection: sa.Connection, people: Collection[str]) -> frozenset[str]:
-    """Return those of these people who have left the company."""
+    """Return the leavers among these people."""
     query = sa.select(employees.c.employee_id).where(employees.c.left.is_not(None))
     return frozenset(connection.scalars(query.where(employees.c.employee_id.in_(people))))
 

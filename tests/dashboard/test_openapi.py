@@ -217,9 +217,9 @@ async def test_every_answer_about_an_earlier_ledger_is_as_its_schema_says(tmp_pa
 @pytest.mark.integration
 async def test_an_answer_with_an_undescribed_field_is_noticed() -> None:
     request = httpx.Request("GET", "http://127.0.0.1/api/v1/session")
-    await check_answer(httpx.Response(200, json={"known": True}, request=request))
+    await check_answer(httpx.Response(200, json={"known": True, "openid": False}, request=request))
     with pytest.raises(AssertionError, match="otherwise than its schema says"):
-        await check_answer(httpx.Response(200, json={"known": True, "new": 1}, request=request))
+        await check_answer(httpx.Response(200, json={"known": True, "openid": False, "new": 1}, request=request))
 
 
 @pytest.mark.parametrize("path", schema_paths())

@@ -450,6 +450,7 @@ async def test_the_threat_model_lists_each_of_these_tests() -> None:
 
 
 OTHER_TESTS = (
+    "tests/dashboard/test_openid.py",
     "tests/dashboard/test_sessions.py",
     "tests/domain/decisions/test_customers.py",
     "tests/dashboard/test_upstreams.py",

@@ -8,6 +8,7 @@ export type Idea = components["schemas"]["IdeaRow"];
 export type IdeaDecision = components["schemas"]["IdeaDecision"];
 export type Thanks = components["schemas"]["Thanks"];
 export type OpenSession = components["schemas"]["SessionRow"];
+export type SessionState = components["schemas"]["SessionState"];
 type Decision = components["schemas"]["Answer"];
 export type Query = Record<string, string | number | boolean | null | undefined>;
 
@@ -54,7 +55,7 @@ export async function signIn(token: string): Promise<void> {
 }
 export const signOut = (): Promise<Response> => fetch("/api/v1/session", { method: "DELETE" });
 /** Whether this browser is signed in; throws a Problem where the ledger cannot tell. */
-export const isSignedIn = async (): Promise<boolean> => (await read<{ known: boolean }>("session")).known;
+export const isSignedIn = async (): Promise<SessionState> => read<SessionState>("session");
 export async function endSession(id: string): Promise<void> {
   const response = await fetch(`/api/v1/sessions/${id}`, { method: "DELETE" });
   if (!response.ok) await answerOf(response);

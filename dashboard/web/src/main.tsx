@@ -46,7 +46,7 @@ const PAGES: Record<string, Page> = {
 };
 const HOME: Record<string, string> = { agent: "me", manager: "today" };
 
-function Shell({ me }: { me: Viewer }) {
+function Shell({ me, openid }: { me: Viewer; openid: boolean }) {
   const place = usePlace();
   const home = HOME[me.role] ?? "overview";
   const wanted = PAGES[place.page];
@@ -97,7 +97,7 @@ function Shell({ me }: { me: Viewer }) {
           <span id="state" role="status">{live}</span>
           <span>{me.person_id ?? me.name}, {me.role}</span>
           <a href={link("sessions")} aria-current={name === "sessions" ? "page" : undefined}>Sessions</a>
-          <button type="button" id="sign-out" onClick={() => { void signOut().then(() => { location.hash = ""; location.reload(); }); }}>Sign out</button>
+          <button type="button" id="sign-out" onClick={() => { if (openid) location.href = "/openid/sign-out"; else void signOut().then(() => { location.hash = ""; location.reload(); }); }}>Sign out</button>
         </div>
       </header>
       <main id="main" tabIndex={-1} ref={main} key={name}>
@@ -117,7 +117,7 @@ function Count({ me }: { me: Viewer }) {
   return items?.length ? <span class="count">{number(items.length)}</span> : null;
 }
 
-function SignIn({ then }: { then: () => void }) {
+function SignIn({ openid, then }: { openid: boolean; then: () => void }) {
   const [token, setToken] = useState("");
   const [problem, setProblem] = useState("");
   const send = async (): Promise<void> => {
@@ -131,7 +131,8 @@ function SignIn({ then }: { then: () => void }) {
     <main>
       <form id="sign-in" class="card" onSubmit={(event) => { event.preventDefault(); void send(); }}>
         <h1>Sign in</h1>
-        <p class="muted">Enter a token from <code>resolution-ledger admin tokens make</code>, or the operator's <code>http_token</code> in <code>connection.json</code>.</p>
+        {openid && <p><a class="button first" href="/openid/sign-in">Sign in with your company account</a></p>}
+        <p class="muted">{openid && "Or: "}Enter a token from <code>resolution-ledger admin tokens make</code>, or the operator's <code>http_token</code> in <code>connection.json</code>.</p>
         <label class="field" for="token">Token<input id="token" type="password" autocomplete="current-password" required value={token} onInput={(event) => setToken(event.currentTarget.value)} /></label>
         <button class="first">Sign in</button>
         <p role="alert" id="refused">{problem}</p>
@@ -145,12 +146,14 @@ const AGAIN_MS = 3000;
 function Root() {
   const [me, setMe] = useState<Viewer | null>(null);
   const [known, setKnown] = useState<boolean | null>(null);
+  const [openid, setOpenid] = useState(false);
   const [problem, setProblem] = useState("");
   const begin = async (): Promise<void> => {
     try {
-      const signedIn = await isSignedIn();
-      setMe(signedIn ? await read<Viewer>("me") : null);
-      setKnown(signedIn);
+      const session = await isSignedIn();
+      setOpenid(session.openid);
+      setMe(session.known ? await read<Viewer>("me") : null);
+      setKnown(session.known);
       setProblem("");
     } catch (failed) { // the session may be valid: a form to sign in would be wrong
       setProblem((failed as Error).message);
@@ -161,9 +164,9 @@ function Root() {
     whenSignedOut(() => { forgetAll(); setMe(null); setKnown(false); });
     void begin();
   }, []);
-  if (me) return <Shell key={me.name} me={me} />;
+  if (me) return <Shell key={me.name} me={me} openid={openid} />;
   if (problem) return <main><section class="card" role="status"><h1>Waiting for the ledger</h1><p>{problem}</p></section></main>;
-  return known === false ? <SignIn then={() => void begin()} /> : null;
+  return known === false ? <SignIn openid={openid} then={() => void begin()} /> : null;
 }
 
 render(<Root />, document.getElementById("root") as HTMLElement);
