@@ -8,6 +8,7 @@ afterwards.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,7 @@ CREATE OR REPLACE MACRO _time_zone(name) AS CASE
   ELSE CAST(CAST('no time zone: ' || name AS INTEGER) AS VARCHAR) END
 """
 """A time zone's name, or an error that TRY catches; it catches neither that of an unknown zone nor `error()`."""
+_NO_TIME_ZONE = re.compile(r"Could not convert string '(no time zone: .*)' to INT32")
 _TABLE_FUNCTIONS = ("generate_series", "json_each", "json_tree", "range", "repeat_row", "unnest")
 """Functions in a FROM that make rows of their arguments alone; others read files, or the state of the database."""
 _STATEMENT_WORDS = {
@@ -563,6 +565,7 @@ def _type_of(expression: Node) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of a DuckDB error, without its kind; a long one is cut short."""
     text = str(error).partition("\n")[0].partition(": ")[2].strip() or str(error)
+    text = _NO_TIME_ZONE.sub(r"\1, such as Europe/London", text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 

@@ -192,19 +192,20 @@ def test_texts_of_a_view_are_cast_exactly_and_its_numbers_are_rounded(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("expression", "cell"),
+    ("expression", "cell", "says"),
     [
-        ("10 // (CAST(customer AS INTEGER) - 1)", "1"),
-        ('from_json(customer, \'{"a": "JSON"}\').a', "bad"),
-        ("timezone(customer, TIMESTAMP '2026-01-01')", "Mars/Base"),
+        ("10 // (CAST(customer AS INTEGER) - 1)", "1", "Division by zero"),
+        ('from_json(customer, \'{"a": "JSON"}\').a', "bad", "Malformed JSON"),
+        ("timezone(customer, TIMESTAMP '2026-01-01')", "CEST", "customer 'CEST': no time zone: CEST, such as Europe/"),
     ],
 )
-def test_a_value_that_a_function_refuses_rejects_its_row(tmp_path: Path, expression: str, cell: str) -> None:
+def test_a_value_that_a_function_refuses_rejects_its_row(tmp_path: Path, expression: str, cell: str, says: str) -> None:
     """Division by zero, a text that is no JSON, and an unknown zone are no errors of data for DuckDB."""
     select = RETURNS.replace("customer AS", f"CAST({expression} AS VARCHAR) AS")
     text = HEADER + f"1,,4.00,02/06/2026 09:00\n2,{cell},4.00,02/06/2026 09:00\n"
     made = from_text(tmp_path, mapping_of(select), text)
     assert ([one["id"] for one in made.events], made.faults) == (["1"], [(3, "customer")])
+    assert says in made.report.rejected[0].message
 
 
 @pytest.mark.parametrize(
