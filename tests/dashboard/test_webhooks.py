@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from app.runtime.roles import running
 from app.runtime.session import Session
+from app.runtime.views import up_to_date
 from config.settings import load_settings
 from consumers.webhooks.deliveries import AttemptTiming
 from consumers.webhooks.service import WebhookService
@@ -57,6 +58,7 @@ async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Door]:
         role = WebhookService(session.server, session.log, session.data_dir, private=True, timing=timing)
         await role.start()
         (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+        await up_to_date(session, "people")  # says who has left
         yield Door(company, dashboard.address)
         await role.stop()
 

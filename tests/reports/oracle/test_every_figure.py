@@ -48,7 +48,7 @@ NO_FIGURES = {
 
 
 def gap() -> Case:
-    ledger = HistoryLedger(RandomHistory(29, 8.0).events())
+    ledger = HistoryLedger(RandomHistory(6, 8.0).events())
     ledger.keep_figures()
     return ledger, ledger.report(gap_report, ledger.published), gap_differences
 
@@ -76,7 +76,7 @@ def quality() -> Case:
 
 
 def recognition() -> Case:
-    ledger = HistoryLedger(RandomHistory(29, 8.0).events())
+    ledger = HistoryLedger(RandomHistory(6, 8.0).events())
     ledger.keep_figures()
     return ledger, ledger.report(recognition_report, read_policy(ledger.published[-1].policy)), recognition_differences
 
