@@ -34,7 +34,7 @@ _NO_VALUE = re.compile(
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 
 type _CellFaults = dict[tuple[int, int], str]
-"""What is wrong with cells, by line (from 1) and column (from 0)."""
+"""The faults of cells by line (from 1) and column (from 0)."""
 
 
 class ExcelReader:

@@ -40,7 +40,7 @@ class BrowserSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     token: str = ""
     """The SHA-256 of the token that it was begun with."""
     employee_id: str = ""
-    """The employee whom an OpenID provider proved, without a token."""
+    """The employee's id, as an OpenID provider proved it; empty in a session that a token began."""
     role: Literal["auditor", "operator"] | None = None
     """The role that a group of the provider gave."""
     begun: datetime

@@ -104,7 +104,7 @@ class SignIns:
         return cookie
 
     async def open_identity(self, request: Request, identity: Identity) -> str:
-        """Return the cookie of a new session of a person whom an OpenID provider proved; raises like ``open``."""
+        """Return the cookie of a new session for an identity that an OpenID provider proved; raises like ``open``."""
         await self._record_sign_in(identity.employee_id)
         cookie = await self._authorizer.begin_session(identity=identity)
         await self._authorizer.close(request.cookies.get(COOKIE))

@@ -140,7 +140,7 @@ class ObstacleRow(TypedDict):
     """The time of the answer."""
     answered_by: str | None
     answer: str | None
-    """The words of the person who answered; null once they are forgotten."""
+    """The text of the answer; null once its writer is forgotten."""
 
 
 class IdeaRow(TypedDict):

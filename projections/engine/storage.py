@@ -177,10 +177,12 @@ def _has_tables(path: Path) -> bool:
 
 def _create_tables(path: Path, model: Projection) -> None:
     engine = _engine(path)
-    with engine.begin() as connection:
-        for metadata in (model.metadata, corrections_metadata, progress_metadata):
-            metadata.create_all(connection)
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            for metadata in (model.metadata, corrections_metadata, progress_metadata):
+                metadata.create_all(connection)
+    finally:
+        engine.dispose()
 
 
 def _engine(path: Path) -> sa.Engine:

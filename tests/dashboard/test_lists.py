@@ -179,7 +179,7 @@ COLUMNS = {
     "ideas": {"time": TIME, "decided_at": TIME},
     "arrivals": {"recorded": TIME, "position": pa.int64()},
 }
-"""Some columns of each list with their types, whatever its rows hold."""
+"""The expected types of some columns of each list; they do not depend on its rows."""
 
 
 def _rows_of(content: bytes, folder: Path) -> list[Document]:

@@ -1,4 +1,4 @@
-"""Sessions of browsers: listed, ended, shared by dashboards, kept over a restart, and gone with those who leave."""
+"""Sessions of browsers: they are listed, ended and shared by dashboards, survive a restart, and end for leavers."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_corrected_report_belongs_to_its_new_employee(tmp_path: Path, batch: i
 
 @pytest.mark.parametrize("batch", [1, 99])
 def test_a_request_may_name_its_employee_later(tmp_path: Path, batch: int) -> None:
-    """The row begins at the earliest report of the request; another one names who asked."""
+    """The row begins at the earliest report of the request, and a later report names the requester."""
     facts = (JOINED, RAISED, asked("b", 12, None, "E"), asked("a", 5, None, "E"), asked("c", 13, "A-1", "E"))
     found = places(tmp_path, *facts, batch=batch)
     assert list(found.values()) == [("agent", "phone")]

@@ -231,7 +231,7 @@ def test_a_new_version_of_a_model_makes_a_new_generation(tmp_path: Path) -> None
 
 
 def test_many_readers_open_a_generation_that_does_not_exist_yet(tmp_path: Path) -> None:
-    """SQLite refuses at once, whatever the time-out, where two transactions that have read begin to write."""
+    """SQLite refuses one of two readers that begin to write, and does not wait for the time-out."""
     readers = 6
     for generation in range(1, 11):
         start = threading.Barrier(readers)
