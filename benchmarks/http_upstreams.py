@@ -23,9 +23,9 @@ from benchmarks.cpu import Measured, Meter, until_at_rest
 from benchmarks.ledgers import POLICY, fact
 from benchmarks.processes import Ledger
 from benchmarks.versions import present
+from domain.documents.replies import REPEATABLE
 from ledger.nats.client import connect
 from ledger.nats.connection_options import ConnectionOptions
-from resolution_ledger.errors import REPEATABLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

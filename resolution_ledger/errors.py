@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from domain.documents.replies import REPEATABLE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-REPEATABLE = frozenset(("unavailable", "busy", "internal", "not_posted"))
-"""The codes after which the same request may succeed."""
 NOT_ALLOWED = frozenset(("source_not_allowed", "unauthorized", "forbidden"))
 _REMEDIES = {
     "request_id_reused": "give a new request a new request_id; repeat the first body to get the first answer",

@@ -49,7 +49,14 @@ _STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
 Id = Annotated[str, checked_by(fault_of), WithJsonSchema({"type": "string", **ID_SCHEMA})]
 PathId = Annotated[str, Path(max_length=128)]
 Words = Annotated[str, Field(max_length=10_000)]
-NotBlank = Annotated[str, Field(max_length=10_000, pattern="[A-Za-z0-9]")]
+NotBlank = Annotated[
+    str,
+    Field(
+        max_length=10_000,
+        pattern="[0-9A-Za-z\u00c0-\u02af\u0370-\u058f\u05d0-\u05ea\u0620-\u064a\u0900-\u115e\u1200-\u17b3\u1e00-\u1fff\u3040-\u3163\u3165-\ud7a3]",
+    ),
+]
+"""A text with at least one letter or digit, in ranges since ECMA and Python share no class of all letters."""
 HolderName = Annotated[
     str, WithJsonSchema({"type": "string", "pattern": "^(agent|team):[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"})
 ]

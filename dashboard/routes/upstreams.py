@@ -24,13 +24,13 @@ from domain.commands import (
     Preview,
     ReversalRequest,
 )
-from domain.documents.replies import ANSWERS, Brief, EventOutcome, NotificationList
+from domain.documents.replies import ANSWERS, REPEATABLE, Brief, EventOutcome, NotificationList
 from domain.ids import ID_SCHEMA, fault_of
 from domain.serialization import encode
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from fastapi import FastAPI
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     type _Ask = Callable[[Principal, str, bytes, str], Awaitable[Response]]
 
-_STATUS = {"source_not_allowed": 403, "too_large": 413} | dict.fromkeys(("unavailable", "internal", "busy"), 503)
+_STATUS = {"source_not_allowed": 403, "too_large": 413} | dict.fromkeys(REPEATABLE, 503)
 """The status of an error's code; others are 422."""
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _Id = Annotated[str, checked_by(fault_of), WithJsonSchema({"type": "string", **ID_SCHEMA})]
@@ -182,17 +182,17 @@ def _refused(error: FaultyEventsError, events: int) -> Response:
 
 
 def _answer(context: ApiContext, reply: bytes) -> Response:
-    """Return an answer that came over NATS as a response.
-
-    Raises:
-        ParameterError: it is an error; the status depends on its code.
-
-    """
+    """Return an answer that came over NATS as a response."""
     found = msgspec.json.decode(reply, type=_Outcome)
     if found.error is None:
         context.views.observe_end(found.position)
         return Response(reply, media_type="application/json")
-    code, message, field = (found.error.get(name, "") for name in ("code", "message", "field"))
+    return error_response(found.error)
+
+
+def error_response(error: Mapping[str, str]) -> Response:
+    """Return the problem details of an error that came over NATS; the status depends on its code."""
+    code, message, field = (error.get(name, "") for name in ("code", "message", "field"))
     status = _STATUS.get(code, 422)
     headers = {"Retry-After": "1"} if status == _STATUS["unavailable"] else None
     return problem(status, f"{field}: {message}" if field else message, headers, code=code, field=field or None)

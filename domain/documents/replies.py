@@ -61,6 +61,8 @@ ErrorCode = Literal[
     "unknown_type",
 ]
 """The codes of requests and of rejected facts; docs/integrate/errors.md has the remedy for each."""
+REPEATABLE: frozenset[ErrorCode] = frozenset(("unavailable", "busy", "internal", "not_posted"))
+"""The codes after which the same request may succeed."""
 Outcome = Literal["taken", "held", "escalate", "refused", "done", "error"]
 
 
