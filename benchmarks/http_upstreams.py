@@ -126,14 +126,24 @@ def _request(agent: int, request_id: str | None = None) -> bytes:
     return json.dumps(named | {"agent_id": f"A-{agent}", "kind": "refund", "amount": amount, "reason": "late"}).encode()
 
 
-async def _over_http(address: str, tokens: Sequence[str], events: int, decisions: int, label: str) -> dict[str, Load]:
-    connections = [HttpConnection(address, tokens[number % len(tokens)]) for number in range(_ASKERS)]
+def _http_connections(address: str, tokens: Sequence[str]) -> list[HttpConnection]:
+    return [HttpConnection(address, tokens[number % len(tokens)]) for number in range(_ASKERS)]
+
+
+async def _published_over_http(address: str, tokens: Sequence[str], events: int, label: str) -> Load:
+    connections = _http_connections(address, tokens)
 
     async def publish(worker: int, number: int) -> bool:
         body = b"[%b]" % b",".join(_events(label, number * _BATCH))
         status, answer = await connections[worker].post("/api/v1/events", body, "application/cloudevents-batch+json")
         assert status in (202, *_AGAIN), answer
         return status == 202
+
+    return await _load(events // _BATCH, _SENDERS, publish)
+
+
+async def _decided_over_http(address: str, tokens: Sequence[str], decisions: int, label: str) -> Load:
+    connections = _http_connections(address, tokens)
 
     async def decide(worker: int, number: int) -> bool:
         path = "/api/v1/decisions/action"
@@ -142,11 +152,24 @@ async def _over_http(address: str, tokens: Sequence[str], events: int, decisions
         assert status in (200, *_AGAIN), answer
         return status == 200
 
-    found = await _load(events // _BATCH, _SENDERS, publish)
-    return {
-        "events": found._replace(rate=found.rate * _BATCH),
-        "decisions": await _load(decisions, _ASKERS, decide),
-    }
+    return await _load(decisions, _ASKERS, decide)
+
+
+async def _published_over_nats(client: LedgerClient, events: int, label: str) -> Load:
+    async def publish(_worker: int, number: int) -> bool:
+        bodies = _events(label, number * _BATCH)
+        subject = f"resolution.inbox.{_SOURCE}"
+        acks = await asyncio.gather(*(client.request(subject, body, timeout=20) for body in bodies))
+        return all(b'"error"' not in ack.data for ack in acks)
+
+    return await _load(events // _BATCH, _SENDERS, publish)
+
+
+async def _decided_over_nats(client: LedgerClient, decisions: int, label: str) -> Load:
+    async def decide(_worker: int, number: int) -> bool:
+        return await _decide_over_nats(client, f"{label}-{number}", number % 100)
+
+    return await _load(decisions, _ASKERS, decide)
 
 
 async def _decide_over_nats(client: LedgerClient, request_id: str, agent: int) -> bool:
@@ -157,41 +180,28 @@ async def _decide_over_nats(client: LedgerClient, request_id: str, agent: int) -
     return not again
 
 
-async def _over_nats(client: LedgerClient, events: int, decisions: int, label: str) -> dict[str, Load]:
-    async def publish(_worker: int, number: int) -> bool:
-        bodies = _events(label, number * _BATCH)
-        subject = f"resolution.inbox.{_SOURCE}"
-        acks = await asyncio.gather(*(client.request(subject, body, timeout=20) for body in bodies))
-        return all(b'"error"' not in ack.data for ack in acks)
-
-    async def decide(_worker: int, number: int) -> bool:
-        return await _decide_over_nats(client, f"{label}-{number}", number % 100)
-
-    if not events:
-        return {"decisions": await _load(decisions, _ASKERS, decide)}
-    found = await _load(events // _BATCH, _SENDERS, publish)
-    return {
-        "events": found._replace(rate=found.rate * _BATCH),
-        "decisions": await _load(decisions, _ASKERS, decide),
-    }
-
-
 async def _rounds(ledger: Ledger, tokens: Sequence[str], counts: tuple[int, int], rounds: int) -> None:
     told = json.loads((ledger.data_dir / "connection.json").read_text())
     source = json.loads((ledger.data_dir / "sources" / f"{_SOURCE}.json").read_text())
     client = await connect(ConnectionOptions.of(source["nats_url"]), "benchmark")
+    ways = {
+        "NATS": (partial(_published_over_nats, client), partial(_decided_over_nats, client)),
+        "HTTP": (
+            partial(_published_over_http, told["http_url"], tokens),
+            partial(_decided_over_http, told["http_url"], tokens),
+        ),
+    }
     times = f"{'median ms':>9} {'p99':>7} {'again':>5}"
     print(f"{'':>14} {'events/s':>9} {times}   {'decisions/s':>11} {times}")
     try:
         for number in range(rounds):
-            for way in ("NATS", "HTTP"):
-                label = f"{way}-{number}"
-                if way == "NATS":
-                    found = await _over_nats(client, *counts, label)
-                else:
-                    found = await _over_http(told["http_url"], tokens, *counts, label)
-                events, decisions = found["events"], found["decisions"]
-                print(f"{way:>14} {events.rate:9,.0f} {_times(events)}   {decisions.rate:11,.0f} {_times(decisions)}")
+            for way, (publish, decide) in ways.items():
+                until_at_rest(ledger.data_dir)
+                events = await publish(counts[0], f"{way}-{number}")
+                until_at_rest(ledger.data_dir)  # else decisions wait until these events are recorded
+                decisions = await decide(counts[1], f"{way}-{number}")
+                rates = events.rate * _BATCH, decisions.rate
+                print(f"{way:>14} {rates[0]:9,.0f} {_times(events)}   {rates[1]:11,.0f} {_times(decisions)}")
     finally:
         await client.close()
     print(f"{'needed of HTTP':>14} {_NEEDED_EVENTS:9,} {'':>23}   {_NEEDED_DECISIONS:11,}")
@@ -240,7 +250,7 @@ async def _flooded(ledger: Ledger, token: str, decisions: int, rounds: int) -> N
 async def _decisions(client: LedgerClient, number: int, label: str, *, paced: bool) -> Load:
     """Request so many decisions over NATS: by 32 askers, or at the needed rate."""
     if not paced:
-        return (await _over_nats(client, 0, number, label))["decisions"]
+        return await _decided_over_nats(client, number, label)
     begun, latencies = time.perf_counter(), list[float]()
 
     async def ask(one: int) -> int:

@@ -38,6 +38,10 @@ class ValueFaultError(ValueError):
         self.part, self.value = part, value
 
 
+_FIRST_YEAR = 1900
+"""A time before it is a date that was read wrongly, or the zero of a spreadsheet."""
+
+
 class LocalTimes:
     """Converts times to UTC. Local times that a clock change skips or repeats follow ``ambiguous``."""
 
@@ -50,7 +54,8 @@ class LocalTimes:
         """Return a time in UTC.
 
         Raises:
-            ValueFaultError: the value is no time, has no zone, or is skipped or repeated by a clock change.
+            ValueFaultError: the value is no time, is before 1900, has no zone, or is skipped or repeated by a clock
+                change.
 
         """
         if isinstance(value, str):
@@ -59,6 +64,9 @@ class LocalTimes:
             value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - its zone follows
         if not isinstance(value, datetime) or value == datetime.min:  # DuckDB's -infinity  # noqa: DTZ901
             raise ValueFaultError(f"{_shown(value)} is not a time; give a TIMESTAMP, or a text in ISO 8601")
+        if value.year < _FIRST_YEAR:
+            hint = "a year of two digits is read by %y, and %Y takes it as it stands"
+            raise ValueFaultError(f"{_shown(value)} is before the year {_FIRST_YEAR}: {hint}")
         try:
             return value.astimezone(UTC) if value.tzinfo is not None else self._in_utc(value)
         except OverflowError:

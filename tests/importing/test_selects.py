@@ -79,6 +79,18 @@ def test_three_files_are_joined(tmp_path: Path) -> None:
     assert made.events[0]["data"]["total"]["amount"] == "17.00"
 
 
+@pytest.mark.parametrize(("at", "year"), [("03/06/26 09:00", "26"), ("30/12/1899 00:00", "1899")])
+def test_a_year_that_no_record_has_is_rejected_with_the_way_to_read_two_digits(
+    tmp_path: Path, at: str, year: str
+) -> None:
+    made = from_text(tmp_path, mapping_of(), HEADER + f"1,K,4.00,{at}\n2,K,5.00,02/06/2026 09:00\n")
+    assert (made.amounts, made.faults) == (["5.00 GBP"], [(2, "at")])
+    assert year in made.report.rejected[0].message
+    assert "%y" in made.report.rejected[0].message
+    two_digits = mapping_of(RETURNS.replace("%Y", "%y"))
+    assert from_text(tmp_path, two_digits, HEADER + "1,K,4.00,03/06/26 09:00\n").events[0]["time"][:4] == "2026"
+
+
 @pytest.mark.parametrize("amount", ["0.40", "007.5", "1e0"])
 def test_a_text_is_compared_with_a_number_as_a_number(tmp_path: Path, amount: str) -> None:
     """DuckDB alone casts the text to a whole number, so that `'0.40' > 0` is false."""

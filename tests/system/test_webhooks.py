@@ -46,6 +46,7 @@ pytestmark = pytest.mark.integration
 QUICK = AttemptTiming(first=0.01, longest=0.1, give_up=60)
 WEBHOOKS = int(os.environ.get("WEBHOOKS", "1000"))
 """`make test-long` has 10,000."""
+PATIENCE_SECONDS = 120 + WEBHOOKS / 50
 PURCHASE = "resolution.purchase.completed.v1"
 
 
@@ -99,11 +100,11 @@ async def test_all_of_many_are_delivered_in_order_by_a_receiver_that_fails_and_d
         await record_purchases(session, number, orders)
         async with webhooks(session):
             for share in (0.25, 0.6):
-                await wait_until(partial(_has_accepted, till, share * number), 120)
+                await wait_until(partial(_has_accepted, till, share * number), PATIENCE_SECONDS)
                 await till.die()
                 await asyncio.sleep(0.3)
                 await till.start()
-            await wait_until(lambda: len(set(till.ids)) == number, 120)
+            await wait_until(lambda: len(set(till.ids)) == number, PATIENCE_SECONDS)
     delivered = first_deliveries(till)
     assert sorted(one["id"] for one in delivered) == sorted(f"p-{one}" for one in range(number))
     for positions in positions_by(delivered, lambda one: one["data"]["order_id"]).values():
