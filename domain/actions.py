@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
-from domain.events.decisions import ActionReversed, ActionSettled, ActionVoided
+from domain.events.decisions import ActionCharged, ActionReversed, ActionSettled, ActionVoided
 from domain.events.facts import ActionReported, ActionState, AgentKind, Basis, Kind
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class ActionChange(NamedTuple):
     """The amount that is reversed, in minor units."""
     recovered_minor: int = 0
     """The part of it that came back, and no longer counts towards limits."""
+    added_minor: int = 0
+    """The amount that a report adds to a decided action, in minor units."""
 
 
 def action_fields(of: Preview | Done | AuthorityFellShort | EscalationRequested, amount: Money) -> ActionFields:
@@ -123,5 +125,7 @@ def change_of(posting: Posting) -> ActionChange:
         case ActionReversed():
             minor = posting.amount.minor
             return ActionChange(None, None, minor, minor if posting.recovered else 0)
+        case ActionCharged() if posting.decided is not None:
+            return ActionChange(None, added_minor=posting.amount.minor)
         case _:
             return ActionChange(posting.state)

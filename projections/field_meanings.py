@@ -181,6 +181,8 @@ _RECORDED: Mapping[str, tuple[str, Json]] = {
     "other_holder": ("The other budget.", "team:phone"),
     "outcome": ("The outcome.", "taken"),
     "overdrawn": ("The amount beyond the budget.", msgspec.UNSET),
+    "ActionCharged.decided": ("The amount that a decision on this action had posted before.", msgspec.UNSET),
+    "ActionCharged.reported": ("The amount of the report, beside `decided`.", msgspec.UNSET),
     "owed": ("The part of an entitlement or a correction that is shown as owed.", msgspec.UNSET),
     "paid": ("The amount that was paid for the order.", msgspec.UNSET),
     "paid_by": ("The budget that pays.", "team:phone"),

@@ -246,7 +246,14 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "returned": "it is a return",
         },
     ),
-    "loyalty_effects.actions": ("Actions for customers.", {"cost_minor": "cost to the company"}),
+    "loyalty_effects.actions": (
+        "Actions for customers.",
+        {
+            "cost_minor": "cost to the company",
+            "reported": "whether a fact reported it, not a decision",
+            "withdrawn": "corrected, or the report of an action that a decision took",
+        },
+    ),
     "loyalty_effects.requests": (
         "Goodwill requests to which a limit for one action applied.",
         {

@@ -171,6 +171,7 @@ class GuardHistory:
         self.regulars = people.regulars
         """The customers' groups with ``FREQUENT`` contacts or more."""
         self.actions = Queue(state, "actions", list[ObservedAction])
+        self._decided = state.table("decided actions", bool)
         self._contacts = Queue(state, "contacts", list[Contact])
         self._opened = Queue(state, "interactions opened", list[tuple[float, str]])
         self._matters = state.table("interactions", _Matter)
@@ -213,6 +214,8 @@ class GuardHistory:
                 return self._observe(event, body)
             case decisions.ActionHeld() if not is_reservation(body):
                 return self._observe(event, body)
+            case decisions.ActionVoided():
+                self._decided.drop(body.action_id)
             case facts.InteractionOpened():
                 matter = self._matter(body.interaction_id, event.at)
                 matter.customer = body.customer_id or matter.customer
@@ -239,7 +242,13 @@ class GuardHistory:
                 pass
         return None
 
-    def _observe(self, event: GuardEvent, body: Action) -> ObservedAction:
+    def _observe(self, event: GuardEvent, body: Action) -> ObservedAction | None:
+        """Note an action; the report of an action that the ledger decided is none."""
+        if isinstance(body, facts.ActionReported):
+            if self._decided.get(event.action_id) is not None:
+                return None
+        else:
+            self._decided.put(body.action_id, True)  # noqa: FBT003 - the value of a set's entry
         action = _observed(event, body, self)
         agent, last = action.agent, self._people.last_action
         self.actions.append(action)
@@ -291,6 +300,7 @@ class GuardHistory:
         self.work.forget_before(moment)
         while (action := self.actions.first()) is not None and action.at < moment:
             self.actions.pop_first()
+            self._decided.drop(action.action_id)
             self._by_day.drop(_day_key(action.agent, action.at))
             if action.group is not None and (customer := self._customers.get(action.group)) is not None:
                 del customer.actions[:1]

@@ -57,7 +57,8 @@ class Budget(BaseAggregate[str]):
 
     At every version, granted = spent + reserved + remaining. ``granted_minor`` includes carry-over, transfers and
     draws. Closing takes off the amounts that lapsed or moved to the next period. ``given_minor`` is the sum that this
-    holder granted to others, and ``received_from`` are the givers of grants and transfers to it.
+    holder granted to others, and ``received_from`` are the givers of grants and transfers to it. ``charged`` has the
+    reported actions that no decision had granted: the id, and the position of the report.
     """
 
     Event = BudgetEvent
@@ -131,7 +132,9 @@ class Budget(BaseAggregate[str]):
 
         @staticmethod
         def fold(budget: Budget, record: decisions.ActionCharged) -> None:
-            """Spend the part that counts as goodwill."""
+            """Spend the part that counts as goodwill, and remember an action that was not decided before."""
+            if record.decided is None:
+                budget.charged[record.action_id] = record.relates_to
             budget.spend(record.interaction_id, counted_minor(record.basis, record.amount, record.owed))
 
     @dataclass(frozen=True)
@@ -241,6 +244,7 @@ class Budget(BaseAggregate[str]):
         self.holds: dict[str, Hold] = {}
         self.escalations: set[str] = set(record.escalations)
         self.noted_previews: set[tuple[str | None, str]] = set()
+        self.charged: dict[str, int] = {}
         self.closed = False
         self.lapsed_minor = 0
         self.reopened = False

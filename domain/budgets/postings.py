@@ -350,6 +350,14 @@ _SETTLES_NO_MORE_SINCE = 2
 """Rules of version 1 let a reported payment settle a hold above its amount."""
 
 
+def settled_by_report(
+    held: ActionLike, open_minor: int, reported: Money, budget: Budget, cause: RequestContext
+) -> ActionSettled:
+    """Return the record that settles a hold because its action was reported, by no more than was held."""
+    amount = min(reported, held.amount, key=lambda one: one.minor)
+    return ActionSettled(held=Money(open_minor, amount.currency), **_posted(held, amount, budget), **cause.fields())
+
+
 def voided(
     held: ActionLike,
     open_minor: int,
@@ -386,6 +394,44 @@ def charged(
         interaction_id=fact.interaction_id,
         overdrawn=budget.money(max(0, over)),
         relates_to=position,
+        **cause.fields(),
+    )
+
+
+def added_by_report(
+    fact: ActionReported,
+    action: ActionLike,
+    decided: Money,
+    position: int,
+    budget: Budget,
+    cause: RequestContext,
+    owed_minor: int | None,
+) -> ActionCharged:
+    """Return the record of a report about a decided action: it posts the part beyond ``decided``, often nothing.
+
+    An amount in another currency cannot be compared, so nothing is added. ``owed_minor`` is the part of the whole
+    reported amount that is owed.
+    """
+    comparable = fact.amount.currency == decided.currency
+    added = Money(max(0, fact.amount.minor - decided.minor) if comparable else 0, decided.currency)
+    owed = None
+    if owed_minor is not None:
+        owed = Money(min(added.minor, max(0, owed_minor - (action.owed_minor or 0))), decided.currency)
+    over = counted_minor(action.basis, added, owed) - max(0, budget.remaining_minor)
+    return ActionCharged(
+        action_id=action.action_id,
+        holder=budget.holder,
+        period=budget.period,
+        amount=added,
+        agent_id=fact.agent_id,
+        basis=action.basis,
+        owed=owed,
+        customer_id=action.customer_id,
+        interaction_id=action.interaction_id,
+        overdrawn=budget.money(max(0, over)),
+        relates_to=position,
+        decided=decided,
+        reported=fact.amount,
         **cause.fields(),
     )
 

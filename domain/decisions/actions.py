@@ -14,6 +14,7 @@ from domain.decisions.context import (
     customer_charge,
     decision_context,
     order_charge,
+    refuse_reported,
     require_known,
     rules_in_force,
     team_pool,
@@ -41,6 +42,7 @@ def take_action(command: ActionRequest, decision: Decision) -> Decision:
         decision.write_to(RefusalStream(cause.source, cause.request_id), record, begins=True)
         return decision.answer_with(record)
     context = decision_context(decision, command, rules)
+    refuse_reported(decision, cause.action_id, context.budget, "request_id")
     verdict = authority.judge(context, command.amount)
     shadow = None if term.shadow is None else _shadowed(context, command, decision, term.shadow)
     if verdict.outcome == "taken":

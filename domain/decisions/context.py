@@ -79,6 +79,29 @@ def known_action(decision: Decision, action_id: str) -> KnownAction:
     return action
 
 
+REPORTS_COUNT_ONCE_SINCE = 3
+"""Rules of version 2 took an action although a fact had reported one with the same id."""
+
+
+def refuse_reported(decision: Decision, action_id: str, budget: Budget, field: str) -> None:
+    """Refuse to take an action that a fact of its source has reported: it is recorded, and charged to a budget.
+
+    Raises:
+        RequestError: the decision state has the report, or the budget has its charge.
+
+    """
+    if decision.cause.rules_version < REPORTS_COUNT_ONCE_SINCE:
+        return
+    known = decision.state.actions.reported(action_id)
+    position = budget.charged.get(action_id) if known is None else known.position
+    if position is not None:
+        message = (
+            f"an action.reported with this id is recorded at position {position} and charged, so the action counts "
+            "already: do not take it again"
+        )
+        raise RequestError("already_reported", message, field)
+
+
 def decision_context(decision: Decision, command: Preview, rules: Rules) -> DecisionContext:
     """Return a request together with the state that its decision needs.
 

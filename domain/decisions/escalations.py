@@ -15,6 +15,7 @@ from domain.decisions.context import (
     decision_context,
     known_agent,
     order_charge,
+    refuse_reported,
     required_rules,
     seen_order,
     team_pool,
@@ -50,6 +51,7 @@ def request_escalation(command: EscalationAsk, decision: Decision) -> Decision:
     """File an escalation, or record that it is refused."""
     rules = required_rules(decision)
     context = decision_context(decision, command, rules)
+    refuse_reported(decision, decision.cause.action_id, context.budget, "request_id")
     verdict = authority.judge(context, command.amount)
     if verdict.outcome != "refused":
         filed, to, pool = route_escalation(context, verdict, decision)
@@ -117,6 +119,8 @@ def decide_escalation(command: EscalationDecision, decision: Decision) -> Decisi
     """Approve, deny, withdraw or forward an escalation, or record that the person may not do so."""
     rules, cause, now = required_rules(decision), decision.cause, decision.now
     escalation, budget = _open_escalation(command.escalation_id, decision, rules)
+    if command.operation == "approve":
+        refuse_reported(decision, escalation.asked.action_id, budget, "escalation_id")
     amount = _amount(command, escalation)
     owed = _owed_now(escalation.asked, amount, decision, rules) if command.operation == "approve" else None
     counted = amount if owed is None else Money(amount.minor - owed.amount.minor, amount.currency)

@@ -72,7 +72,10 @@ class KnownActions(Protocol):
     """All actions, and the links between customers."""
 
     def action(self, action_id: str) -> KnownAction | None:
-        """Return an action, or ``None``."""
+        """Return an action, or ``None``. Of a decision and a report with one id, the decision counts if it stands."""
+
+    def reported(self, action_id: str) -> KnownAction | None:
+        """Return the action that a fact reported under this id, whether or not it is charged; or ``None``."""
 
     def group_of(self, customer_id: str) -> frozenset[str]:
         """Return the customer and all customers linked with them."""

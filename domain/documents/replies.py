@@ -20,6 +20,7 @@ from domain.serialization import Instant
 ErrorCode = Literal[
     "already_decided",
     "already_proposed",
+    "already_reported",
     "busy",
     "clock",
     "currency",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """The version of the rules by which `domain.decisions` decides; it grows with each change of a decision's outcome."""
 
 NO_COMMAND = msgspec.Raw()

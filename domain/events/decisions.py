@@ -306,12 +306,20 @@ class ActionVoided(Posting, frozen=True, kw_only=True):
 
 
 class ActionCharged(Posting, frozen=True, kw_only=True):
-    """A reported action was posted to its agent's budget, even beyond it."""
+    """A reported action was posted to its agent's budget, even beyond it.
+
+    Where the ledger had decided the same action before, ``amount`` is only the part that the report adds to it, and
+    the budget is that of the decision.
+    """
 
     state: ClassVar[ActionState | None] = "charged"
     overdrawn: Money
     relates_to: int
     """The position of the ``action.reported``."""
+    decided: Money | None = None
+    """The amount that the decision on the same action had posted; ``None``: the ledger had not granted it."""
+    reported: Money | None = None
+    """The amount of the report, beside ``decided``."""
 
 
 class ActionReversed(Posting, frozen=True, kw_only=True):

@@ -121,7 +121,7 @@ class CounterfactualState:
         did: bool,
         would: bool,
         seconds: float,
-    ) -> None:
+    ) -> GoodwillTotals:
         """Record an action given in history, under the other policy or both, at ``seconds`` since 1970."""
         customer, interaction = record.customer_id or unnamed_customer(record.agent_id), record.interaction_id
         minor = amount[0]
@@ -136,6 +136,7 @@ class CounterfactualState:
             self.apart.add(customer)
         if interaction is not None:
             self.on_interactions.setdefault(interaction, []).append(gift)
+        return gift
 
     def give_back(self, order_id: str | None, minor: int, currency: str, *, did: bool, would: bool) -> None:
         """Count an amount that was given back for an order in history, under the other policy, or both."""

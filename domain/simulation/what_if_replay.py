@@ -18,7 +18,7 @@ from domain.money import Money
 from domain.policy.history import rules_of
 from domain.policy.model import Rules, drawn_teams
 from domain.simulation.comparison import DECISIONS, Decision, DecisionSummary, OutcomeComparison, decided
-from domain.simulation.counterfactual import CounterfactualState, SimulatedAction
+from domain.simulation.counterfactual import CounterfactualState, GoodwillTotals, SimulatedAction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,6 +61,7 @@ class PolicyReplay:
         self.unknown = 0
         """Decisions about people without a known role, which cannot be judged."""
         self._requested: set[str] = set()
+        self._reported: dict[int, GoodwillTotals] = {}  # by the position of the report
         self._begins = begins
         self._takes: dict[type, Callable[[int, datetime, Any], Record | None]] = {
             decisions.ActionSettled: self._ended_hold,
@@ -97,9 +98,12 @@ class PolicyReplay:
         if isinstance(body, facts.ActionReported):
             amount = (counted_minor(body.basis, body.amount, None), body.amount.currency)
             key, seconds = (f"agent:{body.agent_id}", body.amount.currency), at.timestamp()
-            self.state.later(
-                position, lambda: self.state.act(action_id, key, body, amount, did=True, would=True, seconds=seconds)
-            )
+
+            def report() -> None:
+                given = self.state.act(action_id, key, body, amount, did=True, would=True, seconds=seconds)
+                self._reported[position] = given
+
+            self.state.later(position, report)
         elif isinstance(body, facts.Fact):
             self.state.later(position, lambda: self.state.learn(body))
         return body
@@ -330,11 +334,22 @@ class PolicyReplay:
         state.count(record.amount.currency, spent, did=True, would=there)
         return record if there else None
 
-    def _charged(self, _: int, at: datetime, record: decisions.ActionCharged) -> Record:
+    def _charged(self, position: int, at: datetime, record: decisions.ActionCharged) -> Record:
         spent = counted_minor(record.basis, record.amount, record.owed)
         self.state.spend(self.state.budget(record.holder, record.amount.currency, at), record, spent)
         self.state.count(record.amount.currency, spent, did=True, would=True)
+        if record.decided is not None:
+            self.state.later(position, lambda: self._merge_report(record, spent))
         return record
+
+    def _merge_report(self, record: decisions.ActionCharged, added: int) -> None:
+        """Let the decision of an action count, with the part that its report adds, and no longer the report."""
+        act, told = self.state.acts.get(record.action_id), self._reported.pop(record.relates_to, None)
+        if act is None or told is None:
+            return
+        told.minor, act.gifts = 0, [gift for gift in act.gifts if gift is not told]
+        for gift in act.gifts:
+            gift.minor += added
 
     def _reversed(self, position: int, at: datetime, record: decisions.ActionReversed) -> Record | None:
         act, state = self.state.acts.get(record.action_id), self.state

@@ -17,12 +17,13 @@ from projections.policy_history import published_policies
 from projections.views.audit_trail import read_trail
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     import sqlalchemy as sa
 
     from domain.serialization import Json
-    from ledger.store.log import Log
+    from ledger.store.log import Log, Recorded
     from projections.engine.storage import Row
 
 
@@ -125,46 +126,53 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> Explan
     """
     action_id = action_of_escalation(connection, action_id) or action_id
     lines = read_trail(connection, [("action", action_id)])
+    stored = await _action_in(log, lines)
+    if stored is None:
+        return None
+    event = read_event(stored)
+    body = event.body
+    assert isinstance(body, (ActionTaken, ActionHeld, ActionReported))
+    found: Explanation = {
+        "action_id": action_id,
+        "position": event.position,
+        "time": event.stored.time,
+        "recorded": event.stored.recordedtime,
+        "action": plain(body),
+        "trail": lines,
+        "after": [one for one in lines if one["position"] > event.position],
+    }
+    if isinstance(body, ActionReported):
+        found["reported"] = "reported after it was taken, so no limit was checked before"
+    else:
+        await _add_authority(found, log, body, stored.subject)
+        if body.escalation_id is not None:
+            found["escalation"] = await _escalation(log, connection, body.escalation_id)
+    if body.interaction_id:
+        found["interaction"] = read_trail(connection, [("interaction", body.interaction_id)])
+    about = {one["position"]: one for one in (*lines, *found.get("interaction", ()))}
+    found["corrected"] = [_corrected(connection, one) for one in about.values() if one["corrected_by"]]
+    return found
+
+
+async def _action_in(log: Log, lines: Sequence[Row]) -> Recorded | None:
+    """Return the event of the action that an audit trail is about: its decision, else its report, else ``None``."""
+    reported: Recorded | None = None
     for line in lines:
         recorded = await log.at(line["position"])
         if recorded is None:
             continue
-        event = read_event(recorded)
-        if not isinstance(event.body, (ActionTaken, ActionHeld, ActionReported)) or _only_reserves(event.body):
-            continue
-        body = event.body
-        found: Explanation = {
-            "action_id": action_id,
-            "position": event.position,
-            "time": event.stored.time,
-            "recorded": event.stored.recordedtime,
-            "action": plain(body),
-            "trail": lines,
-            "after": [one for one in lines if one["position"] > event.position],
-        }
-        if isinstance(body, ActionReported):
-            found["reported"] = "reported after it was taken, so no limit was checked before"
-        else:
-            await _add_authority(found, log, body, recorded.subject)
-            if body.escalation_id is not None:
-                found["escalation"] = await _escalation(log, connection, body.escalation_id)
-        if body.interaction_id:
-            found["interaction"] = read_trail(connection, [("interaction", body.interaction_id)])
-        about = {one["position"]: one for one in (*lines, *found.get("interaction", ()))}
-        found["corrected"] = [_corrected(connection, one) for one in about.values() if one["corrected_by"]]
-        return found
-    return None
+        body = read_event(recorded).body
+        if isinstance(body, ActionTaken) or (isinstance(body, ActionHeld) and not is_reservation(body)):
+            return recorded
+        if isinstance(body, ActionReported) and reported is None:
+            reported = recorded
+    return reported
 
 
 def action_of_escalation(connection: sa.Connection, escalation_id: str) -> str | None:
     """Return the id of the action that an escalation asks for, or ``None`` if there is no such escalation."""
     lines = read_trail(connection, [("escalation", escalation_id)])
     return next((line["action_id"] for line in lines if line["action_id"] is not None), None)
-
-
-def _only_reserves(body: ActionTaken | ActionHeld | ActionReported) -> bool:
-    """Return whether this record reserves money for an open escalation, so it is not an action yet."""
-    return isinstance(body, ActionHeld) and is_reservation(body)
 
 
 def _corrected(connection: sa.Connection, line: Row) -> CorrectedLine:

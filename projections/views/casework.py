@@ -205,7 +205,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 14
+    version = 15
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -360,9 +360,11 @@ class Casework:
         told = correction.before or correction.after
         assert told is not None
         action_id = action_id_of(told.stored.source, told.stored.id)
+        row = self._actions.get(connection, action_id)
+        if _is_decided(row or {}):
+            return
         values: Row = {"state": NEVER_HAPPENED, "amount_minor": 0}
         if correction.after is not None and isinstance(body := correction.after.body, facts.ActionReported):
-            row = self._actions.get(connection, action_id)
             values = {name: getattr(body, name) for name in _OF_ACTIONS}
             values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor, "named_team": body.team_id}
             values["state"] = "charged" if row is not None and row["holder"] is not None else body.state
@@ -379,11 +381,16 @@ class Casework:
         else:
             action_id = body.action_id
         known = self._actions.get(connection, action_id) or {}
+        is_report = isinstance(body, facts.ActionReported)
+        if is_report and _is_decided(known):
+            return  # the row is that of the decision, and `action.charged` says what the report adds
         values = {name: getattr(body, name) for name in _OF_ACTIONS}
-        if not isinstance(body, facts.ActionReported):
+        state = known.get("state")
+        if not is_report:
             values |= {name: getattr(body, name, None) for name in _OF_DECISIONS}
+            state = state if state == "charged" else body.state
         values["named_team"] = named_team(body)
-        values |= {"position": event.position, "time": event.stored.time, "state": known.get("state") or body.state}
+        values |= {"position": event.position, "time": event.stored.time, "state": state or body.state}
         if isinstance(body, facts.ActionReported):
             values |= self._careers.fields(connection, values, "time")
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
@@ -406,7 +413,10 @@ class Casework:
         if isinstance(body, decisions.ActionSettled) and body.relates_to is None:
             values["settled_minor"] = row.get("paid_minor") or body.amount.minor
         elif isinstance(body, decisions.ActionCharged):
-            values |= {"holder": body.holder, "period": body.period}
+            if body.decided is None:
+                values |= {"holder": body.holder, "period": body.period}
+            if _is_decided(row) and row["currency"] == body.amount.currency:
+                values["amount_minor"] = row["amount_minor"] + body.amount.minor
         self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
 
     def _ask(self, connection: sa.Connection, event: Event) -> None:
@@ -440,6 +450,11 @@ class Casework:
                 "amount_minor": body.amount.minor if body.status == "approved" else 0,
             }
         self._escalations.put(connection, body.escalation_id, values, event.position, event.stored.time)
+
+
+def _is_decided(row: Row) -> bool:
+    """Return whether a row is of an action that the ledger decided; no report has a kind of agent."""
+    return row.get("agent_kind") is not None
 
 
 _OPENED = ("customer_id", "channel", "reason", "agent_id", "team_id", "line", "order_id")

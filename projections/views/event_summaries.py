@@ -75,6 +75,9 @@ def _describe_action(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one
             return f"{amount_text(body.amount)} free again: {body.reason}"
         case decisions.ActionCharged():
             over = f", {amount_text(body.overdrawn)} beyond it" if body.overdrawn.minor else ""
+            if body.decided is not None and body.reported is not None:
+                told = f"{amount_text(body.reported)} reported of the {amount_text(body.decided)} decided before"
+                return f"{told}; charged to {body.holder}: {amount_text(body.amount)}{over}"
             return f"reported action charged to {body.holder}: {amount_text(body.amount)}{over}"
         case decisions.ActionReversed():
             recovered = "recovered" if body.recovered else "not recovered"

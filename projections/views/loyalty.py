@@ -15,6 +15,7 @@ from domain.commands import action_id_of
 from domain.events.decisions import ActionTaken, AuthorityFellShort
 from domain.events.facts import ActionReported, FactCorrected, PurchaseCompleted, PurchaseReturned
 from domain.money import Money
+from domain.serialization import encode
 from ledger.store.cloudevents import parse_time, time_text
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, paged
@@ -46,7 +47,8 @@ actions = sa.Table(
     "actions",
     metadata,
     sa.Column("position", sa.BigInteger, primary_key=True),
-    sa.Column("action_id", sa.Text, nullable=False),
+    sa.Column("action_id", sa.Text, nullable=False, index=True),
+    sa.Column("reported", sa.Boolean, nullable=False),  # by a fact
     sa.Column("customer_id", sa.Text),
     sa.Column("agent_id", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
@@ -54,7 +56,7 @@ actions = sa.Table(
     sa.Column("at", sa.Text, nullable=False, index=True),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("cost_minor", sa.BigInteger, nullable=False),
-    sa.Column("withdrawn", sa.Boolean, nullable=False),
+    sa.Column("withdrawn", sa.Boolean, nullable=False),  # corrected, or a report of an action that has a row already
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("actions_by_customer", "customer_id", "at"),
 )
@@ -81,7 +83,7 @@ class Loyalty:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "loyalty_effects"
-    version = 3
+    version = 4
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = types_of(
@@ -107,12 +109,45 @@ class Loyalty:
                     continue
         upsert(connection, purchases, bought)
         upsert(connection, actions, done)
+        _withdraw_reports(connection, done)
         upsert(connection, requests, asked)
         for position, correction in corrected:
             _correct(connection, position, correction)
 
     def forget(self) -> None:
         """Do nothing, because nothing is cached."""
+
+
+_TAKEN = sa.text("""
+SELECT one.action_id, one.position FROM actions one JOIN actions other USING (action_id)
+WHERE action_id IN (SELECT value FROM json_each(:ids)) AND NOT one.reported AND other.reported
+""")
+"""Actions that a decision took and a fact reported, with the position of the decision."""
+
+
+def _withdraw_reports(connection: sa.Connection, done: Sequence[Row]) -> None:
+    """Withdraw the reports of these actions that a decision took too: they are one action each."""
+    if not done:
+        return
+    ids = encode(sorted({row["action_id"] for row in done})).decode()
+    taken = {row.action_id: row.position for row in connection.execute(_TAKEN, {"ids": ids})}
+    if not taken:
+        return
+    replaced = Replaced(actions)
+    query = sa.select(actions).where(actions.c.action_id.in_(list(taken)), actions.c.reported)
+    changed = []
+    for row in connection.execute(query).mappings().all():
+        since = max(row["since"], taken[row["action_id"]])
+        replaced.keep(dict(row), since)  # where the report came first, it counted until then
+        changed.append(dict(row) | {"withdrawn": True, "since": since})
+    replaced.write(connection)
+    upsert(connection, actions, changed)
+
+
+def _is_taken(connection: sa.Connection, action_id: str) -> bool:
+    """Return whether a decision took the action."""
+    query = sa.select(actions.c.position).where(actions.c.action_id == action_id, sa.not_(actions.c.reported))
+    return connection.execute(query).first() is not None
 
 
 def _correct(connection: sa.Connection, position: int, correction: Correction) -> None:
@@ -131,7 +166,8 @@ def _correct(connection: sa.Connection, position: int, correction: Correction) -
     old = connection.execute(sa.select(table).where(table.c.position == correction.position)).mappings().one()
     replaced.keep(dict(old), position)
     replaced.write(connection)
-    upsert(connection, table, [row | {"withdrawn": correction.after is None, "since": position}])
+    is_gone = correction.after is None or (table is actions and _is_taken(connection, row["action_id"]))
+    upsert(connection, table, [row | {"withdrawn": is_gone, "since": position}])
 
 
 def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned) -> Row:
@@ -154,6 +190,7 @@ def _action_row(event: Event, body: ActionTaken | ActionReported) -> Row:
     return {
         "position": event.position,
         "action_id": action_id,
+        "reported": isinstance(body, ActionReported),
         "customer_id": body.customer_id,
         "agent_id": body.agent_id,
         "kind": body.kind,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -245,6 +246,28 @@ async def test_outcomes_are_answers_and_errors_are_problems(
         answer = await desk.post("/api/v1/decisions/action", json=ACTION | changes, headers=key)
         found = answer.json()
         assert (answer.status_code, found.get("outcome", found.get("code"))) == (status, outcome), answer.text
+
+
+async def test_a_request_and_its_report_count_once_in_either_order(door: Door) -> None:
+    """Over HTTP the request comes first and the report second; over NATS it is the other way round."""
+    desk = door.company["desk"]
+    ask: Document = {**ACTION, "agent_id": "A-2"}
+    start = Decimal((await desk.budget("A-2"))["spent"])
+    async with door("desk") as client:
+        first = await client.post("/api/v1/decisions/action", json=ask, headers={"Idempotency-Key": "one-1"})
+        assert first.json()["outcome"] == "taken", first.text
+        told = event("one-1", "action.reported", "desk", **ask)
+        assert (await client.post("/api/v1/events", headers=STRUCTURED, content=json.dumps(told))).status_code == 202
+        assert (await door.receipt(client, "one-1"))["status"] == "recorded"
+        await desk.record(event("one-2", "action.reported", "desk", **ask))
+        charges = await eventually(lambda: desk.recorded("action.charged"), lambda found: len(found) == 2)
+        assert [one["amount"] for one in charges] == [gbp("0.00"), gbp("5.00")]
+        assert charges[0]["action_id"] == first.json()["action_id"]
+        second = await client.post("/api/v1/decisions/action", json=ask, headers={"Idempotency-Key": "one-2"})
+        assert (second.status_code, second.json()["code"]) == (422, "already_reported")
+    again = await desk.ask("action", request_id="one-2", **ask)
+    assert again["error"]["field"] == "request_id"
+    assert Decimal((await desk.budget("A-2"))["spent"]) == start + 10
 
 
 async def test_a_preview_takes_nothing_and_a_hold_is_settled(door: Door) -> None:

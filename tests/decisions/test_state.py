@@ -18,7 +18,7 @@ from ledger.store.event_id_index import EventIdEntry, EventIdIndex
 from ledger.store.log import Recorded
 from ledger.store.subscription import ReadCursor
 from tests.support.decision_company import company
-from tests.support.decision_events import linked, taken
+from tests.support.decision_events import charged, linked, reported, taken
 from tests.support.decision_scenarios import empty_index, given
 from tests.support.organisations import BASIC_POLICY
 from tests.support.policy_reference import all_scenarios, transcript_of
@@ -123,3 +123,32 @@ def test_an_index_of_another_layout_is_emptied_so_that_it_is_read_from_the_log_a
     assert (state.position, state.find([b"key"])) == (0, {})
     state.apply(given(company(), linked("C-1", "C-2")).recorded)
     assert state.actions.group_of("C-1") == {"C-1", "C-2"}
+
+
+@pytest.mark.parametrize("order", ["decision first", "report first"])
+@pytest.mark.parametrize("answers", [True, False], ids=["a request", "an approval"])
+async def test_a_restarted_decider_knows_which_of_a_decision_and_its_report_counts(
+    tmp_path: Path, order: str, answers: bool
+) -> None:
+    """The file finds the action of a request by the request, and that of an approval or a report by a key of its own."""
+    action_id = action_id_of("crm", "r-1")
+    sha256 = "00" * 16 if answers else None
+    decided = taken("5.00", action_id=action_id, customer_id="C-1", request_id="r-1", request_sha256=sha256)
+    told = reported("7.00", event_id="r-1", customer_id="C-1")
+    pair = (decided, told) if order == "decision first" else (told, decided)
+    scenario = given(company(), *pair)
+    scenario = scenario.when_posted().then(charged("2.00", decided="5.00", reported="7.00"))
+    start = len(given(company()).recorded)
+    seen: list[tuple[str, int]] = []
+    for recorded in scenario.recorded[start:]:
+        state = DecisionState(EventIdIndex(tmp_path / "state.sqlite"))
+        state.apply([one for one in scenario.recorded if state.position < one.position <= recorded.position])
+        await state.write()
+        await state.close()
+        state = DecisionState(EventIdIndex(tmp_path / "state.sqlite"))
+        found = state.actions.action(action_id)
+        total = sum(gift.minor for gift in state.actions.to_group(frozenset({"C-1"})))
+        seen.append((found.state if found else "unknown", total))
+        await state.close()
+    first = ("taken", 500) if order == "decision first" else ("reported", 700)
+    assert seen[-3:] == [first, ("taken", 1200), ("taken", 700)]

@@ -203,6 +203,14 @@ class Authority(RuleBasedStateMachine):
         fact = reported_action(name, time=when, agent_id=agent, reason="no network", amount=money(minor, currency))
         self.run(self.upstream.record(fact))
 
+    @precondition(lambda self: self.asked)
+    @rule(number=st.integers(0, 99), minor=amounts)
+    def report_request(self, number: int, minor: int) -> None:
+        """The same id again is a duplicate, or is rejected."""
+        _, request, _ = self.asked[number % len(self.asked)]
+        fact = reported_action(request["request_id"], time=self.now.isoformat(), amount=money(minor))
+        self.run(self.upstream.publish(fact))
+
     @precondition(lambda self: self.actions)
     @rule(number=st.integers(0, 99))
     def settled_elsewhere(self, number: int) -> None:

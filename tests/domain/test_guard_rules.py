@@ -474,6 +474,47 @@ def test_r14_beyond_the_limit_and_after_no() -> None:
     assert story.rules() == ["R14", "R14"]
 
 
+def told_again(story: Story, action_id: str, amount: float) -> None:
+    """Report an action that the ledger had decided, for the matter of every action in this story."""
+    total = Money(round(amount * 100), "GBP")
+    matter: Document = {"interaction_id": "I-9", "customer_id": "C-9"}
+    fact = facts.ActionReported(agent_id="A-1", kind="refund", amount=total, reason="late", **matter)
+    story.tell(fact, action_id=action_id)
+
+
+def test_a_report_of_a_decided_action_is_no_second_action() -> None:
+    """R2 finds a split: two actions on one matter after the answer was to ask."""
+    story = Story()
+    story.falls_short(35, interaction_id="I-9", customer_id="C-9")
+    action_id = story.gives("A-1", 18, interaction="I-9", customer="C-9")
+    told_again(story, action_id, 18)
+    assert story.rules() == []
+    story.gives("A-1", 17, interaction="I-9", customer="C-9")
+    assert story.rules() == ["R2"]
+
+
+def test_the_report_of_an_action_whose_hold_was_voided_is_an_action() -> None:
+    story = Story()
+    action_id = story.gives("A-1", 20, interaction="I-9", customer="C-9")
+    posted: Document = {"action_id": action_id, "holder": "agent:A-1", "period": "2026-01", "agent_id": "A-1"}
+    story.tell(decisions.ActionVoided(**CAUSE, **posted, amount=Money(2000, "GBP"), reason="expired"))
+    told_again(story, action_id, 35)
+    assert "R14" in story.rules()
+
+
+@pytest.mark.parametrize(
+    ("told", "rules"), [("10.00 GBP", []), ("8.00 GBP", []), ("12.00 GBP", ["R14"]), ("10.00 EUR", ["R14"])]
+)
+def test_r14_a_report_of_more_than_was_granted(told: str, rules: list[str]) -> None:
+    story, reported = Story(), Money.parse(*told.split())
+    action_id = story.gives("A-1", 10)
+    nothing, decided = Money(0, "GBP"), Money(1000, "GBP")
+    posted: Document = {"action_id": action_id, "holder": "agent:A-1", "period": "2026-01", "agent_id": "A-1"}
+    posted |= {"amount": nothing, "overdrawn": nothing, "relates_to": 2, "decided": decided, "reported": reported}
+    story.tell(decisions.ActionCharged(**CAUSE, **posted))
+    assert story.rules() == rules
+
+
 def test_r15_taking_and_reversing_again_and_again() -> None:
     story = Story()
     for _ in range(3):

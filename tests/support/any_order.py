@@ -43,6 +43,8 @@ POSTED: Document = {**_REQUEST, **_BUDGET, "agent_id": "A-1", "amount": _POUNDS}
 _MATTER = {name: ACTION[name] for name in ("agent_id", "kind", "basis", "amount", "reason", "interaction_id")}
 _ESCALATION: Document = {"escalation_id": "E-1", "budget": "agent:A-1", "period": "2026-01"}
 REPORTED = action_id_of("crm", "report-0")
+DECIDED = action_id_of("crm", "report-1")
+"""The action of a request whose id a report may have."""
 
 
 def decision(body: Record, time: str) -> tuple[str, bytes]:
@@ -109,6 +111,18 @@ DECISIONS = [
             **POSTED, action_id=REPORTED, recovered=True, reversed_by="M-1", reason="wrong", relates_to=1
         ),
         "2026-01-05T10:07:00Z",
+    ),
+    decision(decisions.ActionTaken(**ACTION, action_id=DECIDED, authority="own"), "2026-01-05T10:06:10Z"),
+    decision(
+        decisions.ActionCharged(
+            **(POSTED | {"amount": Money(200, "GBP")}),
+            action_id=DECIDED,
+            overdrawn=Money(0, "GBP"),
+            relates_to=1,
+            decided=_POUNDS,
+            reported=Money(700, "GBP"),
+        ),
+        "2026-01-05T10:06:20Z",
     ),
 ]
 
@@ -219,7 +233,8 @@ def histories(draw: st.DrawFn) -> History:
             )
         )
         source = draw(st.sampled_from(["crm", "desk"]))
-        identifier = "report-0" if name == "action.reported" and source == "crm" and not number else f"e-{number}"
+        is_known = name == "action.reported" and source == "crm" and number < 2
+        identifier = f"report-{number}" if is_known else f"e-{number}"
         fact = event(identifier, name, source, time, **draw(_FACTS[name]))
         place = draw(st.none() | st.integers(0, 3))
         found.append(fact if place is None else fact | {"sequence": f"{place}"})

@@ -31,7 +31,7 @@ ANY = _Any()
 _MONEY = frozenset(
     (
         *("amount", "asked", "carried_over", "granted", "held", "lapsed", "limit", "overdrawn", "reserved", "spent"),
-        *("beyond", "owed", "paid", "total", "used"),
+        *("beyond", "decided", "owed", "paid", "reported", "total", "used"),
     )
 )
 _INSTANTS = frozenset(("due", "expires_at", "from_time", "until_time", "valid_until"))

@@ -84,6 +84,8 @@ class History:
         self._actions: list[str] = []
         self._escalations: list[str] = []
         self._number = 0
+        self.reported: dict[str, int] = {}
+        """The amounts of reports by the id of the request, in minor units."""
         self._read = 0
         self._keep_books()
 
@@ -108,6 +110,13 @@ class History:
         result = self.scenario.when_posted(at=self.now).result
         assert isinstance(result, Decision)
         self._record(result)
+
+    def report_again(self, choice: int, amount: str) -> None:
+        """Report the action of an earlier request, or of one that may follow, and post the report; once each."""
+        name = f"r-{choice % (self._number + 3) + 1}"
+        if name not in self.reported:
+            self.reported[name] = Money.parse(amount, "GBP").minor
+            self.report(amount, "A-7", name)
 
     def remaining(self) -> dict[str, int]:
         """Return the remaining amount of each holder's newest budget, in minor units."""

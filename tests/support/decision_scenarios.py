@@ -152,6 +152,11 @@ class Scenario:
         """The events as the log holds them."""
         return [one.recorded for one in self._stored]
 
+    @property
+    def bodies(self) -> list[msgspec.Struct]:
+        """The bodies of the events."""
+        return [one.body for one in self._stored]
+
     def add(self, event: Described, *, read: bool = True) -> None:
         """Add an event; with ``read`` the decider's state knows it."""
         at = event.at or EARLIER
@@ -182,6 +187,7 @@ class Scenario:
         current: bool | None = None,
         history: bool = False,
         via: str | None = None,
+        rules_version: int = RULES_VERSION,
     ) -> Outcome:
         """Decide a command of a source.
 
@@ -202,6 +208,7 @@ class Scenario:
             decider_id=_DECIDER,
             command=NO_COMMAND if is_repeated(command, body) else msgspec.Raw(body),
             via=via,
+            rules_version=rules_version,
         )
         now = instant(at) if isinstance(at, str) else at
         is_current = not self._unread if current is None else current
@@ -230,7 +237,9 @@ class Scenario:
         """Decide a command of the timers at a moment."""
         return self._decided(command, self._cause(LEDGER_SOURCE, f"{command.id}@{command.due:.0f}"), now)
 
-    def when_posted(self, position: int | None = None, *, at: str | datetime = NOW) -> Outcome:
+    def when_posted(
+        self, position: int | None = None, *, at: str | datetime = NOW, rules_version: int = RULES_VERSION
+    ) -> Outcome:
         """Decide the posting of a fact to its budget: of the first fact that is due, or of the one at a position."""
         dues = self.state.pending.dues
         if not dues:
@@ -240,6 +249,7 @@ class Scenario:
         command = PostingCommand(due, cast("facts.ActionReported | facts.RefundSettled", stored.body))
         event = msgspec.json.decode(stored.recorded.data, type=_Named)
         cause = self._cause(event.source, event.id)
+        cause.rules_version = rules_version
         return self._decided(command, cause, instant(at) if isinstance(at, str) else at)
 
     def budget(self, holder: str, currency: str = "GBP") -> Budget:

@@ -74,7 +74,8 @@ class Kept:
                 sums["reserved"] -= self.holds.pop(data["action_id"])
             case "action.charged":
                 sums["spent"] += minor
-                self.taken[data["action_id"]] = minor_of(data["amount"])
+                before = self.taken.get(data["action_id"], 0) if "decided" in data else 0
+                self.taken[data["action_id"]] = before + minor_of(data["amount"])
                 self.overdrawn.add(book)
                 self.charged.append(data["relates_to"])
             case "action.reversed":

@@ -90,6 +90,18 @@ async def _give_what_is_owed(upstream: Upstream) -> None:
     assert (held["outcome"], decided["outcome"]) == ("held", "done"), decided
 
 
+async def _report_what_was_decided(upstream: Upstream) -> None:
+    """Report actions under the ids of their requests: taken, held and refused ones; then request a reported one."""
+    for name, amount, agent in (("second", "14.00", "A-2"), ("noted", "3.00", "A-1"), ("short", "400.00", "A-2")):
+        await upstream.record(reported_action(name, amount, agent_id=agent))
+    await upstream.action("held and told", "9.00", hold=True)
+    await upstream.record(reported_action("held and told", "10.00"))
+    await upstream.record(reported_action("told first", "1.00"))
+    await upstream.wait_for_decider()
+    refused = await upstream.action("told first", "1.00")
+    assert refused["error"]["code"] == "already_reported", refused
+
+
 async def record_every_kind_of_decision(upstream: Upstream) -> None:
     """Record every kind of decision: by agents, approvers, operators, facts and the clock."""
     await set_up_organisation(upstream)
@@ -161,6 +173,7 @@ async def record_every_kind_of_decision(upstream: Upstream) -> None:
     fact = reported_action("reported", "7.00")
     await upstream.record(fact)
     await _give_what_is_owed(upstream)
+    await _report_what_was_decided(upstream)
     policy = FULL_POLICY | {"effective_from": "2021-01-01T00:00:00Z"}
     answer = await ask("policy", request_id="policy-2", policy=policy, published_by="owner")
     assert answer["outcome"] == "done", answer

@@ -73,6 +73,11 @@ class StateAction(Gift, array_like=True):
     recovered_minor: int = 0
 
     @property
+    def is_report(self) -> bool:
+        """True for an action that a fact reported, before and after it is charged."""
+        return self.state in ("reported", "charged")
+
+    @property
     def goodwill(self) -> bool:
         """True if limits and budgets apply to it."""
         return self.basis == "goodwill"
@@ -104,10 +109,19 @@ class StateAction(Gift, array_like=True):
         if change.state == "charged" and posting.owed is not None:
             self.owed_minor = posting.owed.minor
             self.minor = self._counted(self.done_minor)
+        if change.added_minor:
+            self.done_minor += change.added_minor
+            self.minor += counted_minor(self.basis, posting.amount, posting.owed)
+            if self.owed_minor is not None and posting.owed is not None:
+                self.owed_minor += posting.owed.minor
         self.reversed_minor += change.reversed_minor
         if change.recovered_minor:
             self.recovered_minor += change.recovered_minor
             self.minor -= counted_minor(self.basis, posting.amount, posting.owed)
+
+    def count_nothing(self) -> None:
+        """Let a report count for nothing, because a decision on the same action counts."""
+        self.minor = self.done_minor = 0
 
     def _counted(self, minor: int) -> int:
         """Return the part of an amount that counts as goodwill."""
@@ -159,7 +173,9 @@ class ActionIndex:
         self._changed: dict[int, StateAction] = {}  # read, and not written yet
         self._values: dict[int, Sequence[object]] = {}  # the rows to write for them
         self._writing: dict[int, StateAction] = {}
-        self._by_action: dict[str, StateAction] = {}  # of the changed and the writing rows
+        # The changed and the writing rows by id and position: a decision and a report may have one id.
+        self._by_action: dict[str, dict[int, StateAction]] = {}
+        self._has_keys = bool(index.rows("SELECT 1 FROM actions LIMIT 1"))
         self._unwritten: dict[tuple[str, str], dict[int, StateAction]] = {}  # all rows in memory, by column and id
         self._links: dict[tuple[str, str, str], str | None] = {}
         self._links_writing: dict[tuple[str, str, str], str | None] = {}
@@ -214,20 +230,40 @@ class ActionIndex:
         return group
 
     def action(self, action_id: str) -> StateAction | None:
-        """Return an action that was read from the log, or ``None``."""
-        if found := self._by_action.get(action_id):
-            return found
+        """Return an action that was read from the log, or ``None``.
+
+        A report of an action that a decision granted is not an action of its own, unless it was charged as one.
+        """
+        rows = self._rows_of(action_id)
+        report = next((row for row in rows if row.is_report), None)
+        decided = next((row for row in rows if not row.is_report), None)
+        if report is None or decided is None:
+            return report or decided
+        return decided if report.state == "reported" and decided.state != "voided" else report
+
+    def reported(self, action_id: str) -> StateAction | None:
+        """Return the action that a fact reported under this id, or ``None``."""
+        rows = list(self._by_action.get(action_id, {}).values())
+        if self._has_keys and (key := _key_of(action_id)) is not None:
+            stored = (self._stored_at(position) for (position,) in self._index.rows(_POSITION_OF, (key,)))
+            rows += [row for row in stored if row is not None and row.action_id == action_id]
+        return next((row for row in rows if row.is_report), None)
+
+    def _rows_of(self, action_id: str) -> list[StateAction]:
+        """Return the rows with an id that were read from the log: of a decision, of a report, or both."""
         key = _key_of(action_id)
-        if key is None:
-            return None
-        rows = self._index.rows("SELECT position FROM actions WHERE key = ?", (key,))
-        positions = [rows[0][0]] if rows else [name.position for name in self._index.find((key,)).values()]
-        for position in positions:
-            for (value,) in self._index.rows("SELECT row FROM given WHERE position = ?", (position,)):
-                row = _decode(value)
-                if row.action_id == action_id:
-                    return row
-        return None
+        positions: set[int] = set()
+        if key is not None:
+            positions.update(position for (position,) in self._index.rows(_POSITION_OF, (key,)))
+            positions.update(name.position for name in self._index.find((key,)).values())
+        stored = (self._stored_at(position) for position in sorted(positions))
+        found = {row.position: row for row in stored if row is not None and row.action_id == action_id}
+        return list((found | self._by_action.get(action_id, {})).values())
+
+    def _stored_at(self, position: int) -> StateAction | None:
+        """Return the row of a position from the file, or ``None``."""
+        rows = self._index.rows("SELECT row FROM given WHERE position = ?", (position,))
+        return _decode(rows[0][0]) if rows else None
 
     def held_until(self, moment: float) -> list[StateAction]:
         """Return the holds that have expired by this moment."""
@@ -284,8 +320,16 @@ class ActionIndex:
     def change(self, action_id: str, change: Callable[[StateAction], None]) -> None:
         """Change an action if it is known."""
         row = self.action(action_id)
-        if row is None:
-            return
+        if row is not None:
+            self._change(row, change)
+
+    def change_report(self, position: int, action_id: str, change: Callable[[StateAction], None]) -> None:
+        """Change the action of the report at this position if it is known."""
+        row = self._by_action.get(action_id, {}).get(position) or self._stored_at(position)
+        if row is not None and row.action_id == action_id:
+            self._change(row, change)
+
+    def _change(self, row: StateAction, change: Callable[[StateAction], None]) -> None:
         change(row)
         self._keep(row)
         self._index_unwritten(row)
@@ -321,13 +365,16 @@ class ActionIndex:
         self._links_writing, self._links = self._links, {}
         values, self._values = self._values, {}
         # The index of requests has the other actions, because their id is the hash of the request.
-        unnamed = [(_key_of(row.action_id), row.position) for row in self._writing.values() if not row.named]
-        unnamed = [one for one in unnamed if one[0] is not None]
+        unnamed = [row for row in self._writing.values() if not row.named and _key_of(row.action_id) is not None]
+        self._has_keys = self._has_keys or bool(unnamed)
+        decided = [(_key_of(row.action_id), row.position) for row in unnamed if not row.is_report]
+        told = [(_key_of(row.action_id), row.position) for row in unnamed if row.is_report]
         linked = [(*pair, source) for pair, source in self._links_writing.items() if source is not None]
         unlinked = [pair for pair, source in self._links_writing.items() if source is None]
         changes: list[Change] = [
             ("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?)", list(values.values())),
-            ("INSERT OR REPLACE INTO actions VALUES (?, ?)", unnamed),
+            ("INSERT OR REPLACE INTO actions VALUES (?, ?)", decided),
+            ("INSERT OR IGNORE INTO actions VALUES (?, ?)", told),  # a decision with the same id keeps the key
             ("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?)", linked),
             ("DELETE FROM links WHERE a = ? AND b = ? AND relation = ?", unlinked),
         ]
@@ -339,7 +386,7 @@ class ActionIndex:
             for _ in range(min(len(self._writing), _ROWS_AT_ONCE)):
                 position, row = self._writing.popitem()
                 if position not in self._changed:
-                    self._by_action.pop(row.action_id, None)
+                    self._forget_row(row)
                     self._remove_unwritten(row)
             yield
         self._links_writing = {}
@@ -351,10 +398,18 @@ class ActionIndex:
 
     def _keep(self, row: StateAction) -> None:
         """Mark a row to be written. It is encoded now, so that writing thousands does not block the event loop."""
-        self._changed[row.position] = self._by_action[row.action_id] = row
+        self._changed[row.position] = row
+        self._by_action.setdefault(row.action_id, {})[row.position] = row
         customer = _customer_in(row)
         ids = customer, row.interaction_id
         self._values[row.position] = (row.position, *ids, row.expires_at, _encode(row), row.order_id)
+
+    def _forget_row(self, row: StateAction) -> None:
+        """Forget a row that the file has."""
+        rows = self._by_action[row.action_id]
+        del rows[row.position]
+        if not rows:
+            del self._by_action[row.action_id]
 
     def _linked_to(self, customer_id: str) -> set[str]:
         known = dict.fromkeys(self._index.rows(_LINKS_OF, (customer_id,)), True)
@@ -499,6 +554,7 @@ def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: in
     )
 
 
+_POSITION_OF = "SELECT position FROM actions WHERE key = ?"
 _LINKS_OF = "SELECT b, relation FROM links WHERE a = ?"
 _decode = msgspec.json.Decoder(StateAction).decode
 _encode = msgspec.json.Encoder().encode

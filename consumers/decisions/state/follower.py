@@ -24,7 +24,7 @@ from consumers.decisions.state.actions import ActionIndex, HeldFields, StateActi
 from consumers.decisions.state.orders import OrderIndex, paid_or_back, refunded_action
 from consumers.decisions.state.pending import PendingWork
 from domain.commands import action_id_of
-from domain.decisions.fact_postings import DuePosting
+from domain.decisions.fact_postings import GRANTED, DuePosting
 from domain.decisions.owed import OrderFact
 from domain.events import administration, decisions, facts
 from domain.policy.history import PolicyHistory, rules_of
@@ -380,17 +380,26 @@ class DecisionState:
 
     def _add_reported(self, event: Event, fact: facts.ActionReported) -> None:
         action_id = action_id_of(event.stored.source, event.stored.id)
+        known = self.actions.action(action_id)
         self.actions.add(row_of_fact(fact, action_id, event.time, event.position, event.stored.source))
         rules = self.policies.in_force(event.recorded)
-        if fact.basis == "goodwill" or (rules is not None and rules.is_strict):
+        is_granted = known is not None and known.state in GRANTED
+        if fact.basis == "goodwill" or (rules is not None and rules.is_strict) or is_granted:
             self.pending.add_due(DuePosting(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
 
     def _change_action(self, body: decisions.Posting) -> None:
-        self.actions.change(body.action_id, lambda row: row.apply(body))
+        if isinstance(body, decisions.ActionCharged) and body.decided is None:
+            self.actions.change_report(body.relates_to, body.action_id, lambda row: row.apply(body))
+        else:
+            if isinstance(body, decisions.ActionCharged):
+                self.actions.change_report(body.relates_to, body.action_id, StateAction.count_nothing)
+            self.actions.change(body.action_id, lambda row: row.apply(body))
         if isinstance(body, (decisions.ActionSettled, decisions.ActionCharged)) and body.relates_to is not None:
             self.pending.remove_due(body.relates_to)
         elif isinstance(body, (decisions.ActionVoided, decisions.ActionSettled)):
-            for due in [due for due in self.pending.dues.values() if due.action_id == body.action_id]:
+            # A report of the action stays due: it happened, although its hold ended.
+            settles = [one for one in self.pending.dues.values() if one.kind == "settle"]
+            for due in [one for one in settles if one.action_id == body.action_id]:
                 self.pending.remove_due(due.position)
 
 

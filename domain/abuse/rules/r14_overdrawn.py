@@ -1,4 +1,4 @@
-"""R14, overdrawn: a reported action exceeds authority or was refused before, or an action slipped past a soft limit."""
+"""R14, overdrawn: a reported action exceeds authority, was refused or was granted in part, or a race passed a limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from domain.abuse.settled import SettledHistory
     from domain.keyed_state import State
 
-RULE = Rule("R14", 4, "overdrawn", {"days": 7})
+RULE = Rule("R14", 5, "overdrawn", {"days": 7})
 _TALLY_DAYS = 30
 
 
@@ -40,13 +40,8 @@ class Overdrawn:
                     if matter:
                         refusal = event.at, event.position, body.amount.minor
                         self._refused.put(keyed(body.agent_id, body.kind, matter), refusal)
-            case decisions.ActionCharged() if body.overdrawn.minor:
-                over = money(body.overdrawn.minor, body.overdrawn.currency)
-                text = (
-                    f"{body.agent_id} reported {body.action_id}, which went {over} beyond the budget of {body.holder}"
-                )
-                proof = body.relates_to, event.position
-                yield self._found(history, event, body.agent_id, ("budget", body.action_id), text, proof)
+            case decisions.ActionCharged():
+                yield from self._charged(history, event, body)
             case decisions.ActionTaken():
                 for limit in body.limits:
                     used = limit.used.minor + counted_minor(body.basis, body.amount, body.owed)
@@ -61,6 +56,22 @@ class Overdrawn:
                 pass
         if action is not None and action.reported and action.goodwill:
             yield from self._reported(history, event, action)
+
+    def _charged(
+        self, history: GuardHistory, event: GuardEvent, body: decisions.ActionCharged
+    ) -> Iterator[RuleFinding]:
+        what, proof = f"{body.agent_id} reported {body.action_id}", (body.relates_to, event.position)
+        if body.overdrawn.minor:
+            over = money(body.overdrawn.minor, body.overdrawn.currency)
+            text = f"{what}, which went {over} beyond the budget of {body.holder}"
+            yield self._found(history, event, body.agent_id, ("budget", body.action_id), text, proof)
+        told, decided = body.reported, body.decided
+        if told is None or decided is None:
+            return
+        if told.currency != decided.currency or told.minor > decided.minor:
+            amounts = [money(one.minor, one.currency) for one in (told, decided)]
+            text = f"{what} as {amounts[0]}, where {amounts[1]} was granted"
+            yield self._found(history, event, body.agent_id, ("granted", body.action_id), text, proof)
 
     def _reported(self, history: GuardHistory, event: GuardEvent, action: ObservedAction) -> Iterator[RuleFinding]:
         what = f"{action.agent} reported a {action.kind} of {money(action.minor, action.currency)}"
