@@ -19,10 +19,11 @@ from dashboard.routes.case_files import add_case_file_routes
 from dashboard.routes.commands import add_command_routes
 from dashboard.routes.declarations import add_declaration_routes
 from dashboard.routes.escalation_cases import add_escalation_case_route
+from dashboard.routes.evidence import add_evidence_routes
 from dashboard.routes.lists import add_list_routes
 from dashboard.routes.people import add_people_routes
 from dashboard.routes.proofs import add_proof_routes
-from dashboard.routes.reports import add_report_routes, add_summary_route
+from dashboard.routes.reports import add_report_routes, add_summary_route, add_unused_authority_route
 from dashboard.routes.sources import add_source_routes
 from dashboard.routes.system import add_system_routes
 from dashboard.routes.updates import add_update_routes
@@ -56,10 +57,12 @@ def make_api(context: ApiContext, openid: OpenIdProvider | None = None) -> FastA
         add_people_routes,
         add_report_routes,
         add_summary_route,
+        add_unused_authority_route,
         add_system_routes,
         add_update_routes,
         add_case_file_routes,
         add_proof_routes,
+        add_evidence_routes,
         add_escalation_case_route,
         add_command_routes,
         add_declaration_routes,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from fastapi import Header, Query, Request
 from pydantic import WithJsonSchema
 
+from dashboard.problem_details import ParameterError
+from projections.amount_ranges import AmountRange, read_amounts
+from projections.date_ranges import DateRange
 from projections.engine.pages import PageRequest
 
 if TYPE_CHECKING:
     from domain.serialization import Json
-    from projections.date_ranges import DateRange
 
 PAGE_LIMIT, DEFAULT_LIMIT = 1000, 100
 Limit = Annotated[
@@ -63,19 +65,47 @@ TimeZone = Annotated[
     str | None, Query(alias="tz", description="Time zone of days, e.g. Europe/London; by default the policy's.")
 ]
 
+AmountText = Annotated[
+    str | None,
+    Query(
+        alias="amount",
+        description="Only this amount, with its currency (45.00 GBP), or a range (40.00 to 50.00 GBP).",
+        examples=["45.00 GBP"],
+    ),
+]
+type TimeKind = Literal["happened", "recorded"]
+ByTime = Annotated[
+    TimeKind,
+    Query(
+        alias="by_time",
+        description="The times that `from` and `to` limit: event times, or recorded times.",
+    ),
+]
 SummaryBy = Annotated[
     Literal["day", "week", "month", "team", "agent", "agent_kind", "role", "kind", "reason", "channel"] | None,
     Query(alias="by", description="The property by which the totals are divided; by default only the whole."),
 ]
 
 
+Count = Annotated[
+    bool, Query(alias="count", description="The answer has `total`, the number of items in the whole list.")
+]
+
+
 class PageQuery:
-    """The parameters that all lists have: the length of a page, its form, and the tag of the client's copy."""
+    """The parameters that all lists have: the length of a page, its form, a total, and the tag of the client's copy."""
 
     def __init__(
-        self, request: Request, limit: Limit = None, form: Format = "json", if_none_match: IfNoneMatch = None
+        self,
+        request: Request,
+        limit: Limit = None,
+        form: Format = "json",
+        if_none_match: IfNoneMatch = None,
+        *,
+        counts: Count = False,
     ) -> None:
         self.request, self.limit, self.form, self.if_none_match = request, limit, form, if_none_match
+        self.counts = counts
 
 
 class PastQuery:
@@ -92,18 +122,58 @@ class RangeQuery:
         self.begin, self.end, self.zone = begin, end, zone
 
 
+class FeedRangeQuery(RangeQuery):
+    """The parameters that limit a list in the order of positions to some times: event times or recorded times."""
+
+    def __init__(self, begin: From = None, end: To = None, zone: TimeZone = None, by_time: ByTime = "happened") -> None:
+        super().__init__(begin, end, zone)
+        self.by_time = by_time
+
+
+class FeedRange(NamedTuple):
+    """A range of times that limits a list, and its position range where the times are recorded times."""
+
+    times: DateRange
+    by_time: TimeKind = "happened"
+    first: int | None = None
+    """The first position that was recorded in it."""
+    behind: int | None = None
+    """The first position that was recorded behind it."""
+
+    def told(self) -> dict[str, Json]:
+        """Return the range as answers show it; nothing for a range without limits."""
+        found = told(self.times)
+        return found and found | {"by_time": self.by_time}
+
+
+def amounts_of(text: str | None) -> AmountRange | None:
+    """Return the range of amounts that a parameter names.
+
+    Raises:
+        ParameterError: it is neither an amount nor a range.
+
+    """
+    try:
+        return None if text is None else read_amounts(text)
+    except ValueError as error:
+        raise ParameterError("amount", str(error)) from None
+
+
 class FeedQuery:
     """The place of a page in a list in the order of positions."""
 
     def __init__(self, after: After = None, order: NewestFirst = "desc") -> None:
         self.after, self.newest_first = after, order == "desc"
 
-    def page(self, limit: int | None, after: int | str | None, at: int | None, times: _Times) -> PageRequest:
+    def page(self, limit: int | None, after: int | str | None, at: int | None, within: FeedRange | None) -> PageRequest:
         """Return the request of a page of so many rows behind ``after``."""
-        return PageRequest(limit, int(after or 0), self.newest_first, at, *times)
-
-
-type _Times = tuple[str | None, str | None]
+        page = PageRequest(limit, int(after or 0), self.newest_first, at)
+        if within is None:
+            return page
+        if within.by_time == "recorded":
+            return page._replace(first=within.first, behind=within.behind)
+        begin, end = within.times.texts
+        return page._replace(begin=begin, end=end)
 
 
 def told(times: DateRange) -> dict[str, Json]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from dashboard.list_query import DEFAULT_LIMIT, PAGE_LIMIT
+from dashboard.list_query import DEFAULT_LIMIT, PAGE_LIMIT, FeedRange
 from dashboard.problem_details import ParameterError
 from dashboard.schemas import JsonResponse
 from domain.serialization import Json
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from dashboard.auth.tokens import Principal
-    from dashboard.list_query import PageQuery, RangeQuery
+    from dashboard.list_query import FeedRangeQuery, PageQuery, RangeQuery
     from dashboard.view_reader import ViewReader
     from ledger.store.log import Log
     from projections.date_ranges import DateRange
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 type Cursor = int | str | None
 _SHORT_PAGE = 200
 """The most rows that are read without a thread."""
+_COUNT_SECONDS = 0.1
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -51,7 +52,7 @@ class Listing(NamedTuple):
     ``row`` is the class of its rows, or the table whose rows they are; it decides the columns of a Parquet file.
     ``read`` returns up to ``limit`` rows behind a cursor (``None``: the first) at a position (``None``: the present).
     ``cursor`` returns the cursor of a row. ``shown`` returns rows as the reader may see them. ``more`` is added to the
-    answer.
+    answer. ``total`` returns the number of rows of the whole list; it has the parameters of ``read``.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Listing(NamedTuple):
     at: int | None = None
     shown: Callable[[list[Row]], Awaitable[list[Row]]] | None = None
     more: Mapping[str, Json] | None = None
+    total: Callable[[sa.Connection, int, Cursor, int | None], int] | None = None
 
 
 class ListReader:
@@ -103,6 +105,22 @@ class ListReader:
             return read_range(times.begin, times.end, zone)
         except RangeError as error:
             raise ParameterError(error.field, str(error)) from None
+
+    async def feed_range(self, within: FeedRangeQuery) -> FeedRange:
+        """Return the range that a query names; of recorded times, with its positions.
+
+        Raises:
+            ParameterError: a parameter cannot be used.
+
+        """
+        times = await self.times(within)
+        if within.by_time == "happened":
+            return FeedRange(times)
+        end = await self.end()
+        first, behind = [
+            None if one is None else await position_of(self.log, one, end, first=True) for one in times.texts
+        ]
+        return FeedRange(times, "recorded", first, behind)
 
     async def _zone(self) -> str:
         policy = await policy_in_force(self.log)
@@ -149,8 +167,18 @@ class ListReader:
                 return StreamingResponse(_csv(listing.name, pages), headers=headers, media_type="text/csv")
             file = await _parquet(listing.row, pages)
             return StreamingResponse(_chunks(file), headers=headers, media_type="application/vnd.apache.parquet")
-        answer = {"items": items, "position": position, "lag_seconds": lag, "next": following}
+        answer: dict[str, Json] = {"items": items, "position": position, "lag_seconds": lag, "next": following}
+        if page.counts:
+            answer["total"] = await self._total(listing, len(items), following)
         return JsonResponse(answer | dict(listing.more or {}), headers=headers)
+
+    async def _total(self, listing: Listing, shown: int, following: Cursor) -> int | None:
+        """Return the number of rows of a list; ``None`` where counting them takes too long."""
+        if following is None and not listing.after:
+            return shown
+        if (total := listing.total) is None:
+            return None
+        return await self._views.read_in_time(listing.view, lambda c: total(c, 1, None, listing.at), _COUNT_SECONDS)
 
     async def _page(self, listing: Listing, limit: int) -> tuple[list[Row], Cursor, Progress]:
         """Return the rows of a page, the cursor of the next page if there is one, and the view's progress."""

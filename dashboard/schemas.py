@@ -18,12 +18,14 @@ from domain.documents.rows import (  # noqa: TC001 - schemas are made from the a
     TrailRow,
 )
 from domain.events.decisions import Reason  # noqa: TC001 - schemas are made from the annotations
+from projections.policy_history import PolicyVersion  # noqa: TC001 - schemas are made from the annotations
 from projections.reports.empowerment_gap import GapReport
 from projections.reports.explanation import Explanation
 from projections.reports.loyalty import LoyaltyReport
 from projections.reports.recognition import RecognitionReport
 from projections.reports.service_quality import QualityReport
 from projections.reports.summary import Summary
+from projections.reports.unused_authority import UnusedAuthorityReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,14 +68,21 @@ class _Answer(TypedDict):
     lag_seconds: float
 
 
-class Page[Row](_Answer, _Range):
+class _Total(TypedDict):
+    """The total of a list, where the request asks for it."""
+
+    total: NotRequired[int | None]
+    """The number of items in the whole list, where `count` asks for it; null where counting takes more than 0.1 s."""
+
+
+class Page[Row](_Answer, _Range, _Total):
     """A page of a list in the order of the log."""
 
     items: list[Row]
     next: NotRequired[int | None]
 
 
-class KeyPage[Row](_Answer, _Range):
+class KeyPage[Row](_Answer, _Range, _Total):
     """A page of a list in the order of its key."""
 
     items: list[Row]
@@ -147,6 +156,12 @@ class RecognitionAnswer(RecognitionReport):
 
 class SummaryAnswer(Summary):
     """Totals of a range of days, with the range before."""
+
+    lag_seconds: float
+
+
+class UnusedAuthorityAnswer(UnusedAuthorityReport):
+    """Employees with less than a tenth of their budget spent in a period, by kind of action."""
 
     lag_seconds: float
 
@@ -229,6 +244,54 @@ class PolicyProposals(TypedDict):
 
     items: list[ProposalState]
     position: int
+
+
+class PolicyVersions(TypedDict):
+    """All published versions of the policy, the newest first."""
+
+    items: list[PolicyVersion]
+    position: int
+
+
+class EmployeeName(TypedDict):
+    """The name of an employee."""
+
+    employee_id: str
+    name: str | None
+    """The name; null where no source gave one, or it was forgotten."""
+
+
+class EmployeeNames(_Answer):
+    """The names of employees that the caller sees, and of their managers."""
+
+    items: list[EmployeeName]
+
+
+class CheckpointRow(TypedDict):
+    """A checkpoint of the seal that the ledger holds."""
+
+    number: int
+    """Its number by size, from 1."""
+    size: int
+    """The number of positions that it covers."""
+    time: str | None
+    """The recorded time of the last event that it covers; null where that position was lost."""
+    root: str
+    """The root hash, as hexadecimal digits."""
+    signed_by: list[str]
+    """The ids of the trusted keys that signed it."""
+    witnesses: int
+    """The number of other signatures."""
+    verified: bool
+    """A trusted key signed it, and its root is that of the stored tiles. `audit verify` compares the whole log."""
+    note: str
+    """The checkpoint as a signed note (C2SP tlog-checkpoint), to keep elsewhere."""
+
+
+class CheckpointList(TypedDict):
+    """The checkpoints that the ledger holds, the newest first."""
+
+    items: list[CheckpointRow]
 
 
 class Caller(TypedDict):

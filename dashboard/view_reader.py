@@ -131,6 +131,29 @@ class ViewReader:
                 pass
         return await asyncio.to_thread(live.read, query)
 
+    async def read_in_time[T](self, name: str, query: Callable[[sa.Connection], T], seconds: float) -> T | None:
+        """Return the result of a query in a thread, or ``None`` if it takes longer.
+
+        Raises:
+            NotReadyError: the view has no generation yet.
+
+        """
+        live = self._live_view(name)
+
+        def run() -> T | None:
+            deadline = time.perf_counter() + seconds
+            with live.engine.connect() as connection:
+                own = storage.driver(connection)
+                own.set_progress_handler(lambda: time.perf_counter() > deadline, _STEPS)
+                try:
+                    return query(connection)
+                except storage.FAILURES:
+                    return None
+                finally:
+                    own.set_progress_handler(None, 0)
+
+        return await asyncio.to_thread(run)
+
     async def read_with[T](self, name: str, query: Callable[[sa.Connection], Awaitable[T]]) -> T:
         """Return the result of an asynchronous query, which may read the log as well.
 

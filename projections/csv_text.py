@@ -36,6 +36,7 @@ FIELDS = {
         "case_id position subject about rank score rules flag_ids expected_loss$ explanation status found opened "
         "closed reviewed_flags"
     ),
+    "accesses": "position time recorded who what via about up_to",
     "trail": "position type source event_id time recorded who whom interaction_id action_id what corrected_by",
 }
 """The fields of each list's items, for the header; those of money end in ``$``."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from domain.events.decisions import PolicyApproved, PolicyObjected, PolicyProposed, PolicyPublished
 from domain.policy.history import PolicyHistory
+from domain.policy.linting import difference
+from domain.policy.parsing import read_policy
 from domain.policy.proposals import Proposals
-from ledger.store.cloudevents import parse_time, stored_decoder
+from domain.serialization import Json
+from ledger.store.cloudevents import parse_time, stored_decoder, time_text
 from projections.engine.events import read_event
 
 if TYPE_CHECKING:
@@ -21,6 +24,78 @@ if TYPE_CHECKING:
 POLICY_SUBJECT = "ledger.policy"
 _CLOCKS_DIFFER = timedelta(hours=1)
 """The most by which an event time of a live ledger is behind its recorded time."""
+
+
+class PolicyChange(TypedDict):
+    """A field of the policy that a version changed."""
+
+    field: str
+    """The path of the field, such as `roles.agent.limits.refund`."""
+    before: Json
+    """The value in the version before; null where it had none."""
+    after: Json
+    """The value in this version; null where it has none."""
+
+
+class PolicyVersion(TypedDict):
+    """A published version of the policy, with its changes from the version before."""
+
+    version: int
+    position: int
+    published: str
+    """The time of the publication."""
+    published_by: str
+    effective_from: str
+    """The time from which it is in force."""
+    mode: Literal["enforced", "shadow"]
+    """`enforced`, or `shadow` for a policy that only records what it would decide."""
+    proposed: str | None
+    """The time of its proposal; null where it was published without one."""
+    proposed_by: str | None
+    approved_by: list[str]
+    """The people who approved its proposal."""
+    break_glass: bool
+    """An operator published it past the governance of the policy in force."""
+    reason: str | None
+    sha256: str
+    changes: list[PolicyChange]
+    """The fields that differ from the version before; of the first version, all."""
+
+
+async def read_versions(log: Log) -> tuple[list[PolicyVersion], int]:
+    """Return all published versions, the newest first, and the position of the last event about policies."""
+    found: list[PolicyVersion] = []
+    proposals, before, position = Proposals(), dict[str, Json](), 0
+    for recorded in await log.read_subject(POLICY_SUBJECT):
+        event, position = read_event(recorded), recorded.position
+        body = event.body
+        if isinstance(body, PolicyPublished):
+            proposal = proposals.get(body.sha256)
+            proposal = None if proposal is None or proposal.state != "open" else proposal
+            found.append(
+                {
+                    "version": body.version,
+                    "position": position,
+                    "published": event.stored.time,
+                    "published_by": body.published_by,
+                    "effective_from": time_text(read_policy(body.policy).effective_from),
+                    "mode": body.policy.get("mode", "enforced"),
+                    "proposed": None if proposal is None else time_text(proposal.at),
+                    "proposed_by": None if proposal is None else proposal.proposed_by,
+                    "approved_by": list(body.approved_by),
+                    "break_glass": body.break_glass,
+                    "reason": body.reason,
+                    "sha256": body.sha256,
+                    "changes": [
+                        {"field": field, "before": old, "after": new}
+                        for field, old, new in difference(before, body.policy)
+                    ],
+                }
+            )
+            before = body.policy
+        if isinstance(body, PolicyPublished | PolicyProposed | PolicyApproved | PolicyObjected):
+            proposals.apply(body, event.time)
+    return found[::-1], position
 
 
 async def published_policies(log: Log, position: int | None = None) -> list[PolicyPublished]:

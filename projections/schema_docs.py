@@ -328,11 +328,22 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "corrected_by": "position of its correction",
         },
     ),
-    "audit_trail.mentions": (
-        "Ids that each event names.",
+    "audit_trail.accesses": (
+        "Sign-ins, sign-outs, exports and other accesses, and reads about named people where the policy records them.",
         {
-            "kind": "agent, customer, interaction, action, escalation",
-            "id": "the id",
+            "recorded": "recorded time",
+            "who": "the person or the name of a token, `operator` on the command line, `unknown` of a refused sign-in",
+            "what": "e.g. sign-in, export; of a read about named people: read",
+            "via": "http or cli; null of a read",
+            "about": "of a read: the subjects, such as `agent:A-7`, as a JSON list",
+            "up_to": "of a read: the last position that was shown",
+        },
+    ),
+    "audit_trail.mentions": (
+        "Ids and amounts that each event names.",
+        {
+            "kind": "agent, customer, interaction, order, action, escalation, amount",
+            "id": "the id; of an amount, its currency and its minor units with 18 digits",
             "position": "position of the event",
         },
     ),

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Response
 
 from dashboard.auth.authorization import note_reading
-from dashboard.list_query import AfterKey, ByKey, FeedQuery, PageQuery, PastQuery, RangeQuery, told
+from dashboard.list_query import (
+    AfterKey,
+    AmountText,
+    ByKey,
+    FeedQuery,
+    FeedRangeQuery,
+    PageQuery,
+    PastQuery,
+    RangeQuery,
+    amounts_of,
+    told,
+)
 from dashboard.list_reader import Listing, ListReader, check_cursor
 from dashboard.openapi import answers
 from dashboard.schemas import KeyPage, Page, PluginRow
@@ -19,13 +31,15 @@ from projections.access import cases_without_names, without_names
 from projections.engine.pages import cursor_of, key_of, source_of
 from projections.plugin_views import plugin_table
 from projections.views import casework
-from projections.views.audit_trail import Trail, read_trail
+from projections.views.audit_trail import Trail, count_trail, read_trail
 from projections.views.balances import balances as balances_table
 from projections.views.balances import read_balances_page, read_periods
 from projections.views.cases import read_cases
 from projections.views.flags import read_flags
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import sqlalchemy as sa
 
     from dashboard.auth.authorization import Authorizer
@@ -42,7 +56,8 @@ def add_list_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of lists."""
     lists, authorizer = ListReader(context.views, context.log), context.authorizer
     _add_balances(api, lists, authorizer)
-    _add_casework(api, lists, authorizer)
+    _add_actions(api, lists, authorizer)
+    _add_escalations(api, lists, authorizer)
     _add_flags(api, lists, context.keys, authorizer)
     _add_cases(api, lists, context.keys, authorizer)
     _add_trail(api, lists, authorizer)
@@ -98,7 +113,7 @@ def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         )
 
 
-def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+def _add_actions(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
     @api.get(
@@ -108,7 +123,7 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
         past: Annotated[PastQuery, Depends()],
-        within: Annotated[RangeQuery, Depends()],
+        within: Annotated[FeedRangeQuery, Depends()],
         agent: str | None = None,
         team: str | None = None,
         kind: str | None = None,
@@ -118,21 +133,30 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         reason: str | None = None,
         customer: str | None = None,
         given: bool | None = None,
+        amount: AmountText = None,
         viewer: Principal = caller,
     ) -> Response:
-        times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
+        times, at, scope = await lists.feed_range(within), await lists.at(past.as_of), await authorizer.scope(viewer)
+        amounts = amounts_of(amount)
         equal = {"agent_id": agent, "team_id": team, "kind": kind, "holder": holder, "period": period}
         equal |= {"agent_kind": agent_kind, "reason": reason, "customer_id": customer}
 
-        def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
-            some = feed.page(limit, after, at, times.texts)
+        def select[T](
+            query: Callable[..., T], connection: sa.Connection, limit: int, after: Cursor, at: int | None
+        ) -> T:
+            some = feed.page(limit, after, at, times)
             source = source_of(casework.actions, some)
-            where = (*casework.seen_by(source, scope), *casework.was_given(source, given))
-            return casework.read_actions(connection, *where, page=some, source=source, **equal)
+            where = casework.seen_by(source, scope) + casework.was_given(source, given)
+            where += casework.has_amount(source, source.c.amount_minor, amounts)
+            return query(connection, *where, page=some, source=source, **equal)
 
-        return await lists.answer(
-            Listing("actions", ActionRow, "casework", read, _position, feed.after, at, more=told(times)), page, viewer
-        )
+        read, total = partial(select, casework.read_actions), partial(select, casework.count_actions)
+        listing = Listing("actions", ActionRow, "casework", read, _position, feed.after, at, more=times.told())
+        return await lists.answer(listing._replace(total=total), page, viewer)
+
+
+def _add_escalations(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
 
     @api.get(
         "/api/v1/escalations",
@@ -143,7 +167,7 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
         past: Annotated[PastQuery, Depends()],
-        within: Annotated[RangeQuery, Depends()],
+        within: Annotated[FeedRangeQuery, Depends()],
         agent: str | None = None,
         team: str | None = None,
         kind: str | None = None,
@@ -151,23 +175,26 @@ def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> No
         agent_kind: AgentKind | None = None,
         reason: str | None = None,
         customer: str | None = None,
+        amount: AmountText = None,
         viewer: Principal = caller,
     ) -> Response:
-        times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
+        times, at, scope = await lists.feed_range(within), await lists.at(past.as_of), await authorizer.scope(viewer)
+        amounts = amounts_of(amount)
         equal = {"agent_id": agent, "team_id": team, "kind": kind, "status": status, "agent_kind": agent_kind}
         equal |= {"reason": reason, "customer_id": customer}
 
-        def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
-            some = feed.page(limit, after, at, times.texts)
+        def select[T](
+            query: Callable[..., T], connection: sa.Connection, limit: int, after: Cursor, at: int | None
+        ) -> T:
+            some = feed.page(limit, after, at, times)
             source = source_of(casework.escalations, some)
-            seen = casework.seen_by(source, scope, asked=viewer.person_id)
-            return casework.read_escalations(connection, *seen, page=some, source=source, **equal)
+            where = casework.seen_by(source, scope, asked=viewer.person_id)
+            where += casework.has_amount(source, source.c.asked_minor, amounts)
+            return query(connection, *where, page=some, source=source, **equal)
 
-        return await lists.answer(
-            Listing("escalations", EscalationRow, "casework", read, _position, feed.after, at, more=told(times)),
-            page,
-            viewer,
-        )
+        read, total = partial(select, casework.read_escalations), partial(select, casework.count_escalations)
+        listing = Listing("escalations", EscalationRow, "casework", read, _position, feed.after, at, more=times.told())
+        return await lists.answer(listing._replace(total=total), page, viewer)
 
 
 def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Authorizer) -> None:
@@ -182,17 +209,17 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
         past: Annotated[PastQuery, Depends()],
-        within: Annotated[RangeQuery, Depends()],
+        within: Annotated[FeedRangeQuery, Depends()],
         rule: str | None = None,
         about: str | None = None,
         status: str | None = None,
         viewer: Principal = caller,
     ) -> Response:
-        times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
+        times, at, scope = await lists.feed_range(within), await lists.at(past.as_of), await authorizer.scope(viewer)
         now = datetime.now(UTC)
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
-            some = feed.page(limit, after, at, times.texts)
+            some = feed.page(limit, after, at, times)
             return read_flags(connection, now, rule=rule, status=status, page=some, seen=scope.sees_all)
 
         async def masked(found: list[Row]) -> list[Row]:
@@ -200,7 +227,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
             return [one for one in shown if about is None or about in one["about"]]
 
         return await lists.answer(
-            Listing("flags", FlagRow, "flags", read, _position, feed.after, at, masked, told(times)), page, viewer
+            Listing("flags", FlagRow, "flags", read, _position, feed.after, at, masked, times.told()), page, viewer
         )
 
 
@@ -216,15 +243,15 @@ def _add_cases(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
         past: Annotated[PastQuery, Depends()],
-        within: Annotated[RangeQuery, Depends()],
+        within: Annotated[FeedRangeQuery, Depends()],
         status: Literal["open", "below", "closed"] | None = None,
         subject: str | None = None,
         viewer: Principal = caller,
     ) -> Response:
-        times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
+        times, at, scope = await lists.feed_range(within), await lists.at(past.as_of), await authorizer.scope(viewer)
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
-            some = feed.page(limit, after, at, times.texts)
+            some = feed.page(limit, after, at, times)
             return read_cases(connection, status=status, page=some, seen=scope.sees_all)
 
         async def masked(found: list[Row]) -> list[Row]:
@@ -232,7 +259,7 @@ def _add_cases(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
             return [one for one in shown if subject is None or one["subject"] == subject]
 
         return await lists.answer(
-            Listing("cases", CaseRow, "flags", read, _position, feed.after, at, masked, told(times)), page, viewer
+            Listing("cases", CaseRow, "flags", read, _position, feed.after, at, masked, times.told()), page, viewer
         )
 
 
@@ -248,29 +275,33 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
         past: Annotated[PastQuery, Depends()],
-        within: Annotated[RangeQuery, Depends()],
+        within: Annotated[FeedRangeQuery, Depends()],
         interaction: str | None = None,
         action: str | None = None,
         agent: str | None = None,
         customer: str | None = None,
         order_id: str | None = None,
+        amount: AmountText = None,
         viewer: Principal = caller,
     ) -> Response:
-        times, at, scope = await lists.times(within), await lists.at(past.as_of), await authorizer.scope(viewer)
+        times, at, scope = await lists.feed_range(within), await lists.at(past.as_of), await authorizer.scope(viewer)
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} reads only the trail of people it sees: name an `agent`")
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer, "order": order_id}
+        amounts = amounts_of(amount)
         named_ids = [(kind, name) for kind, name in named.items() if name is not None]
         read_about = [f"{kind}:{name}" for kind, name in named_ids if kind not in ("interaction", "order")]
         if read_about:
             await note_reading(lists.log, viewer, read_about, at or await lists.end())
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
-            return read_trail(connection, named_ids, feed.page(limit, after, at, times.texts))
+            return read_trail(connection, named_ids, feed.page(limit, after, at, times), amounts=amounts)
 
-        return await lists.answer(
-            Listing("trail", TrailRow, Trail.name, read, _position, feed.after, at, more=told(times)), page, viewer
-        )
+        def total(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> int:
+            return count_trail(connection, named_ids, feed.page(limit, after, at, times), amounts)
+
+        listing = Listing("trail", TrailRow, Trail.name, read, _position, feed.after, at, more=times.told())
+        return await lists.answer(listing._replace(total=total), page, viewer)
 
 
 def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import sqlalchemy as sa  # noqa: TC002 - the functions that read have it in their signatures
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Query, Response
 
 from dashboard.list_query import (
     AfterKey,
@@ -19,7 +20,8 @@ from dashboard.list_query import (
 )
 from dashboard.list_reader import Listing, ListReader, check_cursor
 from dashboard.openapi import answers
-from dashboard.schemas import KeyPage
+from dashboard.problem_details import ParameterError
+from dashboard.schemas import EmployeeNames, JsonResponse, KeyPage
 from domain.documents.rows import EmployeeRow, IdeaRow, ObstacleRow
 from domain.serialization import encode
 from projections.engine.pages import cursor_of, key_of
@@ -28,6 +30,7 @@ from projections.views.people import (
     VoicePage,
     read_employees,
     read_ideas,
+    read_names,
     read_obstacles,
     voices,
 )
@@ -44,10 +47,14 @@ if TYPE_CHECKING:
     from projections.engine.storage import Row
 
 
+Ids = Annotated[str, Query(description="The ids as a JSON list.", examples=['["A-7","B-1"]'])]
+
+
 def add_people_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of people."""
     lists = ListReader(context.views, context.log)
     _add_employees(api, lists, context.authorizer, context.keys)
+    _add_names(api, context)
     _add_obstacles_and_ideas(api, lists, context.authorizer, context.keys)
 
 
@@ -83,6 +90,27 @@ def _add_employees(api: FastAPI, lists: ListReader, authorizer: Authorizer, keys
         return await lists.answer(
             Listing("employees", EmployeeRow, "people", read, cursor, after, at, named), page, viewer
         )
+
+
+def _add_names(api: FastAPI, context: ApiContext) -> None:
+    views, authorizer, keys = context.views, context.authorizer, context.keys
+    caller = Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/names",
+        responses=answers(EmployeeNames),
+        summary="The names of some employees that the caller sees, and of their managers",
+    )
+    async def names(ids: Ids, viewer: Principal = caller) -> Response:
+        try:
+            asked = msgspec.json.decode(ids, type=list[str])
+        except msgspec.MsgspecError:
+            raise ParameterError("ids", 'write the ids as a JSON list, such as ["A-7","B-1"]') from None
+        people = (await authorizer.scope(viewer)).people
+        found = await views.read("people", lambda c: read_names(c, asked, people), short=True)
+        position, lag = found.progress.anchor.position, await views.lag(found.progress)
+        items = await readable(keys, found.result, ("name",))
+        return JsonResponse({"items": items, "position": position, "lag_seconds": lag})
 
 
 class _VoiceQuery:

@@ -47,8 +47,8 @@ def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
         return PlainTextResponse(await from_seal(make), headers={"Content-Disposition": name})
 
 
-async def from_seal(make: Callable[[], str]) -> str:
-    """Return a text that ``make`` writes from the seal's files.
+async def from_seal[T](make: Callable[[], T]) -> T:
+    """Return a value that ``make`` reads from the seal's files.
 
     Raises:
         HTTPException: 503, the seal does not reach that far, or is damaged.
@@ -57,5 +57,5 @@ async def from_seal(make: Callable[[], str]) -> str:
     try:
         return await asyncio.to_thread(make)
     except (AssertionError, MissingTileError, NoteError, ProofError, ValueError) as error:
-        detail = f"no proof is available now: {str(error) or 'nothing is sealed yet'}"
+        detail = f"no evidence of the seal is available now: {str(error) or 'nothing is sealed yet'}"
         raise HTTPException(503, detail, {"Retry-After": "1"}) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Response
@@ -9,6 +10,7 @@ from fastapi import Depends, FastAPI, Response
 from dashboard.list_query import DEFAULT_LIMIT, AsOf, FeedQuery, Limit, RangeQuery, SummaryBy
 from dashboard.list_reader import ListReader
 from dashboard.openapi import answers
+from dashboard.problem_details import ParameterError
 from dashboard.report_cache import ReportCache
 from dashboard.schemas import (
     GapAnswer,
@@ -17,6 +19,7 @@ from dashboard.schemas import (
     QualityAnswer,
     RecognitionAnswer,
     SummaryAnswer,
+    UnusedAuthorityAnswer,
 )
 from projections.policy_history import policy_in_force, published_policies
 from projections.reports.empowerment_gap import gap_report
@@ -24,6 +27,7 @@ from projections.reports.loyalty import loyalty_report
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import quality_report
 from projections.reports.summary import summary
+from projections.reports.unused_authority import unused_authority
 from projections.views.loyalty import read_effects
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         most = limit or DEFAULT_LIMIT
-        some = feed.page(most + 1, feed.after, at, (None, None))
+        some = feed.page(most + 1, feed.after, at, None)
         found = (await views.read("loyalty_effects", lambda c: read_effects(c, some, people=scope.people))).result
         report = await reports.get(("loyalty", at, scope), compute)
         items = found[:most]
@@ -107,3 +111,27 @@ def add_summary_route(api: FastAPI, context: ApiContext) -> None:
     ) -> Response:
         times, scope = await lists.times(within), await authorizer.scope(viewer)
         return JsonResponse(await reports.get((by, times, scope), lambda read: summary(read, times, by, scope)))
+
+
+def add_unused_authority_route(api: FastAPI, context: ApiContext) -> None:
+    """Add the route of unused authority."""
+    views, log, authorizer = context.views, context.log, context.authorizer
+    reports, caller = ReportCache(views), Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/unused-authority",
+        responses=answers(UnusedAuthorityAnswer),
+        dependencies=[Depends(authorizer.allowed("manager", "auditor", "operator"))],
+        summary="Employees with less than a tenth of their budget spent in a period, by kind of action",
+    )
+    async def unused(period: str | None = None, viewer: Principal = caller) -> Response:
+        async def compute(read: Reader) -> Mapping[str, Json]:
+            return await unused_authority(read, await published_policies(log), datetime.now(UTC), period, scope)
+
+        scope = await authorizer.scope(viewer)
+        if scope.people is not None:  # of the team, without its lead
+            scope = scope._replace(people=scope.people - {viewer.person_id})
+        try:
+            return JsonResponse(await reports.get((period, scope), compute))
+        except LookupError as error:
+            raise ParameterError("period", str(error)) from None

@@ -11,7 +11,12 @@ from fastapi import Body, Depends, HTTPException, Query, Response
 from pydantic import WithJsonSchema
 
 from config import topology
-from dashboard.list_query import After, FeedQuery, PageQuery, RangeQuery, told
+from dashboard.list_query import (  # noqa: TC001 - FastAPI reads the annotations
+    After,
+    FeedQuery,
+    FeedRangeQuery,
+    PageQuery,
+)
 from dashboard.list_reader import Listing, ListReader
 from dashboard.nats_requests import SOURCE, ask
 from dashboard.openapi import answers
@@ -131,17 +136,17 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
         source: Source,
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
-        within: Annotated[RangeQuery, Depends()],
+        within: Annotated[FeedRangeQuery, Depends()],
         viewer: Principal = caller,
     ) -> Response:
-        times = await lists.times(within)
+        times = await lists.feed_range(within)
 
         def read(connection: sa.Connection, limit: int, after: Cursor, _at: int | None) -> list[Row]:
-            rows = page_rows(connection, trail, feed.page(limit, after, None, times.texts), equal={"source": source})
+            rows = page_rows(connection, trail, feed.page(limit, after, None, times), equal={"source": source})
             return [{name: row[name] for name in _ARRIVAL} for row in rows]
 
         listing = Listing(
-            "arrivals", ArrivalRow, Trail.name, read, itemgetter("position"), feed.after, more=told(times)
+            "arrivals", ArrivalRow, Trail.name, read, itemgetter("position"), feed.after, more=times.told()
         )
         return await lists.answer(listing, page, viewer)
 

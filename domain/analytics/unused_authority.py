@@ -18,11 +18,21 @@ HARDLY = 0.1
 
 
 class BudgetUse(NamedTuple):
-    """The budget of a closed period: its holder, and what was spent of what was granted over the period's life."""
+    """The budget of a period: its holder, and the amounts spent and granted over the period's life, in minor units."""
 
     holder: str
     spent: int
     granted: int
+
+    @property
+    def share(self) -> float:
+        """The part of the budget that was spent."""
+        return self.spent / self.granted
+
+    @property
+    def is_hardly_touched(self) -> bool:
+        """True if less than a tenth of the budget was spent."""
+        return self.share < HARDLY
 
 
 class UnusedAuthority(TypedDict):
@@ -37,9 +47,9 @@ class UnusedAuthority(TypedDict):
 
 def unused(budgets: Sequence[BudgetUse]) -> UnusedAuthority:
     """Return how much of the granted budgets was used: the share hardly used, and the mean with its 95 % interval."""
-    used = [(one.spent / one.granted, one.holder) for one in budgets if one.granted > 0]
-    parts = [part for part, _ in used]
-    hardly = [holder for part, holder in used if part < HARDLY]
+    used = [one for one in budgets if one.granted > 0]
+    parts = [one.share for one in used]
+    hardly = [one.holder for one in used if one.is_hardly_touched]
     mean = fmean(parts) if parts else None
     squares = sum((part - mean) ** 2 for part in parts) if mean is not None else 0.0
     most = max(1.0, *parts) if parts else 1.0  # reported actions may overdraw a budget

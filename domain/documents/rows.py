@@ -199,6 +199,25 @@ class CaseRow(TypedDict):
     reviewed_flags: list[str]
 
 
+class AccessRow(TypedDict):
+    """An access that the ledger recorded, or a read about named people."""
+
+    position: int
+    time: Moment
+    recorded: Moment
+    """The recorded time."""
+    who: str
+    """The person or the name of a token, `operator` on the command line, `unknown` of a refused sign-in."""
+    what: str
+    """`sign-in`, `sign-in refused`, `sign-out`, `session ended`, `token made`, `export`, and so on, or `read`."""
+    via: str | None
+    """`http` or `cli`; null of a read."""
+    about: list[str]
+    """Of a read: the subjects that were named, such as `agent:A-7`."""
+    up_to: int | None
+    """Of a read: the last position that was shown."""
+
+
 class TrailRow(TypedDict):
     """An event in the audit trail, in one sentence."""
 

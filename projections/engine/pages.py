@@ -28,7 +28,8 @@ class PageRequest(NamedTuple):
     """A page of a list.
 
     ``after`` is the position of the last row of the page before, 0 for the first page. ``at`` is the position of a past
-    state. ``begin`` and ``end`` limit the event time, as texts: from the first on, and before the second.
+    state. ``begin`` and ``end`` limit the event time, as texts: from the first on, and before the second. ``first`` and
+    ``behind`` limit the position in the same way: rows of events that were recorded in a time.
     """
 
     limit: int | None = None
@@ -37,10 +38,13 @@ class PageRequest(NamedTuple):
     at: int | None = None
     begin: str | None = None
     end: str | None = None
+    first: int | None = None
+    behind: int | None = None
 
     def given(self) -> dict[str, object]:
         """Return the values that limit the rows, by name."""
         values = {"after": self.after or None, "at": self.at, "begin": self.begin, "end": self.end}
+        values |= {"first": self.first, "behind": self.behind}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -86,6 +90,28 @@ def page_rows(
     return dict_rows(connection, query_.limit(page.limit))
 
 
+def count_rows(
+    connection: sa.Connection,
+    table: sa.Table,
+    page: PageRequest,
+    where: Sequence[sa.ColumnElement[bool]] = (),
+    equal: Mapping[str, str | None] | None = None,
+    *,
+    source: sa.FromClause | None = None,
+    time: str = "time",
+    without_blank: str | None = None,
+) -> int:
+    """Return the number of rows of the list that a page is taken from; the parameters are those of ``page_rows``."""
+    found = source_of(table, page) if source is None else source
+    values = {name: value for name, value in (equal or {}).items() if value is not None}
+    given = page._replace(after=0).given()
+    conditions = [*where, *(found.c[name] == value for name, value in values.items())]
+    conditions += [*_placed(found.c.position, given), *_within(found.c[time], given)]
+    if without_blank is not None:
+        conditions.append(found.c[without_blank].is_not(None))
+    return connection.scalar(sa.select(sa.func.count()).select_from(found).where(*conditions)) or 0
+
+
 @cache
 def _prepared(
     table: sa.Table,
@@ -111,6 +137,13 @@ def _within(time: sa.ColumnElement[object], given: Mapping[str, object]) -> list
     return [*found, time < given["end"]] if "end" in given else found
 
 
+def _placed(position: sa.ColumnElement[int], given: Mapping[str, object]) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that a row is in the list, and that its position lies within the limits of a page."""
+    found = [position > 0] if "after" not in given else []
+    found += [position >= given["first"]] if "first" in given else []
+    return [*found, position < given["behind"]] if "behind" in given else found
+
+
 def paged[*Values](
     query: sa.Select[*Values],
     found: sa.FromClause,
@@ -126,8 +159,7 @@ def paged[*Values](
     position = found.c.position
     if "after" in given:
         query = query.where(position < given["after"] if newest_first else position > given["after"])
-    else:
-        query = query.where(position > 0)
+    query = query.where(*_placed(position, given))
     happened = found.c[time] + ""  # so that SQLite does not sort all rows of the times, but reads in the page's order
     return query.where(*_within(happened, given)).order_by(position.desc() if newest_first else position)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
 from domain.commands import action_id_of
+from domain.events.administration import AccessRecorded, TrailRead
 from domain.events.decisions import ActionHeld, ActionTaken, OrderCharged
 from domain.events.facts import (
     ActionReported,
@@ -17,16 +19,20 @@ from domain.events.facts import (
     RecognitionGiven,
     RefundSettled,
 )
+from domain.money import Money
+from domain.serialization import encode
+from projections.amount_ranges import amount_name
 from projections.engine.day_spans import DaySpans, at_positions, is_far, positions_of, spans_of
 from projections.engine.events import TYPES
-from projections.engine.pages import WHOLE, PageRequest, paged
+from projections.engine.pages import WHOLE, PageRequest, count_rows, page_rows, paged
 from projections.engine.row_cache import PreparedQuery, at_most, dict_rows
 from projections.engine.storage import texts, upsert, write
 from projections.views.event_summaries import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
+    from projections.amount_ranges import AmountRange
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Progress, Row
     from projections.reading import Reader
@@ -55,6 +61,16 @@ mentions = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("position", sa.BigInteger, primary_key=True),
 )
+accesses = sa.Table(
+    "accesses",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("recorded", sa.Text, nullable=False),
+    *texts("who", "what", "via", "about"),
+    sa.Column("up_to", sa.BigInteger),
+    sa.Index("accesses_by_person", "who", "position"),
+)
 _MENTIONING = mentions.insert().prefix_with("OR IGNORE")
 
 _AGENTS = (
@@ -81,6 +97,7 @@ _OF_ORDERS = (
     *(ActionTaken, ActionHeld, OrderCharged),
 )
 """The events that change the account of an order, on which a decision may rest."""
+_AMOUNTS = ("amount", "asked", "total")
 _CUSTOMERS = ("customer_id", "referred_customer_id", "a", "b")
 
 
@@ -88,7 +105,7 @@ class Trail:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "audit_trail"
-    version = 5
+    version = 6
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES
@@ -97,7 +114,7 @@ class Trail:
         self._spans = DaySpans(trail)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Write one line for each event, and one mention for each id that it names."""
+        """Write one line for each event, one mention for each id that it names, and the accesses."""
         rows: list[Row] = []
         named: list[Row] = []
         for event in events:
@@ -113,6 +130,7 @@ class Trail:
                 mark = trail.update().where(trail.c.position == event.correction.position)
                 connection.execute(mark.values(corrected_by=event.position))
         write(connection, _MENTIONING, named)
+        upsert(connection, accesses, [row for event in events if (row := _access(event)) is not None])
         self._spans.write(connection)
 
     def forget(self) -> None:
@@ -121,7 +139,7 @@ class Trail:
 
 
 def _mentioned(event: Event) -> Iterator[tuple[str, str]]:  # noqa: C901 - a case for each kind of id
-    """Yield the ids that an event names, as (kind, id), e.g. ("agent", "A-7"); the actor's comes first."""
+    """Yield the ids and amounts that an event names, as (kind, id), e.g. ("agent", "A-7"); the actor's comes first."""
     body = event.body
     thanked_by_customer = isinstance(body, RecognitionGiven) and body.giver_kind == "customer"
     for field in _AGENTS:
@@ -136,6 +154,9 @@ def _mentioned(event: Event) -> Iterator[tuple[str, str]]:  # noqa: C901 - a cas
         yield "order", body.order_id
     if escalation_id := getattr(body, "escalation_id", None):
         yield "escalation", escalation_id
+    for field in _AMOUNTS:
+        if isinstance(amount := getattr(body, field, None), Money):
+            yield "amount", amount_name(amount.minor, amount.currency)
     if isinstance(body, ActionReported):
         yield "action", action_id_of(event.stored.source, event.stored.id)
     elif action_id := getattr(body, "action_id", None):
@@ -165,6 +186,18 @@ def _row(event: Event, ids: Sequence[tuple[str, str]]) -> Row:
     }
 
 
+def _access(event: Event) -> Row | None:
+    """Return the row of a sign-in, an export or another access, or of a read about a named person."""
+    body = event.body
+    row: Row = {"position": event.position, "time": event.stored.time, "recorded": event.stored.recordedtime}
+    if isinstance(body, AccessRecorded):
+        return row | {"who": body.who, "what": body.what, "via": body.via, "about": None, "up_to": None}
+    if isinstance(body, TrailRead):
+        about = encode(body.about).decode()
+        return row | {"who": body.read_by, "what": "read", "via": None, "about": about, "up_to": body.up_to}
+    return None
+
+
 def _correction_text(correction: Correction) -> str:
     now = describe(correction.after.body) if correction.after else "it never happened"
     return f"position {correction.position} corrected: {now} ({correction.reason})"
@@ -175,13 +208,16 @@ def read_trail(
     named: Sequence[tuple[str, str]] = (),
     page: PageRequest = WHOLE,
     happened: str | None = None,
+    amounts: AmountRange | None = None,
 ) -> list[Row]:
     """Return a page of the audit trail, of events that name all of ``named``, (kind, id) each.
 
-    With ``happened``, only events with an event time up to it are returned.
+    ``happened``: only events with an event time up to it. ``amounts``: only events with such an amount.
     """
-    kinds = tuple(kind for kind, _ in named)
+    kinds = (*(kind for kind, _ in named), *([] if amounts is None else ["amount"]))
     values = {f"name_{number}": name for number, (_, name) in enumerate(named)}
+    if amounts is not None:
+        values["least"], values["most"] = amounts.names
     given = page.given() | ({} if happened is None else {"happened": happened})
     if not kinds and happened is None and is_far(connection, trail, page):
         positions = positions_of(connection, trail, page) or ()
@@ -196,6 +232,25 @@ def read_trail(
     return rows
 
 
+def count_trail(
+    connection: sa.Connection,
+    named: Sequence[tuple[str, str]] = (),
+    page: PageRequest = WHOLE,
+    amounts: AmountRange | None = None,
+) -> int:
+    """Return the number of events in a list of the audit trail; the parameters are those of ``read_trail``."""
+    where = [] if page.at is None else [trail.c.position <= page.at]
+    where += [_names(mentions.c.kind == kind, mentions.c.id == name) for kind, name in named]
+    if amounts is not None:
+        where.append(_names(mentions.c.kind == "amount", mentions.c.id.between(*amounts.names)))
+    return count_rows(connection, trail, page._replace(at=None), where, source=trail)
+
+
+def _names(*of: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return the condition that an event has such a mention."""
+    return trail.c.position.in_(sa.select(mentions.c.position).where(*of))
+
+
 @cache
 def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool) -> PreparedQuery:
     bounds: dict[str, sa.BindParameter[object]] = {name: sa.bindparam(name) for name in given}
@@ -205,13 +260,33 @@ def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool) ->
     if "happened" in given:
         query = query.where(trail.c.time <= bounds["happened"])
     for number, kind in enumerate(kinds):
-        about = (mentions.c.kind == kind, mentions.c.id == sa.bindparam(f"name_{number}"))
-        query = query.where(trail.c.position.in_(sa.select(mentions.c.position).where(*about)))
+        name: sa.ColumnElement[bool] = mentions.c.id == sa.bindparam(f"name_{number}")
+        if kind == "amount":
+            name = mentions.c.id.between(sa.bindparam("least"), sa.bindparam("most"))
+        query = query.where(_names(mentions.c.kind == kind, name))
     return PreparedQuery.of(query.limit(sa.bindparam("limit")))
 
 
-def read_contacts(connection: sa.Connection, position: int | None = None) -> dict[str, int]:
-    """Return, by agent, the number of interactions that name the agent in an event of the interaction's own."""
+def read_accesses(connection: sa.Connection, page: PageRequest = WHOLE, **equal: str | None) -> list[Row]:
+    """Return a page of accesses and of reads about named people, in the order of the log."""
+    where = [] if page.at is None else [accesses.c.position <= page.at]
+    rows = page_rows(connection, accesses, page._replace(at=None), where, equal, source=accesses)
+    return [row | {"about": json.loads(row["about"] or "[]")} for row in rows]
+
+
+def count_accesses(connection: sa.Connection, page: PageRequest = WHOLE, **equal: str | None) -> int:
+    """Return the number of accesses in a list; the parameters are those of ``read_accesses``."""
+    where = [] if page.at is None else [accesses.c.position <= page.at]
+    return count_rows(connection, accesses, page._replace(at=None), where, equal, source=accesses)
+
+
+def read_contacts(
+    connection: sa.Connection, position: int | None = None, agents: Collection[str] | None = None
+) -> dict[str, int]:
+    """Return, by agent, the number of interactions that name the agent in an event of the interaction's own.
+
+    ``agents``: only these.
+    """
     query = (
         sa.select(mentions.c.id, sa.func.count(trail.c.interaction_id.distinct()))
         .join(trail, trail.c.position == mentions.c.position)
@@ -219,6 +294,7 @@ def read_contacts(connection: sa.Connection, position: int | None = None) -> dic
         .group_by(mentions.c.id)
     )
     query = query if position is None else query.where(mentions.c.position <= position)
+    query = query if agents is None else query.where(mentions.c.id.in_(agents))
     return {row[0]: row[1] for row in connection.execute(query)}
 
 

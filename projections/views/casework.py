@@ -19,7 +19,7 @@ from projections.engine.day_blocks import DayBlocks, DayTable
 from projections.engine.day_spans import DaySpans, spans_of
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
-from projections.engine.pages import WHOLE, PageRequest, page_rows
+from projections.engine.pages import WHOLE, PageRequest, count_rows, page_rows
 from projections.engine.row_cache import RowCache, plain_rows
 from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, happened, past_of
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from projections.amount_ranges import AmountRange
     from projections.engine.entities import KeptFact
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Row
@@ -573,6 +574,17 @@ def read_actions(
     return [_with_money(row, ("amount", "reversed", "settled")) for row in rows]
 
 
+def count_actions(
+    connection: sa.Connection,
+    *where: sa.ColumnElement[bool],
+    page: PageRequest = WHOLE,
+    source: sa.FromClause | None = None,
+    **equal: str | None,
+) -> int:
+    """Return the number of actions in a list; the parameters are those of ``read_actions``."""
+    return count_rows(connection, actions, page, where, equal, source=source)
+
+
 def read_first_actions(connection: sa.Connection, position: int | None = None) -> dict[str, str]:
     """Return the time of the first action of each interaction, as of a position."""
     done = as_of(actions, position)
@@ -648,6 +660,19 @@ def read_escalations(
     return [_as_escalation(row) for row in rows]
 
 
+def count_escalations(
+    connection: sa.Connection,
+    *where: sa.ColumnElement[bool],
+    page: PageRequest = WHOLE,
+    source: sa.FromClause | None = None,
+    **equal: str | None,
+) -> int:
+    """Return the number of escalations in a list; the parameters are those of ``read_escalations``."""
+    return count_rows(
+        connection, escalations, page, where, equal, source=source, time="requested", without_blank="status"
+    )
+
+
 def _as_escalation(row: Row) -> Row:
     shown = _with_money(row, ("asked", "amount"))
     shown.pop("role", None)  # it is kept for totals alone
@@ -672,6 +697,15 @@ def was_given(source: sa.FromClause, given: bool | None) -> list[sa.ColumnElemen
         return []
     found = source.c.state.in_(GIVEN)
     return [found if given else ~found]
+
+
+def has_amount(
+    source: sa.FromClause, minor: sa.ColumnElement[int], amounts: AmountRange | None
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that an amount in minor units lies in a range; none for ``None``."""
+    if amounts is None:
+        return []
+    return [source.c.currency == amounts.currency, minor.between(amounts.least, amounts.most)]
 
 
 def seen_by(source: sa.FromClause, scope: AccessScope, *, asked: str | None = None) -> list[sa.ColumnElement[bool]]:

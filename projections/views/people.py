@@ -312,6 +312,16 @@ def read_employees(
     return [row | {"team_ids": json.loads(row["team_ids"])} for row in rows]
 
 
+def read_names(connection: sa.Connection, ids: Collection[str], people: Collection[str] | None = None) -> list[Row]:
+    """Return the names of some employees as stored; ``people``: only of these, and of their managers."""
+    found = employees.c
+    query = sa.select(found.employee_id, found.name).where(found.employee_id.in_(ids), found.role.is_not(None))
+    if people is not None:
+        managers = sa.select(found.manager_id).where(found.employee_id.in_(people), found.manager_id.is_not(None))
+        query = query.where(sa.or_(found.employee_id.in_(people), found.employee_id.in_(managers)))
+    return [dict(row) for row in connection.execute(query.order_by(found.employee_id)).mappings()]
+
+
 def read_careers(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, str, str]]:
     """Return changes of role as (employee, from, to, time), as of a position."""
     source = as_of(employees, position)

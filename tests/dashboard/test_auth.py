@@ -28,10 +28,19 @@ OPEN = {
     "/api/v1/me",
     "/api/v1/sessions",
     "/api/v1/employees",
+    '/api/v1/names?ids=["A-1"]',
     "/api/v1/ideas",
     "/api/v1/obstacles",
 }
-ABOVE = {"/api/v1/policies", "/api/v1/loyalty", "/api/v1/gap", "/api/v1/quality", "/api/v1/recognition"}
+ABOVE = {
+    "/api/v1/unused-authority",
+    "/api/v1/policies/versions",
+    "/api/v1/policies",
+    "/api/v1/loyalty",
+    "/api/v1/gap",
+    "/api/v1/quality",
+    "/api/v1/recognition",
+}
 ALL = {
     "/api/v1/events/{position}",
     "/metrics",
@@ -40,6 +49,8 @@ ALL = {
     "/api/v1/rejections?source=crm",
     "/api/v1/case/{action_id}",
     "/api/v1/proof/{position}",
+    "/api/v1/accesses",
+    "/api/v1/checkpoints",
 }
 MAY = {
     "agent": OPEN,
@@ -106,10 +117,15 @@ async def test_agents_see_themselves_managers_their_people(session: Session) -> 
     async with served_with_tokens(session) as (address, tokens):
         seen: dict[str, set[str]] = {}
         holders: dict[str, set[str]] = {}
+        names: dict[str, set[str]] = {}
         for role in ROLES:
             async with client_with_token(address, tokens[role]) as client:
                 seen[role] = {one["agent_id"] for one in (await read_current(client, "actions"))["items"]}
                 holders[role] = {one["holder"] for one in (await read_current(client, "balances"))["items"]}
+                names[role] = {
+                    one["employee_id"]
+                    for one in (await read_current(client, "names", ids='["A-1","A-2","M-1","M-2","X-1"]'))["items"]
+                }
                 trail = await client.get("/api/v1/trail", params={"agent": "A-2"})
                 assert trail.status_code == (403 if role == "agent" else 200)
                 if role == "agent":
@@ -117,6 +133,9 @@ async def test_agents_see_themselves_managers_their_people(session: Session) -> 
                     assert (await read_current(client, "actions", agent="A-2"))["items"] == []
                 if role == "manager":
                     assert (await client.get("/api/v1/trail", params={"agent": "M-2"})).status_code == 403
+        assert names["agent"] == {"A-1", "M-1"}  # and their manager
+        assert names["manager"] == {"A-1", "A-2", "M-1", "X-1"}  # M-2 is beside M-1, not below
+        assert names["auditor"] == names["operator"] == {"A-1", "A-2", "M-1", "M-2", "X-1"}
         assert seen["agent"] == {"A-1"}
         assert holders["agent"] == {"agent:A-1"}
         assert seen["manager"] == {"A-1", "A-2", "D-1"}  # M-2 is beside M-1, not below

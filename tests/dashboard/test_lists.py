@@ -121,6 +121,60 @@ async def test_days_are_those_of_the_policys_zone_or_of_another(api: tuple[Upstr
     assert policy_zone in {"UTC", "Europe/London"}
 
 
+@pytest.mark.parametrize("path", ["trail", "actions", "escalations"])
+async def test_the_total_of_a_list_is_that_of_all_its_pages(api: tuple[Upstream, httpx.AsyncClient], path: str) -> None:
+    _, client = api
+    for query in ({}, {"from": "2026-05-01", "to": "2026-06-02"}, {"agent": "B-1"}, {"amount": "5.00 to 30.00 GBP"}):
+        every = await _pages(client, path, limit=2, **query)
+        assert every or path != "trail"
+        for limit in (1, 1000):
+            page = await read_current(client, path, limit=limit, count=True, **query)
+            assert page["total"] == len(every), (query, limit)
+
+
+async def test_a_range_of_recorded_times_has_the_events_recorded_in_it(api: tuple[Upstream, httpx.AsyncClient]) -> None:
+    """A late event belongs to the time at which the ledger recorded it, whatever its own time."""
+    _, client = api
+    trail = (await read_current(client, "trail", order="asc", limit=1000))["items"]
+    begin, end = trail[len(trail) // 3]["recorded"], trail[-3]["recorded"]
+    within = {one["position"] for one in trail if begin <= one["recorded"] < end}
+    assert any(one["time"] < begin for one in trail if one["position"] in within)
+    for path in ("trail", "actions", "escalations"):
+        every = {one["position"] for one in (await read_current(client, path, limit=1000))["items"]}
+        found = await read_current(client, path, limit=1000, **{"from": begin, "to": end, "by_time": "recorded"})
+        assert {one["position"] for one in found["items"]} == every & within
+        assert (found["by_time"], found["from"]) == ("recorded", begin)
+
+
+async def test_lists_are_searched_by_an_amount_or_a_range(session: Session) -> None:
+    async with served(session) as (upstream, client):
+        for name, amount in {"a": "5.01", "b": "15.00"}.items():
+            await upstream.action(name, amount, customer_id=name)
+        euros = {"amount": "5.00", "currency": "EUR"}
+        await upstream.record(event("p", "purchase.completed", order_id="o", customer_id="c", total=euros))
+        for text, least, most, currency in (
+            ("5.00 GBP", 5, 5, "GBP"),
+            ("5 to 14.99 GBP", 5, 14.99, "GBP"),
+            ("5.01 to 99.00 GBP", 5.01, 99, "GBP"),
+            ("5.00 EUR", 5, 5, "EUR"),
+        ):
+            found = {one["position"] for one in (await read_current(client, "trail", amount=text))["items"]}
+            events = {one["position"]: one["data"] for one in await upstream.replay()}
+            named = {
+                position: [data[name] for name in ("amount", "asked", "total") if isinstance(data.get(name), dict)]
+                for position, data in events.items()
+            }
+            expected = {
+                position
+                for position, amounts in named.items()
+                if any(least <= float(one["amount"]) <= most and one["currency"] == currency for one in amounts)
+            }
+            assert found == expected, text
+            shown = {one["position"] for one in (await read_current(client, "actions", amount=text))["items"]}
+            assert shown == {position for position in expected if "action_id" in events[position]}, text
+            assert found
+
+
 async def test_balances_of_a_range_are_those_of_periods_with_a_day_in_it(
     api: tuple[Upstream, httpx.AsyncClient],
 ) -> None:
@@ -321,6 +375,9 @@ _WRONG = [
     ({"tz": "../../etc/passwd"}, "tz"),
     ({"as_of": "then"}, "as_of"),
     ({"until": "2026-11-21"}, "until"),
+    ({"by_time": "said"}, "by_time"),
+    ({"amount": "45.00"}, "amount"),
+    ({"amount": "45.00 to 40.00 GBP"}, "amount"),
 ]
 
 

@@ -1,13 +1,17 @@
 """The web page in a real browser: it shows the API's answers, follows the log and loads nothing from elsewhere."""
 
 import asyncio
+import hashlib
 import json
 import re
 import time
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow.parquet as pq
@@ -41,6 +45,9 @@ PAGES = {
     "escalations": "Escalations",
     "budgets": "Budgets",
     "trail": "Audit trail",
+    "policy": "Policy",
+    "accesses": "Accesses",
+    "seal": "Seal",
     "cases": "Cases",
     "integrations": "Integrations",
     "health": "Health",
@@ -84,7 +91,7 @@ class Opened:
         )
         await expect(self.page.locator("#main [aria-busy]")).to_have_count(0, timeout=15_000)
 
-    async def sign_in_as(self, name: str, role: str, person: str) -> None:
+    async def sign_in_as(self, name: str, role: str, person: str | None = None) -> None:
         """Sign in as another person."""
         token = Tokens(self.session.data_dir).make(name, role, person, None)  # type: ignore[arg-type] # one of the roles
         await self.page.click("#sign-out")
@@ -105,7 +112,7 @@ async def opened(session: Session, locale: str = "en-GB", policy: Document = FUL
         await upstream.record(event("i", "interaction.opened", interaction_id="I-1", customer_id="C-1", reason=HOSTILE))
         await upstream.record(event("b", "purchase.completed", order_id="o", customer_id="C-1", total=gbp("9.00")))
         async with (
-            running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services,
+            running(session, ["projections", "seal", "dashboard"], where=ListenAddress(port=0)) as services,
             async_playwright() as player,
         ):
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
@@ -440,6 +447,179 @@ async def test_a_lead_sees_the_spending_of_the_team_against_its_budgets_and_by_w
         await expect(one.page.locator("#main h2").first).to_have_text("3 actions")
 
 
+GOVERNED = FULL_POLICY | {
+    "governance": {"policies": {"propose": ["role:manager"], "approvals": 1}},
+    "privacy": {"record_reads": True},
+}
+
+
+async def change_the_policy(one: Opened) -> None:
+    """Propose another policy as M-1, and approve it as M-2."""
+    agent, manager = GOVERNED["roles"]["agent"], GOVERNED["roles"]["manager"]
+    limits = {"refund": "60.00", "credit": "25.00", "keep_item": "20.00"}  # another one, and one less
+    changed = {"agent": agent | {"limits": limits}, "manager": manager | {"budget": "2500.00"}}
+    policy = GOVERNED | {
+        "effective_from": "2036-01-01T00:00:00Z",
+        "roles": GOVERNED["roles"] | changed,
+        "costs": {"agent_hour": "24.00"},
+    }
+    step: Document = {"operation": "propose", "policy": policy, "replaces": 1}
+    for person in ("M-1", "M-2"):
+        token = Tokens(one.session.data_dir).make(person, "manager", person, None)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=one.address, headers=headers, timeout=20) as client:
+            answer = (await client.post("/api/v1/policies", json=step)).json()
+        step = {"operation": "approve", "sha256": answer["sha256"]}
+    assert answer["policy_version"] == 2, answer
+
+
+def leaves(value: Any, path: str = "") -> dict[str, str]:
+    """Return the values of a document by their paths, as the page writes both."""
+    if isinstance(value, dict):
+        return {
+            name: text
+            for key, one in value.items()
+            for name, text in leaves(one, f"{path} › {key}" if path else key).items()
+        }
+    return {
+        path.replace("_", " "): value.replace("_", " ")
+        if isinstance(value, str)
+        else json.dumps(value).replace(", ", ",")
+    }
+
+
+def differing(before: Document, after: Document) -> dict[str, str]:
+    """Return the changes of a policy in words, by field."""
+    old, new = leaves(before), leaves(after)
+    return {
+        field: f"removed: {old[field]}"
+        if field not in new
+        else f"added: {new[field]}"
+        if field not in old
+        else f"from {old[field]} to {new[field]}"
+        for field in old | new
+        if old.get(field) != new.get(field)
+    }
+
+
+async def test_an_auditor_sees_what_changed_in_the_policy_and_who_approved_it(session: Session) -> None:
+    """Two clicks: the page, and the changes of a version; then who read and exported what, and the checkpoints."""
+    async with opened(session, policy=GOVERNED) as one:
+        page = one.page
+        await change_the_policy(one)
+        await one.sign_in_as("audit", "auditor")
+        await page.get_by_role("link", name="Policy").click()
+        await page.get_by_text(re.compile(r"^\d+ changes$")).click()
+        first, second = await one.upstream.recorded("policy.published")
+        row = page.locator("#main tbody tr").first
+        shown = (await cells(page, "Versions"))[0]
+        assert (shown[0], shown[3:6]) == ("2", ["enforced", second["published_by"], *second["approved_by"]])
+        assert shown[3:6] == ["enforced", "M-1", "M-2"]
+        fields, changes = await row.locator("dt").all_text_contents(), await row.locator("dd").all_text_contents()
+        assert dict(zip(fields, changes, strict=True)) == differing(first["policy"], second["policy"])
+        await assert_accesses_are_shown(one)
+        await assert_checkpoints_are_shown(one)
+        assert one.complaints == []
+
+
+async def assert_accesses_are_shown(one: Opened) -> None:
+    """Compare the accesses with the replayed events."""
+    assert (await one.client.get("/api/v1/trail", params={"agent": "A-1"})).status_code == 200
+    recorded = []
+    for each in await one.upstream.replay():
+        told = each["data"]
+        if each["type"] == "resolution.access.recorded.v1":
+            recorded.append([told["who"], told["what"], "", told["via"], str(each["position"])])
+        elif each["type"] == "resolution.trail.read.v1":
+            recorded.append([told["read_by"], "read", ", ".join(told["about"]), "", str(each["position"])])
+    assert recorded[-1][:3] == ["connection.json", "read", "agent:A-1"]
+    await one.go("accesses")
+    await expect(one.page.locator("#main h2").first).to_have_text(f"{len(recorded)} accesses", timeout=15_000)
+    assert [row[1:6] for row in await cells(one.page, "Accesses")] == recorded[::-1]
+    await one.page.get_by_role("link", name="audit", exact=True).first.click()
+    await expect(one.page.locator("#main tbody tr")).to_have_count(sum(row[0] == "audit" for row in recorded))
+
+
+async def assert_checkpoints_are_shown(one: Opened) -> None:
+    """Compare the newest checkpoint with the Merkle tree hash (RFC 6962) over the stored events."""
+    size = await one.session.log.last_position()
+    await eventually(
+        lambda: one.client.get("/api/v1/checkpoints"), lambda answer: answer.json()["items"][0]["size"] >= size
+    )
+    await one.go("seal")
+    (number, _, shown_size, root, witnesses, verified, _), *_ = await cells(one.page, "Checkpoints")
+    assert (number, witnesses, verified) == ("1", "0", "verified")
+    leaves_: list[bytes] = []
+    for position in range(1, int(shown_size) + 1):
+        stored = await one.session.log.at(position)
+        assert stored is not None
+        subject = stored.subject.encode()
+        entry = b"\x01" + position.to_bytes(8) + len(subject).to_bytes(2) + subject + stored.data
+        leaves_.append(hashlib.sha256(b"\x00" + entry).digest())
+    assert root == tree_hash(leaves_).hex()
+    async with one.page.expect_download() as waiting:
+        await one.page.get_by_role("button", name="Download").first.click()
+    lines = (await (await waiting.value).path()).read_text().split("\n")
+    assert (lines[1], b64decode(lines[2]).hex()) == (shown_size, root)
+
+
+def tree_hash(hashes: list[bytes]) -> bytes:
+    if len(hashes) == 1:
+        return hashes[0]
+    half = 1 << (len(hashes) - 1).bit_length() - 1
+    return hashlib.sha256(b"\x01" + tree_hash(hashes[:half]) + tree_hash(hashes[half:])).digest()
+
+
+async def test_a_lead_sees_who_hardly_used_their_authority(session: Session) -> None:
+    """The list of the people below M-1 equals that of the replayed events."""
+    async with opened(session) as one:
+        await one.upstream.action("little", "5.00", agent_id="A-2")
+        for agent, contacts in {"A-1": 10, "A-2": 10, "D-1": 11, "D-2": 9, "M-1": 10, "M-2": 10}.items():
+            for number in range(contacts):
+                name = f"{agent}-{number}"
+                last = event(name, "interaction.opened", interaction_id=name, agent_id=agent)
+                await one.upstream.publish(last)
+        await one.upstream.receipt(name)
+        await read_current(one.client, "trail")
+        await one.sign_in_as("boss", "manager", "M-1")
+        rows = one.page.locator("table", has_text="Unused authority").locator("tbody tr")
+        expected = unused_of("M-1", await one.upstream.replay())
+        assert {row[0] for row in expected} == {"A-2", "D-1"}  # not A-1, who spent 60.00 of 200.00; not M-2's people
+        await expect(rows).to_have_count(len(expected), timeout=15_000)
+        assert sorted(await cells(one.page, "Unused authority")) == sorted(expected)
+        await expect(one.page.locator("#main")).to_contain_text("2 of 3 employees spent less than a tenth")
+        await rows.first.get_by_role("link").click()
+        await expect(one.page.locator("#main h1")).to_have_text("Actions")
+
+
+def unused_of(manager: str, events: list[Document]) -> list[list[str]]:
+    """Return the rows of people of one manager with 10 contacts and less than a tenth of their budget spent."""
+    data = {
+        name: [(one["time"], one["data"]) for one in events if one["type"] == f"resolution.{name}.v1"]
+        for name in ("employee.joined", "interaction.opened", "action.taken", "policy.published")
+    }
+    policy = data["policy.published"][-1][1]["policy"]
+    rows = []
+    for _, person in data["employee.joined"]:
+        name, role = person["employee_id"], policy["roles"][person["role"]]
+        contacts = {fact["interaction_id"] for _, fact in data["interaction.opened"] if fact.get("agent_id") == name}
+        own = [(at, fact) for at, fact in data["action.taken"] if fact["agent_id"] == name]
+        spent = sum(Decimal(fact["amount"]["amount"]) for _, fact in own)
+        if person.get("manager_id") != manager or len(contacts) < 10 or spent * 10 >= Decimal(role["budget"]):
+            continue
+        limits = role["limits"].copy()
+        for team in person["team_ids"]:
+            limits |= policy["teams"].get(team, {}).get("limits", {}).get(person["role"], {})
+        for kind in limits.keys() - role["requires"].keys():
+            used = [(at, fact) for at, fact in own if fact["kind"] == kind]
+            last = datetime.fromisoformat(max(at for at, _ in used)).strftime("%-d %b %Y, %H:%M") if used else "never"
+            most = limits[kind] if limits[kind] == "unlimited" else f"£{limits[kind]}"
+            total = sum((Decimal(fact["amount"]["amount"]) for _, fact in used), Decimal("0.00"))
+            words = kind.replace("_", " ").capitalize()
+            rows.append([name, words, most, f"£{total}", last, f"£{spent or '0.00'} of £{role['budget']}"])
+    return rows
+
+
 async def test_a_currency_without_goodwill_does_not_hide_the_others(session: Session) -> None:
     async with opened(session) as one:
         euros = {"amount": "9.00", "currency": "EUR"}
@@ -486,9 +666,12 @@ async def test_names_stand_beside_the_ids_of_employees(session: Session) -> None
         await one.page.reload()
         await one.go("actions")
         await expect(one.page.locator("#main tbody tr").first).to_contain_text("Kim Lee, A-1")
+        assert not [
+            url for url in one.asked if "/employees" in url
+        ]  # only the names that it shows, however many there are
 
 
-async def test_the_trail_is_searched_by_order(session: Session) -> None:
+async def test_the_trail_is_searched_by_order_amount_and_dates(session: Session) -> None:
     async with opened(session) as one:
         await one.go("trail")
         await one.page.get_by_role("textbox", name="Order").fill("o")  # the only purchase
@@ -496,6 +679,22 @@ async def test_the_trail_is_searched_by_order(session: Session) -> None:
         await expect(one.page.locator("#main tbody tr")).to_have_count(1)
         await expect(one.page.locator("#main tbody tr")).to_contain_text("bought for 9.00 GBP")
         assert "order_id=o" in one.page.url
+        await one.page.get_by_role("button", name="Clear").click()
+        await one.page.get_by_role("textbox", name="Amount").fill("15.00 to 70.00 GBP")
+        await one.page.keyboard.press("Tab")
+        events = await one.upstream.replay()
+        amounts = {each["position"]: each["data"].get("amount") or each["data"].get("total") for each in events}
+        found = {at for at, money in amounts.items() if money and 15 <= float(money["amount"]) <= 70}
+        assert len(found) == 4  # two refunds, and a request beyond authority with its escalation
+        await expect(one.page.locator("#main tbody tr")).to_have_count(len(found))
+        assert {int(row[0]) for row in await cells(one.page, "Events")} == found
+        await one.page.reload()  # the search is in the address
+        await expect(one.page.locator("#main tbody tr")).to_have_count(len(found))
+        for by_time, name in (("", "time"), ("recorded", "recordedtime")):
+            for day in ("2026-01-05", events[-1]["recordedtime"][:10]):
+                some = {each["position"] for each in events if each[name][:10] == day}
+                await one.go(f"trail?from={day}&to={day}&by_time={by_time}")
+                assert {int(row[0]) for row in await cells(one.page, "Events")} == some, (day, by_time)
 
 
 async def test_a_table_sorts_filters_and_exports(session: Session) -> None:

@@ -44,6 +44,7 @@ def _foreign_money(value: Any, currency: str) -> list[str]:
 
 def gap_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the figures of `report gap` that differ from the oracle's."""
+    ledger.figures("budget_uses")
     found, oracle = found or ledger.report(gap_report, ledger.published), ledger.figures("gap")
     groups: dict[tuple[str, str], Document] = {(one.pop("what"), one.pop("label")): one for one in oracle["groups"]}
     shown: dict[tuple[str, str], Document] = {("overall", ""): found["overall"]} if found["overall"]["asked"] else {}

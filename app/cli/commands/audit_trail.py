@@ -22,6 +22,7 @@ from domain.serialization import encode
 from ledger.encryption.keyring import Keyring
 from ledger.store.log import digest_of as digest
 from ledger.store.subscription import Follower, ReadCursor
+from projections.amount_ranges import read_amounts
 from projections.csv_text import FIELDS
 from projections.engine import storage
 from projections.engine.pages import PageRequest
@@ -53,6 +54,8 @@ def audit() -> None:
 @click.option("--action", help="Events that name this action.")
 @click.option("--agent", help="Events that name this agent.")
 @click.option("--customer", help="Events that name this customer.")
+@click.option("--order", help="Events about this order.")
+@click.option("--amount", help="Events with this amount (45.00 GBP), or one in a range (40.00 to 50.00 GBP).")
 @click.option("--limit", type=int, help="The most events to list.")
 @click.option("--after", type=int, default=0, help="Only events after this position.")
 @as_of_option
@@ -65,21 +68,26 @@ async def trail(
     after: int,
     as_of: str | None,
     by: str | None,
+    amount: str | None,
     *,
     happened: bool,
     output: OutputFormat,
     **named: str | None,
 ) -> None:
     """List events in order, with positions; only those that name all given ids."""
+    try:
+        amounts = None if amount is None else read_amounts(amount)
+    except ValueError as error:
+        raise click.UsageError(f"--amount: {error}") from None
     wanted = [(kind, name) for kind, name in named.items() if name is not None]
     async with Session(settings, reads_only=True) as session, open_view(session, Trail.name) as connection:
         position = storage.read_progress(connection).anchor.position
         moment = moment_of(as_of) if happened else None
         if as_of is not None and not happened:
             position = await position_of(session.log, as_of, position)
-        about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
+        about = [f"{kind}:{name}" for kind, name in wanted if kind not in ("interaction", "order")]
         await note_reading(session.log, about, position, by)
-        items = read_trail(connection, wanted, PageRequest(limit, after, at=position), moment)
+        items = read_trail(connection, wanted, PageRequest(limit, after, at=position), moment, amounts)
     columns = ("position", "time", "who", "whom", "interaction", "what")
     rows = [
         (item["position"], item["time"][:19], item["who"], item["whom"], item["interaction_id"], item["what"])

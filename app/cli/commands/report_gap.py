@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from app.cli.commands.report_views import at_of, report
 from app.cli.comparison import compare_option, print_comparison
 from app.cli.figures import caveats_text, hours_text, median_text, share_text
 from app.cli.main import command
-from app.output import console, print_json, print_table
+from app.output import console, print_json, print_list, print_table
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.money import money_text
@@ -24,6 +25,7 @@ from projections.policy_history import published_policies
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from app.output import OutputFormat
     from config.settings import Settings
     from domain.analytics.empowerment_gap import Figures
     from domain.analytics.procedure_cost import ProcedureCost
@@ -71,6 +73,40 @@ async def gap(
         print_json(found)
         return
     _print(found)
+
+
+@click.option("--period", help="2026-11-21, 2026-W47, 2026-11 or 2026-Q4. [default: the last one that has ended]")
+@command(report, lists=True)
+async def unused_authority(settings: Settings, period: str | None, *, output: OutputFormat) -> None:
+    """Employees with less than a tenth of their budget spent in a period, by kind of action."""
+    from projections.reports import unused_authority as unused
+
+    async with Session(settings, reads_only=True) as session:
+        published = await published_policies(session.log)
+        try:
+            found = await unused.unused_authority(partial(read_view, session), published, datetime.now(UTC), period)
+        except LookupError as error:
+            raise click.UsageError(f"--period: {error}") from None
+    more = {name: value for name, value in found.items() if name != "items"}
+    rows = [
+        (
+            *(one[name] for name in ("employee_id", "role", "kind")),
+            money_text(one["limit"]) or "unlimited",
+            *(money_text(one["used"]), one["actions"], one["last_used"] or "never"),
+            *(money_text(one["spent"]), money_text(one["granted"])),
+        )
+        for one in found["items"]
+    ]
+    print_list(
+        output,
+        found["items"],
+        f"Unused authority in {found['period'] or 'no period'}, of {found['employees']} employees",
+        ("employee", "role", "kind", "limit", "used", "actions", "last used", "spent", "of"),
+        rows,
+        "employee_id role kind limit$ used$ actions last_used granted$ spent$ contacts",
+        numbers=(3, 4, 5, 7, 8),
+        **more,
+    )
 
 
 def _print(found: GapReport) -> None:

@@ -7,6 +7,11 @@ export type Obstacle = components["schemas"]["ObstacleRow"];
 export type Idea = components["schemas"]["IdeaRow"];
 export type IdeaDecision = components["schemas"]["IdeaDecision"];
 export type Thanks = components["schemas"]["Thanks"];
+export type EmployeeNames = components["schemas"]["EmployeeNames"];
+export type Access = components["schemas"]["AccessRow"];
+export type CheckpointRow = components["schemas"]["CheckpointRow"];
+export type PolicyVersion = components["schemas"]["PolicyVersion"];
+export type UnusedAuthority = components["schemas"]["UnusedAuthorityAnswer"];
 export type OpenSession = components["schemas"]["SessionRow"];
 export type SessionState = components["schemas"]["SessionState"];
 type Decision = components["schemas"]["Answer"];
@@ -68,7 +73,8 @@ const VIEWS: [RegExp, string[], number][] = [
   [/^(cases|flags)/, ["flags"], 0],
   [/^employees/, ["people"], 60_000],
   [/^(ideas|obstacles)/, ["people"], 5_000],
-  [/^trail/, ["audit_trail"], 0],
+  [/^(accesses|trail)/, ["audit_trail"], 0],
+  [/^unused-authority/, ["budget_balances", "people"], 60_000],
   [/^summary/, ["casework", "journeys", "budget_balances"], 5_000],
   [/^gap/, ["authority"], 15_000],
   [/^quality/, ["journeys"], 15_000],

@@ -5,10 +5,12 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import "./style.css";
 import { forgetAll, isSignedIn, read, readFailedAgain, signIn, signOut, viewChanged, whenSignedOut } from "./api";
 import { Tip } from "./components/parts";
+import { forgetNames } from "./components/person";
 import { number, time } from "./format";
 import { Authority, MayI } from "./pages/authority";
 import { Cases } from "./pages/cases";
-import { Actions, Budgets, Escalations, Spending } from "./pages/lists";
+import { PolicyHistory, Seal } from "./pages/evidence";
+import { Accesses, Actions, Budgets, Escalations, Spending } from "./pages/lists";
 import { Overview } from "./pages/overview";
 import { Components, Glossary } from "./pages/reference";
 import { Section } from "./pages/section";
@@ -37,6 +39,9 @@ const PAGES: Record<string, Page> = {
   budgets: { title: "Budgets", group: "Records", roles: ALL, show: () => <Budgets /> },
   spending: { title: "Spending", group: "", roles: ALL, show: () => <Spending /> },
   trail: { title: "Audit trail", group: "Control", roles: ALL, show: ({ me }) => <TrailPage me={me} /> },
+  policy: { title: "Policy", group: "Control", roles: ABOVE, show: () => <PolicyHistory /> },
+  accesses: { title: "Accesses", group: "Control", roles: "auditor operator", show: () => <Accesses /> },
+  seal: { title: "Seal", group: "Control", roles: "auditor operator", show: () => <Seal /> },
   cases: { title: "Cases", group: "Control", roles: ABOVE, show: (given) => <Cases {...given} /> },
   integrations: { title: "Integrations", group: "System", roles: "auditor operator", show: ({ me }) => <Section key="integrations" name="integrations" title="Integrations" me={me} about="Events of other systems, rejections with their reasons, and a place to try an event." /> },
   health: { title: "Health", group: "System", roles: ALL, show: ({ me }) => <Section key="health" name="health" title="Health" me={me} about="How far each view has read the log." /> },
@@ -161,7 +166,7 @@ function Root() {
     }
   };
   useEffect(() => {
-    whenSignedOut(() => { forgetAll(); setMe(null); setKnown(false); });
+    whenSignedOut(() => { forgetAll(); forgetNames(); setMe(null); setKnown(false); });
     void begin();
   }, []);
   if (me) return <Shell key={me.name} me={me} openid={openid} />;

@@ -4,7 +4,7 @@ import type { Me } from "./api";
 export type Viewer = Me;
 export interface Money { amount: string; currency: string }
 export interface Share { k: number; n: number; share: number | null; interval: [number, number] | null }
-export interface Items<T> { items: T[]; position: number; lag_seconds: number; next: number | string | null }
+export interface Items<T> { items: T[]; position: number; lag_seconds: number; next: number | string | null; total?: number | null }
 
 export interface Action {
   action_id: string; position: number; time: string; state: string; agent_id: string; team_id: string | null;

@@ -4,7 +4,7 @@ import { useEffect, useReducer } from "preact/hooks";
 export interface Place { page: string; query: Record<string, string> }
 const KEPT = ["from", "to", "tz", "as_of"];
 /** The pages that can show a past state. Others show the present, and their links open the present. */
-const OF_THE_PAST = ["actions", "escalations", "budgets", "spending", "trail", "cases", "gap", "value", "recognition"];
+const OF_THE_PAST = ["actions", "escalations", "budgets", "spending", "trail", "accesses", "cases", "gap", "value", "recognition"];
 export const showsThePast = (page: string): boolean => OF_THE_PAST.includes(page);
 
 export function placeOf(hash: string): Place {

@@ -20,6 +20,7 @@ from tests.support.report_comparisons import (
 )
 from tests.support.report_histories import RandomHistory
 from tests.support.report_oracle import HistoryLedger
+from tests.support.unused_comparisons import unused_differences
 
 pytestmark = pytest.mark.long
 
@@ -28,6 +29,7 @@ COMPARISONS = {
     "loyalty": loyalty_differences,
     "quality": quality_differences,
     "recognition": recognition_differences,
+    "unused-authority": unused_differences,
 }
 
 

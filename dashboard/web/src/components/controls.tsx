@@ -45,22 +45,28 @@ export function Dates({ from, to, zone, newest }: { from: string; to: string; zo
 
 const isDay = (name: string): boolean => name === "from" || name === "to";
 
+/** The kinds of dates that a list may be limited by, and the example in a field. */
+const CHOICES: Record<string, string[]> = { by_time: ["recorded"] };
+const WITHOUT: Record<string, string> = { by_time: "happened" };
+const EXAMPLES: Record<string, string> = { amount: "45.00 GBP" };
+
 /** Filters of a list as fields; each change is in the address at once. */
-export function Filters({ names, choices = {} }: { names: Record<string, string>; choices?: Record<string, string[]> }) {
+export function Filters({ names, choices: own = {} }: { names: Record<string, string>; choices?: Record<string, string[]> }) {
   const { query } = usePlace();
+  const choices = { ...CHOICES, ...own };
   return (
     <form class="row" role="search" onSubmit={(event) => event.preventDefault()}>
       {Object.entries(names).map(([name, label]) => (
         <Field key={name} label={label}>
           {choices[name] ? (
             <select value={query[name] ?? ""} onChange={(event) => change({ [name]: event.currentTarget.value })}>
-              <option value="">all</option>
+              <option value="">{WITHOUT[name] ?? "all"}</option>
               {choices[name].map((one) => <option key={one} value={one}>{one.replaceAll("_", " ")}</option>)}
             </select>
           ) : (
             isDay(name)
               ? <input type="date" value={(query[name] ?? "").slice(0, 10)} onChange={(event) => change({ [name]: event.currentTarget.value })} />
-              : <input size={12} value={query[name] ?? ""} onChange={(event) => change({ [name]: event.currentTarget.value.trim() })} />
+              : <input size={12} placeholder={EXAMPLES[name]} value={query[name] ?? ""} onChange={(event) => change({ [name]: event.currentTarget.value.trim() })} />
           )}
         </Field>
       ))}

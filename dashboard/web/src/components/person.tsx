@@ -1,22 +1,48 @@
 // An employee: the name that their source gave, where the reader sees them, and the id.
-import { useRead } from "../api";
-import type { Employee, Items } from "../types";
+import { useEffect, useReducer } from "preact/hooks";
+import { read } from "../api";
+import type { EmployeeNames } from "../api";
 
-const known = new WeakMap<object, Map<string, string>>();
+/** The names by id, as far as they were looked up; null where there is none. */
+const names = new Map<string, string | null>();
+const listeners = new Set<() => void>();
+let wanted: string[] = [];
+/** A query parameter has at most 2,000 characters. */
+const CHARACTERS = 1_500;
 
-/** The names of the employees that the reader sees, and of their managers, by id. */
-function namesOf(data: Items<Employee>): Map<string, string> {
-  let names = known.get(data);
-  if (!names) {
-    const pairs = data.items.flatMap((one): [string | null, string | null][] => [[one.manager_id, one.manager_name], [one.employee_id, one.name]]);
-    names = new Map(pairs.filter((pair): pair is [string, string] => Boolean(pair[0] && pair[1])));
-    known.set(data, names);
+/** Looks up the names of all ids that were drawn since the last time, in few requests. */
+async function lookUp(): Promise<void> {
+  const ids = wanted;
+  wanted = [];
+  while (ids.length) {
+    const some: string[] = [];
+    do some.push(ids.pop() as string); while (ids.length && JSON.stringify([...some, ids.at(-1)]).length < CHARACTERS);
+    try {
+      const found = await read<EmployeeNames>("names", { ids: JSON.stringify(some) });
+      for (const one of found.items) names.set(one.employee_id, one.name);
+    } catch { for (const id of some) names.delete(id); } // it is looked up again when it is drawn again
   }
-  return names;
+  for (const tell of listeners) tell();
+}
+
+export const forgetNames = (): void => names.clear();
+
+function useName(id: string): string | null {
+  const [, redraw] = useReducer((turn: number) => turn + 1, 0);
+  useEffect(() => {
+    const tell = (): void => redraw(null as never);
+    listeners.add(tell);
+    if (!names.has(id)) {
+      names.set(id, null);
+      if (!wanted.length) setTimeout(() => void lookUp());
+      wanted.push(id);
+    }
+    return () => { listeners.delete(tell); };
+  }, [id]);
+  return names.get(id) ?? null;
 }
 
 export function Person({ id, ai }: { id: string; ai?: boolean }) {
-  const { data } = useRead<Items<Employee>>("employees", { limit: 1000 });
-  const name = data && namesOf(data).get(id);
+  const name = useName(id);
   return <bdi>{name ? `${name}, ${id}` : id}{ai ? " (AI)" : ""}</bdi>;
 }

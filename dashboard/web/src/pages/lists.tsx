@@ -1,7 +1,7 @@
 // Lists that figures open: actions, escalations and budgets, with filters in the address.
 import { useEffect, useState } from "preact/hooks";
 import { address, read, useRead } from "../api";
-import type { Query } from "../api";
+import type { Access, Query } from "../api";
 import { Filters, KINDS, Moment } from "../components/controls";
 import { Card, Empty, Meter, Pending, State, Top } from "../components/parts";
 import { Person } from "../components/person";
@@ -36,6 +36,12 @@ function useWhole<T>(path: string, query: Query): { items: T[]; next: number | s
   return { items: [...(data?.items ?? []), ...(rest?.items ?? [])], next: rest ? rest.next : data?.next ?? null, problem, loaded: data !== null };
 }
 
+/** The number of items in a list; without a total that the ledger could count in time, the least that it may be. */
+export function totalOf(shown: number, next: number | string | null, counted: Items<unknown> | null): string {
+  if (next === null) return number(shown);
+  return counted?.total == null ? `more than ${number(shown)}` : number(counted.total);
+}
+
 function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }: {
   title: string; path: string; names: Record<string, string>; choices?: Record<string, string[]>; columns: Column<T>[]; about: string; fixed?: Query;
 }) {
@@ -43,6 +49,7 @@ function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }
   const asked: Query = { ...fixed };
   for (const name of [...Object.keys(names), "as_of", "tz"]) if (query[name]) asked[name] = query[name];
   const { items, next, problem, loaded } = useWhole<T>(path, asked);
+  const counted = useRead<Items<T>>(next === null ? null : path, { ...asked, limit: 1, count: true }).data;
   const filters = Object.entries(asked).filter(([name]) => name !== "as_of").map(([name, value]) => `${names[name] ?? name}: ${String(value)}`).join(", ");
   return (
     <>
@@ -50,7 +57,8 @@ function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }
       <Filters names={names} {...(choices ? { choices } : {})} />
       {problem && <Pending problem={problem} />}
       {!loaded ? !problem && <Pending problem={null} /> : (
-        <Card title={`${number(items.length)}${next === null ? "" : "+"} ${title.toLowerCase()}`}>
+        <Card title={`${totalOf(items.length, next, counted)} ${title.toLowerCase()}`}>
+          {next !== null && items.length >= MOST && <p class="note">The table has the first {number(items.length)}; a file has all.</p>}
           <Table key={path} caption={title} hideCaption rows={items} columns={columns} file={(format) => address(path, { ...asked, format })} perPage={20}
             empty={<Empty title={filters ? "Nothing fits these filters." : `No ${title.toLowerCase()} yet.`}>{filters ? "Clear a filter or choose other days." : "They appear here as soon as the ledger records the first."}</Empty>} />
         </Card>
@@ -59,7 +67,7 @@ function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }
   );
 }
 
-const RANGE = { from: "From", to: "To" };
+const RANGE = { from: "From", to: "To", by_time: "Dates" };
 const agentOf = (one: { agent_id: string; agent_kind: string | null }): string => (one.agent_kind === "ai" ? `${one.agent_id} (AI)` : one.agent_id);
 
 const ACTIONS: Column<Action>[] = [
@@ -75,7 +83,7 @@ const ACTIONS: Column<Action>[] = [
 ];
 export const Actions = () => (
   <ListPage<Action> title="Actions" path="actions" columns={ACTIONS} about="Remedies with their present state, the newest first." choices={{ kind: KINDS, given: ["true", "false"] }}
-    names={{ ...RANGE, agent: "Agent", team: "Team", kind: "Kind", reason: "Reason", customer: "Customer", given: "Given" }} />
+    names={{ ...RANGE, agent: "Agent", team: "Team", kind: "Kind", reason: "Reason", customer: "Customer", amount: "Amount", given: "Given" }} />
 );
 
 const ESCALATIONS: Column<Escalation>[] = [
@@ -92,7 +100,7 @@ const ESCALATIONS: Column<Escalation>[] = [
 export const Escalations = () => (
   <ListPage<Escalation> title="Escalations" path="escalations" columns={ESCALATIONS} about="Requests for the authority of another person, the newest first."
     choices={{ kind: KINDS, status: ["waiting", "approved", "denied", "withdrawn", "expired"] }}
-    names={{ ...RANGE, agent: "Agent", team: "Team", kind: "Kind", reason: "Reason", customer: "Customer", status: "Outcome" }} />
+    names={{ ...RANGE, agent: "Agent", team: "Team", kind: "Kind", reason: "Reason", customer: "Customer", amount: "Amount", status: "Outcome" }} />
 );
 
 const used = (one: Balance): number => (Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
@@ -110,6 +118,19 @@ export const Budgets = () => {
   return <ListPage<Balance> title="Budgets" path="balances" columns={BUDGETS} about="What each holder may spend in a period, and what is left." fixed={query.closed ? {} : { closed: false }}
     choices={{ closed: ["true", "false"] }} names={{ holder: "Holder", team: "Team", period: "Period", closed: "Closed" }} />;
 };
+
+const ACCESSES: Column<Access>[] = [
+  { title: "Time", value: (one) => one.time, cell: (one) => time(one.time) },
+  { title: "Person", value: (one) => one.who, cell: (one) => <a href={link("accesses", { who: one.who })}>{one.who}</a> },
+  { title: "Access", value: (one) => one.what },
+  { title: "About", value: (one) => one.about.join(", ") }, { title: "Via", value: (one) => one.via },
+  { title: "Position", value: (one) => one.position, right: true },
+  { title: "Read up to", value: (one) => one.up_to, right: true, extra: true }, { title: "Recorded", value: (one) => one.recorded, cell: (one) => time(one.recorded), extra: true },
+];
+export const Accesses = () => (
+  <ListPage<Access> title="Accesses" path="accesses" columns={ACCESSES} choices={{ via: ["http", "cli"] }} names={{ ...RANGE, who: "Person", via: "Via" }}
+    about="Sign-ins, sign-outs, exports and other rights that were used, the newest first. Reads about named people are here where the policy records them." />
+);
 
 /** The spending of one budget. */
 export function Spending() {

@@ -2,6 +2,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { goodwillBy } from "../currencies";
 import { decide, refresh, useRead } from "../api";
+import type { UnusedAuthority } from "../api";
 import { Dates, Field, isTyping, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top, changeFrom } from "../components/parts";
 import { Person } from "../components/person";
@@ -63,6 +64,7 @@ export function Today({ me, say }: { me: Viewer; say: (text: string) => void }) 
       )}
       <div class="two"><Voices me={me} say={say} /><Thank me={me} say={say} /></div>
       <Team />
+      <Unused />
     </>
   );
 }
@@ -212,6 +214,30 @@ function Team() {
         ]} />
       </Card>
     </>
+  );
+}
+
+/** Employees with less than a tenth of their budget spent in a period, by the kinds of action that they may take. */
+function Unused() {
+  const { query } = usePlace();
+  const { data, problem } = useRead<UnusedAuthority>("unused-authority", { period: query.unused_in });
+  if (!data) return <Card title="Unused authority"><Pending problem={problem} /></Card>;
+  const people = new Set(data.items.map((one) => one.employee_id)).size;
+  return (
+    <Card title="Unused authority" term="unused authority" tools={<label>Period <select value={data.period ?? ""} onChange={(event) => change({ unused_in: event.currentTarget.value })}>
+      {data.periods.map((one) => <option key={one} value={one}>{one}</option>)}</select></label>}>
+      <p class="note">{number(people)} of {number(data.employees)} employees spent less than a tenth of their budget.</p>
+      <Table caption="Unused authority" hideCaption rows={data.items} perPage={10} empty={<Empty title="No employee left the budget unused.">Counted are employees with 10 contacts or more.</Empty>} columns={[
+        { title: "Person", value: (one) => one.employee_id, cell: (one) => <a href={link("actions", { agent: one.employee_id, from: null, to: null })}><Person id={one.employee_id} /></a> },
+        { title: "Kind", value: (one) => words(one.kind) },
+        { title: "Limit", value: (one) => (one.limit ? Number(one.limit.amount) : null), right: true, cell: (one) => (one.limit ? money(one.limit) : "unlimited") },
+        { title: "Used", value: (one) => Number(one.used.amount), right: true, cell: (one) => money(one.used) },
+        { title: "Last use", value: (one) => one.last_used, cell: (one) => time(one.last_used) || "never" },
+        { title: "Budget spent", value: (one) => Number(one.spent.amount) / Number(one.granted.amount), right: true, cell: (one) => `${money(one.spent)} of ${money(one.granted)}` },
+        { title: "Actions", value: (one) => one.actions, right: true, extra: true }, { title: "Role", value: (one) => one.role, extra: true },
+        { title: "Contacts", value: (one) => one.contacts, right: true, extra: true },
+      ]} />
+    </Card>
   );
 }
 

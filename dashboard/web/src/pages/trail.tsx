@@ -1,4 +1,4 @@
-// Audit trail: search by customer, agent, interaction, action, order and date; the story of one action with its explanation and proof.
+// Audit trail: search by customer, agent, interaction, action, order, amount and date; the story of one action with its explanation and proof.
 import { useRead } from "../api";
 import { Filters, Moment } from "../components/controls";
 import { Card, Empty, Pending, Top } from "../components/parts";
@@ -7,8 +7,9 @@ import { address } from "../api";
 import { duration, number, time } from "../format";
 import type { Explanation, Items, TrailEvent, Viewer } from "../types";
 import { link, usePlace } from "../url";
+import { totalOf } from "./lists";
 
-const NAMES = { from: "From", to: "To", agent: "Agent", customer: "Customer", interaction: "Interaction", action: "Action", order_id: "Order" };
+const NAMES = { from: "From", to: "To", by_time: "Dates", agent: "Agent", customer: "Customer", interaction: "Interaction", action: "Action", order_id: "Order", amount: "Amount" };
 
 export function TrailPage({ me }: { me: Viewer }) {
   const { query } = usePlace();
@@ -17,7 +18,7 @@ export function TrailPage({ me }: { me: Viewer }) {
   const mine = me.role === "agent" && me.person_id ? { agent: me.person_id } : {};
   const story = asked.interaction || asked.action;
   const needsAgent = me.role === "manager" && !asked.agent;
-  const { data, problem } = useRead<Items<TrailEvent>>(needsAgent && !story ? null : "trail", { ...mine, ...asked, order: story ? "asc" : "desc", limit: 500 });
+  const { data, problem } = useRead<Items<TrailEvent>>(needsAgent && !story ? null : "trail", { ...mine, ...asked, order: story ? "asc" : "desc", limit: 500, count: true });
   return (
     <>
       <Top title="Audit trail" tools={<details class="pop"><summary class="button">{query.as_of ? `As recorded by ${time(query.as_of) || query.as_of}` : "Now"}</summary><div><Moment /></div></details>}>
@@ -26,8 +27,9 @@ export function TrailPage({ me }: { me: Viewer }) {
       <Filters names={NAMES} />
       {asked.action && <Explained action={asked.action} me={me} />}
       {needsAgent && !story ? <Empty title="Name an agent.">A team lead reads the trail of one person at a time.</Empty> : !data ? <Pending problem={problem} /> : (
-        <Card title="Events">
-          <Table caption="Events" rows={data.items} perPage={20} file={(format) => address("trail", { ...mine, ...asked, format })}
+        <Card title={`${totalOf(data.items.length, data.next, data)} events`}>
+          {data.next !== null && <p class="note">The table has {number(data.items.length)} of them; a file has all.</p>}
+          <Table caption="Events" hideCaption rows={data.items} perPage={20} file={(format) => address("trail", { ...mine, ...asked, format })}
             empty={<Empty title="No event fits.">Check the spelling of ids, which are compared exactly, or choose other days.</Empty>} columns={[
               { title: "Position", value: (one) => one.position, right: true }, { title: "Time", value: (one) => one.time, cell: (one) => time(one.time) },
               { title: "Actor", value: (one) => one.who, cell: (one) => (one.who ? <a href={link("trail", { agent: one.who })}>{one.who}</a> : "") },
