@@ -19,12 +19,24 @@ from domain.events.facts import (
 )
 
 _AGENTS_REMEMBERED = 100_000
+_LEAVERS_JOIN_AGAIN_SINCE = 3
+"""Rules of version 2 took a changed role or team for the return of an employee who had left."""
+
+
+def brings_back(fact: Fact) -> bool:
+    """Return whether a fact brings back an employee who has left: only joining again does.
+
+    A change may be told late, or for a whole team, so it says nothing about a leaver.
+    """
+    return isinstance(fact, EmployeeJoined)
 
 
 class _Employee(msgspec.Struct):
     role: str | None = None
     team_ids: tuple[str, ...] = ()
     left: bool = False
+    changed_since: bool = False
+    """A change was told after the employee had left."""
     training: dict[str, datetime | None] = {}
     related: tuple[str, ...] = ()
     manager_id: str | None = None
@@ -39,7 +51,15 @@ class Staff:
 
     def __init__(self) -> None:
         self._employees: dict[str, _Employee] = {}
+        self._changes_bring_back = False
         self._agents: dict[tuple[str, str | None], Agent] = {}
+
+    def judge_by(self, rules_version: int) -> None:
+        """Judge by this version of the rules who has left; without this call, by the present ones."""
+        changes_bring_back = rules_version < _LEAVERS_JOIN_AGAIN_SINCE
+        if changes_bring_back is not self._changes_bring_back:
+            self._changes_bring_back = changes_bring_back
+            self._agents.clear()
 
     def agent(self, agent_id: str, default_role: str | None) -> Agent | None:
         """Return an agent, or ``None`` where neither a fact nor the policy gives a role."""
@@ -53,7 +73,7 @@ class Staff:
             agent_id=agent_id,
             role=role,
             team_ids=known.team_ids,
-            left=known.left,
+            left=self._has_left(known),
             training=known.training,
             related=frozenset(known.related),
             manager_id=known.manager_id,
@@ -70,11 +90,14 @@ class Staff:
     def _is_at_work(self, employee_id: str | None) -> bool:
         """Return whether a person was announced and has not left."""
         known = self._employees.get(employee_id) if employee_id is not None else None
-        return known is not None and known.role is not None and known.kind == "human" and not known.left
+        return known is not None and known.role is not None and known.kind == "human" and not self._has_left(known)
+
+    def _has_left(self, known: _Employee) -> bool:
+        return known.left and not (self._changes_bring_back and known.changed_since)
 
     def has_left(self, employee_id: str) -> bool:
         """Return whether an employee has left."""
-        return employee_id in self._employees and self._employees[employee_id].left
+        return employee_id in self._employees and self._has_left(self._employees[employee_id])
 
     def everybody(self, default_role: str | None) -> list[Agent]:
         """Return all known employees, in the order of their ids."""
@@ -96,12 +119,15 @@ class Staff:
         match fact:
             case EmployeeJoined() | EmployeeChanged():
                 known = self._known(fact.employee_id)
-                known.role, known.team_ids, known.left = fact.role, fact.team_ids, False
+                known.role, known.team_ids = fact.role, fact.team_ids
+                known.left = known.left and not brings_back(fact)
+                known.changed_since = known.left
                 known.manager_id = fact.manager_id
                 known.kind = fact.kind or known.kind
                 known.accountable_id = fact.accountable_id or known.accountable_id
             case EmployeeLeft():
-                self._known(fact.employee_id).left = True
+                known = self._known(fact.employee_id)
+                known.left, known.changed_since = True, False
             case TrainingCompleted():
                 known = self._known(fact.employee_id)
                 known.training = {**known.training, fact.course_id: fact.valid_until}

@@ -362,6 +362,7 @@ class Redecider:
 
     async def _decide(self, group: _Group, record: Caused, reader: _Reader) -> None:
         state, answer, now = reader.state, group.answer, group.events[0].time
+        state.staff.judge_by(record.rules_version)
         sha256 = None
         if answer is not None:
             command: Command | InternalCommand = _command_of(answer)

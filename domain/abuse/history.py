@@ -15,6 +15,7 @@ from domain.decisions.authority import Agent
 from domain.events import decisions, facts
 from domain.keyed_state import Queue, keyed
 from domain.policy.history import PolicyHistory, rules_of
+from domain.staff import brings_back
 
 if TYPE_CHECKING:
     from domain.keyed_state import State
@@ -228,9 +229,7 @@ class GuardHistory:
             case facts.CustomerLinked() | facts.CustomerUnlinked():
                 self.links.apply(body)
             case facts.EmployeeJoined() | facts.EmployeeChanged():
-                self.roles[body.employee_id], self.teams[body.employee_id] = body.role, body.team_ids
-                self.left.pop(body.employee_id, None)
-                self._units = None
+                self._employ(body)
             case facts.EmployeeLeft():
                 self.left[body.employee_id] = event.at
             case facts.RelationshipDeclared():
@@ -241,6 +240,12 @@ class GuardHistory:
             case _:
                 pass
         return None
+
+    def _employ(self, fact: facts.EmployeeJoined | facts.EmployeeChanged) -> None:
+        self.roles[fact.employee_id], self.teams[fact.employee_id] = fact.role, fact.team_ids
+        self._units = None
+        if brings_back(fact):
+            self.left.pop(fact.employee_id, None)
 
     def _observe(self, event: GuardEvent, body: Action) -> ObservedAction | None:
         """Note an action; the report of an action that the ledger decided is none."""

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from domain.events import facts
 from domain.serialization import encode
+from domain.staff import brings_back
 from projections.engine.entities import LAST_FACT, EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
 from projections.engine.pages import by_key
@@ -210,7 +211,7 @@ def _employed(row: Row, body: msgspec.Struct, fact: KeptFact) -> Row:
     values: Row = {"role": body.role, "team_ids": json.dumps(body.team_ids), "manager_id": body.manager_id}
     if body.name is not None:
         values["name"] = body.name
-    if isinstance(body, facts.EmployeeJoined):
+    if brings_back(body):
         values |= {"joined": fact.time, "left": None}
     elif row["role"] is None and row["left"] is None:
         values["joined"] = fact.time  # the latest possible time

@@ -248,6 +248,15 @@ def test_r6_after_having_left() -> None:
     assert story.rules() == ["R6"]
 
 
+def test_r6_a_change_does_not_bring_a_leaver_back() -> None:
+    story = Story()
+    story.tell(facts.EmployeeLeft(employee_id="A-2"), 22.1)
+    story.tell(facts.EmployeeChanged(employee_id="A-2", role="agent", team_ids=()), 23)
+    story.gives("A-2", 5, 25)
+    story.later(26)
+    assert story.rules() == ["R6"]
+
+
 def test_r6_a_call_that_ends_after_the_shift_a_night_shift_and_late_facts() -> None:
     story = Story()
     story.tell(facts.ShiftStarted(employee_id="A-1"), 9)

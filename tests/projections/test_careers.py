@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from consumers.decisions.state.follower import DecisionState
 from domain.commands import action_id_of
 from projections.engine.temporal_tables import as_of
 from projections.views import authority, casework
+from projections.views.people import read_standing
 from tests.support.any_order import DECISIONS, OPENED
 from tests.support.builders import event, gbp
+from tests.support.decision_scenarios import empty_index
 from tests.support.documents import Document
 from tests.support.view_histories import Views, recorded
 
@@ -183,3 +186,20 @@ def test_a_post_that_is_told_again_each_day_is_kept_once(tmp_path: Path, is_late
 
 def _id_of(action: Document) -> str:
     return action_id_of(action["source"], action["id"])
+
+
+BACK = moved("back", 28, "agent", "phone", kind="joined")
+
+
+@pytest.mark.parametrize("order", list(permutations((TEAM, LEFT, moved("later", 25, "senior", "chat")))))
+@pytest.mark.parametrize("end", [(), (BACK,)], ids=["left", "back"])
+async def test_the_decider_and_the_view_agree_on_a_leaver(
+    tmp_path: Path, order: tuple[Document, ...], end: tuple[Document, ...]
+) -> None:
+    """A change before or after the departure, told before or after it, brings no leaver back; a new joining does."""
+    told = recorded([JOINED, *order, *end])
+    state, views = DecisionState(empty_index()), Views(tmp_path, ["people"]).take(told)
+    state.apply(told)
+    standing = (await views.read("people", lambda connection: read_standing(connection, "A-1"))).result
+    assert standing.has_left is state.staff.has_left("A-1") is (not end)
+    views.close()

@@ -54,7 +54,7 @@ _WRITE_SECONDS = 1.0
 _TRIES, _PAUSE_SECONDS = 5, 0.5
 """Attempts to apply one event, and the pause between them."""
 _ENTRIES_AT_ONCE = 500
-_LAYOUT = 4
+_LAYOUT = 5
 """The layout of the index; it grows with each change that needs the whole log to be read again."""
 
 

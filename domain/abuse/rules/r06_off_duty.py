@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
     from domain.keyed_state import State, Table
 
-RULE = Rule("R6", 2, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 3e-4})
+RULE = Rule("R6", 3, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 3e-4})
 _HALF_A_DAY = 16 * 3600.0
 _LATE_SECONDS = 2 * DAY
 """Rosters may be uploaded the next day; a missing one is judged after so long."""

@@ -1,10 +1,12 @@
 """Actions: the limits of one action, roles and teams, training, sources, and requests outside of anyone's authority."""
 
 import hashlib
+from itertools import permutations
 
 import pytest
 
 from domain.decisions.decision import Retry
+from domain.events.causes import RULES_VERSION
 from domain.serialization import encode
 from tests.support.decision_commands import action
 from tests.support.decision_company import STAFF, company, policy
@@ -309,6 +311,27 @@ def test_an_employee_who_has_left_may_not_act() -> None:
     given(company(), left("A-7")).when(action("5.00")).then(
         OPENED, fell_short("5.00", "refused", why("left")), answer={"outcome": "refused"}
     )
+
+
+@pytest.mark.parametrize("order", list(permutations(("changed", "left", "again"))))
+def test_a_change_does_not_bring_a_leaver_back(order: tuple[str, ...]) -> None:
+    """Whichever comes first: a change may be told late, or for a whole team."""
+    told = {"changed": moved("A-7", "agent", "chat"), "left": left("A-7"), "again": moved("A-7", "manager")}
+    scenario = given(company(), [told[name] for name in order])
+    assert scenario.when(action("5.00")).answer["outcome"] == "refused"
+    scenario.add(joined("A-7", "agent", "phone"))
+    assert scenario.when(action("5.00")).answer["outcome"] == "taken"
+
+
+def test_rules_of_earlier_versions_take_a_change_for_a_return() -> None:
+    staff = given(company(), left("A-7"), moved("A-7", "agent")).state.staff
+    assert staff.has_left("A-7")
+    staff.judge_by(2)
+    agent = staff.agent("A-7", None)
+    assert agent is not None
+    assert not agent.left
+    staff.judge_by(RULES_VERSION)
+    assert staff.has_left("A-7")
 
 
 def test_an_employee_who_joins_again_may_act() -> None:
