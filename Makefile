@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-views bench-failover bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types types-here types-win32 types-darwin types-page fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-views bench-failover bench-reference wheels size docs picture check requirements help
 
 # Without bytecode every process compiles the whole program when it starts: half of a second each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,7 +43,8 @@ test: setup  ## all tests; some twenty minutes
 test-fast: setup  ## tests without servers or processes, with few random examples; seconds
 	@$(BIN)/python -m pytest -m "not integration and not long" --hypothesis-profile fast
 
-test-long: setup  ## crashes, random commands, HTTP operations and hostile bytes for hours; MINUTES=60 of fuzz
+test-long: setup  ## all tests with every example; crashes, random commands, HTTP operations, hostile bytes for hours; MINUTES=60 of fuzz
+	@LONG_TESTS=1 $(BIN)/python -m pytest --hypothesis-profile long --timeout 7200
 	@CRASH_ROUNDS=55 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_crash.py
 	@MACHINE_EXAMPLES=60 $(BIN)/python -m pytest -n0 --timeout 7200 tests/decisions/test_stateful.py
 	@WEBHOOKS=10000 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_webhooks.py
@@ -65,10 +66,16 @@ lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: setup  ## mypy, strict; the product as other systems see it, too
+	@$(MAKE) --no-print-directory --jobs 2 types-here types-win32 types-darwin types-page
+
+types-here:
 	@$(BIN)/mypy
+
+types-win32 types-darwin: types-%:
+	@$(BIN)/mypy --platform $* --cache-dir .mypy_cache/$* --no-warn-unreachable $(PACKAGES)
+
+types-page:
 	@$(BIN)/python -m tests.support.page_types
-	@for system in win32 darwin; do \
-	  $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system --no-warn-unreachable $(PACKAGES) || exit 1; done
 
 fuzz: setup  ## hostile bytes by all three doors of a running ledger; MINUTES=60, SEED=n
 	@$(BIN)/python -m tests.support.fuzzer --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))

@@ -7,9 +7,11 @@ starts its own says so with `pytest.mark.integration`. All others are `make test
 from __future__ import annotations
 
 import gc
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ from tests.support import forked_cli
 from tests.support.environment import ROOT, clean_environment
 from tests.support.isolation import Isolation
 from tests.support.nats_servers import Cluster, Server
+from tests.support.prepared_ledgers import PreparedLedger, prepared_ledger
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of, wait_until_answering
 
@@ -33,14 +36,15 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("tests.support.decision_scenarios")  # its assertions show what differs
 
 # A busy machine is no finding: tests of properties are bounded by pytest's timeout alone.
-settings.register_profile("ledger", deadline=None)
+settings.register_profile("ledger", deadline=None, max_examples=40)
 settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-fast`
+settings.register_profile("long", deadline=None, max_examples=100)  # `make test-long`
 settings.load_profile("ledger")
 
 
 gc.set_threshold(50_000, 20, 50)  # a collection looks at all imported modules and kept syntax trees
 
-_OUTSIDE = {"session", "_shared_ledger", "command", "up", "nats_server", "cluster"}
+_OUTSIDE = {"session", "_shared_ledger", "command", "prepared", "up", "nats_server", "cluster"}
 """Fixtures that start processes; `upstream`, `es_env` and `factories` rest on them."""
 _isolation = Isolation()
 
@@ -82,6 +86,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         result = yield
     if _isolation.attempts:
         pytest.fail(f"not marked `integration`, but: {_isolation.attempts}")
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Collect garbage after each file: circles hold whole databases, of which the collector sees a few objects."""
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
     return result
 
 
@@ -128,6 +141,14 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return forked_cli.run([*arguments, *where], ROOT, clean_environment(), stdin, timeout=240)
 
     return run
+
+
+@pytest.fixture
+def prepared(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Callable[..., PreparedLedger]:
+    """Put a copy of the ledger that a command makes into the test's data directory; the command runs once in a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return partial(prepared_ledger, shared, tmp_path / "data")
 
 
 @pytest.fixture

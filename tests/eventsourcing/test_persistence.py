@@ -80,7 +80,11 @@ def forgetful(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 6), max_size=3), st.booleans()), max_size=12))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples // 4,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_a_sequence_of_operations_has_the_result_it_has_on_sqlite(
     nats_server: Server, forgetful: None, steps: list[tuple[str, list[int], bool]]
 ) -> None:
@@ -183,7 +187,11 @@ def test_events_too_large_are_refused_by_name(factories: Factories) -> None:
         lambda d: json.dumps(d).encode()
     ),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples * 3 // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_ids_topics_and_states_come_back_as_they_were(
     shared_recorder: JetStreamApplicationRecorder, identifiers: list[str], topic: str, state: bytes
 ) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.documents import Document
 from tests.support.environment import DATA
 from tests.support.forked_cli import CommandLine
 from tests.support.known_answers import escalations, interactions, totals
+from tests.support.prepared_ledgers import PreparedLedger
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the real data is not beside this checkout (shared/data)")
 RECORDED = {"online_retail": 23_795, "bpic2013_incidents": 45_613, "bpic2020_request_for_payment": 15_185}
@@ -43,13 +45,16 @@ def check(name: str, events: list[Document], skipped: object, read: int) -> None
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_real_history_gives_the_known_answers_and_a_second_time_nothing(command: CommandLine, name: str) -> None:
+def test_real_history_gives_the_known_answers_and_a_second_time_nothing(
+    command: CommandLine, prepared: Callable[..., PreparedLedger], name: str
+) -> None:
     words = ("import", name, str(DATA / f"{name}.csv.gz"), "--json")
-    first = json.loads(command(*words).stdout)
+    ledger = prepared(*words)
+    first = json.loads(ledger.printed)
     assert (first["recorded"], first["duplicate"], first["rejected"]) == (RECORDED[name], 0, 0)
     again = json.loads(command(*words).stdout)
     assert (again["recorded"], again["duplicate"], again["rejected"]) == (0, RECORDED[name], 0)
-    events = [json.loads(line) for line in command("audit", "replay").stdout.splitlines()]
+    events = ledger.events()
     check(name, events, first["skipped"], first["read"])
     assert {event["importrun"] for event in events} == {first["run"]}
 
@@ -71,14 +76,14 @@ def test_rows_in_another_order_give_the_same_events(tmp_path: Path, name: str) -
     assert made(shuffled) == made(path)
 
 
-def test_a_replay_holds_exactly_the_imported_facts(command: CommandLine) -> None:
+def test_a_replay_holds_exactly_the_imported_facts(prepared: Callable[..., PreparedLedger]) -> None:
     path = DATA / "bpic2020_request_for_payment.csv.gz"
     report = ImportReport()
     made = import_events(load_mapping("bpic2020_request_for_payment"), [path], report, lambda _: None)
     put_in = [json.loads(one.data) for one in made]
-    done = json.loads(command("import", "bpic2020_request_for_payment", str(path), "--json").stdout)
-    recorded = [json.loads(line) for line in command("audit", "replay").stdout.splitlines()]
-    for position, (one, expected) in enumerate(zip(recorded, put_in, strict=True), 1):
+    ledger = prepared("import", "bpic2020_request_for_payment", str(path), "--json")
+    done = json.loads(ledger.printed)
+    for position, (one, expected) in enumerate(zip(ledger.events(), put_in, strict=True), 1):
         assert one.pop("recordedtime")
         assert (one.pop("position"), one.pop("via"), one.pop("importrun")) == (position, "cli", done["run"])
         assert one == expected

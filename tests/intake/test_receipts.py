@@ -419,7 +419,7 @@ async def _fails_later(made: Callable[..., Any], arguments: Any, *, after: bool)
 _EXAMPLES = itertools.count()  # each example has sources of its own
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings().max_examples // 4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2), st.booleans()), max_size=12))
 async def test_a_batch_is_its_events_one_after_the_other(upstream: Upstream, made: list[tuple[int, int, bool]]) -> None:
     """The same outcomes, whether events come together or each for itself."""

@@ -65,7 +65,7 @@ class CareerHistory(RandomHistory):
 def career_differences(ledger: HistoryLedger) -> list[str]:
     """Return the rows whose role or team differs from the oracle's; the views are folded anew."""
     found: list[str] = []
-    views = HistoryLedger(ledger.events, ("casework", "authority"))
+    views = HistoryLedger(ledger.events)
     for share in _SHARES:
         earlier = ledger.earlier(share)
         expected = earlier.figures("careers")["reported"]

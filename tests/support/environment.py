@@ -9,6 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 """Real data sets; tests that need them are skipped where the folder is absent."""
 
+LONG = bool(os.environ.get("LONG_TESTS"))
+"""Whether tests try every combination, as in `make test-long`, and not a sample of them."""
+
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without the ledger's own settings."""

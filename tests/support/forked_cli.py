@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol, Self
 
 from tests.support.documents import Document
 
@@ -72,27 +76,85 @@ def run(
     ):
         given.write(stdin or "")
         given.seek(0)
-        process = _forks.Process(
-            target=_main, args=(arguments, folder, environment, [_File(f) for f in (given, out, err)])
-        )
-        with _starting:
-            process.start()
-            # Else the next start, in another thread, asks for this one's exit status, and that can be read only once.
-            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined] # private
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            raise subprocess.TimeoutExpired(arguments, timeout)
+        status = _run(arguments, folder, environment, [one.fileno() for one in (given, out, err)], timeout)
         out.seek(0)
         err.seek(0)
-        return subprocess.CompletedProcess(arguments, process.exitcode or 0, out.read(), err.read())
+        return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
+
+
+def _run(
+    arguments: list[str], folder: Path, environment: dict[str, str], streams: Sequence[int], timeout: float
+) -> int:
+    """Run the command line on these open files; return its exit status."""
+    process = _forks.Process(target=_main, args=(arguments, folder, environment, [_File(one) for one in streams]))
+    with _starting:
+        process.start()
+        # Else the next start, in another thread, asks for this one's exit status, and that can be read only once.
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined] # private
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        raise subprocess.TimeoutExpired(arguments, timeout)
+    return process.exitcode or 0
+
+
+_PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as door:
+    door.connect({door!r})
+    socket.send_fds(door, [b" "], [0, 1, 2])
+    door.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
+    door.shutdown(socket.SHUT_WR)
+    sys.exit(int(door.recv(9)))
+"""
+
+
+class Program:
+    """A context with a program `resolution-ledger` in a folder of its own, for shells: it asks this process to fork.
+
+    A signal to it does not reach the forked process, so it is for commands that end by themselves.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="cli"))  # the path of a socket is short
+        self._door = socket.socket(socket.AF_UNIX)
+        self._door.bind(str(self.folder / "door"))
+        self._door.listen()
+        program = self.folder / "resolution-ledger"
+        program.write_text(_PROGRAM.format(python=sys.executable, door=str(self.folder / "door")))
+        program.chmod(0o755)
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with suppress(OSError):
+            self._door.shutdown(socket.SHUT_RDWR)  # ends the waiting
+        self._door.close()
+        shutil.rmtree(self.folder)
+
+    def _listen(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                threading.Thread(target=self._serve, args=self._door.accept()[:1], daemon=True).start()
+
+    def _serve(self, asked: socket.socket) -> None:
+        with asked:
+            _, streams, _, _ = socket.recv_fds(asked, 1, 3)
+            arguments, folder, environment = json.loads(b"".join(iter(lambda: asked.recv(1 << 16), b"")))
+            status = _run(arguments, Path(folder), environment, streams, self._timeout)
+            for one in streams:
+                os.close(one)
+            asked.sendall(str(status).encode())
 
 
 class _File:
     """An open file, handed to another process."""
 
-    def __init__(self, file: IO[str]) -> None:
-        self.number = file.fileno()
+    def __init__(self, number: int) -> None:
+        self.number = number
 
     def __reduce__(self) -> tuple[type, tuple[object]]:
         return _Received, (DupFd(self.number),)

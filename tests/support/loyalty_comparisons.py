@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from functools import lru_cache, partial
+from functools import partial
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import linalg, stats
@@ -40,7 +41,7 @@ type Rows = list[Document]
 
 def loyalty_differences(ledger: HistoryLedger, found: Document | None = None) -> list[str]:
     """Return the figures of `report loyalty` that differ from the oracle's: totals, and retention by cohort."""
-    found, oracle = found or ledger.report(loyalty_report, ledger.published), _value_of(ledger).oracle
+    found, oracle = found or ledger.report(loyalty_report, ledger.published), ledger.figures("retention")
     cohorts: dict[str, Rows] = {}
     for one in oracle["retention"]:
         shares = [{"days": days, **one[f"days_{days}"]} for days in DAYS]
@@ -73,10 +74,14 @@ def value_differences(ledger: HistoryLedger, found: Document | None = None) -> l
     return lines or _value_of(ledger).differences(pounds)
 
 
-@lru_cache(64)
+_values: WeakKeyDictionary[HistoryLedger, _Value] = WeakKeyDictionary()
+
+
 def _value_of(ledger: HistoryLedger) -> _Value:
     """Return the oracle's figures of a ledger, computed once."""
-    return _Value(ledger.figures("loyalty"))
+    if ledger not in _values:
+        _values[ledger] = _Value(ledger.figures("loyalty"))
+    return _values[ledger]
 
 
 class _Value:

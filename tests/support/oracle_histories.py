@@ -57,7 +57,6 @@ LOYALTY_EDGES = (
     *(PairEdges(helped, day) for helped in (19, 20, 21) for day in (0, 1, 180, 181)),
 )
 """Histories in which figures are on a bound: half of the margins known, twenty pairs, payback on the last day."""
-LOYALTY_VIEWS = ("loyalty_effects", "casework", "journeys")
 type Comparison = Callable[[HistoryLedger], list[str]]
 _COMPARISONS: dict[str, Comparison] = {
     "gap": gap_differences,
@@ -163,7 +162,7 @@ def _recognition() -> Made:
 
 def _loyalty() -> Made:
     for one in (*LOYALTY, *LOYALTY_EDGES):
-        yield "value", HistoryLedger(one.events(), LOYALTY_VIEWS), value_differences
+        yield "value", HistoryLedger(one.events()), value_differences
 
 
 def _simulations() -> Made:
@@ -181,7 +180,7 @@ def _summary() -> Made:
 
 def _careers() -> Made:
     for seed, scale in SEEDS[:3]:
-        yield "careers", HistoryLedger(CareerHistory(seed, scale).events(), ()), career_differences
+        yield "careers", HistoryLedger(CareerHistory(seed, scale).events()), career_differences
 
 
 _MADE: dict[str, Callable[[], Made]] = {

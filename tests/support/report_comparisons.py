@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from scipy import stats
@@ -331,10 +332,16 @@ def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:
     ]
     lines = differences(shown, oracle, "consistency")
     for one in found:
-        edges = list(stats.binomtest(one["given"]["k"], one["given"]["n"]).proportion_ci(method="wilson"))
+        edges = list(_wilson(one["given"]["k"], one["given"]["n"]))
         whole = {"share": one["given"]["k"] / one["given"]["n"], "interval": edges}
         lines += differences({name: one["given"][name] for name in whole} | {"rung": one["rung"]}, whole | {"rung": 1})
     return lines
+
+
+@cache
+def _wilson(k: int, n: int) -> tuple[float, float]:
+    low, high = stats.binomtest(k, n).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def interval_of_mean(mean: float | None, error: float | None, n: int, scale: Sequence[float]) -> list[float] | None:

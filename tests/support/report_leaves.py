@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 from tests.support.documents import Document
@@ -30,19 +29,17 @@ def _places(value: Any, at: Place) -> Iterator[Place]:
 
 
 def changed(document: Document, place: Place) -> Document:
-    """Return the document with another value at a place."""
-    copy: Document = _as_lists(deepcopy(document))
-    inner: Any = copy
-    for part in place[:-1]:
-        inner = inner[part]
-    inner[place[-1]] = _other(inner[place[-1]])
+    """Return the document with another value at a place; both share what is elsewhere."""
+    found: Document = _changed(document, place)
+    return found
+
+
+def _changed(value: Any, place: Place) -> Any:
+    if not place:
+        return _other(value)
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[place[0]] = _changed(copy[place[0]], place[1:])
     return copy
-
-
-def _as_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _as_lists(inner) for name, inner in value.items()}
-    return [_as_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _other(value: Any) -> Any:

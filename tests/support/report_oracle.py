@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import pickle
 import re
+import weakref
 from collections.abc import Callable, Iterable, Sequence
-from copy import deepcopy
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,25 +52,19 @@ def subject_of(event: Document) -> str:
 
 
 class HistoryLedger:
-    """A history of events as `audit replay` prints them, with the views that read it and the oracle's table."""
+    """A history of events as `audit replay` prints them, with the views that read it and the oracle's table.
 
-    def __init__(self, events: Iterable[Document], names: Sequence[str] = tuple(MODELS)) -> None:
+    A view is folded when it is first read.
+    """
+
+    def __init__(self, events: Iterable[Document]) -> None:
         self.events = list(events)
-        stored = [recorded_of(one) for one in self.events]
-        self._engines = {name: _engine() for name in names}
-        self._projectors: dict[str, Projector] = {}
-        originals = {one.position: one for one in stored}
-        for name, engine in self._engines.items():
-            model = MODELS[name]()
-            with engine.begin() as connection:
-                for metadata in (model.metadata, progress_metadata, corrections_metadata):
-                    metadata.create_all(connection)
-            self._projectors[name] = Projector(model, engine)
-            for start in range(0, len(stored), _BATCH):
-                self._projectors[name].take(stored[start : start + _BATCH], originals)
-        bodies = (read_event(one).body for one in stored if one.subject == "ledger.policy")
+        self._views: dict[str, tuple[sa.Engine, Projector]] = {}
+        weakref.finalize(self, _dispose, self._views)  # engines are in circles, which are collected late
+        policies = (one for one in self.events if subject_of(one) == "ledger.policy")
+        bodies = (read_event(recorded_of(one)).body for one in policies)
         self.published = [body for body in bodies if isinstance(body, PolicyPublished)]
-        self._kept: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] | None = None
+        self._kept: dict[tuple[str, ...], bytes] | None = None
         self._earlier: dict[int, HistoryLedger] = {}
         self.database = duckdb.connect()
         self.database.execute("SET TimeZone = 'UTC'")
@@ -79,21 +74,39 @@ class HistoryLedger:
         self.database.execute((FOLDER / "macros.sql").read_text(encoding="utf-8"))
 
     def earlier(self, share: float) -> HistoryLedger:
-        """Return a ledger without views that ends after this share of the events; it is built once."""
+        """Return a ledger that ends after this share of the events; it is built once."""
         position = max(1, int(len(self.events) * share))
         if position not in self._earlier:
-            self._earlier[position] = HistoryLedger(self.events[:position], ())
+            self._earlier[position] = HistoryLedger(self.events[:position])
         return self._earlier[position]
 
     def without(self, hidden: Callable[[Document], bool]) -> HistoryLedger:
-        """Return a ledger without views in which some events are of no known type; the others keep their positions."""
+        """Return a ledger in which some events are of no known type; the others keep their positions."""
         nothing: Document = {"type": "resolution.hidden.v1"}
-        return HistoryLedger([one | nothing if hidden(one) else one for one in self.events], ())
+        return HistoryLedger([one | nothing if hidden(one) else one for one in self.events])
+
+    @cached_property
+    def _stored(self) -> list[Recorded]:
+        return [recorded_of(one) for one in self.events]
+
+    def _view(self, name: str) -> tuple[sa.Engine, Projector]:
+        """Return a view that has read all events."""
+        if name not in self._views:
+            model, engine, originals = MODELS[name](), _engine(), {one.position: one for one in self._stored}
+            with engine.begin() as connection:
+                for metadata in (model.metadata, progress_metadata, corrections_metadata):
+                    metadata.create_all(connection)
+            projector = Projector(model, engine)
+            for start in range(0, len(self._stored), _BATCH):
+                projector.take(self._stored[start : start + _BATCH], originals)
+            self._views[name] = engine, projector
+        return self._views[name]
 
     async def read[T](self, name: str, query: Callable[[sa.Connection], T], /) -> ReadResult[T]:
         """Return the result of a query; it is a `Reader` of reports."""
-        with self._engines[name].begin() as connection:
-            return ReadResult(query(connection), self._projectors[name].progress)
+        engine, projector = self._view(name)
+        with engine.begin() as connection:
+            return ReadResult(query(connection), projector.progress)
 
     def report(self, make: Callable[..., Any], *arguments: Any, **named: Any) -> Document:
         """Return a report's document."""
@@ -112,8 +125,9 @@ class HistoryLedger:
         if self._kept is None:
             return self._computed(name, given)
         if (name, *given) not in self._kept:
-            self._kept[name, *given] = self._computed(name, given)
-        return deepcopy(self._kept[name, *given])
+            self._kept[name, *given] = pickle.dumps(self._computed(name, given))
+        found: dict[str, list[dict[str, Any]]] = pickle.loads(self._kept[name, *given])
+        return found
 
     def _computed(self, name: str, given: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
@@ -138,6 +152,11 @@ def _queries(name: str) -> list[tuple[str, str]]:
     text = (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- figure: (\w+)$", text, flags=re.MULTILINE)
     return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _dispose(views: dict[str, tuple[sa.Engine, Projector]]) -> None:
+    for engine, _ in views.values():
+        engine.dispose()
 
 
 def _engine() -> sa.Engine:

@@ -25,13 +25,13 @@ PROPERTIES: tuple[By, ...] = get_args(By.__value__)
 def summary_differences(ledger: HistoryLedger, begin: datetime | None, end: datetime | None, zone: str) -> list[str]:
     """Return the places where the summary of a range differs from the oracle's, by every property."""
     times = DateRange(begin, end, ZoneInfo(zone))
-    found, oracles = [], _oracles(ledger, times)
+    found, oracles = [], oracles_of(ledger, times)
     for by in (None, *PROPERTIES):
         found += compared(ledger, times, by, ledger.report(summary, times, by), oracles)
     return found
 
 
-def _oracles(ledger: HistoryLedger, times: DateRange) -> tuple[Oracle, Oracle | None]:
+def oracles_of(ledger: HistoryLedger, times: DateRange) -> tuple[Oracle, Oracle | None]:
     """Return the oracle's figures of a range, and of the range before."""
     before = times.before()
     return _oracle(ledger, times), None if before is None else _oracle(ledger, before)
@@ -45,7 +45,7 @@ def compared(
     oracles: tuple[Oracle, Oracle | None] | None = None,
 ) -> list[str]:
     """Return the places where one summary differs from the oracle's."""
-    (oracle, earlier), before = oracles or _oracles(ledger, times), times.before()
+    (oracle, earlier), before = oracles or oracles_of(ledger, times), times.before()
     lacks = _LACKS.get(by or "", ())
     head: Document = {
         "from": times.texts[0],

@@ -20,6 +20,7 @@ from app.runtime.roles import ROLES
 from ledger.errors import UnavailableError
 from ledger.nats.client import connect
 from ledger.nats.embedded_server import find_binary
+from tests.support import forked_cli
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
@@ -164,16 +165,7 @@ def reads(url: str) -> int:
 
 
 def run(environment: dict[str, str], *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "app", *words],
-        cwd=ROOT,
-        env=environment,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return forked_cli.run(list(words), ROOT, environment, stdin, timeout=120)
 
 
 @pytest.mark.integration

@@ -12,6 +12,7 @@ import yaml
 
 from tests.support.document_pages import LANGUAGES, PageError, PageRun, blocks_of, pages, runs
 from tests.support.environment import ROOT
+from tests.support.prepared_ledgers import DEMO, PreparedLedger
 
 
 def name_of(page: Path) -> str:
@@ -42,10 +43,11 @@ def test_each_block_is_well_formed(page: Path) -> None:
 
 
 RUN_ELSEWHERE = (
-    *("README.md", "docs/integrate/eventsourcing.md", "docs/integrate/plugins.md"),
+    *("README.md", "docs/integrate/eventsourcing.md", "docs/integrate/plugins.md", "docs/start/demo.md"),
     *(f"docs/integrate/connect-{name}.md" for name in ("over-http", "crm", "payments", "till")),
 )
-"""Pages with a test of their own: in test_package.py, test_docs.py, test_plugins.py and test_connect_pages.py."""
+"""Pages with a test of their own: below, in test_package.py, test_docs.py, test_plugins.py and test_connect_pages.py."""
+DEMO_PAGE = ROOT / "docs" / "start" / "demo.md"
 
 
 @pytest.mark.integration
@@ -55,6 +57,19 @@ async def test_the_blocks_of_a_page_run_in_order_in_an_empty_folder(page: Path, 
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
     async with PageRun(page.read_text(), tmp_path) as run:
+        await run.run()
+
+
+@pytest.mark.timeout(600)
+async def test_the_blocks_of_the_demos_page_run_in_order(
+    prepared: Callable[..., PreparedLedger], tmp_path: Path
+) -> None:
+    """The first block makes the ledger; here it is one that the same command made."""
+    text, first = DEMO_PAGE.read_text(), f"```sh\nresolution-ledger {' '.join(DEMO)}\n```\n"
+    assert first in text
+    prepared(*DEMO)
+    (tmp_path / "data").rename(tmp_path / ".resolution-ledger")
+    async with PageRun(text.replace(first, ""), tmp_path) as run:
         await run.run()
 
 

@@ -196,6 +196,10 @@ class WithGovernors(Requests):
 
 
 TestWithoutGovernance = WithoutGovernance.TestCase
-TestWithoutGovernance.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestWithoutGovernance.settings = settings(
+    max_examples=settings().max_examples * 3 // 2, stateful_step_count=25, deadline=None
+)
 TestWithGovernors = WithGovernors.TestCase
-TestWithGovernors.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestWithGovernors.settings = settings(
+    max_examples=settings().max_examples * 3 // 2, stateful_step_count=30, deadline=None
+)

@@ -12,4 +12,4 @@ from tests.support.report_oracle import HistoryLedger
 @settings(max_examples=max(1, settings().max_examples // 40), deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from((0.2, 1.0)))
 def test_the_posts_of_random_histories(seed: int, scale: float) -> None:
-    assert career_differences(HistoryLedger(CareerHistory(seed, scale).events(), ())) == []
+    assert career_differences(HistoryLedger(CareerHistory(seed, scale).events())) == []

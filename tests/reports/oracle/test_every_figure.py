@@ -23,6 +23,7 @@ from tests.support.report_histories import BEGIN, RandomHistory
 from tests.support.report_leaves import changed, figures_of
 from tests.support.report_oracle import HistoryLedger
 from tests.support.summary_comparisons import compared as compared_summary
+from tests.support.summary_comparisons import oracles_of
 from tests.support.what_if_histories import OTHERS, WhatIfHistory, compared, simulated_differences, what_if_report
 
 pytestmark = pytest.mark.long
@@ -82,13 +83,13 @@ def recognition() -> Case:
 
 
 def loyalty() -> Case:
-    ledger = HistoryLedger(LoyaltyHistory(4, helped=45).events(), ("loyalty_effects", "casework", "journeys"))
+    ledger = HistoryLedger(LoyaltyHistory(4, helped=45).events())
     ledger.keep_figures()
     return ledger, ledger.report(loyalty_report, ledger.published), value_differences
 
 
 def what_if() -> Case:
-    ledger = HistoryLedger(WhatIfHistory(1).events(), ("decisions",))
+    ledger = HistoryLedger(WhatIfHistory(1).events())
     return ledger, what_if_report(ledger, OTHERS[0]), lambda one, found: compared(one, OTHERS[0], found)
 
 
@@ -99,10 +100,11 @@ def summaries() -> Case:
     times = DateRange(BEGIN + timedelta(days=31), BEGIN + timedelta(days=90), ZoneInfo("Asia/Kathmandu"))
     properties: tuple[By, ...] = ("team", "month")
     found: Document = {by: ledger.report(summary, times, by) for by in properties}
+    oracles = oracles_of(ledger, times)
     return (
         ledger,
         found,
-        lambda one, of: [line for by in properties for line in compared_summary(one, times, by, of[by])],
+        lambda one, of: [line for by in properties for line in compared_summary(one, times, by, of[by], oracles)],
     )
 
 

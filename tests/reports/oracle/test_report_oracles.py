@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.demo.moments import make_world
-from tests.support.environment import ROOT
+from tests.support.environment import DATA
 from tests.support.forked_cli import CommandLine, json_of
 from tests.support.loyalty_comparisons import loyalty_differences, value_differences
 from tests.support.loyalty_histories import LoyaltyHistory
+from tests.support.prepared_ledgers import DEMO, PreparedLedger
 from tests.support.report_comparisons import (
     gap_differences,
     quality_differences,
@@ -44,11 +45,9 @@ def test_the_figures_of_random_histories(report: str, seed: int, scale: float) -
 @given(st.integers(0, 10**6), st.sampled_from((30, 90)), st.sampled_from((0.0, 0.5, 1.0)))
 def test_the_estimates_of_customer_value(seed: int, helped: int, effect: float) -> None:
     """Pairs and windows come from SQL, statistics from scipy: every evidence level, payback, groups and rates."""
-    views = ("loyalty_effects", "casework", "journeys")
-    assert value_differences(HistoryLedger(LoyaltyHistory(seed, helped, effect).events(), views)) == []
+    assert value_differences(HistoryLedger(LoyaltyHistory(seed, helped, effect).events())) == []
 
 
-DATA = ROOT.parent / "shared" / "data"
 SETS = {
     "bpic2013_incidents": ("bpic2013_incidents.csv.gz", "quality"),
     "bpic2020_request_for_payment": ("bpic2020_request_for_payment.csv.gz", "gap"),
@@ -57,22 +56,22 @@ SETS = {
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_the_figures_of_a_real_data_set(command: CommandLine, name: str) -> None:
+def test_the_figures_of_a_real_data_set(
+    command: CommandLine, prepared: Callable[..., PreparedLedger], name: str
+) -> None:
     file, report = SETS[name]
     if not (DATA / file).exists():
         pytest.skip(f"{file} is not at ../shared/data")
-    assert command("import", name, str(DATA / file), "--json").returncode == 0
-    found = json_of(command("report", report, "--json"))
-    events = [json.loads(line) for line in command("audit", "replay").stdout.splitlines()]
-    assert COMPARISONS[report](HistoryLedger(events, ()), found) == []
+    events = prepared("import", name, str(DATA / file), "--json").events()
+    assert COMPARISONS[report](HistoryLedger(events), json_of(command("report", report, "--json"))) == []
 
 
-def test_the_figures_and_the_cases_of_the_demo(command: CommandLine) -> None:
-    assert command("demo", "--no-serve").returncode == 0
+@pytest.mark.timeout(600)
+def test_the_figures_and_the_cases_of_the_demo(command: CommandLine, prepared: Callable[..., PreparedLedger]) -> None:
+    ledger = HistoryLedger(prepared(*DEMO).events())
     cases = [one["subject"] for one in json_of(command("audit", "cases", "--json"))["items"]]
     planted = {subject for misuse in make_world(8).truth for subject in misuse.subjects}
     assert len(planted.intersection(cases[:5])) == 5
     assert len(cases) <= 7
-    ledger = HistoryLedger([json.loads(line) for line in command("audit", "replay").stdout.splitlines()], ())
     for report, differences_of in COMPARISONS.items():
         assert differences_of(ledger, json_of(command("report", report, "--json"))) == [], report

@@ -12,13 +12,13 @@ from tests.support.what_if_histories import WhatIfHistory, log_differences, simu
 @settings(max_examples=settings().max_examples // 5, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from((1, 20, 150)))
 def test_another_policy_over_random_histories(seed: int, requests: int) -> None:
-    assert what_if_differences(HistoryLedger(WhatIfHistory(seed, requests).events(), ("decisions",))) == []
+    assert what_if_differences(HistoryLedger(WhatIfHistory(seed, requests).events())) == []
 
 
 @settings(max_examples=max(1, settings().max_examples // 25), deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_whole_log_from_a_decision_on_and_with_flags(seed: int) -> None:
-    assert log_differences(HistoryLedger(WhatIfHistory(seed, 60).events(), ("decisions",))) == []
+    assert log_differences(HistoryLedger(WhatIfHistory(seed, 60).events())) == []
 
 
 @settings(max_examples=max(1, settings().max_examples // 50), deadline=None)
