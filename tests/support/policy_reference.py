@@ -51,6 +51,7 @@ _FAMILIES = {
     "periods": "Periods",
     "policies": "Versions of the policy",
     "facts": "Reported actions and corrected facts",
+    "reports_of_requests": "Reports of requested actions",
     "flags": "Flags",
     "governance": "Governance",
 }
