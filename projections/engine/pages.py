@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -137,11 +137,21 @@ def _within(time: sa.ColumnElement[object], given: Mapping[str, object]) -> list
     return [*found, time < given["end"]] if "end" in given else found
 
 
-def _placed(position: sa.ColumnElement[int], given: Mapping[str, object]) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that a row is in the list, and that its position lies within the limits of a page."""
-    found = [position > 0] if "after" not in given else []
-    found += [position >= given["first"]] if "first" in given else []
-    return [*found, position < given["behind"]] if "behind" in given else found
+def _placed(
+    position: sa.ColumnElement[int], given: Mapping[str, Any], *, newest_first: bool = False
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that a position lies behind the page before, and within the limits of the list.
+
+    There is one lower and one upper limit at most: SQLite seeks by one of each, and scans for the others.
+    """
+    above = [given["first"] - 1] if "first" in given else []
+    below = [given["behind"]] if "behind" in given else []
+    if "after" in given:
+        (below if newest_first else above).append(given["after"])
+    elif not above:
+        above.append(0)
+    found = [position > (sa.func.max(*above) if len(above) > 1 else above[0])] if above else []
+    return [*found, position < (sa.func.min(*below) if len(below) > 1 else below[0])] if below else found
 
 
 def paged[*Values](
@@ -157,9 +167,7 @@ def paged[*Values](
     ``given`` has the values of ``PageRequest.given``, or parameters for them.
     """
     position = found.c.position
-    if "after" in given:
-        query = query.where(position < given["after"] if newest_first else position > given["after"])
-    query = query.where(*_placed(position, given))
+    query = query.where(*_placed(position, given, newest_first=newest_first))
     happened = found.c[time] + ""  # so that SQLite does not sort all rows of the times, but reads in the page's order
     return query.where(*_within(happened, given)).order_by(position.desc() if newest_first else position)
 

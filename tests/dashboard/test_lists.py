@@ -141,8 +141,12 @@ async def test_a_range_of_recorded_times_has_the_events_recorded_in_it(api: tupl
     assert any(one["time"] < begin for one in trail if one["position"] in within)
     for path in ("trail", "actions", "escalations"):
         every = {one["position"] for one in (await read_current(client, path, limit=1000))["items"]}
-        found = await read_current(client, path, limit=1000, **{"from": begin, "to": end, "by_time": "recorded"})
+        query = {"from": begin, "to": end, "by_time": "recorded"}
+        found = await read_current(client, path, limit=1000, **query)
         assert {one["position"] for one in found["items"]} == every & within
+        for order in ("asc", "desc"):
+            pages = [one["position"] for one in await _pages(client, path, limit=2, order=order, **query)]
+            assert pages == sorted(every & within, reverse=order == "desc")
         assert (found["by_time"], found["from"]) == ("recorded", begin)
 
 
