@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import pairwise
-from math import erfc, exp, inf, lgamma, log, sqrt
+from math import erfc, exp, inf, lgamma, log, log1p, pi, sqrt
+from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _NEGLIGIBLE = 1e-17
 _DIGITS = 30
+_CLOSE = 1e-6
+"""A relative step of Newton's method, after which the error is its square."""
 _Z = 1.959963984540054
 """The number of standard deviations that a 95 % interval reaches to."""
 
@@ -31,6 +34,25 @@ def binomial_tail(count: int, trials: int, chance: float) -> float:
     odds = chance / (1 - chance)
     mode = min(int((trials + 1) * chance), trials)
     return _tail(count, 0, mode, lambda x: (trials - x) / (x + 1) * odds)
+
+
+@lru_cache(1 << 14)
+def binomial_ends(trials: int, chance: float, tail: float) -> tuple[int, int]:
+    """Return the smallest count with P(X <= count) >= tail, and the smallest with P(X > count) <= tail.
+
+    X is binomial. Counts more than nine standard deviations from the mean are left out: their sum is negligible.
+    """
+    import numpy as np
+
+    mean, reach = trials * chance, 9 * (sqrt(trials * chance * (1 - chance)) + 1)
+    first, last = max(0, int(mean - reach)), min(trials, int(mean + reach) + 1)
+    counts = np.arange(first, last)
+    ratios = np.log((trials - counts) / (counts + 1) * (chance / (1 - chance)))
+    parts = np.exp(np.concatenate(([0.0], np.cumsum(ratios))))
+    rest = tail * parts.sum()
+    low = int(np.searchsorted(np.cumsum(parts), rest))
+    high = int(np.searchsorted(np.cumsum(parts[::-1]), rest, side="right"))
+    return first + low, last - high
 
 
 def negative_binomial_tail(count: int, successes: float, chance: float) -> float:
@@ -134,15 +156,15 @@ def student_p(score: float, freedom: float) -> float:
 @lru_cache(4096)
 def student_quantile(level: float, freedom: float) -> float:
     """Return the t that a two-sided interval of this level reaches to, e.g. 1.96 for 0.95 at infinite freedom."""
-    low, high = 0.0, 2.0
-    while student_p(high, freedom) > 1 - level:
-        low, high = high, 2 * high
-    while (middle := (low + high) / 2) not in (low, high):
-        if student_p(middle, freedom) > 1 - level:
-            low = middle
-        else:
-            high = middle
-    return high
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    reach, step = z + (z**3 + z) / (4 * freedom), 1.0  # Cornish and Fisher 1938, first term
+    scale = lgamma((freedom + 1) / 2) - lgamma(freedom / 2) - log(pi * freedom) / 2
+    while abs(step) > _CLOSE:  # Newton's method on logarithms, in which both the tail and its slope are nearly straight
+        p = student_p(reach, freedom)
+        density = exp(scale - (freedom + 1) / 2 * log1p(reach**2 / freedom))
+        step = log(p / (1 - level)) * p / (2 * density * reach)
+        reach *= exp(step)
+    return reach
 
 
 def student_interval(mean: float, squares: float, n: int, lowest: float, highest: float) -> list[float] | None:

@@ -24,9 +24,12 @@ def caveats_text(rung: int, caveats: Sequence[str]) -> str:
     return f"Evidence level {rung}: descriptions. Caveats: {'; '.join(caveats)}."
 
 
-def median_text(hours: float | None, n: int) -> str:
-    """Return the median of a number of durations, e.g. ``48.6 h (n = 12)``."""
-    return "" if hours is None else f"{hours_text(hours)} (n = {n:,})"
+def quantile_text(hours: float | None, interval: Sequence[float] | None, n: int) -> str:
+    """Return a quantile of ``n`` durations with its interval, if any, e.g. ``48.6 h (40.2 h to 52.0 h, n = 12)``."""
+    if hours is None:
+        return ""
+    ends = "" if interval is None else f"{' to '.join(map(hours_text, interval))}, "
+    return f"{hours_text(hours)} ({ends}n = {n:,})"
 
 
 def hours_text(hours: float | None) -> str:

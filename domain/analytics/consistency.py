@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
+from domain.analytics.averages import interval_places
 from domain.analytics.empowerment_gap import Share, band_of, share
 from domain.analytics.labels import Labels, distinct
 from domain.currencies import digits_of
@@ -71,6 +72,14 @@ class HandledMatters(NamedTuple):
         return of_pair[place]
 
 
+class MedianInterval(TypedDict):
+    """The number of amounts of a currency behind a median, and the median's 95 % interval."""
+
+    currency: str
+    n: int
+    interval: list[dict[str, str]] | None
+
+
 class GivenGroup(TypedDict):
     """A group: how often and how much was given; ``score`` is its adjusted distance from the common share.
 
@@ -80,6 +89,7 @@ class GivenGroup(TypedDict):
     group: str
     given: Share
     medians: list[dict[str, str]]
+    median_intervals: list[MedianInterval]
     score: float
     limits: list[float]
     wide_limits: list[float]
@@ -102,10 +112,18 @@ class Consistency(TypedDict):
 
 
 class _Cell(NamedTuple):
-    """The matters of one group in which something was given: their number, and the lower medians by currency."""
+    """The matters of one group in which something was given: their number, and the middles of amounts by currency."""
 
     given: int
-    medians: Mapping[str, int]
+    middles: Mapping[str, _Middle]
+
+
+class _Middle(NamedTuple):
+    """The lower median of ``n`` amounts in minor units, and its interval."""
+
+    n: int
+    median: int
+    interval: tuple[int, int] | None
 
 
 _NOTHING = _Cell(0, {})
@@ -162,13 +180,22 @@ def _cells(groups: Labels, labels: Labels, gifts: HandledMatters) -> dict[tuple[
     order = np.lexsort((gifts.minor, currencies.numbers, place))
     segment = (place * len(currencies.names) + currencies.numbers)[order]
     starts = np.flatnonzero(np.diff(segment, prepend=-1))
-    middle = gifts.minor[order][(starts + np.append(starts[1:], segment.size) - 1) // 2]
-    medians = defaultdict[int, dict[str, int]](dict)
-    for number, minor in zip(segment[starts].tolist(), middle.tolist(), strict=True):
-        medians[number // len(currencies.names)][currencies.names[number % len(currencies.names)]] = minor
+    ordered, ends = gifts.minor[order], np.append(starts, segment.size)[1:]
+    middles = defaultdict[int, dict[str, _Middle]](dict)
+    for number, start, end in zip(segment[starts].tolist(), starts.tolist(), ends.tolist(), strict=True):
+        middle = _middle(ordered[start:end])
+        middles[number // len(currencies.names)][currencies.names[number % len(currencies.names)]] = middle
     matters = int(gifts.matter.max(initial=0)) + 1
     given = _counted(distinct(place * matters + gifts.matter) // matters)
-    return {(groups.names[at // width], labels.names[at % width]): _Cell(hits, medians[at]) for at, hits in given}
+    return {(groups.names[at // width], labels.names[at % width]): _Cell(hits, middles[at]) for at, hits in given}
+
+
+def _middle(ordered: Ints) -> _Middle:
+    """Return the lower median of ordered amounts, and its interval."""
+    n = ordered.size
+    places = interval_places(n, 0.5)
+    interval = None if places is None else (int(ordered[places[0]]), int(ordered[places[1]]))
+    return _Middle(n, int(ordered[(n - 1) // 2]), interval)
 
 
 def _compared(
@@ -202,7 +229,8 @@ def _compared(
             {
                 "group": group,
                 "given": share(cell.given, size),
-                "medians": [Money(minor, currency).wire() for currency, minor in sorted(cell.medians.items())],
+                "medians": [Money(one.median, currency).wire() for currency, one in sorted(cell.middles.items())],
+                "median_intervals": [_interval(currency, one) for currency, one in sorted(cell.middles.items())],
                 "score": score / sqrt(dispersion),
                 "limits": _limits(common, error * sqrt(dispersion) * _NEAR),
                 "wide_limits": _limits(common, error * sqrt(dispersion) * _FAR),
@@ -210,6 +238,11 @@ def _compared(
             for (group, cell, size), error, score in zip(groups, errors, scores, strict=True)
         ],
     }
+
+
+def _interval(currency: str, one: _Middle) -> MedianInterval:
+    ends = one.interval and [Money(minor, currency).wire() for minor in one.interval]
+    return {"currency": currency, "n": one.n, "interval": ends}
 
 
 def _dispersion(scores: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
+from domain.analytics.averages import quantile_interval
 from domain.matters import SECONDS
 from domain.statistics import never_rising, wilson_interval
 
@@ -87,13 +88,18 @@ class Share(TypedDict):
 
 
 class Waiting(TypedDict):
-    """The hours that requests waited: of approved ones, of decided ones, and their sum."""
+    """The hours that requests waited: of the ``n_to_approval`` approved ones, of the ``n`` decided ones, their sum."""
 
+    n_to_approval: int
     median_hours_to_approval: float | None
+    median_hours_to_approval_interval: list[float] | None
     p90_hours_to_approval: float | None
+    p90_hours_to_approval_interval: list[float] | None
     n: int
     median_hours: float | None
+    median_hours_interval: list[float] | None
     p90_hours: float | None
+    p90_hours_interval: list[float] | None
     hours: float
     abandoned: int
     undecided: int
@@ -171,6 +177,7 @@ class RubberStamp(TypedDict):
     role: str
     n: int
     median_seconds: float
+    median_seconds_interval: list[float] | None
 
 
 class BlockedRemedy(TypedDict):
@@ -194,15 +201,21 @@ def share(hits: int, of: int) -> Share:
 
 def waiting(asked: Sequence[AuthorityRequest]) -> Waiting:
     """Return the hours waited: median and 90th percentile of decided requests, their sum, and the number given up."""
-    waits = [one.waited / 3600 for one in asked if one.waited is not None and one.decided]
-    yes = [one.waited / 3600 for one in asked if one.waited is not None and one.outcome == "approved"]
+    hours = [one.waited / 3600 for one in asked if one.waited is not None and one.decided]
+    waits = np.array(hours)
+    yes = np.array([one.waited / 3600 for one in asked if one.waited is not None and one.outcome == "approved"])
     return {
-        "median_hours_to_approval": median(yes) if yes else None,
-        "p90_hours_to_approval": float(np.quantile(yes, 0.9)) if yes else None,
+        "n_to_approval": len(yes),
+        "median_hours_to_approval": float(np.median(yes)) if len(yes) else None,
+        "median_hours_to_approval_interval": quantile_interval(yes),
+        "p90_hours_to_approval": float(np.quantile(yes, 0.9)) if len(yes) else None,
+        "p90_hours_to_approval_interval": quantile_interval(yes, 0.9),
         "n": len(waits),
-        "median_hours": median(waits) if waits else None,
-        "p90_hours": float(np.quantile(waits, 0.9)) if waits else None,
-        "hours": sum(waits),
+        "median_hours": float(np.median(waits)) if hours else None,
+        "median_hours_interval": quantile_interval(waits),
+        "p90_hours": float(np.quantile(waits, 0.9)) if hours else None,
+        "p90_hours_interval": quantile_interval(waits, 0.9),
+        "hours": sum(hours),
         "abandoned": sum(one.outcome in ("withdrawn", "expired") for one in asked),
         "undecided": sum(one.outcome is None for one in asked),
     }
@@ -360,7 +373,13 @@ def rubber_stamps(asked: Sequence[AuthorityRequest]) -> list[RubberStamp]:
         if one.decided and one.waited is not None:
             some[one.kind, one.role].append(one.waited)
     return [
-        {"kind": kind, "role": role, "n": len(waits), "median_seconds": median(waits)}
+        {
+            "kind": kind,
+            "role": role,
+            "n": len(waits),
+            "median_seconds": median(waits),
+            "median_seconds_interval": quantile_interval(np.array(waits)),
+        }
         for (kind, role), waits in sorted(some.items())
         if len(waits) >= STAMP_TIMES and median(waits) < STAMP_SECONDS
     ]

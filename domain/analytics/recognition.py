@@ -9,7 +9,10 @@ from collections import Counter, defaultdict
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+import numpy as np
+
 from domain.abuse.history import DAY
+from domain.analytics.averages import quantile_interval
 from domain.statistics import survival
 
 if TYPE_CHECKING:
@@ -82,6 +85,7 @@ class VoiceFigures(TypedDict):
     said: int
     answered: int
     median_days_to_answer: float | None
+    median_days_to_answer_interval: list[float] | None
     fates: dict[str, int]
 
 
@@ -186,6 +190,7 @@ def answers(voices: Iterable[Voice]) -> list[VoiceFigures]:
                 "said": len(some),
                 "answered": len(days),
                 "median_days_to_answer": waited,
+                "median_days_to_answer_interval": quantile_interval(np.array(days)),
                 "fates": dict(sorted(fates.items())),
             }
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
+from domain.analytics.averages import count_interval, quantile_interval
 from domain.analytics.empowerment_gap import Share, share
 from domain.analytics.labels import Labels, distinct
 from domain.statistics import one_rate_p
@@ -45,11 +46,13 @@ type ShareName = Literal[
 
 
 class Hours(TypedDict):
-    """Hours of ``n`` interactions: their median and 90th percentile."""
+    """Hours of ``n`` interactions: their median and 90th percentile, with their 95 % intervals."""
 
     n: int
     median: float | None
+    median_interval: list[float] | None
     p90: float | None
+    p90_interval: list[float] | None
 
 
 class QualityFigures(TypedDict):
@@ -65,6 +68,7 @@ class QualityFigures(TypedDict):
     one_touch: Share
     transferred: Share
     mean_transfers: float | None
+    mean_transfers_interval: list[float] | None
     came_back_to_a_team: Share
     stories_repeated: Share
     first_line_only: Share
@@ -186,6 +190,7 @@ def line(some: Judged) -> QualityFigures:
         "one_touch": _share(some.one_touch),
         "transferred": share(int((of.transfers > 0).sum()), n),
         "mean_transfers": float(of.transfers.mean()) if n else None,
+        "mean_transfers_interval": count_interval(int(of.transfers.sum()), int((of.transfers**2).sum()), n),
         "came_back_to_a_team": share(int(of.came_back.sum()), n),
         "stories_repeated": _share(np.where(np.isnan(of.repeated_stories), np.nan, of.repeated_stories > 0)),
         "first_line_only": share(int((of.highest_line == 1).sum()), int(lined.sum())),
@@ -208,7 +213,9 @@ def _hours(seconds: Floats) -> Hours:
     return {
         "n": hours.size,
         "median": None if middle is None else float(middle),
+        "median_interval": quantile_interval(hours),
         "p90": None if most is None else float(most),
+        "p90_interval": quantile_interval(hours, 0.9),
     }
 
 

@@ -8,9 +8,12 @@ from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, TypedDict
 
+import numpy as np
+
 from domain.abuse.findings import rule_order
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
+from domain.analytics.averages import quantile_interval
 from domain.commands import action_id_of
 from domain.events import facts
 from domain.events.flags import FlagReviewed
@@ -74,12 +77,17 @@ class ActualOutcome(TypedDict):
 
 
 class EscalationsSaved(TypedDict):
-    """Actions that would have been taken at once, and the waiting that they would not have needed."""
+    """Actions that would have been taken at once, and the waiting that they would not have needed.
+
+    ``waited`` is the number of escalations of which the hours are known, and ``median_hours`` the median.
+    """
 
     n: int
     given_at_once: int
+    waited: int
     hours_not_waited: float
     median_hours: float | None
+    median_hours_interval: list[float] | None
     outcomes: list[ActualOutcome]
 
 
@@ -304,8 +312,10 @@ def _saved(found: OutcomeComparison) -> EscalationsSaved:
     return {
         "n": sum(one.escalation_id is not None for one in found.spared),
         "given_at_once": len(found.spared),
+        "waited": len(waits),
         "hours_not_waited": math.fsum(waits) / 3600,
         "median_hours": median(waits) / 3600 if waits else None,
+        "median_hours_interval": quantile_interval(np.array(waits) / 3600),
         "outcomes": [
             {"outcome": outcome, "n": outcomes[outcome], "amount": wire_of(total, currency)}
             for (outcome, currency), total in sorted(minor.items())

@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from domain.analytics.averages import count_interval, mean_interval, quantile_interval
 from domain.analytics.empowerment_gap import Share, share
 from domain.analytics.satisfaction import Satisfaction, satisfaction_of_counts
 from domain.money import wire_of
@@ -64,15 +65,20 @@ _NOT_DIVIDED: Mapping[str, tuple[str, ...]] = {
 
 
 class Given(TypedDict):
-    """Actions that were given in one currency: ``amount`` in all, ``goodwill`` of it; ``net`` of reversals."""
+    """Actions that were given in one currency: ``amount`` in all, ``goodwill`` of it; ``net`` of reversals.
+
+    ``goodwill_actions`` is the number of actions of which ``median_goodwill`` is the median.
+    """
 
     currency: str
     actions: int
+    goodwill_actions: int
     amount: Amount
     goodwill: Amount
     reversed: Amount
     net: Amount
     median_goodwill: Amount | None
+    median_goodwill_interval: list[Amount] | None
 
 
 class BudgetFigures(TypedDict):
@@ -115,7 +121,9 @@ class WaitFigures(TypedDict):
 
     n: int
     mean: float | None
+    mean_interval: list[float] | None
     median: float | None
+    median_interval: list[float] | None
 
 
 class InteractionFigures(TypedDict):
@@ -126,6 +134,7 @@ class InteractionFigures(TypedDict):
     first_contact: Share
     transferred: Share
     mean_transfers: float | None
+    mean_transfers_interval: list[float] | None
     reopened: Share
     stories_repeated: Share
 
@@ -299,25 +308,29 @@ def _figures(of: _Read, label: str, by: By | None) -> Figures:
 
 
 def _of_actions(totals: ActionTotals) -> ActionFigures:
-    found: list[Given] = [
-        {
+    found: list[Given] = []
+    for currency, number in sorted(totals.number.items()):
+        amounts = totals.goodwill_amounts[currency]
+        goodwill = np.concatenate(amounts) if amounts else np.empty(0, np.int64)
+        interval = quantile_interval(goodwill)
+        one: Given = {
             "currency": currency,
             "actions": number,
+            "goodwill_actions": len(goodwill),
             "amount": wire_of(totals.minor[currency], currency),
             "goodwill": wire_of(totals.goodwill_minor[currency], currency),
             "reversed": wire_of(totals.reversed_minor[currency], currency),
             "net": wire_of(totals.minor[currency] - totals.reversed_minor[currency], currency),
-            "median_goodwill": _median(totals.goodwill_amounts[currency], currency),
+            "median_goodwill": _median(goodwill, currency),
+            "median_goodwill_interval": interval and [wire_of(end, currency) for end in interval],
         }
-        for currency, number in sorted(totals.number.items())
-    ]
+        found.append(one)
     states = dict(sorted(totals.states.items()))
     return {"given": sum(totals.states[state] for state in GIVEN), "states": states, "by_currency": found}
 
 
-def _median(amounts: Sequence[Array], currency: str) -> Amount | None:
+def _median(values: Array, currency: str) -> Amount | None:
     """Return the lower median of amounts in minor units."""
-    values = np.concatenate(amounts) if amounts else np.empty(0, np.int64)
     if not len(values):
         return None
     middle = (len(values) - 1) // 2
@@ -344,7 +357,8 @@ def _of_budget(currency: str, totals: BudgetTotals) -> BudgetFigures:
 
 
 def _of_escalations(totals: EscalationTotals) -> EscalationFigures:
-    outcomes = totals.outcomes
+    outcomes, hours = totals.outcomes, np.array(totals.hours)
+    mean = fmean(totals.hours) if totals.hours else None
     return {
         "requested": outcomes.total(),
         "outcomes": dict(sorted(outcomes.items())),
@@ -352,9 +366,11 @@ def _of_escalations(totals: EscalationTotals) -> EscalationFigures:
         "asked": [wire_of(minor, currency) for currency, minor in sorted(totals.asked_minor.items())],
         "approved_amount": [wire_of(minor, currency) for currency, minor in sorted(totals.approved_minor.items())],
         "hours_waited": {
-            "n": len(totals.hours),
-            "mean": fmean(totals.hours) if totals.hours else None,
-            "median": median(totals.hours) if totals.hours else None,
+            "n": len(hours),
+            "mean": mean,
+            "mean_interval": None if mean is None else mean_interval(hours, mean),
+            "median": float(np.median(hours)) if len(hours) else None,
+            "median_interval": quantile_interval(hours),
         },
     }
 
@@ -367,6 +383,7 @@ def _of_interactions(totals: InteractionTotals) -> InteractionFigures:
         "first_contact": share(totals.first_contact, totals.known),
         "transferred": share(totals.transferred, opened),
         "mean_transfers": totals.transfers / opened if opened else None,
+        "mean_transfers_interval": count_interval(totals.transfers, totals.transfers_squared, opened),
         "reopened": share(totals.reopened, opened),
         "stories_repeated": share(totals.repeated, totals.told),
     }

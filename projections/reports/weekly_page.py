@@ -308,13 +308,16 @@ def _escalated(now: Figures, before: Figures) -> Iterable[_Line]:
         yield _Line(
             f"Hours until a decision, {name}", _hours(these["hours_waited"], name), _hours(those["hours_waited"], name)
         )
-    number, former = (one["outcomes"].get("waiting", 0) for one in (these, those))
+    number, former = (one["outcomes"].get("open", 0) for one in (these, those))
     yield _Line("Of these escalations still waiting", _Value(f"{number:,}"), _Value(f"{former:,}"))
 
 
 def _hours(waited: WaitFigures, name: str) -> _Value:
-    hours = waited["median"] if name == "median" else waited["mean"]
-    return _Value(_NONE if hours is None else f"{hours:,.1f}", n=f"{waited['n']:,}")
+    is_median = name == "median"
+    hours = waited["median"] if is_median else waited["mean"]
+    ends = waited["median_interval"] if is_median else waited["mean_interval"]
+    interval = "" if ends is None else f"{ends[0]:,.1f} to {ends[1]:,.1f}"
+    return _Value(_NONE if hours is None else f"{hours:,.1f}", interval, f"{waited['n']:,}")
 
 
 # ---------------------------------------------------------------------- reasons, and what waits

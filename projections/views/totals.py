@@ -268,6 +268,7 @@ class InteractionTotals(NamedTuple):
     """Interactions of a group.
 
     ``known`` is the number of those whose first contact can be judged, ``csat`` of those with an answer to it.
+    ``transfers_squared`` is the sum of the squared numbers of transfers.
     """
 
     opened: int
@@ -283,6 +284,7 @@ class InteractionTotals(NamedTuple):
     nps: int
     ces: int
     review: int
+    transfers_squared: int
 
     def plus(self, numbers: Sequence[int]) -> InteractionTotals:
         """Return these totals and those of another group."""
@@ -294,7 +296,7 @@ class InteractionTotals(NamedTuple):
         return {name: getattr(self, name) for name in ANSWERED}
 
 
-NO_INTERACTIONS = InteractionTotals(*(0,) * 13)
+NO_INTERACTIONS = InteractionTotals(*(0,) * 14)
 
 
 def interaction_totals(connection: sa.Connection, group: Group, now: datetime) -> dict[str, InteractionTotals]:
@@ -308,7 +310,8 @@ def interaction_totals(connection: sa.Connection, group: Group, now: datetime) -
     for chunk in group.chunks(connection, JOURNEY_DAYS, (*numbers, "judged", "alone", "answered")):
         known = chunk.columns["judged"] <= over
         answered = [(chunk.columns["answered"] & number) > 0 for number in ANSWERED.values()]
-        for label, sums in chunk.sums((), (*numbers, known, chunk.columns["alone"] * known, *answered)):
+        judged = (known, chunk.columns["alone"] * known)
+        for label, sums in chunk.sums((), (*numbers, *judged, *answered, chunk.columns["transfers"] ** 2)):
             found[label] = found.get(label, NO_INTERACTIONS).plus(sums)
     return found
 

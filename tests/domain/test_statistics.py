@@ -33,6 +33,12 @@ def test_binomial_tail(count: int, trials: int, chance: float) -> None:
     assert same(ours.binomial_tail(count, trials, chance), expected)
 
 
+@given(st.one_of(st.integers(0, 400), st.sampled_from([10**5, 10**6])), st.sampled_from([0.1, 0.25, 0.5, 0.9]))
+def test_binomial_ends(trials: int, chance: float) -> None:
+    expected = stats.binom.ppf(0.025, trials, chance), stats.binom.isf(0.025, trials, chance)
+    assert ours.binomial_ends(trials, chance, 0.025) == (expected if trials else (0, 0))
+
+
 @given(st.integers(0, 300), st.integers(1, 300), st.floats(1e-4, 0.9), st.floats(0.05, 1.0))
 def test_varied_tail(count: int, trials: int, share: float, variation: float) -> None:
     concentration = max((1 - share) / (share * variation**2) - 1, 2.0)

@@ -78,6 +78,15 @@ def _share(share: Document) -> list[str]:
     return [f"{share['share']:.1%}", f"{low:.1%} to {high:.1%}", str(share["n"])]
 
 
+def _hours(waited: Document, name: str) -> list[str]:
+    """Return the cells of a figure of hours: the figure, its interval and n."""
+    if waited[name] is None:
+        return ["-", "", str(waited["n"])]
+    ends = waited[f"{name}_interval"]
+    interval = "" if ends is None else f"{ends[0]:,.1f} to {ends[1]:,.1f}"
+    return [f"{waited[name]:,.1f}", interval, f"{waited['n']:,}"]
+
+
 def test_every_number_is_that_of_the_summary() -> None:
     """The document, and the cells of the page, against the document of `report summary` for the same dates."""
     found = _weekly()
@@ -108,9 +117,10 @@ def test_every_number_is_that_of_the_summary() -> None:
         str(one["escalations"]["requested"]) for one in (now, before)
     ]
     waited = now["escalations"]["hours_waited"]
-    assert service["Hours until a decision, median"][0] == (
-        "-" if waited["median"] is None else f"{waited['median']:,.1f}"
-    )
+    for name in ("median", "mean"):
+        assert service[f"Hours until a decision, {name}"][:3] == _hours(waited, name)
+    still_open = now["escalations"]["outcomes"].get("open", 0)
+    assert service["Of these escalations still waiting"][0] == f"{still_open:,}"
     answers = {(one["instrument"], one["worst"], one["best"]): one for one in now["satisfaction"]}
     assert answers.keys() >= {("csat", 1.0, 5.0)}
     csat = answers["csat", 1.0, 5.0]

@@ -18,10 +18,11 @@ from projections.reports.empowerment_gap import gap_report
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import interaction_story, quality_report
 from tests.support.documents import Document
+from tests.support.oracle_intervals import interval_of_mean
 from tests.support.report_oracle import HistoryLedger, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 
 def minor(money: Any) -> int | None:
@@ -325,11 +326,20 @@ def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:
             **{name: group[name] for name in ("score", "given", "limits", "wide_limits")},
             **{f"part_{name}": group["given"][name] for name in ("k", "n")},
             "part": group["group"],
-            "medians": [{"minor": minor(one), "currency": one["currency"]} for one in group["medians"]] or None,
+            "medians": [_amount(one) for one in group["medians"]] or None,
+            "median_intervals": [
+                one | {"interval": one["interval"] and [_amount(end) for end in one["interval"]]}
+                for one in group["median_intervals"]
+            ],
         }
         for one in found
         for group in one["groups"]
     ]
+    for one in oracle:
+        medians: list[Document] = one["medians"] or []
+        one["median_intervals"] = [
+            _median_interval(each.pop("n"), each.pop("median_interval"), each["currency"]) for each in medians
+        ]
     lines = differences(shown, oracle, "consistency")
     for one in found:
         edges = list(_wilson(one["given"]["k"], one["given"]["n"]))
@@ -344,13 +354,13 @@ def _wilson(k: int, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def interval_of_mean(mean: float | None, error: float | None, n: int, scale: Sequence[float]) -> list[float] | None:
-    """Return the part of Student's 95 % interval, computed by scipy, that lies on the scale."""
-    if mean is None or error is None or n < 2:
-        return None
-    reach = float(stats.t.ppf(0.975, n - 1)) * error
-    lowest, highest = scale
-    return [max(mean - reach, lowest), min(mean + reach, highest)]
+def _amount(money: Document) -> Document:
+    return {"minor": minor(money), "currency": money["currency"]}
+
+
+def _median_interval(n: int, median_interval: list[int] | None, currency: str) -> Document:
+    ends = None if median_interval is None else [{"minor": end, "currency": currency} for end in median_interval]
+    return {"currency": currency, "n": n, "interval": ends}
 
 
 def _evenness(groups: dict[tuple[str, str], Document]) -> Iterator[Document]:

@@ -33,6 +33,7 @@ from projections.reading import ReadResult
 from projections.registry import MODELS
 from tests.support.documents import Document
 from tests.support.environment import ROOT
+from tests.support.oracle_intervals import intervals_of
 
 FOLDER = ROOT / "tests" / "reports" / "oracle"
 _BATCH = 1000
@@ -137,7 +138,7 @@ class HistoryLedger:
             result = self.database.execute(text)
             if result.description and not text.lstrip().upper().startswith("CREATE"):
                 columns = [column[0] for column in result.description]
-                found[title] = [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+                found[title] = [intervals_of(dict(zip(columns, row, strict=True))) for row in result.fetchall()]
         return found
 
 

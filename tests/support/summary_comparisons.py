@@ -10,7 +10,7 @@ from projections.date_ranges import DateRange
 from projections.reports.summary import summary
 from projections.views.totals import PERIODS, By
 from tests.support.documents import Document
-from tests.support.report_comparisons import interval_of_mean
+from tests.support.oracle_intervals import interval_of_mean
 from tests.support.report_oracle import HistoryLedger, differences
 
 if TYPE_CHECKING:
@@ -97,9 +97,11 @@ def _shown(figures: Document) -> Document:
 
 def _minor(line: Document) -> Document:
     """Return a line with each of its amounts in minor units; all are of the line's currency."""
-    amounts = [value["currency"] for value in line.values() if isinstance(value, dict)]
-    plain = {name: _minor_of(value)["minor"] if isinstance(value, dict) else value for name, value in line.items()}
-    return plain | {"amounts_in": [*{*amounts}]}
+    amounts: dict[str, list[Document]] = {name: [one] for name, one in line.items() if isinstance(one, dict)}
+    amounts |= {name: one for name, one in line.items() if isinstance(one, list)}
+    plain = {name: [_minor_of(one)["minor"] for one in some] for name, some in amounts.items()}
+    plain = {name: some if isinstance(line[name], list) else some[0] for name, some in plain.items()}
+    return line | plain | {"amounts_in": [*{one["currency"] for some in amounts.values() for one in some}]}
 
 
 def _minor_of(amount: Document) -> Document:
@@ -125,12 +127,19 @@ _NOTHING: dict[str, Document] = {
         "approved": _NO_SHARE,
         "n": 0,
         "mean": None,
+        "mean_interval": None,
         "median": None,
+        "median_interval": None,
     },
     "asked_by_currency": {"asked": [], "approved_amount": []},
     "budgets": {"budgets": []},
     "satisfaction": {"satisfaction": []},
-    "interactions": {"opened": 0, "mean_transfers": None, **dict.fromkeys(_INTERACTIONS, _NO_SHARE)},
+    "interactions": {
+        "opened": 0,
+        "mean_transfers": None,
+        "mean_transfers_interval": None,
+        **dict.fromkeys(_INTERACTIONS, _NO_SHARE),
+    },
     "consistency": {"consistency": _NO_SHARE},
 }
 """The figures of a group without any event, by part."""

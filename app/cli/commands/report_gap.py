@@ -12,7 +12,7 @@ import click
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
 from app.cli.comparison import compare_option, print_comparison
-from app.cli.figures import caveats_text, hours_text, median_text, share_text
+from app.cli.figures import caveats_text, quantile_text, share_text
 from app.cli.main import command
 from app.output import console, print_json, print_list, print_table
 from app.runtime.session import Session
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from app.output import OutputFormat
     from config.settings import Settings
-    from domain.analytics.empowerment_gap import Figures
+    from domain.analytics.empowerment_gap import Figures, Waiting
     from domain.analytics.procedure_cost import ProcedureCost
     from projections.reports.empowerment_gap import GapReport, RecommendedLimit, RequestMinutes
 
@@ -115,17 +115,19 @@ def _print(found: GapReport) -> None:
         console.print(f"No escalation is recorded yet (position {position}).")
         return
     wait = overall["waiting"]
+    n = wait["n_to_approval"]
     console.print(
         f"Asked {overall['asked']:,} times; approved as asked {share_text(overall['approved_anyway'])} of those "
         f"decided, {share_text(overall['of_all_asked'])} of all. To approval: median "
-        f"{hours_text(wait['median_hours_to_approval'])}, 90th percentile "
-        f"{hours_text(wait['p90_hours_to_approval'])}; given up {wait['abandoned']:,}, still waiting "
+        f"{quantile_text(wait['median_hours_to_approval'], wait['median_hours_to_approval_interval'], n)}, "
+        f"90th percentile {quantile_text(wait['p90_hours_to_approval'], wait['p90_hours_to_approval_interval'], n)}; "
+        f"given up {wait['abandoned']:,}, still waiting "
         f"{wait['undecided']:,}."
     )
     print_table(
         "Actions that the front line cannot take",
         ("", ""),
-        [(n, one["text"]) for n, one in enumerate(found["cannot_do"][:10], 1)],
+        [(place, one["text"]) for place, one in enumerate(found["cannot_do"][:10], 1)],
     )
     _print_groups("kind", found["by_kind"], position)
     _print_groups("band", found["by_band"], position)
@@ -141,16 +143,18 @@ def _print(found: GapReport) -> None:
         f"escalation followed within 7 days. {short['pending']:,} may still be escalated."
     )
     for stamp in found["rubber_stamps"]:
+        ends = stamp["median_seconds_interval"]
+        interval = "" if ends is None else f"{ends[0]:.0f} s to {ends[1]:.0f} s, "
         console.print(
-            f"{stamp['kind']} for {stamp['role']} is decided in {stamp['median_seconds']:.0f} s "
-            f"(median of {stamp['n']}): the limit may be too low."
+            f"{stamp['kind']} for {stamp['role']} is decided in {stamp['median_seconds']:.0f} s (median; "
+            f"{interval}n = {stamp['n']}): the limit may be too low."
         )
     unused = found["unused"]
     if unused["budgets"]:
         low, high = unused["interval"] or (None, None)
-        interval = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
+        used = "" if low is None or high is None else f" ({low:.1%} to {high:.1%})"
         console.print(
-            f"Unused authority: of agents' closed budgets, {unused['mean_use'] or 0:.1%}{interval} was spent on "
+            f"Unused authority: of agents' closed budgets, {unused['mean_use'] or 0:.1%}{used} was spent on "
             f"average; {share_text(unused['hardly_touched'])} were hardly used, out of fear or missing training."
         )
     _print_procedure(found["procedure"])
@@ -186,14 +190,22 @@ def _print_groups(name: _Group, lines: Sequence[Figures], position: int) -> None
             line[name],
             line["asked"],
             share_text(line["approved_anyway"]),
-            median_text(line["waiting"]["median_hours"], line["waiting"]["n"]),
-            hours_text(line["waiting"]["p90_hours"]),
+            _waited(line["waiting"], "median_hours", "median_hours_interval"),
+            _waited(line["waiting"], "p90_hours", "p90_hours_interval"),
             line["waiting"]["abandoned"],
         )
         for line in lines[:12]
     ]
     columns = (name, "asked", "approved anyway", "waited, median", "90th percentile", "given up")
     print_table(f"By {name.replace('_', ' ')}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))
+
+
+def _waited(
+    wait: Waiting,
+    name: Literal["median_hours", "p90_hours"],
+    interval: Literal["median_hours_interval", "p90_hours_interval"],
+) -> str:
+    return quantile_text(wait[name], wait[interval], wait["n"])
 
 
 def _print_limit(one: RecommendedLimit, asking: RequestMinutes) -> None:

@@ -10,7 +10,7 @@ import click
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
 from app.cli.comparison import compare_option, print_comparison
-from app.cli.figures import caveats_text, hours_text, median_text, satisfaction_text, share_text
+from app.cli.figures import caveats_text, hours_text, quantile_text, satisfaction_text, share_text
 from app.cli.main import command
 from app.output import console, fail, print_json, print_table
 from app.runtime.session import Session
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from config.settings import Settings
-    from domain.analytics.consistency import Consistency, GivenGroup
-    from domain.analytics.service_quality import QualityFigures, ShareName
+    from domain.analytics.consistency import Consistency, GivenGroup, MedianInterval
+    from domain.analytics.service_quality import Hours, QualityFigures, ShareName
     from projections.reports.service_quality import InteractionStory
 
 
@@ -61,7 +61,8 @@ async def quality(
     waits = ((whole["hours_to_first_action"], "to the first action"), (whole["hours_to_resolution"], "to resolution"))
     for hours, words in waits:
         if hours["n"]:
-            middle, most = median_text(hours["median"], hours["n"]), hours_text(hours["p90"])
+            middle = _median_text(hours)
+            most = quantile_text(hours["p90"], hours["p90_interval"], hours["n"])
             rows.append((words, f"median {middle}, 90th percentile {most}"))
     rows += [
         (f"{one['instrument']}, {one['worst']:g} to {one['best']:g}", satisfaction_text(one))
@@ -90,7 +91,7 @@ def _print_consistency(lines: Sequence[Consistency]) -> None:
             f"{one['by']} {group['group']}",
             share_text(group["given"]),
             f"{group['limits'][0]:.1%} to {group['limits'][1]:.1%}",
-            ", ".join(money_text(median) for median in group["medians"]),
+            ", ".join(map(_middle_text, group["medians"], group["median_intervals"])),
             "99.8 %" if group["given"]["share"] != _within(group, "wide_limits") else "95 %",
         )
         for one in lines
@@ -102,6 +103,12 @@ def _print_consistency(lines: Sequence[Consistency]) -> None:
         print_table("Consistency (level 1): groups outside the limits of equal groups", columns, rows[:_ROWS])
     elif lines:
         console.print("Consistency (level 1): no channel or team gives more or less often than its limits allow.")
+
+
+def _middle_text(median: dict[str, str], one: MedianInterval) -> str:
+    """Return a median amount with its interval, if any, e.g. ``5.00 GBP (4.00 GBP to 6.00 GBP, n = 40)``."""
+    ends = "" if one["interval"] is None else f"{' to '.join(map(money_text, one['interval']))}, "
+    return f"{money_text(median)} ({ends}n = {one['n']:,})"
 
 
 def _within(group: GivenGroup, limits: Literal["limits", "wide_limits"]) -> float:
@@ -123,12 +130,16 @@ def _print_groups(name: _Group, lines: Sequence[QualityFigures]) -> None:
             share_text(one["first_contact"]),
             share_text(one["transferred"]),
             share_text(one["reopened"]),
-            median_text(one["hours_to_resolution"]["median"], one["hours_to_resolution"]["n"]),
+            _median_text(one["hours_to_resolution"]),
         )
         for one in lines[:12]
     ]
     columns = (name, "interactions", "first contact", "transferred", "reopened", "to resolution, median")
     print_table(f"By {name}", columns, rows, numbers=(1, 2, 3, 4, 5))
+
+
+def _median_text(hours: Hours) -> str:
+    return quantile_text(hours["median"], hours["median_interval"], hours["n"])
 
 
 def _print_story(story: InteractionStory | None, *, as_json: bool) -> None:

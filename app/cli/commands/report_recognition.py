@@ -17,7 +17,7 @@ from projections.policy_history import policy_in_force
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from domain.analytics.recognition import RetentionPoint
+    from domain.analytics.recognition import RetentionPoint, VoiceFigures
     from projections.reports.recognition import RecognitionReport
 
 
@@ -56,6 +56,15 @@ type Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 _SUPPRESSED = "fewer than 5, or next to such a team"
 
 
+def _days(one: VoiceFigures) -> str:
+    """Return the median of days to the answer with its interval, if any, e.g. ``2.0 (1.5 to 3.0, n = 12)``."""
+    if one["median_days_to_answer"] is None:
+        return ""
+    ends = one["median_days_to_answer_interval"]
+    interval = "" if ends is None else f"{ends[0]:.1f} to {ends[1]:.1f}, "
+    return f"{one['median_days_to_answer']:.1f} ({interval}n = {one['answered']:,})"
+
+
 def _tables(found: RecognitionReport) -> tuple[Table, ...]:
     """Return title, columns and rows of each table."""
     thanks = found["thanks"]
@@ -85,7 +94,7 @@ def _tables(found: RecognitionReport) -> tuple[Table, ...]:
                     one["what"],
                     one["said"],
                     one["answered"],
-                    "" if one["median_days_to_answer"] is None else f"{one['median_days_to_answer']:.1f}",
+                    _days(one),
                     ", ".join(f"{fate} {number}" for fate, number in one["fates"].items()),
                 )
                 for one in found["voices"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 from app.cli.commands.report_views import report
-from app.cli.figures import caveats_text, median_text, satisfaction_text, share_text
+from app.cli.figures import caveats_text, quantile_text, satisfaction_text, share_text
 from app.cli.main import command
 from app.output import console, print_json, print_table
 from app.runtime.session import Session
@@ -117,6 +117,7 @@ def _print(found: Summary) -> None:
 
 def _spent(label: str, figures: Figures) -> list[object]:
     actions, escalations = figures["actions"], figures["escalations"]
+    waited = escalations["hours_waited"]
     amounts = [money_text(one["net"]) for one in actions["by_currency"]]
     budgets = [
         f"{one['spent_share']:.0%} {one['currency']}"
@@ -130,7 +131,7 @@ def _spent(label: str, figures: Figures) -> list[object]:
         ", ".join(budgets),
         f"{escalations['requested']:,}",
         share_text(escalations["approved"]),
-        median_text(escalations["hours_waited"]["median"], escalations["hours_waited"]["n"]),
+        quantile_text(waited["median"], waited["median_interval"], waited["n"]),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.commands.report_views import report
-from app.cli.figures import hours_text
+from app.cli.figures import quantile_text
 from app.cli.main import command
 from app.output import console, print_json, print_table, showing_progress
 from app.policy_file import check_policy_file
@@ -117,9 +117,10 @@ def _print(found: WhatIfReport, since: str | None) -> None:
     )
     saved = found["escalations_saved"]
     if saved["given_at_once"]:
+        median = quantile_text(saved["median_hours"], saved["median_hours_interval"], saved["waited"])
         console.print(
             f"{saved['given_at_once']:,} would have been given at once; {saved['n']:,} of them were escalated, and "
-            f"waited {saved['hours_not_waited']:,.1f} h together (median {hours_text(saved['median_hours'])})."
+            f"waited {saved['hours_not_waited']:,.1f} h together (median {median or 'unknown'})."
         )
         rows = [(ended["outcome"], ended["n"], money_text(ended["amount"])) for ended in saved["outcomes"]]
         print_table("Their actual outcomes", ("", "times", "amount"), rows, numbers=(1, 2))

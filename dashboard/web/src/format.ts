@@ -34,6 +34,10 @@ export function interval(share: Share | null | undefined): string {
   return `${percent(share.interval[0])} to ${percent(share.interval[1])}, n = ${number(share.n)}`;
 }
 
+/** The 95 % interval of hours, for the text below a figure; fewer than six have none. */
+export const hoursInterval = (ends: [number, number] | null, n: number): string =>
+  `${ends ? `${duration(ends[0] * 3600)} to ${duration(ends[1] * 3600)}, ` : ""}n = ${number(n)}`;
+
 export function duration(seconds: number | null | undefined): string {
   if (seconds == null) return "–";
   if (seconds < 90) return `${Math.round(seconds)} s`;

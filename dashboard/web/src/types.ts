@@ -42,7 +42,7 @@ export interface Given { currency: string; actions: number; goodwill: Money; net
 export interface Figures {
   actions: { given: number; by_currency: Given[] };
   budgets: { currency: string; granted: Money; spent: Money; remaining: Money; spent_share: number | null }[] | null;
-  escalations: { requested: number; outcomes: Record<string, number>; approved: Share; hours_waited: { n: number; median: number | null } };
+  escalations: { requested: number; outcomes: Record<string, number>; approved: Share; hours_waited: { n: number; median: number | null; median_interval: [number, number] | null } };
   interactions: { opened: number; first_contact: Share; transferred: Share; resolved: Share } | null;
   satisfaction: { instrument: string; n: number; satisfied: Share | null }[] | null;
   consistency: Share | null;

@@ -57,6 +57,11 @@ SELECT what, label, count(*) AS asked,
        share(count(*) FILTER (anyway), count(*)) AS of_all_asked,
        median(hours) FILTER (outcome = 'approved') AS median_hours_to_approval,
        quantile_cont(hours, 0.9) FILTER (outcome = 'approved') AS p90_hours_to_approval,
+       count(hours) FILTER (outcome = 'approved') AS n_to_approval,
+       list(hours ORDER BY hours) FILTER (outcome = 'approved') AS median_hours_to_approval_of,
+       list(hours ORDER BY hours) FILTER (outcome = 'approved') AS p90_hours_to_approval_of,
+       list(hours ORDER BY hours) FILTER (outcome IN ('approved', 'denied')) AS median_hours_of,
+       list(hours ORDER BY hours) FILTER (outcome IN ('approved', 'denied')) AS p90_hours_of,
        count(hours) FILTER (outcome IN ('approved', 'denied')) AS n,
        median(hours) FILTER (outcome IN ('approved', 'denied')) AS median_hours,
        quantile_cont(hours, 0.9) FILTER (outcome IN ('approved', 'denied')) AS p90_hours,
@@ -103,7 +108,8 @@ FROM each_asked FULL JOIN silent USING (kind, reason)
 ORDER BY coalesce(asked, 0) + coalesce(silent, 0) DESC, kind, reason;
 
 -- figure: rubber_stamps
-SELECT kind, role, count(*) AS n, median(hours * 3600) AS median_seconds FROM asked
+SELECT kind, role, count(*) AS n, median(hours * 3600) AS median_seconds,
+       list(hours * 3600 ORDER BY hours) AS median_seconds_of FROM asked
 WHERE outcome IN ('approved', 'denied') AND hours IS NOT NULL
 GROUP BY ALL HAVING n >= 20 AND median_seconds < 30 ORDER BY kind, role;
 

@@ -67,6 +67,7 @@ SELECT what, label, count(*) AS interactions, share(count(resolved), count(*)) A
        share(count(*) FILTER (known AND transfers = 0 AND reopened = 0 AND NOT same_matter), count(*) FILTER (known)) AS first_contact,
        share(count(*) FILTER (first_resolved IS NOT NULL AND transfers = 0 AND reopened = 0), count(first_resolved)) AS one_touch,
        share(count(*) FILTER (transfers > 0), count(*)) AS transferred, avg(transfers) AS mean_transfers,
+       stddev_samp(transfers) / sqrt(count(*)) AS mean_transfers_error,
        share(count(*) FILTER (came_back), count(*)) AS came_back_to_a_team,
        share(count(*) FILTER (told > 0 AND repeated > 0), count(*) FILTER (told > 0)) AS stories_repeated,
        share(count(*) FILTER (highest = 1), count(highest)) AS first_line_only,
@@ -74,9 +75,13 @@ SELECT what, label, count(*) AS interactions, share(count(resolved), count(*)) A
        share(count(*) FILTER (reopened > 0), count(*)) AS reopened,
        share(count(*) FILTER (known AND back), count(*) FILTER (known)) AS repeat_contact,
        {'n': count(acted), 'median': median(greatest(0, seconds(opened, acted)) / 3600) FILTER (acted IS NOT NULL),
-        'p90': quantile_cont(greatest(0, seconds(opened, acted)) / 3600, 0.9) FILTER (acted IS NOT NULL)} AS hours_to_first_action,
+        'p90': quantile_cont(greatest(0, seconds(opened, acted)) / 3600, 0.9) FILTER (acted IS NOT NULL),
+        'median_of': list(greatest(0, seconds(opened, acted)) / 3600 ORDER BY seconds(opened, acted)) FILTER (acted IS NOT NULL),
+        'p90_of': list(greatest(0, seconds(opened, acted)) / 3600 ORDER BY seconds(opened, acted)) FILTER (acted IS NOT NULL)} AS hours_to_first_action,
        {'n': count(resolved), 'median': median(greatest(0, seconds(opened, resolved)) / 3600) FILTER (resolved IS NOT NULL),
-        'p90': quantile_cont(greatest(0, seconds(opened, resolved)) / 3600, 0.9) FILTER (resolved IS NOT NULL)} AS hours_to_resolution
+        'p90': quantile_cont(greatest(0, seconds(opened, resolved)) / 3600, 0.9) FILTER (resolved IS NOT NULL),
+        'median_of': list(greatest(0, seconds(opened, resolved)) / 3600 ORDER BY seconds(opened, resolved)) FILTER (resolved IS NOT NULL),
+        'p90_of': list(greatest(0, seconds(opened, resolved)) / 3600 ORDER BY seconds(opened, resolved)) FILTER (resolved IS NOT NULL)} AS hours_to_resolution
 FROM labelled GROUP BY ALL ORDER BY what, interactions DESC, label;
 
 -- figure: satisfaction
@@ -167,7 +172,7 @@ WITH divided AS (
     SELECT *, greatest(1, avg(least(greatest(z, low), high) ** 2) OVER (PARTITION BY what, label, of)) AS dispersion, hits / total AS common
     FROM bounded
 ), medians AS (
-    SELECT what, label, of, part, labelled.currency, quantile_disc(amount, 0.5) AS median
+    SELECT what, label, of, part, labelled.currency, quantile_disc(amount, 0.5) AS median, count(*) AS n, list(amount ORDER BY amount) AS median_of
     FROM labelled JOIN divided ON divided.name = interaction GROUP BY ALL
 )
 SELECT what, label, of AS by, CAST(hits AS BIGINT) AS k, CAST(total AS BIGINT) AS n, dispersion, part, k AS part_k, spread.n AS part_n,
@@ -176,6 +181,6 @@ SELECT what, label, of AS by, CAST(hits AS BIGINT) AS k, CAST(total AS BIGINT) A
         least(1, common + 1.959963984540054 * sqrt(dispersion * common * (1 - common) / spread.n))] AS limits,
        [greatest(0, common - 3.090232306167813 * sqrt(dispersion * common * (1 - common) / spread.n)),
         least(1, common + 3.090232306167813 * sqrt(dispersion * common * (1 - common) / spread.n))] AS wide_limits,
-       (SELECT list({'minor': median, 'currency': currency} ORDER BY currency) FROM medians
+       (SELECT list({'minor': median, 'currency': currency, 'n': medians.n, 'median_of': median_of} ORDER BY currency) FROM medians
         WHERE medians.what = spread.what AND medians.label = spread.label AND medians.of = spread.of AND medians.part = spread.part) AS medians
 FROM spread ORDER BY list_position(['any', 'reason', 'kind', 'band'], what), label, of, part;

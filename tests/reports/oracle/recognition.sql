@@ -42,6 +42,7 @@ WITH said AS (
            text(d, 'decision') AS decision FROM events WHERE type IN ('idea.decided', 'obstacle.answered')
 )
 SELECT what, count(*) AS said, count(answered) AS answered, median(seconds(moment, answered) / 86400) FILTER (answered IS NOT NULL) AS median_days_to_answer,
+       list(seconds(moment, answered) / 86400 ORDER BY seconds(moment, answered)) FILTER (answered IS NOT NULL) AS median_days_to_answer_of,
        list_sort(list(decision) FILTER (decision IS NOT NULL)) AS decisions
 FROM said LEFT JOIN answered USING (what, name) GROUP BY what ORDER BY what;
 

@@ -50,7 +50,8 @@ FROM labelled GROUP BY ALL ORDER BY ALL;
 -- figure: given
 SELECT what, label, currency, count(*) AS actions, CAST(sum(amount) AS BIGINT) AS amount,
        CAST(coalesce(sum(amount) FILTER (goodwill), 0) AS BIGINT) AS goodwill, CAST(sum(reversed) AS BIGINT) AS reversed,
-       CAST(sum(amount) - sum(reversed) AS BIGINT) AS net, quantile_disc(amount, 0.5) FILTER (goodwill) AS median_goodwill
+       CAST(sum(amount) - sum(reversed) AS BIGINT) AS net, quantile_disc(amount, 0.5) FILTER (goodwill) AS median_goodwill,
+       count(*) FILTER (goodwill) AS goodwill_actions, list(amount ORDER BY amount) FILTER (goodwill) AS median_goodwill_of
 FROM labelled WHERE state IN ('taken', 'settled') GROUP BY ALL ORDER BY ALL;
 
 -- figure: asked
@@ -99,7 +100,9 @@ SELECT what, label, count(*) AS requested, histogram(outcome) AS outcomes,
        share(count(*) FILTER (outcome = 'approved'), count(*) FILTER (outcome IN ('approved', 'denied'))) AS approved,
        count(hours) FILTER (outcome IN ('approved', 'denied')) AS n,
        avg(hours) FILTER (outcome IN ('approved', 'denied')) AS mean,
-       median(hours) FILTER (outcome IN ('approved', 'denied')) AS median
+       stddev_samp(hours) FILTER (outcome IN ('approved', 'denied')) / sqrt(n) AS mean_error,
+       median(hours) FILTER (outcome IN ('approved', 'denied')) AS median,
+       list(hours ORDER BY hours) FILTER (outcome IN ('approved', 'denied')) AS median_of
 FROM asked GROUP BY ALL ORDER BY ALL;
 
 -- figure: asked_by_currency
@@ -137,7 +140,7 @@ WITH moved AS (
 )
 SELECT what, label, count(*) AS opened, share(count(*) FILTER (resolved), count(*)) AS resolved,
        share(count(*) FILTER (judged AND transfers = 0 AND reopened = 0 AND NOT followed), count(*) FILTER (judged)) AS first_contact,
-       share(count(*) FILTER (transfers > 0), count(*)) AS transferred, avg(transfers) AS mean_transfers,
+       share(count(*) FILTER (transfers > 0), count(*)) AS transferred, avg(transfers) AS mean_transfers, stddev_samp(transfers) / sqrt(count(*)) AS mean_transfers_error,
        share(count(*) FILTER (reopened > 0), count(*)) AS reopened,
        share(count(*) FILTER (repeated), count(*) FILTER (told)) AS stories_repeated,
        share(count(*) FILTER (helped), count(*)) AS consistency

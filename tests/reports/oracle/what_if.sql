@@ -52,7 +52,8 @@ SELECT strftime(timezone('Europe/London', timezone('UTC', moment)), '%Y-%m') AS 
 FROM paid GROUP BY ALL ORDER BY period;
 
 -- figure: saved
-SELECT count(DISTINCT spared) AS n, count(*) AS given_at_once, coalesce(sum(waited), 0) / 3600 AS hours_not_waited, median(waited) / 3600 AS median_hours
+SELECT count(DISTINCT spared) AS n, count(*) AS given_at_once, coalesce(sum(waited), 0) / 3600 AS hours_not_waited, median(waited) / 3600 AS median_hours,
+       count(waited) AS waited, list(waited / 3600 ORDER BY waited) FILTER (waited IS NOT NULL) AS median_hours_of
 FROM filed LEFT JOIN ends USING (spared) WHERE was != now AND now = 'taken';
 
 -- figure: outcomes

@@ -5,7 +5,7 @@ import { Chart } from "../components/chart";
 import { Dates, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Pending, Top, changeFrom, pointsFrom } from "../components/parts";
 import { Table } from "../components/table";
-import { amounts, day, duration, interval, money, number, percent, words } from "../format";
+import { amounts, day, duration, hoursInterval, interval, money, number, percent, words } from "../format";
 import type { Action, Divided, Figures as SummaryFigures, Gap, Items, Quality, Summary } from "../types";
 import { link } from "../url";
 
@@ -62,6 +62,7 @@ function Totals({ summary, range }: { summary: Summary; range: { from: string; t
   const budgets = (now.budgets ?? []).filter((one) => Number(one.granted.amount) || Number(one.spent.amount));
   const csat = now.satisfaction?.find((one) => one.instrument === "csat") ?? now.satisfaction?.[0];
   const csatBefore = before?.satisfaction?.find((one) => one.instrument === csat?.instrument);
+  const waited = now.escalations.hours_waited;
   const spot = onTheSpot(now);
   const spotChange = pointsFrom(spot, onTheSpot(before));
   const of = (name: "first_contact" | "transferred") => ({
@@ -81,8 +82,8 @@ function Totals({ summary, range }: { summary: Summary; range: { from: string; t
       <Figure label="Transferred" term="transferred" {...of("transferred")} better={better(of("transferred").change, false)} />
       <Figure label={csat ? `Satisfied (${csat.instrument.toUpperCase()})` : "Satisfied"} term="satisfied" value={percent(csat?.satisfied?.share)} more={interval(csat?.satisfied)}
         change={pointsFrom(csat?.satisfied?.share, csatBefore?.satisfied?.share)} better={better(pointsFrom(csat?.satisfied?.share, csatBefore?.satisfied?.share), true)} />
-      <Figure label="Waiting for a decision" term="waiting" value={hours(now.escalations.hours_waited.median)} href={link("escalations", range)}
-        more={before?.escalations.hours_waited.median != null ? `${hours(before.escalations.hours_waited.median)} before` : "median"} />
+      <Figure label="Waiting for a decision" term="waiting" value={hours(waited.median)} href={link("escalations", range)}
+        more={waited.median == null ? "median" : `median, ${hoursInterval(waited.median_interval, waited.n)}${before?.escalations.hours_waited.median != null ? `; ${hours(before.escalations.hours_waited.median)} before` : ""}`} />
     </Figures>
   );
 }

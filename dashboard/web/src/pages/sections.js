@@ -9,6 +9,7 @@ const time = (text) => text ? moment.format(new Date(text)) : "";
 const hours = (value) => value == null ? "" : value >= 2 ? `${number.format(Math.round(value * 10) / 10)} h` : `${Math.round(value * 60)} min`;
 const share = (one) => one?.share == null ? "none"
   : `${percent.format(one.share)} (${percent.format(one.interval[0])} to ${percent.format(one.interval[1])}, n = ${number.format(one.n)})`;
+const ends = (one, text, n) => `(${one ? `${text(one[0])} to ${text(one[1])}, ` : ""}n = ${number.format(n)})`;
 const points = (value) => `${value > 0 ? "+" : ""}${number.format(Math.round(value * 1000) / 10)} points`;
 
 function node(name, content, attributes = {}) {
@@ -119,7 +120,7 @@ function limitForm(one, me, act) {
 async function gap(place, { ask, act, me, travelling }) {
   const found = await ask("gap");
   const wait = found.overall.waiting;
-  place.append(cards([["Escalations", number.format(found.overall.asked)], ["Approved as requested", found.overall.approved_anyway.share == null ? "none" : percent.format(found.overall.approved_anyway.share), share(found.overall.approved_anyway)], ["Median wait", hours(wait.median_hours) || "none"], ["Abandoned", number.format(wait.abandoned)]]));
+  place.append(cards([["Escalations", number.format(found.overall.asked)], ["Approved as requested", found.overall.approved_anyway.share == null ? "none" : percent.format(found.overall.approved_anyway.share), share(found.overall.approved_anyway)], ["Median wait", hours(wait.median_hours) || "none", ends(wait.median_hours_interval, hours, wait.n)], ["Abandoned", number.format(wait.abandoned)]]));
   place.append(table("Remedies beyond authority", ["", "#times"], found.cannot_do.map((one) => [one.text, number.format(one.asked + one.silent)])));
   for (const one of found.recommended_limits) {
     place.append(heading(`${one.kind} for ${one.role}`));
@@ -137,7 +138,7 @@ async function recognition(place, { ask }) {
   place.append(note(`${number.format(found.thanks.given)} thanks to ${number.format(found.thanks.people_thanked)} people. People are not ranked.`));
   if (found.training.length) place.append(table("Training", ["course", "#people", "opens", "#used in 90 days before", "#after"], found.training.map((one) => [one.course, one.people, one.opens.join(", "), one.used_before, one.used_after])));
   if (found.careers.length) place.append(table("Careers", ["from", "to", "#people", "#gave in 90 days before", "#after"], found.careers.map((one) => [one.from, one.to, one.people ?? "fewer than 5", one.used_before, one.used_after])));
-  if (found.voices.length) place.append(table("Ideas and obstacles", ["", "#reported", "#answered", "#median days to the answer"], found.voices.map((one) => [one.what, one.said, one.answered, one.median_days_to_answer == null ? "" : number.format(one.median_days_to_answer)])));
+  if (found.voices.length) place.append(table("Ideas and obstacles", ["", "#reported", "#answered", "#median days to the answer"], found.voices.map((one) => [one.what, one.said, one.answered, one.median_days_to_answer == null ? "" : `${number.format(one.median_days_to_answer)} ${ends(one.median_days_to_answer_interval, number.format, one.answered)}`])));
   if (found.morale.length) place.append(table("Morale", ["period", "team", "answered", "#score, of best", "#of the whole team"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or next to such a team" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score), one.interval ? one.interval.map((edge) => percent.format(edge)).join(" to ") : ""])));
   if (found.staying.length) place.append(table("Retention", ["role", "people", "still employed after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
   place.append(note(found.caveats.join("; ") + "."));

@@ -7,7 +7,7 @@ import { Dates, Field, isTyping, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top, changeFrom } from "../components/parts";
 import { Person } from "../components/person";
 import { Table } from "../components/table";
-import { amounts, duration, money, number, percent, since, time, words } from "../format";
+import { amounts, duration, hoursInterval, money, number, percent, since, time, words } from "../format";
 import type { Balance, Divided, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
 import { change, link, usePlace } from "../url";
 import { approved, onTheSpot, useNewest } from "./overview";
@@ -190,6 +190,7 @@ function Team() {
   if (!data) return <Card title="Your team"><Pending problem={problem} /></Card>;
   const { total } = data;
   const funds = total.budgets ?? [];
+  const waited = total.escalations.hours_waited;
   return (
     <>
       <header class="top"><h2>Your team</h2><Dates {...range} zone={data.time_zone} newest={newest ?? null} /></header>
@@ -200,7 +201,7 @@ function Team() {
           more={funds.length ? `${amounts(funds.map((one) => one.spent))} of ${amounts(funds.map((one) => one.granted))}` : "none opened"} />
         <Figure label="On the spot" term="on the spot" value={percent(onTheSpot(total))} more={onTheSpot(total.before) == null ? "without approval" : `${percent(onTheSpot(total.before))} before`} />
         <Figure label="Escalations" term="escalation" value={number(total.escalations.requested)} href={link("escalations", range)}
-          more={total.escalations.hours_waited.median == null ? approved(total) : `${approved(total)}, median wait ${duration(total.escalations.hours_waited.median * 3600)}`} />
+          more={waited.median == null ? approved(total) : `${approved(total)}, median wait ${duration(waited.median * 3600)} (${hoursInterval(waited.median_interval, waited.n)})`} />
       </Figures>
       {weeks.data ? <Weeks summary={weeks.data} range={range} /> : <Card title="Goodwill by week"><Pending problem={weeks.problem} /></Card>}
       <Card title="People">
