@@ -61,6 +61,7 @@ MODULES = {
     "projections.reports.recognition": "recognition",
     "projections.reports.service_quality": "quality",
     "projections.reports.summary": "summary",
+    "projections.reports.unused_authority": "unused_authority",
     "projections.views.careers": "careers",
 }
 """Each module, and the report whose oracle should notice its mutants."""

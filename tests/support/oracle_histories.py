@@ -31,6 +31,7 @@ from tests.support.report_comparisons import (
 from tests.support.report_histories import BEGIN, RandomHistory
 from tests.support.report_oracle import HistoryLedger
 from tests.support.summary_comparisons import summary_differences
+from tests.support.unused_comparisons import unused_differences
 from tests.support.what_if_histories import (
     WhatIfHistory,
     later_differences,
@@ -125,6 +126,11 @@ def _over(report: str, ledgers: Iterable[HistoryLedger]) -> Made:
 _AS_OF = 4
 
 
+def _unused_authority() -> Made:
+    for ledger in _random():
+        yield "unused authority", ledger, unused_differences
+
+
 def _gap() -> Made:
     yield from _over("gap", _random())
     for policy in (None, OTHER_MINUTES, NO_HOURS):
@@ -189,6 +195,7 @@ _MADE: dict[str, Callable[[], Made]] = {
     "loyalty": _loyalty,
     "quality": _quality,
     "recognition": _recognition,
+    "unused_authority": _unused_authority,
     "summary": _summary,
     "what_if": _simulations,
 }
