@@ -113,6 +113,7 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
         process.wait(timeout=30)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.integration
 async def test_the_compose_services_take_in_decide_and_report(composed: dict[str, str], tmp_path: Path) -> None:
     upstream = await connect(composed["upstream"], "test", wait_seconds=20)
@@ -120,7 +121,7 @@ async def test_the_compose_services_take_in_decide_and_report(composed: dict[str
     async def ask(subject: str, body: Document) -> Document:
         reply = await eventually(  # the services may not be up yet
             lambda: upstream.request(subject, json.dumps(body).encode(), timeout=5),
-            timeout_seconds=60,
+            timeout_seconds=180,
             passing=(Exception,),
             every_seconds=0.1,
         )
@@ -141,7 +142,7 @@ async def test_the_compose_services_take_in_decide_and_report(composed: dict[str
     assert "seq" in await ask("resolution.inbox.crm", fact)
     assert (await ask("resolution.decide.crm.action", action))["outcome"] == "taken"
     await eventually(
-        lambda: ask("resolution.read.crm.receipt", {"id": "p-1"}), lambda receipt: receipt["status"] == "recorded"
+        lambda: ask("resolution.read.crm.receipt", {"id": "p-1"}), lambda receipt: receipt["status"] == "recorded", 60
     )
     await upstream.close()
     balances = await asyncio.to_thread(run, composed, "report", "balances", "--json")
