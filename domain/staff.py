@@ -20,11 +20,11 @@ from domain.events.facts import (
 
 _AGENTS_REMEMBERED = 100_000
 _LEAVERS_JOIN_AGAIN_SINCE = 3
-"""Rules of version 2 took a changed role or team for the return of an employee who had left."""
+"""Rules of version 2 took `employee.changed` after `employee.left` for the return of that employee."""
 
 
 def brings_back(fact: Fact) -> bool:
-    """Return whether a fact brings back an employee who has left: only joining again does.
+    """Return whether a fact ends an employee's absence after leaving: only `employee.joined` does.
 
     A change may be told late, or for a whole team, so it says nothing about a leaver.
     """
@@ -55,7 +55,7 @@ class Staff:
         self._agents: dict[tuple[str, str | None], Agent] = {}
 
     def judge_by(self, rules_version: int) -> None:
-        """Judge by this version of the rules who has left; without this call, by the present ones."""
+        """Apply this version of the rules to the question who has left. The default is the present version."""
         changes_bring_back = rules_version < _LEAVERS_JOIN_AGAIN_SINCE
         if changes_bring_back is not self._changes_bring_back:
             self._changes_bring_back = changes_bring_back

@@ -53,7 +53,7 @@ class PolicyVersion(TypedDict):
     """The time of its proposal; null where it was published without one."""
     proposed_by: str | None
     approved_by: list[str]
-    """The people who approved its proposal."""
+    """The ids of the people who approved the proposal of this version."""
     break_glass: bool
     """An operator published it past the governance of the policy in force."""
     reason: str | None

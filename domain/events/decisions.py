@@ -79,7 +79,7 @@ class PolicyPublished(Record, frozen=True, kw_only=True):
     trial_teams: tuple[str, ...] = ()
     """The teams that the policy's trial has drawn."""
     approved_by: tuple[Id, ...] = ()
-    """The people who approved its proposal."""
+    """The ids of the people who approved the proposal of this version."""
     break_glass: bool = False
     """An operator published it past the governance of the policy in force."""
     reason: str | None = None

@@ -133,7 +133,7 @@ async def test_the_total_of_a_list_is_that_of_all_its_pages(api: tuple[Upstream,
 
 
 async def test_a_range_of_recorded_times_has_the_events_recorded_in_it(api: tuple[Upstream, httpx.AsyncClient]) -> None:
-    """A late event belongs to the time at which the ledger recorded it, whatever its own time."""
+    """With `by_time=recorded`, a late event is listed at the time at which the ledger recorded it."""
     _, client = api
     trail = (await read_current(client, "trail", order="asc", limit=1000))["items"]
     begin, end = trail[len(trail) // 3]["recorded"], trail[-3]["recorded"]

@@ -503,7 +503,7 @@ def differing(before: Document, after: Document) -> dict[str, str]:
 
 
 async def test_an_auditor_sees_what_changed_in_the_policy_and_who_approved_it(session: Session) -> None:
-    """Two clicks: the page, and the changes of a version; then who read and exported what, and the checkpoints."""
+    """An auditor opens the changes of a policy version in two clicks, then the accesses, then the checkpoints."""
     async with opened(session, policy=GOVERNED) as one:
         page = one.page
         await change_the_policy(one)

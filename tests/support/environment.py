@@ -10,7 +10,7 @@ DATA = ROOT.parent / "shared" / "data"
 """Real data sets; tests that need them are skipped where the folder is absent."""
 
 LONG = bool(os.environ.get("LONG_TESTS"))
-"""Whether tests try every combination, as in `make test-long`, and not a sample of them."""
+"""True if tests try every combination, as in `make test-long`; otherwise they try a sample."""
 
 
 def clean_environment() -> dict[str, str]:

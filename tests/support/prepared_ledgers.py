@@ -19,7 +19,7 @@ DEMO = ("demo", "--no-serve")
 
 
 class PreparedLedger(NamedTuple):
-    """What the command printed, and the file of the events that `audit replay` prints."""
+    """The output of the command that made the ledger, and the path of a file with the output of `audit replay`."""
 
     printed: str
     replay: Path
