@@ -37,7 +37,7 @@ demo: setup  ## the main job: an organisation's ninety days, a manager's summary
 run: setup  ## run everything here until Ctrl-C
 	@$(BIN)/resolution-ledger up
 
-test: setup  ## all tests; some twenty minutes
+test: setup  ## all tests; more than half an hour
 	@$(BIN)/python -m pytest
 
 test-fast: setup  ## tests without servers or processes, with few random examples; seconds

@@ -83,9 +83,7 @@ def page_rows(
         query = _prepared(table, frozenset(values), frozenset(given), page.newest_first, time, without_blank)
         return query.rows(connection, {**values, **given, "limit": at_most(page.limit)})
     found = source_of(table, page) if source is None else source
-    conditions = [*where, *(found.c[name] == value for name, value in values.items())]
-    if without_blank is not None:
-        conditions.append(found.c[without_blank].is_not(None))
+    conditions = _conditions(found, where, values, without_blank)
     query_ = paged(sa.select(found).where(*conditions), found, given, newest_first=page.newest_first, time=time)
     return dict_rows(connection, query_.limit(page.limit))
 
@@ -105,11 +103,22 @@ def count_rows(
     found = source_of(table, page) if source is None else source
     values = {name: value for name, value in (equal or {}).items() if value is not None}
     given = page._replace(after=0).given()
-    conditions = [*where, *(found.c[name] == value for name, value in values.items())]
+    conditions = _conditions(found, where, values, without_blank)
     conditions += [*_placed(found.c.position, given), *_within(found.c[time], given)]
+    return connection.scalar(sa.select(sa.func.count()).select_from(found).where(*conditions)) or 0
+
+
+def _conditions(
+    found: sa.FromClause,
+    where: Sequence[sa.ColumnElement[bool]],
+    values: Mapping[str, str],
+    without_blank: str | None,
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on the rows of a list, without those of its range and page."""
+    conditions = [*where, *(found.c[name] == value for name, value in values.items())]
     if without_blank is not None:
         conditions.append(found.c[without_blank].is_not(None))
-    return connection.scalar(sa.select(sa.func.count()).select_from(found).where(*conditions)) or 0
+    return conditions
 
 
 @cache
