@@ -64,7 +64,12 @@ def balance_in(books: Kept, data: Document) -> Document:
 def expected_of(events: list[Document], told: Document, before: Document, after: Document) -> Document:
     """Return what an explanation of an action has to tell, by the events."""
     data, position = told["data"], told["position"]
-    trail = naming(events, "action_id", data["action_id"])
+    reports = [
+        one["position"]
+        for one in events
+        if name_of(one) == "action.reported" and (one["source"], one["id"]) == (data["source"], data["request_id"])
+    ]
+    trail = sorted([*naming(events, "action_id", data["action_id"]), *reports])
     published = [one["data"] for one in events if name_of(one) == "policy.published"]
     rules = {one["version"]: one["policy"]["roles"] for one in published}
     steps = [
