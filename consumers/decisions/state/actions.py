@@ -247,7 +247,10 @@ class ActionIndex:
         if self._has_keys and (key := _key_of(action_id)) is not None:
             stored = (self._stored_at(position) for (position,) in self._index.rows(_POSITION_OF, (key,)))
             rows += [row for row in stored if row is not None and row.action_id == action_id]
-        return next((row for row in rows if row.is_report), None)
+        for row in rows:
+            if row.is_report:
+                return row
+        return None
 
     def _rows_of(self, action_id: str) -> list[StateAction]:
         """Return the rows with an id that were read from the log: of a decision, of a report, or both."""
