@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dashboard.auth.authorization import Authorizer
+from dashboard.event_gateway import EventCheck
 from dashboard.view_reader import ViewReader
 from dashboard.view_updates import ViewUpdates
 from ledger.encryption.keyring import Keyring
@@ -27,5 +28,6 @@ class ApiContext(NamedTuple):
     updates: ViewUpdates
     authorizer: Authorizer
     client: LedgerClient
+    check: EventCheck
     data_dir: Path
     hosts: frozenset[str]

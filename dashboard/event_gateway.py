@@ -1,4 +1,4 @@
-"""The way of events over HTTP into a source's inbox: content modes, the check by the intake, and publishing.
+"""The way of events over HTTP into a source's inbox: content modes, the check, and publishing.
 
 Source: CloudEvents 1.0.2, HTTP protocol binding. Events are published as those of any source: over NATS, as JSON.
 """
@@ -6,7 +6,7 @@ Source: CloudEvents 1.0.2, HTTP protocol binding. Events are published as those 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import nats.errors
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
     from ledger.store.content_modes import Headers
 
-_CHECKED_BYTES = 900_000
-"""The server's limit of a message is a megabyte."""
 _SHOWN_FAULTS = 20
 
 
@@ -65,14 +63,21 @@ class _StoredAck(msgspec.Struct):
     error: dict[str, str | int] | None = None
 
 
-class _Checked(msgspec.Struct):
-    accepted: bool = True
-    error: dict[str, str] = {}
+type Reason = tuple[str, str, str]
+"""Why the intake would reject an event: a stable code, the field, and a message with the remedy."""
 
 
-class _CheckAnswer(msgspec.Struct):
-    items: list[_Checked] = []
-    error: dict[str, str] = {}
+class EventCheck(Protocol):
+    """The intake's check of events, in this process: asked over NATS, it waits behind the events that are recorded."""
+
+    async def start(self) -> None:
+        """Read what the check depends on."""
+
+    async def follow(self, client: LedgerClient) -> None:
+        """Follow what the check depends on, for ever."""
+
+    async def rejections(self, token: str, events: Sequence[bytes]) -> Sequence[Reason | None]:
+        """Return for each event of the source with this token why the intake would reject it, or ``None``."""
 
 
 def events_of_request(body: bytes, headers: Headers) -> list[bytes]:
@@ -98,8 +103,9 @@ def events_of_request(body: bytes, headers: Headers) -> list[bytes]:
 class EventGateway:
     """Publishes the events of sources that speak HTTP."""
 
-    def __init__(self, client: LedgerClient) -> None:
+    def __init__(self, client: LedgerClient, check: EventCheck) -> None:
         self._client = client
+        self._check = check
 
     async def publish(self, source: str, events: Sequence[bytes]) -> list[PublishedEvent]:
         """Publish events into the inbox of a source; return their receipts in order.
@@ -110,7 +116,7 @@ class EventGateway:
 
         """
         token = token_of_source(source)
-        await self._check(token, events)
+        await self._refuse_faulty(token, events)
         parts = list(_parts(events, topology.MAX_EVENT_BYTES))
         acks = await asyncio.gather(*(self._store(token, part) for part in parts))
         return [
@@ -119,29 +125,13 @@ class EventGateway:
             for event in part
         ]
 
-    async def _check(self, token: str, events: Sequence[bytes]) -> None:
-        """Ask the intake about each event. Without an answer the inbox takes them, as it does from other sources."""
-        too_large = [number for number, event in enumerate(events) if len(event) > topology.MAX_EVENT_BYTES]
-        if too_large:
-            number, most = too_large[0], topology.MAX_EVENT_BYTES
-            message = f"an event is at most {most} bytes, not {len(events[number])}"
-            raise FaultyEventsError([Fault(number, claimed_id(events[number]), "too_large", "", message)])
-        subject = f"{topology.READ_SUBJECT}.{token}.check"
-        parts = list(_parts(events, _CHECKED_BYTES))
-        try:
-            answers = await asyncio.gather(*(self._request(subject, _batch(part)) for part in parts))
-        except UnavailableError:
-            return
-        faults: list[Fault] = []
-        number = 0
-        for part, answer in zip(parts, answers, strict=True):
-            found = msgspec.json.decode(answer, type=_CheckAnswer)
-            items = found.items or [_Checked(accepted=False, error=found.error)] * len(part)
-            for event, one in zip(part, items, strict=True):
-                if not one.accepted:
-                    code, field, message = (one.error.get(name, "") for name in ("code", "field", "message"))
-                    faults.append(Fault(number, claimed_id(event), code, field, message))
-                number += 1
+    async def _refuse_faulty(self, token: str, events: Sequence[bytes]) -> None:
+        reasons = await self._check.rejections(token, events)
+        faults = [
+            Fault(number, claimed_id(event), *reason)
+            for number, (event, reason) in enumerate(zip(events, reasons, strict=True))
+            if reason is not None
+        ]
         if faults:
             raise FaultyEventsError(faults[:_SHOWN_FAULTS])
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dashboard.auth.openid import OpenIdProvider
+    from dashboard.event_gateway import EventCheck
     from dashboard.listen_address import ListenAddress
     from ledger.nats.connection_options import NatsServer
 
@@ -43,6 +44,7 @@ class DashboardService(RoleService):
         stream: str,
         data_dir: Path,
         where: ListenAddress,
+        check: EventCheck,
         openid: OpenIdProvider | None = None,
     ) -> None:
         super().__init__("dashboard")
@@ -50,6 +52,7 @@ class DashboardService(RoleService):
         self._stream = stream
         self._data_dir = data_dir
         self._where = where
+        self._check = check
         self._openid = openid
         self._closing = AsyncExitStack()
         self._server: uvicorn.Server | None = None
@@ -75,6 +78,8 @@ class DashboardService(RoleService):
         await keys.watch()
         self._closing.push_async_callback(updates.stop)
         await updates.start()
+        await self._check.start()
+        self.spawn(self._check.follow(client))
         views = ViewReader(self._data_dir, log)
         self._closing.callback(views.close)
         context = ApiContext(
@@ -92,6 +97,7 @@ class DashboardService(RoleService):
                 has_openid=self._openid is not None,
             ),
             client=client,
+            check=self._check,
             data_dir=self._data_dir,
             hosts=where.host_names(),
         )

@@ -120,12 +120,15 @@ async def create_service(  # noqa: PLR0911 - one return a role
         case "webhooks":
             return _webhook_service(session)
         case "dashboard":
+            from consumers.intake.event_check import EventCheck
+            from consumers.runtime.source_watch import SourceWatch
             from dashboard.listen_address import ListenAddress
             from dashboard.service import DashboardService
 
             load_views()
-            openid = _openid_provider(session)
-            return DashboardService(session.server, topology.LEDGER, session.data_dir, where or ListenAddress(), openid)
+            check = EventCheck(SourceWatch(session.log, admits_unregistered=session.settings.admits_unregistered))
+            at, openid = where or ListenAddress(), _openid_provider(session)
+            return DashboardService(session.server, topology.LEDGER, session.data_dir, at, check, openid)
     raise ValueError(f"no role {role!r}")
 
 

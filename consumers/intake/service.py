@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
+from consumers.intake.event_check import EventCheck
 from consumers.intake.inbox_message import Message, events_in
 from consumers.intake.receipts import Receipts
-from consumers.intake.recorder import EVENTS_A_TURN, Intake
-from consumers.intake.validation import Rejection, accept, check_new
+from consumers.intake.recorder import Intake
+from consumers.intake.validation import Rejection
 from consumers.intake.worker import InboxSettings, IntakeWorker
 from consumers.privacy.erasure import forget_again
 from consumers.rejections import rejected_owner
@@ -152,20 +153,9 @@ class IntakeService(RoleService):
     async def check(self, token: str, body: bytes, headers: Headers = ()) -> bytes:
         """Return whether the intake would accept an event or each event of a batch, as far as this depends on them."""
         events, batch = events_in(Message("", body, headers, b""))
-        answers: list[JsonObject] = []
-        for number, event in enumerate(events):
-            if number % EVENTS_A_TURN == EVENTS_A_TURN - 1:
-                await asyncio.sleep(0)  # decisions in this process come first
-            found = accept(event.data, datetime.now(UTC), event.headers, token)
-            answers.append(_check_answer(self._checked(found)))
+        found = await EventCheck(self._sources).results(token, [(event.data, event.headers) for event in events])
+        answers = [_check_answer(one) for one in found]
         return encode(answers[0] if batch is None else {"items": answers})
-
-    def _checked(self, found: Accepted | Rejection) -> Accepted | Rejection:
-        """Return the result of ``accept`` with the rights of the source."""
-        if isinstance(found, Rejection) or found.flaw is not None:
-            return found
-        refusal = self._sources.registry.fact_refusal(found.source, found.type)
-        return found if refusal is None else Rejection("source_not_allowed", "type", refusal)
 
     async def _destroy_day_keys(self) -> None:
         """Destroy the day keys of expired rejections."""
@@ -207,9 +197,8 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
         return await answered(message, lambda token, body: service.check(token, body, headers))
 
 
-def _check_answer(result: Accepted | Rejection) -> JsonObject:
+def _check_answer(found: Accepted | Rejection) -> JsonObject:
     """Return the answer of ``check`` for one event."""
-    found = check_new(result)
     if isinstance(found, Rejection):
         return {"accepted": False, "error": {"code": found.code, "message": found.message, "field": found.field}}
     return {"accepted": True, "type": found.type, "id": found.id}

@@ -75,7 +75,7 @@ _named_decoder = msgspec.json.Decoder(_Named)
 
 def add_upstream_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes for sources; each needs a token of a source."""
-    limits, gateway = SourceLimits(), EventGateway(context.client)
+    limits, gateway = SourceLimits(), EventGateway(context.client, context.check)
     caller = Depends(context.authorizer.source)
 
     async def asked(viewer: Principal, subject: str, body: bytes, role: str) -> Response:

@@ -24,7 +24,7 @@ def api_document() -> Document:
     nothing: Any = None
     authorizer = Authorizer(Path("no-such-folder"), "token", nothing, nothing)
     context = ApiContext(
-        nothing, nothing, nothing, nothing, nothing, authorizer, nothing, Path("no-such-folder"), frozenset()
+        nothing, nothing, nothing, nothing, nothing, authorizer, nothing, nothing, Path("no-such-folder"), frozenset()
     )
     document: Document = json.loads(json.dumps(openapi_document(make_api(context))))
     return document
