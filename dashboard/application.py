@@ -53,6 +53,7 @@ def make_api(context: ApiContext, openid: OpenIdProvider | None = None) -> FastA
     api.add_middleware(HostCheck, names=context.hosts)
     add_error_handlers(api)
     for add_routes in (
+        add_upstream_routes,  # routes are tried in this order, and sources ask most often
         add_list_routes,
         add_people_routes,
         add_report_routes,
@@ -67,7 +68,6 @@ def make_api(context: ApiContext, openid: OpenIdProvider | None = None) -> FastA
         add_command_routes,
         add_declaration_routes,
         add_source_routes,
-        add_upstream_routes,
         add_webhook_routes,
         add_page_routes,
     ):

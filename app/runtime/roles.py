@@ -120,16 +120,20 @@ async def create_service(  # noqa: PLR0911 - one return a role
         case "webhooks":
             return _webhook_service(session)
         case "dashboard":
-            from consumers.intake.event_check import EventCheck
-            from consumers.runtime.source_watch import SourceWatch
-            from dashboard.listen_address import ListenAddress
-            from dashboard.service import DashboardService
-
-            load_views()
-            check = EventCheck(SourceWatch(session.log, admits_unregistered=session.settings.admits_unregistered))
-            at, openid = where or ListenAddress(), _openid_provider(session)
-            return DashboardService(session.server, topology.LEDGER, session.data_dir, at, check, openid)
+            return _dashboard_service(session, where)
     raise ValueError(f"no role {role!r}")
+
+
+def _dashboard_service(session: Session, where: ListenAddress | None) -> RoleService:
+    from consumers.intake.event_check import EventCheck
+    from consumers.runtime.source_watch import SourceWatch
+    from dashboard.listen_address import ListenAddress
+    from dashboard.service import DashboardService
+
+    load_views()
+    check = EventCheck(SourceWatch(session.log, admits_unregistered=session.settings.admits_unregistered))
+    at, openid = where or ListenAddress(), _openid_provider(session)
+    return DashboardService(session.server, topology.LEDGER, session.data_dir, at, check, openid)
 
 
 def _openid_provider(session: Session) -> OpenIdProvider | None:
