@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
 
 _SOURCE = "bench"
-_BATCH, _SENDERS, _ASKERS = 500, 4, 32
+_BATCH, _SENDERS, _ASKERS = 500, 4, 64
 _FLOOD_A_SECOND = 5_000
 _TOKENS = 4
 """Tokens of the askers over HTTP: one alone meets its limit of requests a second on a fast machine."""

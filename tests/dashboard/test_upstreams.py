@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -177,6 +178,21 @@ async def test_a_faulty_event_is_named_and_none_of_its_batch_is_taken(door: Door
         assert (await door.receipt(till, "p-good"))["status"] == "unknown"
         alone = await till.post("/api/v1/events", headers=STRUCTURED, content=json.dumps(bad))
         assert (alone.status_code, alone.json()["field"]) == (422, "data.total.amount")
+
+
+async def test_events_are_checked_and_kept_while_no_intake_runs(tmp_path: Path) -> None:
+    settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
+    async with (
+        Session(settings) as session,
+        running(session, ["dashboard"], where=ListenAddress(port=0)) as services,
+    ):
+        (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+        token = Tokens(session.data_dir).make("till", "source", None, None, "till")
+        async with client_with_token(dashboard.address, token) as till:
+            faulty = await till.post("/api/v1/events", headers=STRUCTURED, json=purchase("x", "till") | {"type": "no"})
+            assert (faulty.status_code, faulty.json()["field"]) == (422, "type"), faulty.text
+            taken = await till.post("/api/v1/events", headers=STRUCTURED, json=purchase("y", "till"))
+            assert taken.status_code == 202, taken.text
 
 
 async def test_an_event_that_is_too_large_is_refused_with_413(door: Door) -> None:
