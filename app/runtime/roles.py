@@ -39,6 +39,7 @@ _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
 _CHILD_SECONDS = 10.0
 """Seconds for the end of a child process; one that takes longer is killed, and loses nothing that was recorded."""
+_NICE = 10
 ROLES = topology.ROLES
 WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
@@ -81,6 +82,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
                 routes=session.routes,
                 creates=session.creates,
                 admits_unregistered=session.settings.admits_unregistered,
+                precedence=session.precedence,
             )
         case "decisions":
             from consumers.decisions.service import DecisionService
@@ -94,6 +96,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
                 indexes,
                 history=history,
                 admits_unregistered=session.settings.admits_unregistered,
+                precedence=session.precedence,
             )
         case "projections":
             from consumers.projections.service import ProjectionService
@@ -245,6 +248,12 @@ async def until_stopped(
     finally:
         for wait in waits:
             wait.cancel()
+
+
+def lower_priority() -> None:
+    """Let decisions, the NATS server and answers over HTTP go first where processors are few; views may be late."""
+    if sys.platform != "win32":
+        os.nice(_NICE)
 
 
 async def keep_running(words: Sequence[str], settings: Settings, descriptors: Sequence[int] = ()) -> None:

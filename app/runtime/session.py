@@ -15,6 +15,7 @@ from app.runtime.server_options import server_options, upstream_options
 from app.runtime.stream_setup import TOLERATED_FIELDS, create_streams
 from config import topology
 from config.nats_accounts import INCLUDE
+from consumers.runtime.precedence import Precedence
 from ledger.errors import (
     DirectoryMovedError,
     LedgerError,
@@ -71,12 +72,14 @@ class Session:
         upgrades: bool = False,
         creates: bool | None = None,
         examines: bool = False,
+        below_up: bool = False,
     ) -> None:
         """Create a session, to be used as a context.
 
         With ``upgrades`` the user of ``nats_url`` is the operator, and streams of an earlier version are changed.
         Missing streams are created only with ``creates``. Its default is true on the embedded server, unless the
-        session ``reads_only``. With ``examines`` nothing is verified or changed, for `admin doctor`.
+        session ``reads_only``. With ``examines`` nothing is verified or changed, for `admin doctor`. A process
+        ``below_up`` leaves the start of the embedded server to `up`.
         """
         self.settings = settings
         self._upgrades = upgrades
@@ -84,6 +87,9 @@ class Session:
         self.creates = settings.nats_url is None and not reads_only if creates is None else creates
         self.data_dir = settings.folder
         self._reads_only = reads_only
+        self.below_up = below_up
+        self.precedence = Precedence()
+        """That of decisions in the roles of this session."""
         self._server: EmbeddedServer | None = None
         self._watching: asyncio.Task[None] | None = None
         self._clients: list[LedgerClient] = []
@@ -130,7 +136,9 @@ class Session:
                     "`resolution-ledger up` or `resolution-ledger demo`"
                 )
             config = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
-            self._server = EmbeddedServer(self.data_dir.resolve(), config, self.settings.nats_server, INCLUDE)
+            self._server = EmbeddedServer(
+                self.data_dir.resolve(), config, self.settings.nats_server, INCLUDE, starts=not self.below_up
+            )
             await asyncio.to_thread(self._server.start)
             self._watching = asyncio.create_task(self._watch_server())
             self._options = ConnectionOptions.of(self._server.url("ledger"))
@@ -278,7 +286,7 @@ class Session:
 
     async def _restart_after_full_disk(self) -> bool:
         """Restart the server if it met a full disk and there is space now; return whether it was restarted."""
-        if self._server is None or not self._clients:
+        if self._server is None or not self._clients or self.below_up:
             return False
         pid = self._server.pid()  # before the check, since another process may restart the server meanwhile
         if "write error" not in await server_problem(self._clients[0]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from consumers.decisions.timers import Timers
 from consumers.privacy.field_encryption import encrypt_request, may_have_note
 from consumers.runtime.broker import answered, error_answer, make_broker
 from consumers.runtime.membership import Membership
+from consumers.runtime.precedence import Precedence
 from consumers.runtime.request_form import lost_by_encryption
 from consumers.runtime.source_tokens import refuse_foreign
 from ledger.background_service import RoleService, restarting
@@ -87,17 +89,19 @@ class DecisionService(RoleService):
         *,
         history: bool = False,
         admits_unregistered: bool = True,
+        precedence: Precedence | None = None,
     ) -> None:
         """``reader`` is a connection for reading the log; ``indexes`` is the folder of the state's index.
 
         ``history``: requests name their own times, for an imported history. ``admits_unregistered``: sources that no
-        operator registered may request actions.
+        operator registered may request actions. ``precedence`` is the decider's in this process.
         """
         super().__init__("decider")
         self._client = client
         self._reader = reader
         self._log = log
         self._history = history
+        self._precedence = precedence or Precedence()
         self._reading = Heartbeat("the log")
         index = EventIdIndex.open_exclusive(indexes, "decisions")
         self.state = DecisionState(index, admits_unregistered=admits_unregistered)
@@ -199,6 +203,7 @@ class DecisionService(RoleService):
         if reply and not is_answerable(reply):
             report("a request names a reply subject that is never answered", reply)
             return
+        self._precedence.asked_at = time.monotonic()
         try:
             _, kind, token, operation = text_of(subject).split(".")
             via = None if kind == "decide" else _via(token, headers)

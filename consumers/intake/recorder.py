@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from consumers.intake.places import EventPlaces
 from consumers.intake.validation import Accepted, Rejection, accept, check_correction, mismatch
 from consumers.privacy.field_encryption import encrypt_correction, encrypt_facts, encrypted_texts
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
+from consumers.runtime.precedence import Precedence
 from consumers.runtime.source_tokens import read_token
 from domain.sources import SIGNED_IN_SOURCE
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
@@ -65,6 +67,7 @@ class Intake:
         self._sources = sources
         self._clock = clock
         self.places = EventPlaces(index)
+        self.precedence = Precedence()
         self._current: set[str] = set()
         self.known = set(index.sources(f"{topology.FACT_SUBJECT}."))
         """Sources with at least one recorded event."""
@@ -90,10 +93,15 @@ class Intake:
             if batch is not None:
                 batches.append((message.place, batch))
             if len(events) >= _AT_ONCE:
-                await self._take(events)
+                await self._take_and_rest(events)
                 events = []
-        await self._take(events)
+        await self._take_and_rest(events)
         self.places.note_batches(batches)
+
+    async def _take_and_rest(self, events: Sequence[Message]) -> None:
+        begun = time.monotonic()
+        await self._take(events)
+        await self.precedence.give_way(time.monotonic() - begun)
 
     async def take_singly(self, message: Message) -> None:
         """Record a message event by event; reject an event that can never be recorded, and continue with the next.

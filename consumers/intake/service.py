@@ -22,6 +22,7 @@ from consumers.privacy.erasure import forget_again
 from consumers.rejections import rejected_owner
 from consumers.runtime.broker import answered, make_broker
 from consumers.runtime.membership import INTAKES, Membership
+from consumers.runtime.precedence import Precedence
 from consumers.runtime.source_watch import SourceWatch
 from domain.serialization import encode
 from ledger.background_service import RoleService, restarting
@@ -69,16 +70,19 @@ class IntakeService(RoleService):
         routes: SourceRoutes | None = None,
         creates: bool = False,
         admits_unregistered: bool = True,
+        precedence: Precedence | None = None,
     ) -> None:
         """``admits_unregistered``: sources that no operator registered may send facts.
 
         ``creates``: create deleted streams of the ledger again; deleted streams of sources are always created.
+        ``precedence`` is that of the decider in this process.
         """
         super().__init__("intake")
         self._client = client
         self._log = log
         self._rejected = rejected
         self._inboxes = InboxSettings(routes, replicas, creates)
+        self._precedence = precedence or Precedence()
         self._index = EventIdIndex(index_path)
         self._pulse = Heartbeat("inboxes")
         self._sources = SourceWatch(log, admits_unregistered=admits_unregistered)
@@ -96,6 +100,7 @@ class IntakeService(RoleService):
         await self._sources.read()
         self.spawn(restarting("the registry of sources", partial(self._sources.follow, self._client)))
         self._intake = Intake(self._log, self._rejected, self._index, self._keys, self._sources)
+        self._intake.precedence = self._precedence
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
         await self._members.start()
         await self._take_turn()

@@ -95,8 +95,21 @@ class EmbeddedServer:
     ``auditor``.
     """
 
-    def __init__(self, data_dir: Path, config: Path, binary: str | None = None, accounts_include: str = "") -> None:
-        """``accounts_include``: the line of ``config`` that includes `server/source-accounts.conf`, behind `# `."""
+    def __init__(
+        self,
+        data_dir: Path,
+        config: Path,
+        binary: str | None = None,
+        accounts_include: str = "",
+        *,
+        starts: bool = True,
+    ) -> None:
+        """``accounts_include``: the line of ``config`` that includes `server/source-accounts.conf`, behind `# `.
+
+        Without ``starts`` the server is only used while it runs. That is for processes of a lower priority, which a
+        server that they start would have for good.
+        """
+        self._starts = starts
         self._accounts_include = accounts_include
         self.folder = data_dir / "server"
         self._data_dir = data_dir
@@ -127,7 +140,8 @@ class EmbeddedServer:
 
         Raises:
             OtherDirectoryError: this directory is a copy of one whose server runs.
-            ServerStartError: the server does not start; the message holds the end of its log.
+            ServerStartError: the server does not start; the message holds the end of its log. Or it does not run, and
+                is not to be started here.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock.store.mkdir(exist_ok=True, mode=0o750)
@@ -166,7 +180,7 @@ class EmbeddedServer:
             ServerStartError: the server does not start.
         """
         self._check_not_moved()
-        if self._lock.is_held():
+        if self._lock.is_held() or not self._starts:
             return False
         with self._start_lock():
             if self._users_lock is None or self._find_running():
@@ -354,6 +368,8 @@ class EmbeddedServer:
         return False
 
     def _launch(self) -> None:
+        if not self._starts:
+            raise ServerStartError(f"the nats-server of {self._data_dir} does not run: `up` starts it")
         binary = find_binary(self._binary)
         self.port = choose_port(self.port)
         (self.folder / "server.pid").unlink(missing_ok=True)

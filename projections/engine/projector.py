@@ -51,7 +51,8 @@ _SETTLED_ROWS, _SETTLED_ROWS_LIVE = 50_000, 10_000
 def _step_back() -> None:
     """Lower the priority of this thread, so that answers go first on a machine with few processors (Linux only)."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICE)
 
 
 _ONE_THREAD = ThreadPoolExecutor(1, "views", _step_back)

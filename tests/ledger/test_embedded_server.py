@@ -18,6 +18,7 @@ from ledger.errors import NoLedgerError, ServerStartError
 from ledger.nats.embedded_server import EmbeddedServer, find_binary
 from tests.support.environment import ROOT
 from tests.support.up_process import UpProcess
+from tests.support.waiting import block_until
 
 CONFIG = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
 
@@ -84,6 +85,24 @@ def test_a_sigkilled_server_is_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+def test_a_user_of_a_lower_priority_uses_the_server_and_never_starts_it(tmp_path: Path) -> None:
+    child = EmbeddedServer(tmp_path, CONFIG, starts=False)
+    with pytest.raises(ServerStartError, match="`up` starts it"):
+        child.start()
+    with EmbeddedServer(tmp_path, CONFIG) as server:
+        child.start()
+        pid = server.pid()
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        block_until(lambda: not alive(pid))
+        assert not child.revive()
+        block_until(server.revive)  # the kernel releases the lock a moment later
+        assert child.pid() == server.pid() != pid
+        child.stop()
+        assert alive(server.pid())
+
+
+@pytest.mark.integration
 def test_a_zombie_server_is_started_again(tmp_path: Path) -> None:
     """The starting process has ended and process 1 does not reap children, as in a container."""
     parent = launched_by_another(tmp_path)
@@ -138,6 +157,12 @@ def test_up_announces_itself_privately_and_stops_cleanly(up: UpProcess) -> None:
     assert document["nats_url"].startswith(f"nats://{document['nats_user']}:{document['nats_password']}@127.0.0.1:")
     assert document["nats_user"] == "upstream"
     pid = EmbeddedServer(up.data_dir, CONFIG).pid()
+    assert pid
+    roles = {"decisions": up.process.pid, "server": pid} | up.children()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    late = {role for role, one in roles.items() if os.getpriority(os.PRIO_PROCESS, one) > own}
+    assert late == {"projections", "guard", "seal"}
+    assert roles.keys() - late == {"decisions", "server", "dashboard"}
     assert up.stop() == 0
     assert not path.exists()
     assert not alive(pid)

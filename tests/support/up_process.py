@@ -46,6 +46,19 @@ class UpProcess:
                 return document
         raise AssertionError("".join(said))
 
+    def children(self) -> dict[str, int]:
+        """Return the ids of its processes for other roles, each by the first of its roles."""
+        found: dict[str, int] = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                words = (path / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            if parent == self.process.pid and "run" in words:
+                found[words[words.index("run") + 1]] = int(path.name)
+        return found
+
     def stop(self) -> int:
         """Terminate it as a supervisor does (SIGTERM); return the exit status."""
         self.process.terminate()

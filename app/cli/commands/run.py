@@ -13,7 +13,7 @@ from app.cli.main import CommandFinding, cli, command
 from app.output import console, print_json
 from app.runtime.announcement import FILE, announce, remove_announcement
 from app.runtime.plugins import load_rules, load_views
-from app.runtime.roles import ROLES, exclusive_up, keep_running, running, sealing_roles, until_stopped
+from app.runtime.roles import ROLES, exclusive_up, keep_running, lower_priority, running, sealing_roles, until_stopped
 from app.runtime.server_options import server_options
 from app.runtime.session import Session
 from app.runtime.source_users import source_options, update_users
@@ -132,9 +132,11 @@ async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with
     views; guard looks for misuse; seal signs the log; archive writes the log to Parquet files; webhooks sends
     events to subscribers; dashboard serves the HTTP API and the page.
     """
+    if with_parent and "dashboard" not in roles:
+        lower_priority()
     async with (
         # A child process creates no ledger if its folder was moved.
-        Session(settings, reads_only=with_parent, creates=False) as session,
+        Session(settings, reads_only=with_parent, creates=False, below_up=with_parent) as session,
         running(session, roles, history=history, where=ListenAddress(**address)) as services,
     ):
         message = "" if with_parent else f"{', '.join(roles)} runs\n"
