@@ -15,11 +15,12 @@ from domain.policy.parsing import parse_policy
 from ledger.store.subscription import Follower
 from projections.policy_history import published_policies
 from projections.reports.policy_simulation import PolicySimulation, WhatIfReport, try_policy, try_quickly
-from tests.support.builders import event, gbp
+from tests.support.builders import event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation
+from tests.support.waiting import eventually
 
 
 def changed(role: str = "agent", **changes: Any) -> Document:
@@ -109,6 +110,19 @@ async def test_a_lower_limit_adds_escalations_and_leaves_budget_for_later_action
         {"rule": "budget", "then": 1, "would_be": 0},
     ]
     assert {one["why"] for one in found["items"]} == {("per_action",), ("budget",)}
+
+
+async def test_a_report_of_a_granted_action_counts_once(upstream: Upstream) -> None:
+    await set_up_organisation(upstream)
+    about = {"agent_id": "A-1", "interaction_id": "I-1"}
+    assert (await upstream.action("r-1", "25.00", **about))["outcome"] == "taken"
+    await upstream.record(reported_action("r-1", "28.00", **about))
+    await eventually(lambda: upstream.recorded("action.charged"), bool)
+    await upstream.wait_for_decider()
+    for request, amount, outcome in (("r-2", "32.01", "escalate"), ("r-3", "32.00", "taken")):  # 60.00 a conversation
+        assert (await upstream.action(request, amount, **about))["outcome"] == outcome
+    found = await tried(upstream, FULL_POLICY)
+    assert (found["decisions"], found["differences"]) == (3, 0), found["items"]
 
 
 async def test_grants_holds_and_reversals_count_in_their_own_history(upstream: Upstream) -> None:
