@@ -13,6 +13,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from dashboard.auth.admission import AdmittingRoute
 from dashboard.http.body_limits import BodyBounds
 from dashboard.http.host_check import HostCheck
+from dashboard.http.request_metrics import RequestTimer
 from dashboard.openapi import PROBLEMS
 from dashboard.problem_details import add_error_handlers
 from dashboard.routes.case_files import add_case_file_routes
@@ -51,6 +52,7 @@ def make_api(context: ApiContext, openid: OpenIdProvider | None = None) -> FastA
     api.add_middleware(GZipMiddleware, minimum_size=1000)
     api.add_middleware(BodyBounds)
     api.add_middleware(HostCheck, names=context.hosts)
+    api.add_middleware(RequestTimer, metrics=context.metrics.requests)
     add_error_handlers(api)
     for add_routes in (
         add_upstream_routes,  # routes are tried in this order, and sources ask most often

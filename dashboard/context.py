@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dashboard.auth.authorization import Authorizer
 from dashboard.event_gateway import EventCheck
+from dashboard.metrics import Metrics
 from dashboard.view_reader import ViewReader
 from dashboard.view_updates import ViewUpdates
 from ledger.encryption.keyring import Keyring
@@ -31,3 +32,4 @@ class ApiContext(NamedTuple):
     check: EventCheck
     data_dir: Path
     hosts: frozenset[str]
+    metrics: Metrics

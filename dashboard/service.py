@@ -16,6 +16,7 @@ from dashboard.auth.sessions import SessionBook
 from dashboard.context import ApiContext
 from dashboard.http.protocol import bounded_protocol
 from dashboard.listen_address import token_of
+from dashboard.metrics import Metrics
 from dashboard.view_reader import ViewReader
 from dashboard.view_updates import ViewUpdates
 from ledger.background_service import RoleService
@@ -82,6 +83,8 @@ class DashboardService(RoleService):
         self.spawn(self._check.follow(client))
         views = ViewReader(self._data_dir, log)
         self._closing.callback(views.close)
+        metrics = Metrics(views, client, self._data_dir)
+        self._closing.push_async_callback(metrics.stop)
         context = ApiContext(
             views=views,
             log=log,
@@ -100,6 +103,7 @@ class DashboardService(RoleService):
             check=self._check,
             data_dir=self._data_dir,
             hosts=where.host_names(),
+            metrics=metrics,
         )
         config = uvicorn.Config(
             make_api(context, self._openid),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from app.health.check import Check, shortened
 from config import topology
+from ledger.store.backlog import backlog_of
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.server_time import duration_text, utc_now
 from ledger.store.streams import js_api, stream_names
@@ -27,28 +28,16 @@ _LIVE_SINCE = timedelta(days=1)
 async def waiting_messages(session: Session) -> AsyncIterator[Check]:
     """Check that the intake makes progress in each inbox, while one answers."""
     for name in topology.inbox_streams(await stream_names(session.client)):
-        info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
-        waiting = int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
-        if not waiting:
+        backlog = await backlog_of(session.client, name, topology.INTAKE_CONSUMER)
+        if backlog is None:
             continue
-        first = await js_api(
-            session.client, f"STREAM.MSG.GET.{name}", {"seq": info["ack_floor"]["stream_seq"] + 1, "next_by_subj": ">"}
-        )
-        if "message" not in first:
-            continue
-        now = _moment(info["ts"])
-        moved = max(_moment(first["message"]["time"]), _moment(info["ack_floor"].get("last_active")))
-        if (seconds := (now - moved).total_seconds()) > _STUCK_SECONDS:
+        seconds = (backlog.now - max(backlog.first, backlog.acknowledged)).total_seconds()
+        if seconds > _STUCK_SECONDS:
             text = (
-                f"the first of {waiting} messages has waited for {duration_text(seconds)}: see the intake's "
+                f"the first of {backlog.waiting} messages has waited for {duration_text(seconds)}: see the intake's "
                 "log and `admin inbox list`"
             )
             yield Check(f"inbox {name}", text, ok=False)
-
-
-def _moment(text: str | None) -> datetime:
-    """Return a time stamp of the server; without one, the year 1970."""
-    return datetime.fromisoformat(text) if text else datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
 async def history_mode(session: Session, heard: Mapping[str, RoleAnswers]) -> AsyncIterator[Check]:

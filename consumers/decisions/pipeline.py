@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from consumers.decisions.budget_repository import BudgetRepository
 from consumers.decisions.committer import AGAIN, OUR_ERROR, BatchCommitter
-from consumers.decisions.pending_request import PendingRequest, read_request
+from consumers.decisions.pending_request import COMMANDS, PendingRequest, read_request
 from consumers.decisions.responses import first_answer
 from consumers.decisions.unit_of_work import UnitOfWork
 from consumers.runtime.source_tokens import read_token
@@ -32,6 +32,7 @@ from domain.sources import COMMAND_SOURCES
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
 from ledger.store.role_status import Heartbeat
+from ledger.store.role_totals import DECISION_BOUNDS, DurationTotals, LabelledTotals
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ class DecisionPipeline:
         self.pulse = Heartbeat(
             "decisions", lambda: bool(self._queue or self._ready or self._need_idle or self._storing)
         )
+        self.answers = LabelledTotals("decisions")
+        """Answers by operation, outcome, and code of an error."""
+        self.durations = DurationTotals("decision_duration_seconds", DECISION_BOUNDS)
+        """Seconds from the arrival of a request to its answer."""
         self.forward: Callable[[PendingRequest, str | None], bool] | None = None
         """Forwards a request to the owner of its holder; returns whether it did. ``None`` without other deciders."""
         self.old_keys_until = 0
@@ -144,6 +149,7 @@ class DecisionPipeline:
                 via=via,
             )
         except RequestError as error:
+            self.answers.counts[operation if operation in COMMANDS else "unknown", "error", error.code] += 1
             answer(encode(error.wire()))
             return
         request.received_at = at
@@ -195,7 +201,9 @@ class DecisionPipeline:
         if stuck:
             answer = encode(RequestError("unavailable", _NO_REPLY).wire())
             for request in self._unanswered:
-                if now - request.received_at > _STUCK_SECONDS - _CHECK_SECONDS:
+                if now - request.received_at > _STUCK_SECONDS - _CHECK_SECONDS and not request.answered:
+                    self.answers.counts[request.operation, "error", "unavailable"] += 1
+                    self.durations.add(now - request.received_at)
                     request.finish_encoded(answer)
             self.on_answers()
         for request in [request for request in self._unanswered if request.answered]:
@@ -275,6 +283,11 @@ class DecisionPipeline:
         if not request.answered:
             request.answered = True
             request.answer(encode(answer))
+            if request.operation:  # timers' commands have none
+                error = answer.get("error")
+                code = error["code"] if isinstance(error, dict) else ""
+                self.answers.counts[request.operation, str(answer.get("outcome")), str(code)] += 1
+                self.durations.add(time.monotonic() - request.received_at)
         if request.duplicates:
             self._enqueue(*request.duplicates)
             request.duplicates = []

@@ -167,6 +167,7 @@ class DecisionService(RoleService):
             absent=absent,
             lacks=lacks,
             loops=(self.pipeline.pulse.loop(), self._timers.pulse.loop(), self._notifications.pulse.loop()),
+            totals=(*self.pipeline.answers.totals(), *self.pipeline.durations.totals()),
         )
 
     async def ask(self, operation: str, source: str, body: bytes) -> bytes:

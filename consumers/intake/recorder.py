@@ -26,6 +26,7 @@ from ledger.store.content_modes import IMPORT_HEADER, claimed_id
 from ledger.store.duplicate_events import content_hash, same_event
 from ledger.store.event_id_index import EventIdEntry, EventIdIndex
 from ledger.store.log import Draft, Log, Recorded, digest_of
+from ledger.store.role_totals import LabelledTotals
 from ledger.store.subject_tokens import fact_token, is_source_token
 from ledger.store.subscription import ReadCursor, verify_cursor
 
@@ -68,6 +69,10 @@ class Intake:
         self._clock = clock
         self.places = EventPlaces(index)
         self.precedence = Precedence()
+        self.recorded = LabelledTotals("facts_recorded")
+        """Facts that this process has recorded."""
+        self.rejected = LabelledTotals("facts_rejected")
+        """Events that this process has rejected, by code; a message that is delivered again is counted again."""
         self._current: set[str] = set()
         self.known = set(index.sources(f"{topology.FACT_SUBJECT}."))
         """Sources with at least one recorded event."""
@@ -272,6 +277,7 @@ class Intake:
         entries = [EventIdEntry(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
         sources = {(fact.token, fact.source) for fact in facts if fact.source not in self.known}
         self._index.commit(entries, heads, sources)
+        self.recorded.counts[()] += len(facts)
         self._know({fact.source for fact in facts})
 
     async def catch_up(self, subject: str) -> None:
@@ -324,6 +330,7 @@ class Intake:
             subject = rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name)
             drafts.append(Draft(subject, rejected_entry(rejection, message, await self._day_key()), 0))
             places.append(message.place)
+            self.rejected.counts[rejection.code,] += 1
         for batch in in_batches(drafts, lambda draft: len(draft.data)):
             with suppress(ConflictError):
                 await self._rejected.append(batch)

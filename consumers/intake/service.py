@@ -121,7 +121,8 @@ class IntakeService(RoleService):
         """Return the status of the intake."""
         index = self._index.path
         absent = () if index.exists() else (f"index/{index.name}",)
-        return RoleStatus(role="intake", loops=(self._pulse.loop(),), absent=absent)
+        totals = (*self._intake.recorded.totals(), *self._intake.rejected.totals())
+        return RoleStatus(role="intake", loops=(self._pulse.loop(),), absent=absent, totals=totals)
 
     async def _take_turns(self) -> None:
         while True:

@@ -9,7 +9,6 @@ from fastapi import Depends, FastAPI, HTTPException, Path, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from dashboard.metrics import Metrics
 from dashboard.openapi import answers, openapi_document
 from dashboard.schemas import Caller, EventAnswer, Health, JsonResponse, Page, SchemaList
 from domain.documents.rows import ViewRow
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 def add_system_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of the system itself."""
     views, log, authorizer = context.views, context.log, context.authorizer
-    gauges = Metrics(views, context.client)
     _add_health(api, views)
     caller, auditors = Depends(authorizer.viewer), Depends(authorizer.allowed("auditor", "operator"))
 
@@ -66,7 +64,7 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get("/metrics", dependencies=[auditors], summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        return Response(await gauges.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await context.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_schemas(api: FastAPI, authorizer: Authorizer) -> None:

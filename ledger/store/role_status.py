@@ -21,6 +21,7 @@ import nats.errors
 
 from ledger.nats.client import frame, is_answerable, status_of
 from ledger.store.cloudevents import time_text
+from ledger.store.role_totals import Total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,6 +75,8 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Derived files that the role uses and that are missing in its folder."""
     lacks: tuple[str, ...] = ()
     """Sentences about missing things without which the role cannot work."""
+    totals: tuple[Total, ...] = ()
+    """What the role has done since the start of its process."""
 
 
 class RoleAnswers(NamedTuple):

@@ -204,6 +204,25 @@ async def stream_names(client: LedgerClient, subject: str = "") -> list[str]:
             return names
 
 
+async def filled_streams(client: LedgerClient) -> list[str]:
+    """Return the names of all streams that hold a message.
+
+    Raises:
+        LedgerError: the server does not answer, or refuses.
+    """
+    names: list[str] = []
+    listed = 0
+    while True:
+        answer = await js_api(client, "STREAM.LIST", {"offset": listed})
+        if "error" in answer:
+            raise jetstream_error(answer["error"], "streams cannot be listed")
+        page = [info for info in answer.get("streams") or [] if not isinstance(info, str)]
+        listed += len(page)
+        names += [info["config"]["name"] for info in page if info["state"]["messages"]]
+        if not page or listed >= answer["total"]:
+            return names
+
+
 async def stream_storing(client: LedgerClient, subject: str) -> str:
     """Return the name of the stream that stores a subject, after the server's mappings; empty if none does.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import msgspec
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from domain.actions import counted_minor
 from domain.events.decisions import BudgetOpened
 from domain.events.facts import Basis
 from domain.money import Money, wire_of
+from domain.periods import bounds_of
 from domain.serialization import encode
 from ledger.store.cloudevents import time_text
 from projections.engine.pages import by_key
@@ -21,6 +23,7 @@ from projections.engine.temporal_tables import SINCE, Replaced, as_of, as_of_by_
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from projections.engine.events import Event
     from projections.engine.storage import Row
@@ -49,6 +52,8 @@ holds = sa.Table(
     sa.Column("minor", sa.BigInteger, nullable=False),
 )
 _CACHED_ROWS = 200_000
+_LAST_ZONE = ZoneInfo("Etc/GMT+12")
+"""The time zone in which a day ends last."""
 
 
 class _Change(msgspec.Struct):
@@ -251,6 +256,22 @@ def read_balances_page(
     given = frozenset(name for name, value in values.items() if value is not None)
     found = _listing(given, limit is not None, descending).rows(connection, values | {"limit": at_most(limit)})
     return [_shown(row) for row in found]
+
+
+def read_current_totals(connection: sa.Connection, now: datetime) -> dict[str, tuple[int, int]]:
+    """Return what is spent and what remains in the open budgets of current periods, by currency, in minor units.
+
+    A budget stays open until its holder needs the next one; it is left out once its period has ended everywhere.
+    """
+    one = balances.c
+    spent, left = sa.func.sum(one.spent_minor), sa.func.sum(one.granted_minor - one.spent_minor - one.reserved_minor)
+    query = sa.select(one.currency, one.period, spent, left).where(~one.closed).group_by(one.currency, one.period)
+    found: dict[str, tuple[int, int]] = {}
+    for currency, period, spent_minor, left_minor in connection.execute(query):
+        if bounds_of(period, _LAST_ZONE)[1] > now:
+            before = found.get(currency, (0, 0))
+            found[currency] = before[0] + int(spent_minor), before[1] + int(left_minor)
+    return found
 
 
 def read_thin(connection: sa.Connection, share: float, after: int) -> list[Row]:

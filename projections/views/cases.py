@@ -123,6 +123,11 @@ def read_cases(
     return list(islice(found, page.limit))
 
 
+def count_open_cases(connection: sa.Connection) -> int:
+    """Return the number of open cases."""
+    return connection.execute(sa.select(sa.func.count()).where(cases.c.status == "open")).scalar_one()
+
+
 def _shown(row: sa.RowMapping) -> Row:
     hidden = ("since", "loss_minor", "loss_currency")
     lists = ("about", "flag_ids", "rules", "reviewed_flags")

@@ -673,6 +673,14 @@ def count_escalations(
     )
 
 
+def read_waiting_escalations(connection: sa.Connection) -> tuple[int, str | None]:
+    """Return the number of the ledger's own escalations that wait, and the event time of the oldest one."""
+    one = escalations.c
+    query = sa.select(sa.func.count(), sa.func.min(one.requested))
+    number, oldest = connection.execute(query.where(one.status == "waiting", one.reported_by.is_(None))).one()
+    return int(number), oldest
+
+
 def _as_escalation(row: Row) -> Row:
     shown = _with_money(row, ("asked", "amount"))
     shown.pop("role", None)  # it is kept for totals alone

@@ -17,6 +17,7 @@ from benchmarks.compare import markdown
 from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document, asyncapi_text
 from consumers.decisions.pending_request import COMMANDS
+from dashboard.metric_families import FAMILIES, PREFIX
 from domain.abuse import guard
 from domain.command_fields import known_fields
 from domain.decisions.decide import COMMAND_HANDLERS
@@ -127,11 +128,9 @@ def test_every_path_of_the_http_api_is_documented() -> None:
 
 def test_every_metric_is_documented() -> None:
     page = (ROOT / "docs" / "operate" / "monitor.md").read_text()
-    source = (ROOT / "dashboard" / "metrics.py").read_text()
-    names = re.findall(r'Gauge\("(\w+)"', source)
-    names += [f"resolution_ledger_role_{name}" for name in re.findall(r'gauge\("(\w+)"', source)]
-    assert len(names) == 8
-    assert [name for name in names if f"| `{name}` |" not in page] == []
+    table = re.findall(rf"^\| `{PREFIX}(\w+)` \| (\w+) \| (.*)\| (.+) \|$", page, re.MULTILINE)
+    shown = {name: (kind, meaning, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels, meaning in table}
+    assert shown == FAMILIES
 
 
 def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:

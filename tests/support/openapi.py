@@ -14,6 +14,7 @@ from jsonschema_rs import Draft202012Validator
 from dashboard.application import make_api
 from dashboard.auth.authorization import Authorizer
 from dashboard.context import ApiContext
+from dashboard.metrics import Metrics
 from dashboard.openapi import openapi_document
 from tests.support.documents import Document
 
@@ -24,7 +25,17 @@ def api_document() -> Document:
     nothing: Any = None
     authorizer = Authorizer(Path("no-such-folder"), "token", nothing, nothing)
     context = ApiContext(
-        nothing, nothing, nothing, nothing, nothing, authorizer, nothing, nothing, Path("no-such-folder"), frozenset()
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        authorizer,
+        nothing,
+        nothing,
+        Path("no-such-folder"),
+        frozenset(),
+        Metrics(nothing, nothing, Path("no-such-folder")),
     )
     document: Document = json.loads(json.dumps(openapi_document(make_api(context))))
     return document

@@ -1,0 +1,155 @@
+"""Metrics for Prometheus: what they count, compared with the answers given and with the log itself."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Receive, Scope, Send
+
+from app.runtime.roles import running
+from app.runtime.session import Session
+from dashboard import metrics
+from dashboard.http.request_metrics import RequestMetrics, RequestTimer
+from dashboard.metric_families import FAMILIES, PREFIX
+from dashboard.role_totals import RoleTotals
+from ledger.store.cloudevents import time_text
+from ledger.store.role_status import RoleStatus
+from ledger.store.role_totals import Total
+from tests.support.builders import event
+from tests.support.http_api import dashboard_of, read_current
+from tests.support.independent_books import Kept
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
+from tests.support.waiting import eventually
+
+type Scrape = Mapping[tuple[str, tuple[str, ...]], float]
+
+
+async def scraped(client: httpx.AsyncClient) -> Scrape:
+    """Return a scrape as Prometheus's own parser reads it: name without prefix and values of labels -> value."""
+    found: dict[tuple[str, tuple[str, ...]], float] = {}
+    for family in text_string_to_metric_families((await client.get("/metrics")).text):
+        for sample in family.samples:
+            declared = (
+                FAMILIES.get(family.name.removeprefix(PREFIX)) or FAMILIES[f"{family.name.removeprefix(PREFIX)}_total"]
+            )
+            assert (family.type, {*sample.labels} - {"le"}) == (declared.kind, {*declared.labels}), sample
+            found[
+                sample.name.removeprefix(PREFIX),
+                tuple(sample.labels[name] for name in (*declared.labels, "le") if name in sample.labels),
+            ] = sample.value
+    return found
+
+
+@pytest.mark.integration
+async def test_a_scrape_counts_requests_facts_and_what_the_log_holds(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_REFRESH_SECONDS", 0.02)
+    monkeypatch.setattr(metrics, "_TIMEOUT_SECONDS", 0.2)  # for roles that do not run here
+    async with upstream_of(session) as upstream:
+        await set_up_organisation(upstream, FULL_POLICY)
+        async with dashboard_of(session) as client, running(session, ["guard", "seal"]):
+            before = await scraped(client)
+            for number, agent in enumerate(("A-1", "A-2", "D-1")):
+                assert (await upstream.action(f"t-{number}", "5.50", agent_id=agent))["outcome"] == "taken"
+            assert (await upstream.action("t-0", "5.50", agent_id="A-1"))["outcome"] == "taken"  # asked again
+            assert (await upstream.action("e-1", "90.00", agent_id="A-1", escalate=True))["outcome"] == "escalate"
+            wrong = await upstream.action("e-2", "nothing")
+            assert wrong["outcome"] == "error"
+            await upstream.record(event("s-1", "shift.started", employee_id="A-1"))
+            await upstream.publish(event("s-2", "shift.started", wrong="field"))
+            rejected = await upstream.receipt("s-2")
+            assert rejected["status"] == "rejected"
+            await read_current(client, "escalations")
+            await read_current(client, "balances")
+            assert (await client.get("/api/v1/nothing")).status_code == 404
+
+            def counts_all(found: Scrape) -> bool:
+                return found["facts_recorded_total", ()] - before["facts_recorded_total", ()] == 1 and (
+                    found.get(("decisions_total", ("action", "taken", "")), 0) == 4
+                )
+
+            after = await eventually(lambda: scraped(client), counts_all)
+            assert after["decisions_total", ("action", "escalate", "")] == 1
+            assert after["decisions_total", ("action", "error", wrong["error"]["code"])] == 1
+            assert after["facts_rejected_total", (rejected["error"]["code"],)] == 1
+            answered = after["decision_duration_seconds_count", ()]
+            assert answered - before["decision_duration_seconds_count", ()] == 5  # one could not be read
+            assert 0 < after["decision_duration_seconds_sum", ()] < answered
+            assert after["http_request_duration_seconds_count", ("GET", "other", "4xx")] == 1
+            assert after["http_request_duration_seconds_count", ("GET", "/api/v1/balances", "2xx")] >= 1
+            assert after["http_requests_in_progress", ()] == 1  # this scrape
+            assert after["role_processes", ("guard",)] == after["role_processes", ("seal",)] == 1
+            assert {("role_lag_seconds", (role,)) for role in ("decisions", "guard", "seal")} <= after.keys()
+            assert after["facts_waiting", ()] == after["facts_waiting_oldest_seconds", ()] == 0
+            assert 0 < after["disk_free_bytes", ()] < after["disk_size_bytes", ()]
+            books = Kept()
+            for position in range(1, await session.log.last_position() + 1):
+                recorded = await session.log.at(position)
+                assert recorded is not None
+                books.read(recorded)
+            spent = sum(book["spent"] for book in books.books.values())
+            left = sum(book["granted"] - book["spent"] - book["reserved"] for book in books.books.values())
+            assert spent == 3 * 550
+            assert after["open_budgets_spent", ("GBP",)] == spent / 100
+            assert after["open_budgets_remaining", ("GBP",)] == left / 100
+            waiting = await upstream.recorded("escalation.requested")
+            assert after["escalations_waiting", ()] == len(waiting) == 1
+            assert 0 < after["escalations_waiting_oldest_seconds", ()] < 60
+            assert after["cases_open", ()] == 0
+            names = {name for name, _ in after}
+            absent = {name for name in FAMILIES if not {name, f"{name}_count"} & names}
+            assert absent == set()
+
+
+def test_totals_of_processes_never_fall_and_count_nothing_twice() -> None:
+    begun = datetime.now(UTC)
+    totals = RoleTotals(begun)
+
+    def answered(instance: str, value: float, since: timedelta) -> RoleStatus:
+        total = Total("facts_recorded", (), value)
+        return RoleStatus(role="intake", instance=instance, since=time_text(begun + since), totals=(total,))
+
+    def facts_after(*answers: RoleStatus) -> float:
+        totals.add(answers)
+        return totals.sums["facts_recorded", ()]
+
+    older, newer = timedelta(hours=-1), timedelta(hours=1)
+    assert facts_after(answered("old", 1000, older)) == 0  # counted by whoever ran before
+    assert facts_after(answered("old", 1003, older)) == 3
+    assert facts_after() == 3  # no answer
+    assert facts_after(answered("old", 1004, older), answered("new", 5, newer)) == 9
+    assert facts_after(answered("new", 7, newer)) == 11  # the old one has ended
+    assert facts_after(answered("old", 1004, older), answered("new", 7, newer)) == 11
+    starting = RoleStatus(role="intake", instance="third", since=time_text(begun + newer), starting=True)
+    assert facts_after(starting) == 11
+    assert facts_after(answered("third", 2, newer)) == 13
+
+
+async def test_a_request_is_measured_until_its_answer_begins_and_by_its_route() -> None:
+    """A path without a route and an unknown method share one label: clients choose them, without end."""
+    measured = RequestMetrics()
+    seen: list[int] = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        seen.append(measured.in_progress)
+        if scope["path"] == "/broken":
+            raise ValueError
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        seen.append(measured.in_progress)
+
+    async def nothing(*_: object) -> Any:
+        """Receive nothing, and send to nobody."""
+
+    timer = RequestTimer(app, measured)
+    for path, method in (("/a", "GET"), ("/b", "GET"), ("/c", "SURPRISE"), ("/broken", "POST")):
+        with suppress(ValueError):
+            await timer({"type": "http", "path": path, "method": method}, nothing, nothing)
+    assert (seen, measured.in_progress) == ([1, 0, 1, 0, 1, 0, 1], 0)
+    found = {kind: sum(durations.counts) for kind, durations in measured.durations.items()}
+    assert found == {("GET", "other", "2xx"): 2, ("other", "other", "2xx"): 1, ("POST", "other", "5xx"): 1}
