@@ -86,11 +86,16 @@ bench: setup  ## this checkout and a commit (BASE=...; by default that of benchm
 bench-quick: setup  ## the same with a tenth of the operations
 	@$(BIN)/python -m benchmarks.comparison --quick $(if $(BASE),--base $(BASE))
 
-bench-rivals: setup  ## figures beside their rivals, some minutes; kept in .benchmarks/
+bench-rivals: setup rivals  ## figures beside their rivals, some minutes; kept in .benchmarks/
 	@$(BIN)/python -m benchmarks
 
-bench-rivals-quick: setup  ## the same with a tenth of the events
+bench-rivals-quick: setup rivals  ## the same with a tenth of the events
 	@$(BIN)/python -m benchmarks --quick
+
+.PHONY: rivals
+rivals:
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-rivals.txt || \
+	  echo "UmaDB has no wheel for this system: it is left out"
 
 bench-compare: setup  ## the kept results beside rivals over time
 	@$(BIN)/python -m benchmarks.compare
@@ -134,8 +139,9 @@ picture: setup  ## take docs/page.png anew, from the demo's data, with a Chromiu
 
 check: lint types test  ## what CI checks
 
-requirements: setup  ## pin dependencies anew, with hashes: of everything, of the image, of what builds the wheel
+requirements: setup  ## pin dependencies anew, with hashes: of everything, of the image, of what builds the wheel, of rivals
 	@$(BIN)/python -m pip install --quiet uv
 	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --group dev -o requirements.txt
 	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --constraint requirements.txt -o requirements-image.txt
 	@$(COMPILE) --group build --constraint requirements.txt -o requirements-build.txt
+	@$(COMPILE) --group rivals -o requirements-rivals.txt

@@ -29,6 +29,7 @@ from benchmarks import appends, dashboard, decisions, event_flow, limits, reads,
 from benchmarks.contest import ONLY_OURS, ROUNDS, Contest, machine
 from benchmarks.context import BenchmarkContext
 from benchmarks.rivals import environments, settings_of
+from benchmarks.uma import uma_server
 from config.settings import load_settings
 
 KEPT = Path(".benchmarks")
@@ -58,9 +59,9 @@ async def run(only: list[str], scale: float) -> dict[str, Any]:
         folder.chmod(0o755)  # if this user is root, PostgreSQL runs as another user
         settings = load_settings({"data_dir": str(folder / "ledger")}, {})
         async with Session(settings) as session:
-            with environments(folder, session) as envs:
+            with environments(folder, session) as envs, uma_server(folder) as uma:
                 raw = await nats.connect(session.url)
-                context = BenchmarkContext(session, raw, envs, folder, scale)
+                context = BenchmarkContext(session, raw, envs, uma, folder, scale)
                 durability = settings_of(envs, folder)
                 for part, work in PARTS.items():
                     if not only or part in only:

@@ -23,6 +23,7 @@ from benchmarks.rivals import (
     raw_batch,
     stored_events,
 )
+from benchmarks.uma import uma_appends, uma_appends_in_flight, uma_conditional_appends
 from ledger.store.log import Draft, Log
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ LOG = "ledger, Log.append"
 ONE_A_SAVE = {ES_SQLITE: f"{ES_SQLITE}, one an app.save", ES_POSTGRES: f"{ES_POSTGRES}, one an app.save"}
 """An application of the library stores its users' events like this, one after the other."""
 SUBJECT = "bench.APPEND.x"
-WIDTH = 64
+WIDTHS = (64, 256)
 
 
 async def appends(context: BenchmarkContext) -> list[Contest]:
@@ -50,23 +51,36 @@ async def appends(context: BenchmarkContext) -> list[Contest]:
                 "append, one at a time",
                 "per s",
                 {LOG: _ours(log, 1, number), RAW: _raw_single(context, number)}
-                | {name: _saves(recorder, 1, number) for name, recorder in recorders.items()},
+                | {name: _saves(recorder, 1, number) for name, recorder in recorders.items()}
+                | uma_appends(context.uma, 1, number),
                 cpu_of=context.cpu,
             )
         )
-        results.append(
+        results += [
             await contest(
-                f"append, {WIDTH} in flight",
+                f"append, {width} in flight",
                 "per s",
-                {LOG: _ours_in_flight(log, number), RAW: _raw_in_flight(context, number)}
-                | {name: _saves_in_threads(recorder, number) for name, recorder in recorders.items()},
+                {LOG: _ours_in_flight(log, number, width), RAW: _raw_in_flight(context, number, width)}
+                | (_saves_of(recorders, number, width) if width == WIDTHS[0] else {})
+                | uma_appends_in_flight(context.uma, number, width),
                 cpu_of=context.cpu,
             )
-        )
+            for width in WIDTHS
+        ]
+        results += [
+            await contest(
+                f"append with an expected sequence, {width} in flight",
+                "per s",
+                {LOG: _ours_expected(log, number, width)} | uma_conditional_appends(context.uma, number, width),
+                cpu_of=context.cpu,
+            )
+            for width in (1, *WIDTHS)
+        ]
         for size, whole in ((10, 2_000), (100, 10_000), (500, 25_000), (1000, 40_000)):
             number = context.scaled(whole)
             contestants = {LOG: _ours(log, size, number), RAW: _raw(context, size, number)}
             contestants |= {name: _saves(recorder, size, number) for name, recorder in recorders.items()}
+            contestants |= uma_appends(context.uma, size, number)
             needs: dict[str, float] = {}
             if size == 500:
                 contestants |= {
@@ -89,9 +103,21 @@ def _ours(log: Log, size: int, number: int) -> Run:
     return run
 
 
-def _ours_in_flight(log: Log, number: int) -> Run:
+def _ours_in_flight(log: Log, number: int, width: int) -> Run:
     async def run(_round: int) -> float:
-        return await in_flight(lambda _: log.append([Draft(SUBJECT, STATE)]), range(number), WIDTH)
+        return await in_flight(lambda _: log.append([Draft(SUBJECT, STATE)]), range(number), width)
+
+    return run
+
+
+def _ours_expected(log: Log, number: int, width: int) -> Run:
+    """Append the first event of a new subject each time, only if the subject has no event."""
+
+    async def run(round_number: int) -> float:
+        subject = f"bench.APPEND.w{width}r{round_number}"
+        return await in_flight(
+            lambda one: log.append([Draft(f"{subject}n{one}", STATE, expect=0)]), range(number), width
+        )
 
     return run
 
@@ -106,10 +132,10 @@ def _raw_single(context: BenchmarkContext, number: int) -> Run:
     return run
 
 
-def _raw_in_flight(context: BenchmarkContext, number: int) -> Run:
+def _raw_in_flight(context: BenchmarkContext, number: int, width: int) -> Run:
     async def run(_round: int) -> float:
         jetstream = context.raw.jetstream()
-        return await in_flight(lambda _: jetstream.publish(SUBJECT, STATE, timeout=30), range(number), WIDTH)
+        return await in_flight(lambda _: jetstream.publish(SUBJECT, STATE, timeout=30), range(number), width)
 
     return run
 
@@ -153,10 +179,14 @@ def _app_saves(context: BenchmarkContext, database: str, number: int) -> Run:
     return run
 
 
-def _saves_in_threads(recorder: ApplicationRecorder, number: int) -> Run:
+def _saves_of(recorders: dict[str, ApplicationRecorder], number: int, width: int) -> dict[str, Run]:
+    return {name: _saves_in_threads(recorder, number, width) for name, recorder in recorders.items()}
+
+
+def _saves_in_threads(recorder: ApplicationRecorder, number: int, width: int) -> Run:
     async def run(_round: int) -> float:
         batches = [stored_events(1) for _ in range(number)]
-        with ThreadPoolExecutor(WIDTH) as pool:
+        with ThreadPoolExecutor(width) as pool:
             begun = time.perf_counter()
             await asyncio.gather(
                 *(asyncio.get_running_loop().run_in_executor(pool, recorder.insert_events, batch) for batch in batches)

@@ -25,6 +25,7 @@ class BenchmarkContext:
     session: Session
     raw: Client  # an unmodified client of nats-py
     envs: dict[str, dict[str, str]]
+    uma: str | None  # the URL of UmaDB, if it is installed
     folder: Path
     scale: float
 

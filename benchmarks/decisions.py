@@ -19,6 +19,7 @@ from benchmarks.contest import Contest, contest, p99, rate
 from benchmarks.ledgers import POLICY
 from benchmarks.load import send_all, validated
 from benchmarks.rivals import ES_POSTGRES, ES_SQLITE, make_stream
+from benchmarks.uma import uma_conditional_appends
 from config import topology
 from domain.serialization import encode
 
@@ -121,7 +122,8 @@ async def decisions(context: BenchmarkContext) -> list[Contest]:
                         name: _deciding(app, min(context.scaled(number), RIVALS_A_SECOND), width)
                         for name, app in apps.items()
                         if width <= RIVALS_WIDTH
-                    },
+                    }
+                    | uma_conditional_appends(context.uma, number, width),
                     needs=dict.fromkeys(apps, 1.5) if width == 64 else {NEEDED: 1} if width == 256 else {},
                     cpu_of=cpu,
                 )

@@ -27,6 +27,7 @@ from benchmarks.rivals import (
     raw_follow,
     stored_events,
 )
+from benchmarks.uma import uma_replay
 from ledger.store.log import Draft, Log
 from ledger.store.subscription import Follower, ReadCursor
 
@@ -127,6 +128,7 @@ async def replays(context: BenchmarkContext) -> list[Contest]:
             f"{RAW}, ordered consumer": _raw_replay(context, number),
         }
         contestants |= {name: _selects(recorder, number) for name, recorder in recorders.items()}
+        contestants |= uma_replay(context.uma, number)
         return [await contest("replay of a log", "per s", contestants, cpu_of=context.cpu)]
 
 
