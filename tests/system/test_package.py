@@ -68,7 +68,8 @@ def run(environment: Path, folder: Path, *words: str, **variables: str) -> str:
 def test_the_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
-    assert "config/nats/nats-server.conf" in names
+    shipped = {"nats/nats-server.conf", "prometheus/alerts.yml", "grafana/resolution-ledger.json"}
+    assert {f"config/{name}" for name in shipped} <= set(names)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
 
 

@@ -1,0 +1,127 @@
+"""Alert rules and the Grafana dashboard fit the metrics that are exported, and each alert has its page."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import promql_parser as promql
+import pytest
+import yaml
+
+from config.topology import ROLES
+from dashboard.metric_families import FAMILIES, PREFIX
+from domain.documents.replies import ErrorCode
+from tests.support.documents import Document
+from tests.support.environment import ROOT
+
+PAGE = "docs/operate/alerts.md"
+RULES: list[Document] = [
+    rule
+    for group in yaml.safe_load((ROOT / "config" / "prometheus" / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARD: Document = json.loads((ROOT / "config" / "grafana" / "resolution-ledger.json").read_text())
+QUERIES = [
+    (panel["title"], target["expr"], target["legendFormat"])
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", ())
+]
+EXPORTED: dict[str, set[str]] = {}
+"""Name of a series -> its labels; tests/dashboard/test_metrics.py compares ``FAMILIES`` with a scrape."""
+for family_name, family in FAMILIES.items():
+    suffixes = ("_bucket", "_sum", "_count") if family.kind == "histogram" else ("",)
+    EXPORTED |= {PREFIX + family_name + suffix: {*family.labels} for suffix in suffixes}
+    if family.kind == "histogram":
+        EXPORTED[f"{PREFIX}{family_name}_bucket"].add("le")
+VALUES = {
+    "role": {*ROLES},
+    "code": {"", *get_args(ErrorCode)},
+    "status": {f"{number}xx" for number in range(1, 6)},
+    "outcome": {"taken", "held", "escalate", "refused", "done", "error"},
+}
+"""The values that a query may compare a label with."""
+
+
+def parts(expression: str) -> Iterator[Any]:
+    """Yield each part of a query, as Prometheus's grammar reads it; it refuses wrong types, such as a rate of no range."""
+    found: list[Any] = []
+    promql.walk(promql.parse(expression.replace("$__rate_interval", "5m")), found.append)
+    yield from found
+
+
+def labels_of(expression: str) -> set[str]:
+    """Check the metrics and labels of a query against those that are exported; return the labels of its result."""
+    selectors = [one for one in parts(expression) if isinstance(one, promql.VectorSelector)]
+    assert selectors
+    labels = set[str]()
+    for selector in selectors:
+        assert selector.name in EXPORTED, f"no metric {selector.name}"
+        labels |= EXPORTED[selector.name]
+        for matcher in selector.matchers.matchers:
+            assert matcher.name in EXPORTED[selector.name], f"{selector.name} has no label {matcher.name}"
+            assert {*matcher.value.split("|")} <= VALUES[matcher.name], matcher
+    sums = [one for one in parts(expression) if isinstance(one, promql.AggregateExpr)]
+    for one in sums:
+        by = {*one.modifier.labels} if one.modifier else set[str]()
+        assert by <= labels, f"no metric of {expression} has the labels {by - labels}"
+        labels = by
+    return labels - {"le"}
+
+
+def headings(page: Path) -> dict[str, str]:
+    """Return the headings of a page by their anchors."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-"): one for one in found}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_is_about_exported_metrics_and_has_a_page(rule: Document) -> None:
+    """A comparison with a number ends each rule, or `absent`: otherwise it would fire for ever."""
+    top = promql.parse(rule["expr"])
+    assert isinstance(top, promql.BinaryExpr | promql.Call)
+    if isinstance(top, promql.Call):
+        assert top.func.name == "absent"
+    else:
+        assert isinstance(top.rhs, promql.NumberLiteral | promql.BinaryExpr)
+        assert str(top.op) in {">", "<"}, top.op
+    assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}
+    assert re.fullmatch(r"[1-9]\d*[smh]", rule["for"])
+    assert rule["labels"].keys() == {"severity"}
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    notes = rule["annotations"]
+    assert notes.keys() == {"summary", "runbook_url"}
+    named = {*re.findall(r"\$labels\.(\w+)", notes["summary"])}
+    assert named == labels_of(rule["expr"])
+    file, _, anchor = notes["runbook_url"].partition("#")
+    assert file == PAGE
+    assert headings(ROOT / file)[anchor] == rule["alert"]
+
+
+def test_each_section_of_the_page_is_of_an_alert_and_tells_what_to_do() -> None:
+    text = (ROOT / PAGE).read_text()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert list(sections) == [rule["alert"] for rule in RULES]
+    for name, section in sections.items():
+        assert re.findall(r"^\*\*(.+?)\*\*", section, re.MULTILINE) == ["Meaning", "Look first", "Do"], name
+
+
+@pytest.mark.parametrize(("title", "expression", "legend"), QUERIES, ids=lambda value: value[:40])
+def test_a_panel_shows_exported_metrics(title: str, expression: str, legend: str) -> None:
+    named = {*re.findall(r"{{(\w+)}}", legend)}
+    assert named == labels_of(expression), title
+
+
+def test_panels_have_numbers_and_places_of_their_own() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [
+        (column, line)
+        for panel in panels
+        for at in [panel["gridPos"]]
+        for column in range(at["x"], at["x"] + at["w"])
+        for line in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(set(places)) == len(places)
+    assert max(column for column, _ in places) < 24
