@@ -12,6 +12,7 @@ names the last. So a fact in order is appended, and costs one short row, however
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from heapq import heapify, heappop, heapreplace
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -307,6 +308,7 @@ def _linked(facts: Sequence[KeptFact]) -> Iterator[tuple[int | None, KeptFact]]:
     return zip([None, *(fact.position for fact in facts)], facts, strict=False)
 
 
+@cache
 def _chain(facts: sa.Table) -> str:
     """Return a query of an entity's facts from a position on, the last one first."""
     last = sa.select(facts.c.previous, facts.c.fact).where(facts.c.position == sa.bindparam("position"))
@@ -315,6 +317,7 @@ def _chain(facts: sa.Table) -> str:
     return PreparedQuery.of(sa.select(chain.union_all(before).c.fact)).text
 
 
+@cache
 def _fields_of(cls: type[msgspec.Struct], names: tuple[str, ...], word: str) -> frozenset[str]:
     """Return the fields whose type has this word."""
     return frozenset(
@@ -347,6 +350,7 @@ def _tuple_of(names: tuple[str, ...]) -> Callable[[msgspec.Struct], tuple[object
     return attrgetter(*names)
 
 
+@cache
 def _builder(
     cls: type[msgspec.Struct], names: tuple[str, ...], key: str
 ) -> Callable[[tuple[object, ...], str], msgspec.Struct]:

@@ -8,7 +8,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
-from functools import cache
+from functools import cache, lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -257,8 +257,9 @@ class PreparedInsert(NamedTuple):
 
 
 @cache
+@lru_cache(256)
 def prepare_insert(statement: sa.Insert, columns: tuple[str, ...]) -> PreparedInsert:
-    """Return an insert of these columns."""
+    """Return an insert of these columns; statements are kept, because compiling one costs more than a write."""
     compiled = statement.compile(dialect=_POSITIONAL, column_keys=list(columns))
     assert isinstance(compiled, SQLCompiler)
     order = compiled.positiontup or []
