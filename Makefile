@@ -134,7 +134,7 @@ docs: setup  ## write docs/reference/, the rules in docs/understand/policy.md an
 	@$(BIN)/python -m tests.support.policy_reference
 	@$(BIN)/python -m tests.support.document_pages
 
-picture: setup  ## take docs/page.png anew, from the demo's data, with a Chromium
+picture: setup  ## take docs/pictures anew: four people's first pages with the demo's data, by a Chromium
 	@$(BIN)/python -m tests.support.screenshot
 
 check: lint types test  ## what CI checks

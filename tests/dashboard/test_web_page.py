@@ -508,6 +508,7 @@ async def test_an_auditor_sees_what_changed_in_the_policy_and_who_approved_it(se
         page = one.page
         await change_the_policy(one)
         await one.sign_in_as("audit", "auditor")
+        await expect(page.locator("#main h1")).to_have_text("Cases")
         await page.get_by_role("link", name="Policy").click()
         await page.get_by_text(re.compile(r"^\d+ changes$")).click()
         first, second = await one.upstream.recorded("policy.published")

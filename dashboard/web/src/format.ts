@@ -31,12 +31,12 @@ export const amounts = (values: (Money | null)[]): string => values.map(money).j
 /** A share with its 95 % interval, for the text below a figure. */
 export function interval(share: Share | null | undefined): string {
   if (share?.share == null || !share.interval) return "none yet";
-  return `${percent(share.interval[0])} to ${percent(share.interval[1])}, n = ${number(share.n)}`;
+  return `${percent(share.interval[0])} to ${percent(share.interval[1])}, n\u00a0=\u00a0${number(share.n)}`;
 }
 
 /** The 95 % interval of hours, for the text below a figure; fewer than six have none. */
 export const hoursInterval = (ends: [number, number] | null, n: number): string =>
-  `${ends ? `${duration(ends[0] * 3600)} to ${duration(ends[1] * 3600)}, ` : ""}n = ${number(n)}`;
+  `${ends ? `${duration(ends[0] * 3600)} to ${duration(ends[1] * 3600)}, ` : ""}n\u00a0=\u00a0${number(n)}`;
 
 export function duration(seconds: number | null | undefined): string {
   if (seconds == null) return "–";

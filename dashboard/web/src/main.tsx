@@ -49,7 +49,7 @@ const PAGES: Record<string, Page> = {
   sessions: { title: "Sessions", group: "", roles: ALL, show: (given) => <Sessions {...given} /> },
   components: { title: "Components", group: "", roles: ALL, show: () => <Components /> },
 };
-const HOME: Record<string, string> = { agent: "me", manager: "today" };
+const HOME: Record<string, string> = { agent: "me", manager: "today", auditor: "cases" };
 
 function Shell({ me, openid }: { me: Viewer; openid: boolean }) {
   const place = usePlace();

@@ -12,7 +12,7 @@ export function byDay(points: DayPoint[], width: number): Drawn {
     width, height: 220, marginLeft: 48, marginBottom: 28, style: STYLE,
     x: { type: "band", label: null }, y: { label: null, nice: true, ...(points.some((one) => one.value) ? {} : { domain: [0, 1] }) },
     marks: [
-      gridY({ stroke: "var(--line)", strokeOpacity: 1 }),
+      gridY({ ticks: 4, stroke: "var(--line)", strokeOpacity: 1 }),
       axisY({ tickSize: 0, ticks: 4, tickFormat: (value: number) => value.toLocaleString() }),
       axisX({ tickSize: 0, ticks: points.filter((_, at) => at % Math.ceil(points.length / (width / 80)) === 0).map((one) => one.day), tickFormat: (day: Date) => day.toLocaleDateString(undefined, { day: "numeric", month: "short" }) }),
       barY(points, { x: "day", y: "value", fill: "var(--accent)", rx: 2, title: "title", insetLeft: 1, insetRight: 1 }),
@@ -44,7 +44,7 @@ export interface FunnelPoint { group: string; n: number; share: number; low: num
 export function funnel(points: FunnelPoint[], common: number, width: number): Drawn {
   const ordered = [...points].sort((a, b) => a.n - b.n);
   return plot({
-    width, height: 240, marginLeft: 44, marginRight: 24, style: STYLE,
+    width, height: 250, marginLeft: 44, marginRight: 24, marginBottom: 42, style: STYLE,
     x: { label: "interactions →", nice: true, insetRight: 40 }, y: { label: null, nice: true, insetTop: 8, insetBottom: 8, tickFormat: (value: number) => `${Math.round(value * 100)} %` },
     marks: [
       axisX({ ticks: Math.max(2, width / 90), tickSize: 0 }), axisY({ ticks: 5, tickSize: 0, tickFormat: (value: number) => `${Math.round(value * 100)} %` }),

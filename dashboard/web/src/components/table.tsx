@@ -35,6 +35,12 @@ export function save(name: string, type: string, content: string): void {
   setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
 }
 
+/** A short text breaks between words alone, so a narrow table does not cut "Refund" in two. */
+function Text({ value }: { value: string | number | null | undefined }) {
+  const text = String(value ?? "");
+  return <bdi class={text.length <= 24 ? "short" : ""}>{text}</bdi>;
+}
+
 /** Rows of a page on a phone, where each row is a block. */
 const ON_A_PHONE = 6;
 
@@ -116,7 +122,7 @@ export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, fi
             {found.slice(0, shown).map((row, at) => (
               <tr key={at}>
                 {visible.map((one) => (
-                  <td key={one.title} class={one.right ? "number" : ""}>{one.cell ? one.cell(row) : <bdi>{one.value(row) ?? ""}</bdi>}</td>
+                  <td key={one.title} class={one.right ? "number" : ""}>{one.cell ? one.cell(row) : <Text value={one.value(row)} />}</td>
                 ))}
               </tr>
             ))}

@@ -3,9 +3,11 @@ import { useState } from "preact/hooks";
 import { act, useRead } from "../api";
 import { Field, KINDS } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top } from "../components/parts";
+import { Person } from "../components/person";
 import { Table } from "../components/table";
-import { money, percent, time, words } from "../format";
+import { money, number, percent, time, words } from "../format";
 import type { Action, Balance, Escalation, Flag, Items, Money, Viewer } from "../types";
+import { link } from "../url";
 
 interface Previewed { outcome: string; available?: Money | null; reasons?: { message: string; limit?: Money }[] }
 const OUTCOMES: Record<string, string> = { taken: "Yes, you may.", escalate: "This needs an approval.", refused: "No." };
@@ -47,6 +49,7 @@ export function MayI({ me }: { me: Viewer }) {
 export function Authority({ me }: { me: Viewer }) {
   const budgets = useRead<Items<Balance>>("balances", { closed: false });
   const asked = useRead<Items<Escalation>>("escalations", { limit: 50 });
+  const waits = useRead<Items<Escalation>>("escalations", { status: "waiting", count: true, limit: 1 });
   const given = useRead<Items<Action>>("actions", { limit: 50 });
   const flags = useRead<Items<Flag>>("flags", { limit: 50 });
   return (
@@ -54,14 +57,15 @@ export function Authority({ me }: { me: Viewer }) {
       <Top title="My authority">What you may give now, and what became of what you asked.</Top>
       {!budgets.data ? <Pending problem={budgets.problem} /> : budgets.data.items.length ? (
         <Figures>{budgets.data.items.map((one) => <Figure key={one.period + one.granted.currency} label={`Left in ${one.period}`} term="budget" value={money(one.remaining)}
-          more={<><Meter share={Number(one.granted.amount) ? Number(one.remaining.amount) / Number(one.granted.amount) : 0} label="share left" /> of {money(one.granted)}, {percent(Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0)} spent</>} />)}</Figures>
+          more={<><Meter share={Number(one.granted.amount) ? Number(one.remaining.amount) / Number(one.granted.amount) : 0} label="share left" /> of {money(one.granted)}, {percent(Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0)} spent</>} />)}
+          {waits.data && <Figure label="Waiting for a decision" term="escalation" value={number(waits.data.total ?? 0)} href={link("escalations", { status: "waiting" })} more="of your escalations" />}</Figures>
       ) : <Empty title="Your budget opens with your first action.">Check below what you may give.</Empty>}
       <MayI me={me} />
       <Card title="My escalations" term="escalation">
         {!asked.data ? <Pending problem={asked.problem} /> : <Table caption="My escalations" hideCaption rows={asked.data.items} perPage={5} empty={<Empty title="You asked for nothing yet.">An action beyond your limits can be escalated.</Empty>} columns={[
           { title: "Requested", value: (one) => one.requested, cell: (one) => time(one.requested) }, { title: "Kind", value: (one) => words(one.kind) },
           { title: "Asked", value: (one) => Number(one.asked.amount), cell: (one) => money(one.asked), right: true },
-          { title: "Outcome", value: (one) => one.status, cell: (one) => <State name={one.status} /> }, { title: "By", value: (one) => one.decided_by },
+          { title: "Outcome", value: (one) => one.status, cell: (one) => <State name={one.status} /> }, { title: "By", value: (one) => one.decided_by, cell: (one) => one.decided_by && <Person id={one.decided_by} /> },
         ]} />}
       </Card>
       <Card title="My actions" term="action">

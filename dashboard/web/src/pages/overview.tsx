@@ -19,6 +19,17 @@ export function onTheSpot(one: { actions: { given: number }; escalations: { requ
 export const approved = ({ escalations }: SummaryFigures): string =>
   (escalations.approved.share == null ? "none decided yet" : `${percent(escalations.approved.share)} approved`);
 
+/** The goodwill in the currency of most actions, compared with that of the days before. */
+export function goodwillChange(now: Summary["total"]): string | null {
+  const [currency] = goodwillBy(now);
+  const was = now.before?.actions.by_currency.find((one) => one.currency === currency?.currency);
+  return currency ? changeFrom(Number(currency.goodwill.amount), was && Number(was.goodwill.amount)) : null;
+}
+
+/** The budgets by currency, without a currency in which nothing was granted and spent. */
+export const budgetsIn = ({ budgets }: SummaryFigures): NonNullable<SummaryFigures["budgets"]> =>
+  (budgets ?? []).filter((one) => Number(one.granted.amount) || Number(one.spent.amount));
+
 export function useNewest(): string | null | undefined {
   const { data } = useRead<Items<Action>>("actions", { limit: 1 });
   return data === null ? undefined : data.items[0]?.time ?? null;
@@ -57,9 +68,7 @@ const lastDay = (end: string): string => new Date(Date.parse(end) - 1).toISOStri
 function Totals({ summary, range }: { summary: Summary; range: { from: string; to: string } }) {
   const now = summary.total;
   const before = now.before;
-  const [currency] = goodwillBy(now);
-  const was = before?.actions.by_currency.find((one) => one.currency === currency?.currency);
-  const budgets = (now.budgets ?? []).filter((one) => Number(one.granted.amount) || Number(one.spent.amount));
+  const budgets = budgetsIn(now);
   const csat = now.satisfaction?.find((one) => one.instrument === "csat") ?? now.satisfaction?.[0];
   const csatBefore = before?.satisfaction?.find((one) => one.instrument === csat?.instrument);
   const waited = now.escalations.hours_waited;
@@ -72,7 +81,7 @@ function Totals({ summary, range }: { summary: Summary; range: { from: string; t
   return (
     <Figures>
       <Figure label="Goodwill" term="goodwill" value={amounts(goodwillBy(now).map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
-        change={currency ? changeFrom(Number(currency.goodwill.amount), was && Number(was.goodwill.amount)) : null} more={`${number(now.actions.given)} actions`} />
+        change={goodwillChange(now)} more={`${number(now.actions.given)} actions`} />
       <Figure label="Budgets spent" term="budget" value={budgets.map((one) => percent(one.spent_share)).join(" · ") || "–"} href={link("budgets")}
         more={budgets.map((one) => `${money(one.spent)} of ${money(one.granted)}`).join(" · ")} />
       <Figure label="On the spot" term="on the spot" value={percent(spot)} change={spotChange} better={better(spotChange, true)} more="without approval" />

@@ -8,8 +8,8 @@ const money = (value) => value == null ? ""
 const time = (text) => text ? moment.format(new Date(text)) : "";
 const hours = (value) => value == null ? "" : value >= 2 ? `${number.format(Math.round(value * 10) / 10)} h` : `${Math.round(value * 60)} min`;
 const share = (one) => one?.share == null ? "none"
-  : `${percent.format(one.share)} (${percent.format(one.interval[0])} to ${percent.format(one.interval[1])}, n = ${number.format(one.n)})`;
-const ends = (one, text, n) => `(${one ? `${text(one[0])} to ${text(one[1])}, ` : ""}n = ${number.format(n)})`;
+  : `${percent.format(one.share)} (${percent.format(one.interval[0])} to ${percent.format(one.interval[1])}, n\u00a0=\u00a0${number.format(one.n)})`;
+const ends = (one, text, n) => `(${one ? `${text(one[0])} to ${text(one[1])}, ` : ""}n\u00a0=\u00a0${number.format(n)})`;
 const points = (value) => `${value > 0 ? "+" : ""}${number.format(Math.round(value * 1000) / 10)} points`;
 
 function node(name, content, attributes = {}) {

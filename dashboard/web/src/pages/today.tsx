@@ -4,13 +4,13 @@ import { goodwillBy } from "../currencies";
 import { decide, refresh, useRead } from "../api";
 import type { UnusedAuthority } from "../api";
 import { Dates, Field, isTyping, useRange } from "../components/controls";
-import { Card, Empty, Figure, Figures, Meter, Pending, State, Top, changeFrom } from "../components/parts";
+import { Card, Empty, Figure, Figures, Meter, Pending, State, Top } from "../components/parts";
 import { Person } from "../components/person";
 import { Table } from "../components/table";
 import { amounts, duration, hoursInterval, money, number, percent, since, time, words } from "../format";
 import type { Balance, Divided, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
 import { change, link, usePlace } from "../url";
-import { approved, onTheSpot, useNewest } from "./overview";
+import { approved, budgetsIn, goodwillChange, onTheSpot, useNewest } from "./overview";
 import { Thank, Voices } from "./replies";
 
 type Step = "approve" | "lower" | "deny" | "forward";
@@ -42,9 +42,10 @@ export function Today({ me, say }: { me: Viewer; say: (text: string) => void }) 
     addEventListener("keydown", pressed);
     return () => removeEventListener("keydown", pressed);
   });
+  const team = <Team key="team" />;
   return (
     <>
-      <Top title="Today">{items && first ? `${number(items.length)} ${items.length === 1 ? "escalation waits" : "escalations wait"} for you; the oldest was asked ${since(first.requested)}.` : items ? "No escalation waits for you." : ""}</Top>
+      <Top title="Today">{items && first ? `${number(items.length)} ${items.length === 1 ? "escalation waits" : "escalations wait"} for you; the oldest was asked ${since(first.requested)}.` : ""}</Top>
       {!items ? <Pending problem={problem} /> : !chosen ? (
         <Empty title="Nothing waits for you.">New escalations of your people appear here at once. <a href={link("escalations")}>Past decisions</a> are in the list of escalations.</Empty>
       ) : (
@@ -62,8 +63,9 @@ export function Today({ me, say }: { me: Viewer; say: (text: string) => void }) 
           <Waiting key={chosen.escalation_id} one={chosen} me={me} say={say} />
         </div>
       )}
-      <div class="two"><Voices me={me} say={say} /><Thank me={me} say={say} /></div>
-      <Team />
+      {items && !chosen && team}
+      <div class="two" key="voices"><Voices me={me} say={say} /><Thank me={me} say={say} /></div>
+      {items && chosen && team}
       <Unused />
     </>
   );
@@ -76,7 +78,7 @@ function Waiting({ one, me, say }: { one: Escalation; me: Viewer; say: (text: st
     <article class="card" aria-label="Escalation">
       <header><h2>{words(one.kind)} of {money(one.asked)}</h2><span class="muted">{one.due && `due ${since(one.due)}`}</span></header>
       <dl class="facts">
-        <dt>Reason</dt><dd><bdi>{one.reason}</bdi></dd>
+        <dt>Reason</dt><dd><bdi class="long">{one.reason}</bdi></dd>
         <dt>Asked by</dt><dd><Person id={one.agent_id} ai={one.agent_kind === "ai"} />{one.team_id ? `, ${one.team_id}` : ""}, {time(one.requested)}</dd>
         <dt>Customer</dt><dd>{one.customer_id ? <a href={link("actions", { customer: one.customer_id })}>{one.customer_id}</a> : "not named"}</dd>
         <dt>Interaction</dt><dd>{one.interaction_id ?? "not named"}</dd>
@@ -92,12 +94,14 @@ function Waiting({ one, me, say }: { one: Escalation; me: Viewer; say: (text: st
 }
 
 function Brief({ data }: { data: EscalationCase }) {
+  const asked = Date.parse(data.escalation.requested);
+  const story = data.story.filter((line) => Date.parse(line.time) !== asked); // the request itself stands above
   return (
     <div class="two">
       <div>
         <h3>Brief</h3>
-        {data.story.length ? (
-          <ol class="story">{data.story.slice(-6).map((line) => <li key={line.position}><time dateTime={line.time}>{time(line.time)}</time>{line.what}</li>)}</ol>
+        {story.length ? (
+          <ol class="story">{story.slice(-6).map((line) => <li key={line.position}><time dateTime={line.time}>{time(line.time)}</time>{line.what}</li>)}</ol>
         ) : <p class="muted">The log has no story of this interaction.</p>}
         {data.waiting.length > 0 && <p class="note">{number(data.waiting.length)} more escalations of this customer wait.</p>}
       </div>
@@ -189,16 +193,16 @@ function Team() {
   const used = (one: Balance | undefined): number => (one && Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
   if (!data) return <Card title="Your team"><Pending problem={problem} /></Card>;
   const { total } = data;
-  const funds = total.budgets ?? [];
+  const funds = budgetsIn(total);
   const waited = total.escalations.hours_waited;
   return (
     <>
       <header class="top"><h2>Your team</h2><Dates {...range} zone={data.time_zone} newest={newest ?? null} /></header>
       <Figures>
         <Figure label="Goodwill" term="goodwill" value={amounts(goodwillBy(total).map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
-          change={changeFrom(total.actions.given, total.before?.actions.given)} more={`${number(total.actions.given)} actions`} />
+          change={goodwillChange(total)} more={`${number(total.actions.given)} actions`} />
         <Figure label="Budgets spent" term="budget" value={funds.map((one) => percent(one.spent_share)).join(" · ") || "–"} href={link("budgets")}
-          more={funds.length ? `${amounts(funds.map((one) => one.spent))} of ${amounts(funds.map((one) => one.granted))}` : "none opened"} />
+          more={funds.map((one) => `${money(one.spent)} of ${money(one.granted)}`).join(" · ") || "none opened"} />
         <Figure label="On the spot" term="on the spot" value={percent(onTheSpot(total))} more={onTheSpot(total.before) == null ? "without approval" : `${percent(onTheSpot(total.before))} before`} />
         <Figure label="Escalations" term="escalation" value={number(total.escalations.requested)} href={link("escalations", range)}
           more={waited.median == null ? approved(total) : `${approved(total)}, median wait ${duration(waited.median * 3600)} (${hoursInterval(waited.median_interval, waited.n)})`} />
