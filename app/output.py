@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 import click
 from rich.console import Console, ConsoleDimensions
 
+from app import json_logs
 from domain.serialization import encode
 from ledger.nats.redaction import without_passwords
 from projections.csv_text import csv_text
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from domain.serialization import Json
 
+_log = logging.getLogger(__name__)
 type OutputFormat = Literal["table", "json", "csv"]
 """The form of a printed list."""
 _WIDE = 1_000_000
@@ -105,7 +108,10 @@ def fail(
         error = {"code": code, "message": message} | ({"field": field} if field else {})
         print_json({"error": error})
     line = " ".join(message.split())
-    click.echo(f"resolution-ledger: {line}", err=True)
+    if json_logs.are_in_use():
+        _log.critical("%s", line)
+    else:
+        click.echo(f"resolution-ledger: {line}", err=True)
     sys.exit(status)
 
 

@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     oidc_groups_claim: str = "groups"
     oidc_auditors: str | None = None
     oidc_operators: str | None = None
+    log_format: Literal["text", "json"] = "text"
 
     def __repr__(self) -> str:
         """Return the settings without passwords and tokens."""
@@ -114,6 +115,9 @@ HELP: dict[str, str] = {
     "oidc_auditors": "The group whose members are auditors.",
     "oidc_operators": "The group whose members are operators.",
     "database_url": "PostgreSQL for views; not served by this version.",
+    "log_format": (
+        "Log lines on standard error: `text`, or `json`, one object a line without personal data. [default: text]"
+    ),
 }
 """One sentence for each setting, for ``--help`` and docs/operate/connect.md."""
 

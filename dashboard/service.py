@@ -107,6 +107,7 @@ class DashboardService(RoleService):
         )
         config = uvicorn.Config(
             make_api(context, self._openid),
+            log_config=None,
             log_level="error",
             access_log=False,
             lifespan="off",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.json_logs import use_json_logs
 from app.output import fail
 from config.settings import HELP, SettingsError, load_settings
 from ledger.errors import LedgerError, NoLedgerError
@@ -67,6 +68,7 @@ _OPTIONS = {
     "unregistered_sources": click.option(
         "--unregistered-sources", type=click.Choice(["desk", "none"]), help=HELP["unregistered_sources"]
     ),
+    "log_format": click.option("--log-format", type=click.Choice(["text", "json"]), help=HELP["log_format"]),
     "database_url": click.option("--database-url", metavar="URL", help=HELP["database_url"]),
 }
 _config_option = click.option(
@@ -118,6 +120,8 @@ def command(
                     raise click.UsageError("--json and --csv exclude each other")
                 options["output"] = "json" if as_json else "csv" if as_csv else "table"
             settings = load_settings(merged, os.environ, file)
+            if settings.log_format == "json":
+                use_json_logs(", ".join(options.get("roles", ())) or str(context.info_name))
             asyncio.run(function(settings, **options), loop_factory=loop(**options))
 
         run.__doc__ = inspect.cleandoc(function.__doc__ or "")

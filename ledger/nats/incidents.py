@@ -30,4 +30,5 @@ def report(kind: str, detail: object = "", error: BaseException | None = None) -
         return
     _logged[kind] = now
     text = ascii(detail)[:_DETAIL_CHARACTERS] if detail != "" else "no details"
-    _log.warning("%s (%d so far): %s", kind, counts[kind], text, exc_info=error)
+    without_details = {"incident": f"{kind} ({counts[kind]} so far)"}  # for logs without personal data
+    _log.warning("%s (%d so far): %s", kind, counts[kind], text, exc_info=error, extra=without_details)
