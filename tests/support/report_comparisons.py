@@ -272,12 +272,13 @@ def scope_differences(name: str, ledger: HistoryLedger) -> list[str]:
     scope = AccessScope(frozenset(people[: len(people) // 2 + 1]), frozenset(("phone",)))
     if name == "quality":
         return _scoped_quality(ledger, scope)
-    told = {one["data"]["escalation_id"] for one in ledger.events if _name(one) == "escalation.reported"}
+    reported = [one for one in ledger.events if _name(one) == "escalation.reported"]
+    of_others = {one["data"]["escalation_id"] for one in reported if not _shows(scope, one)}
 
     def hidden(one: Document) -> bool:
         """Return whether an event is hidden; actions in interactions that were praised are not."""
         if _name(one) == "escalation.outcome_reported":
-            return one["data"]["escalation_id"] in told
+            return one["data"]["escalation_id"] in of_others
         return not _shows(scope, one) and not (name == "recognition" and _name(one).startswith("action."))
 
     seen = ledger.without(hidden)
@@ -298,7 +299,9 @@ def _shows(scope: AccessScope, event: Document) -> bool:
     name, data = _name(event), event["data"]
     if name.startswith("budget."):
         return scope.sees_holder(data["holder"])
-    if name.startswith(("action.", "escalation.requested", "escalation.reported")):
+    if name == "escalation.reported":
+        return scope.shows(data.get("requested_by"))
+    if name.startswith(("action.", "escalation.requested")):
         return scope.shows(data.get("agent_id"), data.get("team_id"))
     if name == "morale.surveyed":
         return scope.shows(None, data["team_id"])
