@@ -8,7 +8,7 @@ import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.http_api import read_current
 from tests.support.organisations import FULL_POLICY
+from tests.support.report_oracle import HistoryLedger
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 from tests.support.waiting import eventually
 
@@ -637,6 +638,128 @@ async def test_a_currency_without_goodwill_does_not_hide_the_others(session: Ses
         await one.page.reload()
         await expect(one.page.locator("h2", has_text="Goodwill by day")).to_have_text("Goodwill by day, GBP")
         assert await figure(one.page, "Goodwill") == "£60.00"
+
+
+async def record_outcomes(one: Opened) -> None:
+    """Record an approved escalation, three interactions with their outcomes, and two scores."""
+    upstream, now = one.upstream, datetime.now(UTC)
+    filed = await escalate(one, "granted", "55.00")
+    verdict = {"operation": "approve", "escalation_id": filed, "decided_by": "M-1"}
+    assert (await upstream.ask("escalation", request_id="yes", **verdict))["outcome"] == "done"
+    for number in range(3):
+        of, at = {"interaction_id": f"T-{number}"}, now - timedelta(days=20 - number)
+        first = event(f"T-{number}", "interaction.opened", time=at.isoformat(), agent_id="A-1", team_id="phone", **of)
+        await upstream.record(first | {"data": first["data"] | {"customer_id": f"C-{number}", "reason": "late"}})
+        after = (at + timedelta(hours=1)).isoformat()
+        for turn in range(number):
+            moved = {"to_agent_id": f"A-{turn + 1}", "to_team_id": "phone"}
+            await upstream.record(event(f"M-{number}-{turn}", "interaction.transferred", time=after, **of, **moved))
+        await upstream.record(event(f"R-{number}", "interaction.resolved", time=after, **of))
+    for number, score in enumerate((5, 2)):
+        said: Document = {
+            "customer_id": f"C-{number}",
+            "interaction_id": f"T-{number}",
+            "instrument": "csat",
+            "score": score,
+            "worst": 1,
+            "best": 5,
+        }
+        await upstream.record(event(f"F-{number}", "feedback.received", time=now.isoformat(), **said))
+
+
+def shown_money(minor: int, currency: str) -> str:
+    return f"{'£' if currency == 'GBP' else '€'}{minor / 100:,.2f}"
+
+
+def shown_amounts(given: list[Document], name: str) -> str:
+    """Return goodwill as the page writes it: the currency of most actions first, those without goodwill left out."""
+    ordered = sorted(given, key=lambda row: -row["actions"])
+    some = [row for row in ordered if row["goodwill"]] or ordered[:1]
+    return " · ".join(shown_money(row[name], row["currency"]) for row in some) or "–"
+
+
+def shown_share(of: Document) -> str:
+    low, high = of["interval"]
+    return f"{low:.1%} to {high:.1%}, n = {of['n']}"
+
+
+type Oracle = dict[str, list[Document]]
+
+
+def row_of(oracle: Oracle, what: str, label: str) -> list[str]:
+    """Return a row of a table by team or kind: actions, goodwill, escalations and the share on the spot."""
+    (acts, asked, given) = (
+        [row for row in oracle[part] if (row["what"], row["label"]) == (what, label)]
+        for part in ("actions", "escalations", "given")
+    )
+    done, requested = acts[0]["given"] if acts else 0, asked[0]["requested"] if asked else 0
+    own = done - (asked[0]["outcomes"].get("approved", 0) if asked else 0)
+    spot = f"{own / (own + requested):.1%}" if own + requested else "–"
+    return [str(done), shown_amounts(given, "goodwill"), str(requested), spot]
+
+
+def overview_of(oracle: Oracle) -> dict[str, tuple[str, str]]:
+    """Return the overview's figures and the texts below them, from the oracle's totals."""
+    parts = ("escalations", "interactions", "satisfaction", "given", "budgets")
+    total = {part: [row for row in oracle[part] if row["what"] == "total"] for part in parts}
+    (asked,), (calls,), (csat,) = (total[part] for part in parts[:3])
+    done, goodwill, requested, spot = row_of(oracle, "total", "")
+    medians = [
+        f"median {shown_money(row['median_goodwill'], row['currency'])} (n = {row['goodwill_actions']})"
+        for row in sorted(total["given"], key=lambda row: -row["actions"])
+    ]  # too few for an interval
+    budgets = [row for row in total["budgets"] if row["granted"] or row["spent"]]
+    spent = [f"{row['spent'] / row['granted']:.1%}" if row["granted"] else "–" for row in budgets]
+    of = [" of ".join(shown_money(row[name], row["currency"]) for name in ("spent", "granted")) for row in budgets]
+    low, high = calls["mean_transfers_interval"]
+    moved = f"; mean {calls['mean_transfers']:g} ({low:g} to {high:.2f}, n = {calls['opened']})"
+    return {
+        "Goodwill": (goodwill, "; ".join([f"{done} actions", *medians])),
+        "Budgets spent": (" · ".join(spent), " · ".join(of)),
+        "On the spot": (spot, "without approval"),
+        "Escalations": (requested, f"{asked['approved']['share']:.1%} approved"),
+        "First contact": (f"{calls['first_contact']['share']:.1%}", shown_share(calls["first_contact"])),
+        "Transferred": (f"{calls['transferred']['share']:.1%}", shown_share(calls["transferred"]) + moved),
+        "Satisfied (CSAT)": (f"{csat['satisfied']['share']:.1%}", shown_share(csat["satisfied"])),
+        "Waiting for a decision": (f"{round(asked['median'] * 3600)} s", f"median, n = {asked['n']}"),
+    }
+
+
+async def test_each_number_of_the_overview_is_that_of_the_replayed_events(session: Session) -> None:
+    """By SQL over the log: neither the page nor the code of the summary is asked for a number."""
+    async with opened(session) as one:
+        await record_outcomes(one)
+        for name in ("summary", "actions", "quality"):
+            await read_current(one.client, name)
+        await one.page.reload()
+        await one.go("overview")
+        ledger = HistoryLedger(await one.upstream.replay())
+        begin, end = [await one.page.get_by_label(label, exact=True).input_value() for label in ("From", "To")]
+        zone = FULL_POLICY["time_zone"]
+        limits = (
+            f"SELECT timezone('UTC', timezone('{zone}', TIMESTAMP '{begin}')) AS begin, "
+            f"timezone('UTC', timezone('{zone}', TIMESTAMP '{end}' + INTERVAL 1 DAY)) AS \"end\", '{zone}' AS zone"
+        )
+        oracle = ledger.figures("summary", f"CREATE OR REPLACE TABLE limits AS {limits}")
+        figures = one.page.locator("#main .figures > div")
+        texts = [
+            [" ".join(text.split()) for text in await figures.locator(part).all_text_contents()]
+            for part in ("dt", ".value", ".more")
+        ]
+        assert {label: (value, more) for label, value, more in zip(*texts, strict=True)} == overview_of(oracle)
+        for what in ("team", "kind"):
+            labels = {row["label"] for row in oracle["actions"] + oracle["escalations"] if row["what"] == what}
+            rows = {row[0]: row[1:] for row in await cells(one.page, f"By {what}")}
+            words = {label.capitalize() if what == "kind" else label: label for label in labels}
+            assert {name: rows[name] for name in words} == {
+                name: row_of(oracle, what, at) for name, at in words.items()
+            }
+            assert all(row[0] == "0" for name, row in rows.items() if name not in words)
+        await one.page.get_by_role("region", name="Goodwill by day").get_by_role("button", name="Numbers").click()
+        for day, *row in await cells(one.page, "Goodwill by day"):
+            at = datetime.strptime(f"{day} {end[:4]} +0000", "%d %b %Y %z").date().isoformat()
+            done, goodwill, requested, _ = row_of(oracle, "day", at)
+            assert row == [done, goodwill.partition(" · ")[0].replace("–", "£0.00"), requested], day
 
 
 async def test_an_agent_sees_their_authority(session: Session) -> None:

@@ -99,8 +99,11 @@ async def test_loyalty_compares_complete_windows_only(stopped: Upstream) -> None
         "days": 30,
         "n": 1,
         "mean_before": gbp("20.00"),
+        "mean_before_interval": None,
         "mean_after": gbp("30.00"),
+        "mean_after_interval": None,
         "mean_cost": gbp("5.00"),
+        "mean_cost_interval": None,
     }
 
 

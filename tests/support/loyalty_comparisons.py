@@ -136,7 +136,8 @@ class _Value:
         some = [one for one in self._windows(days, "known") if one["had"]]
         names = (("mean_before", "before"), ("mean_after", "after"), ("mean_cost", "cost"))
         means = {name: _money(fmean(one[column] for one in some)) if some else None for name, column in names}
-        return {"days": days, "n": len(some), **means}
+        ends = {f"{name}_interval": _student([one[column] for one in some]) for name, column in names}
+        return {"days": days, "n": len(some), **means, **ends}
 
     def _before_after(self, days: int) -> Document:
         some = [one for one in self._windows(days, "known") if one["had"]]
@@ -234,10 +235,12 @@ class _Value:
             return differences(found, {"rung": 2, "day": None, "n": len(some), "why": why}, "payback")
         of_pairs = [one["gaps"] for one in self.oracle["margins"] if one["customer"] in some]
         gaps = {day: [gap[day - 1] for gap in of_pairs] for day in range(1, 181)}
-        cost = fmean(self.of[customer]["cost"] for customer in some)
+        costs = [self.of[customer]["cost"] for customer in some]
+        cost = fmean(costs)
         day = next((day for day in range(1, 181) if fmean(gaps[day]) >= cost - 1e-9), None)
         why = NOT_AN_EFFECT if day else "not within 180 days"
-        head = {"rung": 2, "day": day, "n": len(some), "mean_cost": _money(cost), "why": why}
+        head: Document = {"rung": 2, "day": day, "n": len(some), "mean_cost": _money(cost), "why": why}
+        head["mean_cost_interval"] = _student(costs)
         lines = differences({name: found.get(name) for name in head}, head, "payback")
         for point, days in zip(found["curve"], DAYS, strict=True):
             lines += differences(point["days"], days, "payback.days")
@@ -277,6 +280,16 @@ class _Value:
 
 
 # ---------------------------------------------------------------------- estimates
+
+
+def _student(amounts: Sequence[float]) -> list[Document] | None:
+    """Return Student's 95 % interval of the mean of amounts, from zero on; of one amount there is none."""
+    if len(amounts) < 2:
+        return None
+    if len({*amounts}) == 1:  # scipy has no interval of equal values
+        return [_money(amounts[0])] * 2
+    ends = stats.ttest_1samp(amounts, 0).confidence_interval(0.95)
+    return [_money(max(0.0, float(ends.low))), _money(float(ends.high))]
 
 
 def _refused(rung: int, method: str, why: str, n: int, controls: int) -> Document:

@@ -2,6 +2,7 @@
 import type { Money, Share } from "./types";
 
 const whole = new Intl.NumberFormat();
+const hundredth = new Intl.NumberFormat(undefined, { maximumFractionDigits: 2 });
 const tenth = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const percentage = new Intl.NumberFormat(undefined, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -11,6 +12,7 @@ const currencies = new Map<string, Intl.NumberFormat>();
 
 export const number = (value: number): string => whole.format(value);
 export const decimal = (value: number): string => tenth.format(value);
+export const fine = (value: number): string => hundredth.format(value);
 export const percent = (value: number | null | undefined): string => (value == null ? "–" : percentage.format(value));
 export const time = (text: string | null | undefined): string => (text ? moment.format(new Date(text)) : "");
 export const day = (text: string): string => dayOf.format(new Date(text));
@@ -34,9 +36,10 @@ export function interval(share: Share | null | undefined): string {
   return `${percent(share.interval[0])} to ${percent(share.interval[1])}, n\u00a0=\u00a0${number(share.n)}`;
 }
 
-/** The 95 % interval of hours, for the text below a figure; fewer than six have none. */
-export const hoursInterval = (ends: [number, number] | null, n: number): string =>
-  `${ends ? `${duration(ends[0] * 3600)} to ${duration(ends[1] * 3600)}, ` : ""}n\u00a0=\u00a0${number(n)}`;
+/** The 95 % interval of an average and its n, for the text beside a figure; few values have no interval. */
+export const intervalOf = <T>(ends: [T, T] | null, text: (end: T) => string, n: number): string =>
+  `${ends ? `${text(ends[0])} to ${text(ends[1])}, ` : ""}n\u00a0=\u00a0${number(n)}`;
+export const hoursInterval = (ends: [number, number] | null, n: number): string => intervalOf(ends, (hours) => duration(hours * 3600), n);
 
 export function duration(seconds: number | null | undefined): string {
   if (seconds == null) return "–";

@@ -38,12 +38,17 @@ export interface TrailEvent {
   position: number; type: string; source: string; time: string; recorded: string; who: string | null; whom: string | null;
   interaction_id: string | null; action_id: string | null; what: string;
 }
-export interface Given { currency: string; actions: number; goodwill: Money; net: Money; amount: Money }
+export interface Given {
+  currency: string; actions: number; goodwill: Money; net: Money; amount: Money;
+  goodwill_actions: number; median_goodwill: Money | null; median_goodwill_interval: [Money, Money] | null;
+}
 export interface Figures {
   actions: { given: number; by_currency: Given[] };
   budgets: { currency: string; granted: Money; spent: Money; remaining: Money; spent_share: number | null }[] | null;
   escalations: { requested: number; outcomes: Record<string, number>; approved: Share; hours_waited: { n: number; median: number | null; median_interval: [number, number] | null } };
-  interactions: { opened: number; first_contact: Share; transferred: Share; resolved: Share } | null;
+  interactions: {
+    opened: number; first_contact: Share; transferred: Share; resolved: Share; mean_transfers: number | null; mean_transfers_interval: [number, number] | null;
+  } | null;
   satisfaction: { instrument: string; n: number; satisfied: Share | null }[] | null;
   consistency: Share | null;
 }
@@ -55,7 +60,10 @@ export interface Summary {
 export interface Gap { cannot_do: { kind: string; reason: string; asked: number; silent: number; approved_anyway: number; text: string }[] }
 export interface Consistency {
   what: string; label: string; by: string; given: Share;
-  groups: { group: string; given: Share; limits: [number, number]; wide_limits: [number, number] }[];
+  groups: {
+    group: string; given: Share; limits: [number, number]; wide_limits: [number, number];
+    medians: Money[]; median_intervals: { currency: string; n: number; interval: [Money, Money] | null }[];
+  }[];
 }
 export interface Quality { consistency: Consistency[] }
 export interface Explanation {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
+from domain.analytics.averages import mean_interval
 from domain.analytics.empowerment_gap import Share, share
 from domain.analytics.loyalty import estimators
 from domain.analytics.loyalty.estimators import FEWEST, Estimate, EstimateFigures, LimitRaise, Pairs
@@ -70,13 +71,16 @@ type Show = Callable[[int], WireMoney]
 
 
 class WindowSummary(TypedDict):
-    """Mean cost, and mean purchases before and after, of ``n`` customers."""
+    """Mean cost, and mean purchases before and after, of ``n`` customers; each interval is Student's."""
 
     days: int
     n: int
     mean_before: WireMoney | None
+    mean_before_interval: list[WireMoney] | None
     mean_after: WireMoney | None
+    mean_after_interval: list[WireMoney] | None
     mean_cost: WireMoney | None
+    mean_cost_interval: list[WireMoney] | None
 
 
 class Ladder(TypedDict):
@@ -102,6 +106,7 @@ class Payback(TypedDict):
     day: int | None
     n: NotRequired[int]
     mean_cost: NotRequired[WireMoney]
+    mean_cost_interval: NotRequired[list[WireMoney] | None]
     curve: NotRequired[list[PaybackPoint]]
     why: str
 
@@ -150,6 +155,15 @@ class ValueFigures(TypedDict):
     repeat_claims: list[ReturnRate]
     keep_item: KeptOrReturned
     waiting: OnceOrWaited
+
+
+def _mean(values: Floats | Ints, money: Show) -> tuple[WireMoney | None, list[WireMoney] | None]:
+    """Return the mean of amounts in minor units and its interval; without amounts none, of one amount no interval."""
+    if not values.size:
+        return None, None
+    mean = float(values.mean())
+    ends = mean_interval(values.astype(np.float64), mean)
+    return money(round(mean)), None if ends is None else [money(round(end)) for end in ends]
 
 
 class CustomerValue:
@@ -201,15 +215,23 @@ class CustomerValue:
         kept = actions.of.some(some)
         n = int(some.sum())
 
-        def mean(values: Floats | Ints) -> WireMoney | None:
-            return money(round(float(values.mean()))) if n else None
-
+        before, after, cost = (
+            _mean(values, money)
+            for values in (
+                self.buying.spent_before(kept, days),
+                self.buying.spent_after(kept, days),
+                actions.cost[some],
+            )
+        )
         return {
             "days": days,
             "n": n,
-            "mean_before": mean(self.buying.spent_before(kept, days)),
-            "mean_after": mean(self.buying.spent_after(kept, days)),
-            "mean_cost": mean(actions.cost[some]),
+            "mean_before": before[0],
+            "mean_before_interval": before[1],
+            "mean_after": after[0],
+            "mean_after_interval": after[1],
+            "mean_cost": cost[0],
+            "mean_cost_interval": cost[1],
         }
 
     def _paired(self) -> tuple[Pairs, Moments, Ints, str]:
@@ -367,7 +389,8 @@ class CustomerValue:
         n = kept.treated.at.size
         if n < FEWEST:
             return {"rung": 2, "day": None, "n": n, "why": f"fewer than {FEWEST} pairs with {days} complete days"}
-        cost = float(self.actions.cost[kept.place].mean())
+        costs = self.actions.cost[kept.place]
+        cost = float(costs.mean())
         reached: int | None = None
         curve: list[PaybackPoint] = []
         for day in range(1, days + 1):
@@ -378,7 +401,16 @@ class CustomerValue:
                 interval = [money(round(edge)) for edge in estimators.bootstrapped(gap)]
                 curve.append({"days": day, "margin": money(round(gap.mean())), "interval": interval})
         why = estimators.NOT_AN_EFFECT if reached else f"not within {days} days"
-        return {"rung": 2, "day": reached, "n": n, "mean_cost": money(round(cost)), "curve": curve, "why": why}
+        found: Payback = {
+            "rung": 2,
+            "day": reached,
+            "n": n,
+            "mean_cost": money(round(cost)),
+            "curve": curve,
+            "why": why,
+        }
+        found["mean_cost_interval"] = _mean(costs, money)[1]
+        return found
 
     def _rate(self, history: History, days: int, after: int = -1) -> ReturnRate:
         """Return the share of treated customers with complete windows that came back."""

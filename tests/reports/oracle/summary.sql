@@ -216,7 +216,7 @@ WITH days AS (
            CASE WHEN type = 'budget.opened' THEN minor(d, 'granted') + minor(d, 'carried_over') END AS opening,
            CASE WHEN type = 'budget.closed' THEN minor(d, 'lapsed') + minor(d, 'carried_over') ELSE 0 END AS lapsed,
            CASE text(d, 'direction') WHEN 'out' THEN -1 ELSE 1 END AS sign, coalesce(held, 0) AS held, text(d, 'recovered') = 'true' AS recovered
-    FROM events LEFT JOIN holds ON holds.name = text(d, 'action_id') WHERE text(d, 'holder') IS NOT NULL AND text(d, 'escalation_id') IS NULL
+    FROM events LEFT JOIN holds ON holds.name = text(d, 'action_id') WHERE text(d, 'holder') IS NOT NULL AND type NOT LIKE 'escalation.%'
 ), each_budget AS (
     SELECT holder, period, currency, any_value(kind) AS kind, sum(lapsed) AS lapsed,
            sum(CASE type WHEN 'budget.opened' THEN opening WHEN 'budget.granted' THEN minor WHEN 'budget.transferred' THEN sign * minor

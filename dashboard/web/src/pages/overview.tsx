@@ -5,8 +5,8 @@ import { Chart } from "../components/chart";
 import { Dates, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Pending, Top, changeFrom, pointsFrom } from "../components/parts";
 import { Table } from "../components/table";
-import { amounts, day, duration, hoursInterval, interval, money, number, percent, words } from "../format";
-import type { Action, Divided, Figures as SummaryFigures, Gap, Items, Quality, Summary } from "../types";
+import { amounts, day, duration, fine, hoursInterval, interval, intervalOf, money, number, percent, words } from "../format";
+import type { Action, Divided, Figures as SummaryFigures, Given, Gap, Items, Quality, Summary } from "../types";
 import { link } from "../url";
 
 /** The share of actions that were given without approval, of these and of all escalations. */
@@ -81,14 +81,15 @@ function Totals({ summary, range }: { summary: Summary; range: { from: string; t
   return (
     <Figures>
       <Figure label="Goodwill" term="goodwill" value={amounts(goodwillBy(now).map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
-        change={goodwillChange(now)} more={`${number(now.actions.given)} actions`} />
+        change={goodwillChange(now)} more={[`${number(now.actions.given)} actions`, ...goodwillBy(now).flatMap(medianOf)].join("; ")} />
       <Figure label="Budgets spent" term="budget" value={budgets.map((one) => percent(one.spent_share)).join(" · ") || "–"} href={link("budgets")}
         more={budgets.map((one) => `${money(one.spent)} of ${money(one.granted)}`).join(" · ")} />
       <Figure label="On the spot" term="on the spot" value={percent(spot)} change={spotChange} better={better(spotChange, true)} more="without approval" />
       <Figure label="Escalations" term="escalation" value={number(now.escalations.requested)} href={link("escalations", range)}
         change={changeFrom(now.escalations.requested, before?.escalations.requested)} more={approved(now)} />
       <Figure label="First contact" term="first contact" {...of("first_contact")} better={better(of("first_contact").change, true)} />
-      <Figure label="Transferred" term="transferred" {...of("transferred")} better={better(of("transferred").change, false)} />
+      <Figure label="Transferred" term="transferred" {...of("transferred")} better={better(of("transferred").change, false)}
+        more={`${of("transferred").more}${meanTransfers(now)}`} />
       <Figure label={csat ? `Satisfied (${csat.instrument.toUpperCase()})` : "Satisfied"} term="satisfied" value={percent(csat?.satisfied?.share)} more={interval(csat?.satisfied)}
         change={pointsFrom(csat?.satisfied?.share, csatBefore?.satisfied?.share)} better={better(pointsFrom(csat?.satisfied?.share, csatBefore?.satisfied?.share), true)} />
       <Figure label="Waiting for a decision" term="waiting" value={hours(waited.median)} href={link("escalations", range)}
@@ -96,6 +97,11 @@ function Totals({ summary, range }: { summary: Summary; range: { from: string; t
     </Figures>
   );
 }
+/** The median of the goodwill of an action in one currency. */
+const medianOf = (one: Given): string[] =>
+  (one.median_goodwill ? [`median ${money(one.median_goodwill)} (${intervalOf(one.median_goodwill_interval, money, one.goodwill_actions)})`] : []);
+const meanTransfers = ({ interactions: of }: SummaryFigures): string =>
+  (of?.mean_transfers == null ? "" : `; mean ${fine(of.mean_transfers)} (${intervalOf(of.mean_transfers_interval, fine, of.opened)})`);
 const hours = (value: number | null): string => duration(value == null ? null : value * 3600);
 const better = (change: string | null, up: boolean): boolean | null => (!change || change.startsWith("±") ? null : change.startsWith("+") === up);
 
@@ -176,7 +182,11 @@ function Funnel({ one }: { one: Quality["consistency"][number] }) {
       legend={outside.length ? `More than chance: ${outside.join(", ")}.` : `No ${one.by} differs by more than chance.`}
       table={<Table caption={`Consistency by ${one.by}`} rows={one.groups} columns={[
         { title: words(one.by), value: (at) => at.group }, { title: "Interactions", value: (at) => at.given.n, right: true },
-        { title: "With goodwill", value: (at) => at.given.share, right: true, cell: (at) => percent(at.given.share) },
+        { title: "With goodwill", value: (at) => at.given.share, right: true, cell: (at) => `${percent(at.given.share)} (${interval(at.given)})` },
+        { title: "Median", value: (at) => Number(at.medians[0]?.amount ?? 0), right: true, cell: (at) => at.medians.map((one, place) => {
+          const of = at.median_intervals[place];
+          return of ? `${money(one)} (${intervalOf(of.interval, money, of.n)})` : money(one);
+        }).join(" · ") },
         { title: "Limits", value: (at) => at.limits[0], right: true, cell: (at) => `${percent(at.limits[0])} to ${percent(at.limits[1])}` },
       ]} />} />
   );

@@ -6,7 +6,8 @@ import { Chart } from "../components/chart";
 import { Moment } from "../components/controls";
 import { Pending, Top } from "../components/parts";
 import { Table } from "../components/table";
-import { money, number, time } from "../format";
+import type { Column } from "../components/table";
+import { intervalOf, money, number, time } from "../format";
 import type { Money, Viewer } from "../types";
 import { showsThePast, usePlace } from "../url";
 import { SECTIONS } from "./sections";
@@ -45,7 +46,18 @@ export function Section({ name, title, about, me }: { name: Name; title: string;
 }
 
 interface Effect { rung: number; method: string; n: number; value: Money | null; interval: [Money, Money] | null; called: string; caveats: string[] }
-interface Loyalty { currencies: { currency: string; ladder: { days: number; spending: Effect[] }[] }[] }
+type Ends = [Money, Money] | null;
+interface Window {
+  days: number; n: number; mean_before: Money | null; mean_before_interval: Ends; mean_after: Money | null; mean_after_interval: Ends;
+  mean_cost: Money | null; mean_cost_interval: Ends;
+}
+interface Loyalty { currencies: { currency: string; summary?: Window[]; ladder: { days: number; spending: Effect[] }[] }[] }
+type Mean = "mean_before" | "mean_after" | "mean_cost";
+/** A column of means, each with its interval and n. */
+const meanColumn = (title: string, name: Mean): Column<Window> => ({
+  title, right: true, value: (one) => Number(one[name]?.amount ?? 0),
+  cell: (one) => (one[name] ? `${money(one[name])} (${intervalOf(one[`${name}_interval`], money, one.n)})` : "–"),
+});
 
 /** The difference in spending of customers with an action, by evidence level. */
 function Forest({ asOf }: { asOf: string | null }) {
@@ -62,10 +74,13 @@ function Forest({ asOf }: { asOf: string | null }) {
         name: `${one.days} days, level ${one.rung}`, value: Number(one.value?.amount), low: Number(one.interval?.[0].amount), high: Number(one.interval?.[1].amount),
         title: `${one.method}: ${money(one.value)}, n = ${number(one.n)}; ${one.called}`,
       })), width, format)}
-      table={<Table caption="Difference in spending" rows={lines} columns={[
+      table={<><Table caption="Difference in spending" rows={lines} columns={[
         { title: "Days", value: (one) => one.days, right: true }, { title: "Level", value: (one) => one.rung, right: true, term: "evidence level" }, { title: "Method", value: (one) => one.method },
         { title: "n", value: (one) => one.n, right: true }, { title: "Difference", value: (one) => Number(one.value?.amount ?? 0), cell: (one) => money(one.value), right: true },
         { title: "95 % interval", value: (one) => Number(one.interval?.[0].amount ?? 0), cell: (one) => (one.interval ? `${money(one.interval[0])} to ${money(one.interval[1])}` : "–"), right: true, term: "interval" },
-      ]} />} />
+      ]} />
+      <Table caption="Mean purchases of a customer with an action, and its cost" rows={currency.summary ?? []} columns={[
+        { title: "Days", value: (one) => one.days, right: true }, meanColumn("Before", "mean_before"), meanColumn("After", "mean_after"), meanColumn("Cost", "mean_cost"),
+      ]} /></>} />
   );
 }
