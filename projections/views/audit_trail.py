@@ -32,6 +32,8 @@ from projections.views.event_summaries import describe
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    import msgspec
+
     from projections.amount_ranges import AmountRange
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Progress, Row
@@ -138,32 +140,38 @@ class Trail:
         self._spans.forget()
 
 
-def _mentioned(event: Event) -> Iterator[tuple[str, str]]:  # noqa: C901 - a case for each kind of id
+def _mentioned(event: Event) -> Iterator[tuple[str, str]]:
     """Yield the ids and amounts that an event names, as (kind, id), e.g. ("agent", "A-7"); the actor's comes first."""
     body = event.body
-    thanked_by_customer = isinstance(body, RecognitionGiven) and body.giver_kind == "customer"
-    for field in _AGENTS:
-        if name := getattr(body, field, None):
-            yield ("customer" if field == "giver_id" and thanked_by_customer else "agent"), name
-    for field in _CUSTOMERS:
-        if name := getattr(body, field, None):
-            yield "customer", name
-    if interaction_id := getattr(body, "interaction_id", None):
-        yield "interaction", interaction_id
-    if isinstance(body, _OF_ORDERS) and body.order_id is not None:
-        yield "order", body.order_id
-    if escalation_id := getattr(body, "escalation_id", None):
-        yield "escalation", escalation_id
-    for field in _AMOUNTS:
-        if isinstance(amount := getattr(body, field, None), Money):
-            yield "amount", amount_name(amount.minor, amount.currency)
+    for kind, field in _naming(type(body)):
+        name = getattr(body, field)
+        if kind == "amount":
+            if isinstance(name, Money):
+                yield kind, amount_name(name.minor, name.currency)
+        elif name:
+            if field == "giver_id" and isinstance(body, RecognitionGiven) and body.giver_kind == "customer":
+                yield "customer", name
+            else:
+                yield kind, name
     if isinstance(body, ActionReported):
         yield "action", action_id_of(event.stored.source, event.stored.id)
-    elif action_id := getattr(body, "action_id", None):
-        yield "action", action_id
     holder = getattr(body, "holder", None)
     if holder and holder.startswith("agent:"):
         yield "agent", holder.removeprefix("agent:")
+
+
+@cache
+def _naming(cls: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a type of event that name something, with their kind, in the order of the mentions."""
+    names = [("agent", one) for one in _AGENTS] + [("customer", one) for one in _CUSTOMERS]
+    names.append(("interaction", "interaction_id"))
+    if issubclass(cls, _OF_ORDERS):
+        names.append(("order", "order_id"))
+    names.append(("escalation", "escalation_id"))
+    names += [("amount", one) for one in _AMOUNTS]
+    if not issubclass(cls, ActionReported):
+        names.append(("action", "action_id"))
+    return tuple((kind, field) for kind, field in names if hasattr(cls, field))
 
 
 def _row(event: Event, ids: Sequence[tuple[str, str]]) -> Row:

