@@ -64,7 +64,7 @@ class _StoredAck(msgspec.Struct):
 
 
 type Reason = tuple[str, str, str]
-"""Why the intake would reject an event: a stable code, the field, and a message with the remedy."""
+"""The reason to reject an event: a stable code, the field, and a message with the remedy."""
 
 
 class EventCheck(Protocol):

@@ -86,6 +86,7 @@ class IntakeService(RoleService):
         self._index = EventIdIndex(index_path)
         self._pulse = Heartbeat("inboxes")
         self._sources = SourceWatch(log, admits_unregistered=admits_unregistered)
+        self._check = EventCheck(self._sources)
         self._changed = asyncio.Event()
         self._members = Membership(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
         self._worker: IntakeWorker | None = None
@@ -159,7 +160,7 @@ class IntakeService(RoleService):
     async def check(self, token: str, body: bytes, headers: Headers = ()) -> bytes:
         """Return whether the intake would accept an event or each event of a batch, as far as this depends on them."""
         events, batch = events_in(Message("", body, headers, b""))
-        found = await EventCheck(self._sources).results(token, [(event.data, event.headers) for event in events])
+        found = await self._check.results(token, [(event.data, event.headers) for event in events])
         answers = [_check_answer(one) for one in found]
         return encode(answers[0] if batch is None else {"items": answers})
 

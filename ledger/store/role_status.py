@@ -76,7 +76,7 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     lacks: tuple[str, ...] = ()
     """Sentences about missing things without which the role cannot work."""
     totals: tuple[Total, ...] = ()
-    """What the role has done since the start of its process."""
+    """The counts of the role since its process started."""
 
 
 class RoleAnswers(NamedTuple):

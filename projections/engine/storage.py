@@ -8,7 +8,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
-from functools import cache, lru_cache
+from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -257,7 +257,6 @@ class PreparedInsert(NamedTuple):
 
 
 @cache
-@lru_cache(256)
 def prepare_insert(statement: sa.Insert, columns: tuple[str, ...]) -> PreparedInsert:
     """Return an insert of these columns; statements are kept, because compiling one costs more than a write."""
     compiled = statement.compile(dialect=_POSITIONAL, column_keys=list(columns))

@@ -184,7 +184,7 @@ async def test_a_request_is_measured_until_its_answer_begins_and_by_its_route() 
         seen.append(measured.in_progress)
 
     async def nothing(*_: object) -> Any:
-        """Receive nothing, and send to nobody."""
+        """Neither receive nor send anything."""
 
     timer = RequestTimer(app, measured)
     for path, method in (("/a", "GET"), ("/b", "GET"), ("/c", "SURPRISE"), ("/broken", "POST")):
