@@ -20,7 +20,6 @@ from dashboard.http import request_metrics
 from dashboard.http.request_metrics import RequestMetrics
 from dashboard.metric_families import Exposition
 from dashboard.role_totals import RoleTotals
-from dashboard.view_reader import NotReadyError
 from domain.money import Money
 from ledger.store.backlog import backlog_of
 from ledger.store.cloudevents import parse_time
@@ -162,17 +161,17 @@ class Metrics:
     async def _put_business(self, to: Exposition) -> None:
         """Put the figures of the views that are built already."""
         now = datetime.now(UTC)
-        with suppress(NotReadyError):
+        if self._views.is_built("budget_balances"):
             totals = (await self._views.read("budget_balances", lambda one: read_current_totals(one, now))).result
             for currency, (spent_minor, left_minor) in totals.items():
                 to.put("open_budgets_spent", _units(spent_minor, currency), currency)
                 to.put("open_budgets_remaining", _units(left_minor, currency), currency)
-        with suppress(NotReadyError):
+        if self._views.is_built("casework"):
             number, oldest = (await self._views.read("casework", read_waiting_escalations)).result
             to.put("escalations_waiting", number)
             age = 0.0 if oldest is None else (now - parse_time(oldest)).total_seconds()
             to.put("escalations_waiting_oldest_seconds", max(0.0, age))
-        with suppress(NotReadyError):
+        if self._views.is_built("flags"):
             to.put("cases_open", (await self._views.read("flags", count_open_cases)).result)
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ledger.nats.connection_options import NatsServer
 
 _GRACE_SECONDS = 2
+_PATIENCE_SECONDS = 15
+"""Where all roles start together, requests in the first seconds wait for the views instead of being refused."""
 
 
 class DashboardService(RoleService):
@@ -81,7 +83,7 @@ class DashboardService(RoleService):
         await updates.start()
         await self._check.start()
         self.spawn(self._check.follow(client))
-        views = ViewReader(self._data_dir, log)
+        views = ViewReader(self._data_dir, log, patience_seconds=_PATIENCE_SECONDS)
         self._closing.callback(views.close)
         metrics = Metrics(views, client, self._data_dir)
         self._closing.push_async_callback(metrics.stop)

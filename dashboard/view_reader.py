@@ -36,6 +36,7 @@ _BUSY_REQUESTS, _MOMENT_SECONDS = 32, 0.1
 _TIMEOUT_SECONDS, _BUSY_TIMEOUT_SECONDS, _END_CACHE_SECONDS = 0.1, 0.004, 0.5
 _SHORT_SECONDS = 0.005
 _NEAR_SECONDS = 1.0
+_BUILT_CHECK_SECONDS = 0.05
 _STEPS = 2000
 """SQLite checks the clock after this many steps of its virtual machine."""
 
@@ -94,9 +95,11 @@ def _read[T](connection: sa.Connection, query: Callable[[sa.Connection], T]) -> 
 class ViewReader:
     """Reads views through one open engine for each live generation."""
 
-    def __init__(self, data_dir: Path, log: Log) -> None:
+    def __init__(self, data_dir: Path, log: Log, *, patience_seconds: float = 0) -> None:
+        """Reads before ``patience_seconds`` have passed from now on wait for the first generation of their view."""
         self._folder = storage.views_folder(data_dir)
         self._log = log
+        self._patient_until = time.monotonic() + patience_seconds
         self._live: dict[str, _LiveGeneration] = {}
         self._deadline = 0.0
         self._end = (0, -1.0)
@@ -122,7 +125,11 @@ class ViewReader:
             NotReadyError: the view has no generation yet.
 
         """
-        live = self._live_view(name)
+        return await self._read_live(await self._built_view(name), query, short=short)
+
+    async def _read_live[T](
+        self, live: _LiveGeneration, query: Callable[[sa.Connection], T], *, short: bool
+    ) -> ReadResult[T]:
         if short:
             self._deadline = time.perf_counter() + _SHORT_SECONDS
             try:
@@ -138,7 +145,7 @@ class ViewReader:
             NotReadyError: the view has no generation yet.
 
         """
-        live = self._live_view(name)
+        live = await self._built_view(name)
 
         def run() -> T | None:
             deadline = time.perf_counter() + seconds
@@ -161,8 +168,23 @@ class ViewReader:
             NotReadyError: the view has no generation yet.
 
         """
-        with self._live_view(name).engine.connect() as connection, connection.begin():
+        live = await self._built_view(name)
+        with live.engine.connect() as connection, connection.begin():
             return await query(connection)
+
+    def is_built(self, name: str) -> bool:
+        """Return whether a view has a generation; looks without waiting."""
+        try:
+            self._live_view(name)
+        except NotReadyError:
+            return False
+        return True
+
+    async def _built_view(self, name: str) -> _LiveGeneration:
+        """Return the live generation; waits for the first one where this process has just started."""
+        while time.monotonic() < self._patient_until and not self.is_built(name):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(_BUILT_CHECK_SECONDS)
+        return self._live_view(name)
 
     def _live_view(self, name: str) -> _LiveGeneration:
         now, live = time.monotonic(), self._live.get(name)
@@ -267,10 +289,11 @@ class ViewReader:
         found, end = [], await self.end()  # once for all views: a busy server answers late
         for name in MODELS:
             try:
-                progress = (await self.read(name, lambda _connection: None, short=True)).progress
+                live = self._live_view(name)
             except NotReadyError as error:
                 found.append(ViewState(name, 0, await self._lag(Progress(ReadCursor()), end), str(error)))
                 continue
+            progress = (await self._read_live(live, lambda _connection: None, short=True)).progress
             stopped = f"position {progress.stopped.position}: {progress.stopped.reason}" if progress.stopped else None
             found.append(ViewState(name, progress.anchor.position, await self._lag(progress, end), stopped))
         return found

@@ -20,7 +20,7 @@ from app.runtime.session import Session
 from app.runtime.views import up_to_date
 from dashboard import report_cache
 from dashboard.listen_address import ListenAddress
-from dashboard.view_reader import ViewReader
+from dashboard.view_reader import NotReadyError, ViewReader
 from domain.events.administration import TrailRead
 from ledger.errors import LedgerError
 from ledger.store.cloudevents import encode_event
@@ -106,6 +106,22 @@ async def test_a_view_that_stopped_at_its_first_event_has_the_age_of_that_event(
     states = {state.view: state for state in await views.states()}
     assert states["casework"].lag_seconds > 0.05
     assert states["people"].lag_seconds > 0.05  # it is not built yet
+    views.close()
+
+
+async def test_a_question_right_after_the_start_waits_for_its_view(session: Session) -> None:
+    """Clients that trusted "is up" got 503 while a busy machine was making the views."""
+    views = ViewReader(session.data_dir, session.log, patience_seconds=10)
+    hurried = ViewReader(session.data_dir, session.log)
+    asked = asyncio.create_task(views.read("casework", lambda _connection: "read", short=True))
+    await asyncio.sleep(0.2)
+    assert not asked.done()
+    assert not views.is_built("casework")
+    with pytest.raises(NotReadyError, match="casework is not built yet"):
+        await hurried.read("casework", lambda _connection: "read")
+    folder = views_folder(session.data_dir)
+    await catch_up(MODELS["casework"](), folder, await session.connection("view"), session.log)
+    assert (await asked).result == "read"
     views.close()
 
 
