@@ -39,7 +39,7 @@ from projections.engine.projector import Projector
 from projections.registry import MODELS
 from tests.support.builders import event, purchase
 from tests.support.documents import Document
-from tests.support.environment import ROOT, clean_environment
+from tests.support.environment import ROOT, clean_environment, long_only
 from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import Server
 from tests.support.organisations import BASIC_POLICY
@@ -395,6 +395,7 @@ async def test_little_room_on_the_disk_is_named(tmp_path: Path, monkeypatch: pyt
 # ---------------------------------------------------------------------- no false finding
 
 
+@long_only
 async def test_under_load_during_a_rebuild_and_right_after_a_restart_nothing_is_named(
     up: UpProcess, command: CommandLine
 ) -> None:

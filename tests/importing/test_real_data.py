@@ -12,13 +12,14 @@ from app.importing.import_report import ImportReport
 from app.importing.importer import import_events
 from app.importing.mapping import load_mapping
 from tests.support.documents import Document
-from tests.support.environment import DATA
+from tests.support.environment import DATA, long_only
 from tests.support.forked_cli import CommandLine
 from tests.support.known_answers import escalations, interactions, totals
 from tests.support.prepared_ledgers import PreparedLedger
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the real data is not beside this checkout (shared/data)")
 RECORDED = {"online_retail": 23_795, "bpic2013_incidents": 45_613, "bpic2020_request_for_payment": 15_185}
+QUICKEST = "bpic2020_request_for_payment"
 
 
 def check(name: str, events: list[Document], skipped: object, read: int) -> None:
@@ -44,7 +45,7 @@ def check(name: str, events: list[Document], skipped: object, read: int) -> None
             assert skipped == {"case never submitted": 72}
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one == QUICKEST else long_only) for one in RECORDED])
 def test_real_history_gives_the_known_answers_and_a_second_time_nothing(
     command: CommandLine, prepared: Callable[..., PreparedLedger], name: str
 ) -> None:

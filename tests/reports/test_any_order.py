@@ -140,7 +140,7 @@ def test_views_and_reports_are_functions_of_a_set(history: History, batch: int, 
             views.close()
 
 
-@pytest.mark.long
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it")
 @pytest.mark.skipif(not INCIDENTS.exists(), reason="BPI 2013 is not at ../shared/data")
 async def test_bpi_2013_with_times_cut_to_minutes(tmp_path: Path) -> None:
     """1,507 cases have facts with one time; only the source's own order tells their path."""

@@ -1,6 +1,7 @@
 """The loyalty report: evidence levels in simulated worlds of known truth, from policies, and on Online Retail."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.builders import event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.organisations import FULL_POLICY
+from tests.support.prepared_ledgers import PreparedLedger
 from tests.support.upstreams import Upstream, set_up_organisation
 
 RETAIL = Path(__file__).resolve().parents[3] / "shared" / "data" / "online_retail.csv.gz"
@@ -233,8 +235,8 @@ async def test_customers_helped_by_others_are_no_controls(upstream: Upstream) ->
 
 
 @pytest.mark.skipif(not RETAIL.exists(), reason="Online Retail is not at ../shared/data")
-def test_online_retail(command: CommandLine) -> None:
-    assert command("import", "online_retail", str(RETAIL), "--json").returncode == 0
+def test_online_retail(command: CommandLine, prepared: Callable[..., PreparedLedger]) -> None:
+    prepared("import", "online_retail", str(RETAIL), "--json")
     (one,) = json.loads(command("report", "loyalty", "--json").stdout)["currencies"]
     main = one["ladder"][1]
     before_after, difference = main["spending"]

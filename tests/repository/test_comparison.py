@@ -16,7 +16,7 @@ from benchmarks.comparison import SIDES, table_of
 from benchmarks.cpu import Meter, processes_of
 from benchmarks.versions import VersionError, full_hash
 from tests.support.documents import Document
-from tests.support.environment import ROOT
+from tests.support.environment import ROOT, long_only
 
 WITHOUT_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="no git, which checks the other version out")
 
@@ -48,6 +48,7 @@ def left_over(folder: Path) -> list[str]:
     return lines
 
 
+@long_only
 @pytest.mark.integration
 @WITHOUT_GIT
 def test_both_versions_take_turns_and_each_process_has_its_cpu_time(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 """Real data sets; tests that need them are skipped where the folder is absent."""
 
 LONG = bool(os.environ.get("LONG_TESTS"))
 """True if tests try every combination, as in `make test-long`; otherwise they try a sample."""
+
+long_only = pytest.mark.skipif(not LONG, reason="takes half a minute or more, so `make test-long` runs it")
 
 
 def clean_environment() -> dict[str, str]:
