@@ -125,11 +125,12 @@ def utc_text(text: str) -> str:
     Raises:
         ValueError: the text is not an RFC 3339 time.
     """
-    if text[-1:] == "Z" and text[10:11] == "T":
-        if len(text) == _UTC_MICROSECONDS:
-            return text
-        if len(text) == _UTC_SECONDS:
-            return f"{text[:-1]}.000000Z"
+    utc = f"{text[:-6]}Z" if text[-6:] == "+00:00" else text
+    if utc[-1:] == "Z" and utc[10:11] == "T":
+        if len(utc) == _UTC_SECONDS:
+            return f"{utc[:-1]}.000000Z"
+        if utc[19:20] == "." and len(utc) <= _UTC_MICROSECONDS:
+            return f"{utc[:-1]:0<26}Z"
     return time_text(parse_time(text))
 
 

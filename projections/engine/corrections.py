@@ -11,6 +11,7 @@ from domain.events.facts import FactCorrected
 from domain.serialization import convert
 from ledger.errors import LostEventsError
 from ledger.store.cloudevents import stored_decoder
+from projections.engine.columns import position_key
 from projections.engine.events import TYPES, Correction, Event, read_event
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ corrections_metadata = sa.MetaData()
 corrections = sa.Table(
     "corrections",
     corrections_metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),  # of the corrected fact
+    position_key(),  # of the corrected fact
     sa.Column("corrected_by", sa.BigInteger, nullable=False),
     sa.Column("data", sa.Text),  # the right data as JSON; null if the fact never happened
 )

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from domain.money import Money
 from domain.serialization import convert, encode, plain
 from ledger.store.cloudevents import parse_time, sequence_of
+from projections.engine.columns import position_key
 from projections.engine.row_cache import PreparedQuery, RowCache
 from projections.engine.storage import driver, prepare_insert, upserting
 from projections.engine.temporal_tables import HAPPENED, SINCE
@@ -77,7 +78,7 @@ def facts_of(table: sa.Table) -> sa.Table:
     return sa.Table(
         f"{table.name}_facts",
         table.metadata,
-        sa.Column("position", sa.BigInteger, primary_key=True),
+        position_key(),
         sa.Column("previous", sa.BigInteger),
         sa.Column("fact", sa.Text, nullable=False),
     )

@@ -32,11 +32,6 @@ Row = dict[str, Any]
 """A row of a view by column. Its table declares the types: text, integer, float, truth value or bytes, or NULL."""
 
 
-def texts(*names: str) -> list[sa.Column[str]]:
-    """Return columns of text that may be NULL, for a table."""
-    return [sa.Column(name, sa.Text) for name in names]
-
-
 progress_metadata = sa.MetaData()
 progress_table = sa.Table(
     "progress",

@@ -22,11 +22,12 @@ from domain.events.facts import (
 from domain.money import Money
 from domain.serialization import encode
 from projections.amount_ranges import amount_name
+from projections.engine.columns import position_key, texts
 from projections.engine.day_spans import DaySpans, at_positions, is_far, positions_of, spans_of
 from projections.engine.events import TYPES
 from projections.engine.pages import WHOLE, PageRequest, count_rows, page_rows, paged
 from projections.engine.row_cache import PreparedQuery, at_most, dict_rows
-from projections.engine.storage import texts, upsert, write
+from projections.engine.storage import prepare_insert, upsert
 from projections.views.event_summaries import describe
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ metadata = sa.MetaData()
 trail = sa.Table(
     "trail",
     metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),
+    position_key(),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("event_id", sa.Text, nullable=False),
@@ -62,18 +63,19 @@ mentions = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("position", sa.BigInteger, primary_key=True),
+    sqlite_with_rowid=False,  # each mention is stored once
 )
 accesses = sa.Table(
     "accesses",
     metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),
+    position_key(),
     sa.Column("time", sa.Text, nullable=False),
     sa.Column("recorded", sa.Text, nullable=False),
     *texts("who", "what", "via", "about"),
     sa.Column("up_to", sa.BigInteger),
     sa.Index("accesses_by_person", "who", "position"),
 )
-_MENTIONING = mentions.insert().prefix_with("OR IGNORE")
+_MENTIONING = prepare_insert(mentions.insert().prefix_with("OR IGNORE"), ("kind", "id", "position"))
 
 _AGENTS = (
     "agent_id",
@@ -107,7 +109,7 @@ class Trail:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "audit_trail"
-    version = 6
+    version = 7
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES
@@ -118,20 +120,20 @@ class Trail:
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Write one line for each event, one mention for each id that it names, and the accesses."""
         rows: list[Row] = []
-        named: list[Row] = []
+        named: list[tuple[str, str, int]] = []
         for event in events:
             known = event.correction
             about = [event] if known is None else [fact for fact in (known.after, known.before) if fact is not None]
             ids = list(dict.fromkeys(name for one in about for name in _mentioned(one)))
             rows.append(_row(event, ids))
             self._spans.note(event.stored.time, event.position)
-            named += [{"kind": kind, "id": name, "position": event.position} for kind, name in ids]
+            named += [(kind, name, event.position) for kind, name in ids]
         upsert(connection, trail, rows)
         for event in events:
             if isinstance(event.body, FactCorrected) and event.correction is not None:
                 mark = trail.update().where(trail.c.position == event.correction.position)
                 connection.execute(mark.values(corrected_by=event.position))
-        write(connection, _MENTIONING, named)
+        _MENTIONING.write(connection, named)
         upsert(connection, accesses, [row for event in events if (row := _access(event)) is not None])
         self._spans.write(connection)
 

@@ -10,10 +10,10 @@ from domain.actions import named_team
 from domain.events import decisions, facts
 from domain.matters import matter_of
 from domain.serialization import encode
+from projections.engine.columns import texts
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache, dict_rows
-from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 from projections.views.careers import Careers, ReportedRows, careers_in
 
@@ -66,7 +66,7 @@ class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 11
+    version = 12
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from domain.events.flags import CaseEvent, CaseOpened, CaseRanked
 from domain.money import Money
 from ledger.store.cloudevents import time_text
+from projections.engine.columns import texts
 from projections.engine.pages import WHOLE, PageRequest, paged, source_of
 from projections.engine.row_cache import RowCache
-from projections.engine.storage import texts
 from projections.engine.temporal_tables import past_of
 from projections.views.flag_tables import metadata
 

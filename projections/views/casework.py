@@ -15,13 +15,13 @@ from domain.commands import action_id_of
 from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
 from domain.money import Money, wire_of
+from projections.engine.columns import texts
 from projections.engine.day_blocks import DayBlocks, DayTable
 from projections.engine.day_spans import DaySpans, spans_of
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, count_rows, page_rows
 from projections.engine.row_cache import RowCache, plain_rows
-from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, happened, past_of
 from projections.views.authority import reported_asking
 from projections.views.careers import MOVES, Careers, ReportedRows, careers_in
@@ -206,7 +206,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 15
+    version = 16
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(

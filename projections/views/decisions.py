@@ -13,6 +13,7 @@ from domain.commands import action_id_of
 from domain.events import decisions, facts
 from domain.serialization import decoder_of, encode
 from domain.simulation.comparison import DECISIONS, DecisionSummary, decided
+from projections.engine.columns import position_key
 from projections.engine.events import types_of
 from projections.engine.storage import upsert
 
@@ -26,7 +27,7 @@ metadata = sa.MetaData()
 depended = sa.Table(
     "depended",
     metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),
+    position_key(),
     sa.Column("type", sa.Text, nullable=False),  # of a correction: `corrected`
     sa.Column("at", sa.BigInteger, nullable=False),  # microseconds since 1970
     sa.Column("data", sa.LargeBinary, nullable=False),  # the fields needed, as JSON; a summary for decisions
@@ -88,7 +89,7 @@ class Decisions:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "decisions"
-    version = 3
+    version = 4
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = DEPENDED

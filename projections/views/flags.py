@@ -21,9 +21,10 @@ from domain.events.flags import (
     FlagUpdated,
 )
 from ledger.store.cloudevents import time_text
+from projections.engine.columns import position_key, texts
 from projections.engine.pages import WHOLE, PageRequest, paged, source_of
 from projections.engine.row_cache import RowCache
-from projections.engine.storage import texts, write
+from projections.engine.storage import write
 from projections.engine.temporal_tables import past_of
 from projections.views.cases import CaseTables
 from projections.views.flag_tables import metadata
@@ -52,7 +53,7 @@ past_of(flags)
 evidence = sa.Table(
     "evidence",
     metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),
+    position_key(),
     sa.Column("flag_id", sa.Text, primary_key=True),
 )
 _PROVING = evidence.insert().prefix_with("OR IGNORE")
@@ -64,7 +65,7 @@ class Flags:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "flags"
-    version = 4
+    version = 5
     metadata = metadata
     prefixes = ("ledger.flag.", "ledger.case.")
     types: Mapping[str, type[msgspec.Struct]] = {

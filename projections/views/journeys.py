@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from domain.analytics.service_quality import REPEAT_DAYS
 from domain.events import facts
 from domain.serialization import encode
+from projections.engine.columns import texts
 from projections.engine.day_blocks import DayBlocks, DayTable
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, read_fact_positions
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache, dict_rows
-from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Journeys:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
-    version = 8
+    version = 9
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(

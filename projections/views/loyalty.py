@@ -17,6 +17,7 @@ from domain.events.facts import ActionReported, FactCorrected, PurchaseCompleted
 from domain.money import Money
 from domain.serialization import encode
 from ledger.store.cloudevents import parse_time, time_text
+from projections.engine.columns import position_key
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, paged
 from projections.engine.storage import upsert
@@ -32,7 +33,7 @@ metadata = sa.MetaData()
 purchases = sa.Table(
     "purchases",
     metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),
+    position_key(),
     sa.Column("customer_id", sa.Text),
     sa.Column("at", sa.Text, nullable=False, index=True),
     sa.Column("currency", sa.Text, nullable=False),
@@ -46,7 +47,7 @@ purchases = sa.Table(
 actions = sa.Table(
     "actions",
     metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),
+    position_key(),
     sa.Column("action_id", sa.Text, nullable=False, index=True),
     sa.Column("reported", sa.Boolean, nullable=False),  # by a fact
     sa.Column("customer_id", sa.Text),
@@ -63,7 +64,7 @@ actions = sa.Table(
 requests = sa.Table(  # goodwill requests to which a limit for one action applied
     "requests",
     metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),
+    position_key(),
     sa.Column("customer_id", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("at", sa.Text, nullable=False),
@@ -83,7 +84,7 @@ class Loyalty:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "loyalty_effects"
-    version = 4
+    version = 5
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = types_of(

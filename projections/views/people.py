@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from domain.events import facts
 from domain.serialization import encode
 from domain.staff import brings_back
+from projections.engine.columns import texts
 from projections.engine.entities import LAST_FACT, EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
 from projections.engine.pages import by_key
-from projections.engine.storage import texts
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class People:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "people"
-    version = 5
+    version = 6
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(
