@@ -141,7 +141,7 @@ check: lint types test  ## what CI checks
 
 requirements: setup  ## pin dependencies anew, with hashes: of everything, of the image, of what builds the wheel, of rivals
 	@$(BIN)/python -m pip install --quiet uv
-	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --group dev -o requirements.txt
-	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --constraint requirements.txt -o requirements-image.txt
+	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --extra otel --group dev -o requirements.txt
+	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --extra otel --constraint requirements.txt -o requirements-image.txt
 	@$(COMPILE) --group build --constraint requirements.txt -o requirements-build.txt
 	@$(COMPILE) --group rivals -o requirements-rivals.txt

@@ -13,6 +13,7 @@ from traceback import extract_tb
 from typing import TYPE_CHECKING
 
 from domain.serialization import encode
+from ledger import traces
 from ledger.nats.redaction import without_passwords
 from ledger.store.cloudevents import time_text
 
@@ -43,6 +44,8 @@ class JsonFormatter(logging.Formatter):
             "role": self._role,
             "message": without_passwords(message),
         }
+        if traces.spans is not None:
+            line |= traces.spans.current_ids()
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = type(record.exc_info[1]).__name__
             line["stack"] = [f"{at.filename}:{at.lineno} {at.name}" for at in extract_tb(record.exc_info[2])]

@@ -14,6 +14,7 @@ from dashboard.auth.admission import AdmittingRoute
 from dashboard.http.body_limits import BodyBounds
 from dashboard.http.host_check import HostCheck
 from dashboard.http.request_metrics import RequestTimer
+from dashboard.http.request_spans import RequestSpans
 from dashboard.openapi import PROBLEMS
 from dashboard.problem_details import add_error_handlers
 from dashboard.routes.case_files import add_case_file_routes
@@ -31,6 +32,7 @@ from dashboard.routes.updates import add_update_routes
 from dashboard.routes.upstreams import add_upstream_routes
 from dashboard.routes.web_page import add_page_routes
 from dashboard.routes.webhooks import add_webhook_routes
+from ledger import traces
 
 if TYPE_CHECKING:
     from dashboard.auth.openid import OpenIdProvider
@@ -47,12 +49,16 @@ def make_api(context: ApiContext, openid: OpenIdProvider | None = None) -> FastA
         redoc_url=None,
         openapi_url=None,
         responses=PROBLEMS,
+        # FastAPI's own spans and logs hold paths, addresses and messages of errors, which are personal data here.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     api.router.route_class = AdmittingRoute
     api.add_middleware(GZipMiddleware, minimum_size=1000)
     api.add_middleware(BodyBounds)
     api.add_middleware(HostCheck, names=context.hosts)
     api.add_middleware(RequestTimer, metrics=context.metrics.requests)
+    if traces.spans is not None:
+        api.add_middleware(RequestSpans, spans=traces.spans)
     add_error_handlers(api)
     for add_routes in (
         add_upstream_routes,  # routes are tried in this order, and sources ask most often

@@ -15,6 +15,7 @@ from config import topology
 from dashboard.nats_requests import TIMEOUT_SECONDS
 from dashboard.problem_details import ParameterError
 from domain.serialization import encode
+from ledger import traces
 from ledger.errors import EventError, UnavailableError
 from ledger.store.content_modes import Mode, binary_event, claimed_id, events_of_batch, mode_of, structured_event
 from ledger.store.subject_tokens import token_of_source
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ledger.store.content_modes import Headers
 
 _SHOWN_FAULTS = 20
+_PART_BYTES = topology.MAX_EVENT_BYTES - 1024
+"""Bytes of a message with several events; the headers of a trace need some of the inbox's limit."""
 
 
 class Fault(NamedTuple):
@@ -117,7 +120,7 @@ class EventGateway:
         """
         token = token_of_source(source)
         await self._refuse_faulty(token, events)
-        parts = list(_parts(events, topology.MAX_EVENT_BYTES))
+        parts = list(_parts(events, _PART_BYTES))
         acks = await asyncio.gather(*(self._store(token, part) for part in parts))
         return [
             PublishedEvent(claimed_id(event), ack.stream, ack.seq)
@@ -147,7 +150,9 @@ class EventGateway:
 
     async def _request(self, subject: str, body: bytes) -> bytes:
         try:
-            return (await self._client.request(subject, body, timeout=TIMEOUT_SECONDS)).data
+            with traces.sending(subject) as headers:
+                fitting = headers if len(body) <= _PART_BYTES else None
+                return (await self._client.request(subject, body, timeout=TIMEOUT_SECONDS, headers=fitting)).data
         except (nats.errors.Error, TimeoutError) as error:
             raise UnavailableError("the NATS server gives no answer: send all events again") from error
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 import msgspec
 import nats.errors
 
+from ledger import traces
 from ledger.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ async def ask_raw(
 
     """
     try:
-        return (await client.request(subject, body, timeout=TIMEOUT_SECONDS, headers=headers)).data
+        with traces.sending(subject, headers) as sent:
+            return (await client.request(subject, body, timeout=TIMEOUT_SECONDS, headers=sent)).data
     except (nats.errors.Error, TimeoutError) as error:
         raise UnavailableError(f"no answer: is `resolution-ledger run {role}` running?") from error

@@ -12,6 +12,7 @@ import nats.errors
 from config import topology
 from domain.documents.replies import EventOutcome
 from domain.serialization import decoder_of, encode
+from ledger import traces
 from ledger.errors import UnavailableError
 from ledger.nats.client import connect
 from ledger.store.subject_tokens import token_of_source
@@ -152,7 +153,8 @@ class NatsConnection:
         assert self._client is not None
         refused: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(subject, []).append(refused)
-        asked = asyncio.ensure_future(self._client.request(subject, body, timeout=self._timeout))
+        headers = traces.client_headers()
+        asked = asyncio.ensure_future(self._client.request(subject, body, timeout=self._timeout, headers=headers))
         try:
             await asyncio.wait((asked, refused), return_when=asyncio.FIRST_COMPLETED)
             return refused.result() if refused.done() else asked.result().data
@@ -224,6 +226,7 @@ class HttpConnection:
 
         await self.open()
         assert self._client is not None
+        headers = {**(traces.client_headers() or {}), **headers}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         try:
             answer = await self._client.request(method, f"/api/v1/{path}", headers=raw, content=body)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from consumers.runtime.request_form import RequestClass
+    from ledger.spans import RequestSpan  # noqa: TC004 - it needs an extra, and no request is decoded into this class
 
 
 _DECISIONS = dict.fromkeys(("approve", "deny", "withdraw", "forward"), commands.EscalationDecision)
@@ -77,6 +78,8 @@ class PendingRequest(msgspec.Struct, eq=False):
     answered: bool = False
     duplicates: list[PendingRequest] = []
     """Copies that arrived while this request was decided."""
+    span: RequestSpan | None = None
+    """Its span, where traces are on."""
 
     def finish_encoded(self, answer: bytes) -> None:
         """Give an answer in JSON text, unless one was given."""

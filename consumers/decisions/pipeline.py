@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from domain.decisions.streams import LoadableStream
     from domain.policy.model import Rules
     from domain.serialization import JsonObject
+    from ledger.spans import RequestSpan
     from ledger.store.event_id_index import EventIdEntry
     from ledger.store.log import Log
 
@@ -123,12 +124,14 @@ class DecisionPipeline:
         encrypted: bool = False,
         refusal: RequestError | None = None,
         via: str | None = None,
+        span: RequestSpan | None = None,
     ) -> None:
         """Submit a request. ``answer`` is called once with JSON, by this decider or by the owner of the holder.
 
         ``token`` names the source. ``here``: another decider forwarded the request, so it must be decided here. A
         request with a ``refusal`` gets its first answer if it has one, otherwise the refusal. ``encrypted``: see
-        ``read_form``. ``via``: `cli` or `http`, where the ledger's own commands or page sent it.
+        ``read_form``. ``via``: `cli` or `http`, where the ledger's own commands or page sent it. ``span`` is the
+        request's, where traces are on.
         """
         at = time.monotonic()
         if at - self._received_at > _SAME_TIME_SECONDS:
@@ -152,7 +155,7 @@ class DecisionPipeline:
             self.answers.counts[operation if operation in COMMANDS else "unknown", "error", error.code] += 1
             answer(encode(error.wire()))
             return
-        request.received_at = at
+        request.received_at, request.span = at, span
         self._unanswered[request] = None
         if self._check is None and not self._history:
             self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._answer_stuck)
@@ -414,7 +417,7 @@ class DecisionPipeline:
                 if outcome is decision:
                     request.decision = decision
                     if decision.events:
-                        request.drafts = unit.drafts(decision)
+                        request.drafts = unit.drafts(decision, request.span.recorded if request.span else b"")
                         for draft in request.drafts:
                             record, budget = draft.record, draft.stream.budget
                             if isinstance(record, (ActionTaken, ActionHeld)) and budget is not None:

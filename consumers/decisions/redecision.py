@@ -41,6 +41,7 @@ from domain.decisions.streams import BudgetKey, BudgetPeriod, FlagStream, Stream
 from domain.events import decisions, facts, flags
 from domain.events.causes import NO_COMMAND, RULES_VERSION, Caused
 from domain.serialization import FieldError, Json
+from ledger.store.cloudevents import without_traceparent
 from ledger.store.event_id_index import EventIdEntry
 from ledger.store.log import Recorded
 from projections.engine.corrections import CORRECTED
@@ -623,7 +624,7 @@ def _compare(drafts: list[PendingDraft], group: _Group) -> None:
 
     """
     for draft, recorded in zip(drafts, group.recorded, strict=False):
-        stored = recorded.data.rpartition(_STAMP)[0] + b"}"
+        stored = without_traceparent(recorded.data.rpartition(_STAMP)[0] + b"}")
         equal = draft.data == stored or stored_form(_as_earlier(draft.record), group.events[0].time) == stored
         if not equal or draft.subject != recorded.subject:
             raise _Mismatch(*_first_difference(draft, recorded, drafts, group))
@@ -649,6 +650,7 @@ def _first_difference(
     now, then = (msgspec.json.decode(text, type=dict[str, Json]) for text in (draft.data, recorded.data))
     if now["type"] == then["type"]:
         del then["recordedtime"]
+        then.pop("traceparent", None)
         found = _first_unequal(then, now)
         return ("subject", recorded.subject, draft.subject) if found is None else found
     reasons = [

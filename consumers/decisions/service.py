@@ -29,6 +29,7 @@ from consumers.runtime.membership import Membership
 from consumers.runtime.precedence import Precedence
 from consumers.runtime.request_form import lost_by_encryption
 from consumers.runtime.source_tokens import refuse_foreign
+from ledger import traces
 from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.nats.client import frame, is_answerable, text_of
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from consumers.decisions.pending_request import PendingRequest
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
+    from ledger.spans import RequestSpan
     from ledger.store.log import Log
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ _QUEUE = "decisions"
 _FORWARD_SECONDS = 1.0
 _ANSWER_TO = b"Answer-To"
 _VIA = b"Via"
+_TRACEPARENT = b"traceparent"
 _NO_POLICY = "no policy is in force, so every request is refused: publish one with `resolution-ledger decide policy`"
 _ANY_ROLE = "any"
 _PAGE = "dashboard"
@@ -175,10 +178,11 @@ class DecisionService(RoleService):
         refuse_foreign(source)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         give = partial(_settle, answer)
+        span = None if traces.spans is None else traces.spans.current_request()
         if may_have_note(body) or operation == "flag":
-            await self._submit_encrypted(source, operation, body, give)
+            await self._submit_encrypted(source, operation, body, give, span=span)
         else:
-            self.pipeline.submit(source, operation, body, give)
+            self.pipeline.submit(source, operation, body, give, span=span)
         return await answer
 
     async def _submit_encrypted(
@@ -187,14 +191,16 @@ class DecisionService(RoleService):
         operation: str,
         body: bytes,
         give: Callable[[bytes], None],
+        *,
         reply: bytes = b"",
         via: str | None = None,
+        span: RequestSpan | None = None,
     ) -> None:
         """Encrypt the personal text of a request before it is submitted, so that it is never recorded unencrypted."""
         encrypted = await encrypt_request(self._keys, source, body)
         refusal = lost_by_encryption(body)
         self.pipeline.submit(
-            source, operation, encrypted, give, reply_subject=reply, encrypted=True, refusal=refusal, via=via
+            source, operation, encrypted, give, reply_subject=reply, encrypted=True, refusal=refusal, via=via, span=span
         )
 
     def _on_members(self, has_others: bool) -> None:
@@ -209,29 +215,51 @@ class DecisionService(RoleService):
             _, kind, token, operation = text_of(subject).split(".")
             via = None if kind == "decide" else _via(token, headers)
             if may_have_note(body) or operation == "flag" or (self.pipeline.forward is not None and reply):
-                self._take(token, operation, body, reply, via)
+                self._take(token, operation, body, reply, headers, via)
             else:
-                give = partial(self._reply, reply)
-                self.pipeline.submit(token, operation, body, give, reply_subject=reply, via=via)
+                give, span = partial(self._reply, reply), None
+                if traces.spans is not None:
+                    span = traces.spans.request(_decide_subject(token, operation), headers)
+                    give = partial(span.answer, give)
+                self.pipeline.submit(token, operation, body, give, reply_subject=reply, via=via, span=span)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
-    def _take(self, source: str, operation: str, body: bytes, reply: bytes, via: str | None) -> None:
+    def _take(self, source: str, operation: str, body: bytes, reply: bytes, headers: bytes, via: str | None) -> None:
         """Take a request that may have a note, or may belong to another decider."""
         refuse_foreign(source)
+        give, span = self._answering(source, operation, reply, headers)
         if may_have_note(body) or operation == "flag":
-            self._run_beside(self._take_with_note(source, operation, body, reply, via))
+            self._run_beside(self._take_with_note(source, operation, body, give, reply, via, span))
         elif owner := self._members.owner_of(holder_in(body)):
-            self._send_to(owner, source, operation, body, reply, via)  # the owner checks the request
+            self._send_to(owner, source, operation, body, reply, via, span)  # the owner checks the request
         else:
-            give = partial(self._reply, reply)
-            self.pipeline.submit(source, operation, body, give, reply_subject=reply, via=via)
+            self.pipeline.submit(source, operation, body, give, reply_subject=reply, via=via, span=span)
 
-    async def _take_with_note(self, source: str, operation: str, body: bytes, reply: bytes, via: str | None) -> None:
+    def _answering(
+        self, source: str, operation: str, reply: bytes, headers: bytes
+    ) -> tuple[Callable[[bytes], None], RequestSpan | None]:
+        """Return the function that gives a request its answer, and the request's span where traces are on."""
+        give = partial(self._reply, reply)
+        if traces.spans is None:
+            return give, None
+        span = traces.spans.request(_decide_subject(source, operation), headers)
+        return partial(span.answer, give), span
+
+    async def _take_with_note(
+        self,
+        source: str,
+        operation: str,
+        body: bytes,
+        give: Callable[[bytes], None],
+        reply: bytes,
+        via: str | None,
+        span: RequestSpan | None,
+    ) -> None:
         try:
-            await self._submit_encrypted(source, operation, body, partial(self._reply, reply), reply, via)
+            await self._submit_encrypted(source, operation, body, give, reply=reply, via=via, span=span)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
-            self._reply(reply, error_answer(error))
+            give(error_answer(error))
 
     def _on_forwarded(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
         reply = reply or header_of(headers, _ANSWER_TO) or b""
@@ -239,8 +267,8 @@ class DecisionService(RoleService):
             _, _, _, source, operation = subject.decode().split(".")
             found = header_of(headers, _VIA)
             via = found.decode() if found else None
-            give = partial(self._reply, reply)
-            self.pipeline.submit(source, operation, body, give, here=True, encrypted=True, via=via)
+            give, span = self._answering(source, operation, reply, headers)
+            self.pipeline.submit(source, operation, body, give, here=True, encrypted=True, via=via, span=span)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
@@ -250,9 +278,8 @@ class DecisionService(RoleService):
         if owner is None:
             return False
         if request.reply_subject:
-            self._send_to(
-                owner, request.token, request.operation, request.body, request.reply_subject, request.cause.via
-            )
+            token, operation, via = request.token, request.operation, request.cause.via
+            self._send_to(owner, token, operation, request.body, request.reply_subject, via, request.span)
         else:
             self._run_beside(self._ask_owner(owner, request))
         return True
@@ -262,30 +289,46 @@ class DecisionService(RoleService):
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    def _send_to(self, owner: str, source: str, operation: str, body: bytes, answer_to: bytes, via: str | None) -> None:
+    def _send_to(
+        self,
+        owner: str,
+        source: str,
+        operation: str,
+        body: bytes,
+        answer_to: bytes,
+        via: str | None,
+        span: RequestSpan | None,
+    ) -> None:
         # A header, because the server does not accept another account's reply subject as the message's own.
         headers = _ANSWER_TO + b": " + answer_to + b"\r\n"
         if via is not None:
             headers += _VIA + b": " + via.encode() + b"\r\n"
+        if span is not None:
+            headers += _TRACEPARENT + b": " + span.traceparent + b"\r\n"
+            span.end()
         self._send(frame(_owner_subject(owner, source, operation).encode(), body, headers=headers))
 
     async def _ask_owner(self, owner: str, request: PendingRequest) -> None:
         """Pass on the owner's answer; without one, decide here: a request that is decided twice has one answer."""
         subject = _owner_subject(owner, request.token, request.operation)
-        headers = None if request.cause.via is None else {_VIA.decode(): request.cause.via}
+        headers = {} if request.cause.via is None else {_VIA.decode(): request.cause.via}
+        if request.span is not None:
+            headers[_TRACEPARENT.decode()] = request.span.traceparent.decode()
         try:
-            answer = (await self._client.request(subject, request.body, timeout=_FORWARD_SECONDS, headers=headers)).data
+            answer = (
+                await self._client.request(subject, request.body, timeout=_FORWARD_SECONDS, headers=headers or None)
+            ).data
         except (nats.errors.Error, TimeoutError):
             self._members.remove(owner)
-            give = request.finish_encoded
             self.pipeline.submit(
                 request.token,
                 request.operation,
                 request.body,
-                give,
+                request.finish_encoded,
                 here=True,
                 encrypted=request.encrypted,
                 via=request.cause.via,
+                span=request.span,
             )
         else:
             request.finish_encoded(answer)
@@ -322,6 +365,10 @@ def _via(token: str, headers: bytes) -> str:
     if token != _PAGE:
         return "cli"
     return "http" if header_of(headers, _OPERATOR) is None else "http-operator"
+
+
+def _decide_subject(source: str, operation: str) -> str:
+    return f"{topology.DECIDE_SUBJECT}.{source}.{operation}"
 
 
 def _owner_subject(owner: str, source: str, operation: str) -> str:

@@ -24,7 +24,7 @@ from domain.events import decisions
 from domain.events.decisions import Record
 from domain.events.flags import FlagEvent
 from domain.serialization import encode
-from ledger.store.cloudevents import encode_event
+from ledger.store.cloudevents import encode_event, with_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -106,8 +106,11 @@ class UnitOfWork(msgspec.Struct, eq=False):
         self.read.append(found)
         return found.flag
 
-    def drafts(self, decision: Decision) -> list[PendingDraft]:
-        """Return the events of a decision as drafts, and let the cached streams go on from them."""
+    def drafts(self, decision: Decision, traceparent: bytes = b"") -> list[PendingDraft]:
+        """Return the events of a decision as drafts, and let the cached streams go on from them.
+
+        ``traceparent`` is the trace that caused them, or empty.
+        """
         stream_of, drafts = self.budgets.get, list[PendingDraft]()
         for event in decision.events:
             place, begins = event.stream, event.begins
@@ -119,6 +122,8 @@ class UnitOfWork(msgspec.Struct, eq=False):
                 stream, subject, begins = self._place_of(event)
             stream.unstored += 1
             data = stored_form(event.record, decision.now)
+            if traceparent:
+                data = with_traceparent(data, traceparent)
             drafts.append(PendingDraft(stream, subject, data, begins, event.record))
         for key, budget in decision.changed.items():
             stream = stream_of(key)

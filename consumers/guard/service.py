@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from consumers.guard.flag_writer import FlagWriter, record_draft
 from consumers.guard.state import guard_folder, open_state
 from domain.keyed_state import LostRowError, MemoryState
+from ledger import traces
 from ledger.background_service import RoleService, restarting
 from ledger.errors import StateError, UnavailableError
 from ledger.store.log import digest_of
@@ -116,10 +117,11 @@ class GuardService(RoleService):
         async for batch in Follower(reader, self._log, "guard", state.cursor).batches():
             for at in range(0, len(batch), _AT_ONCE):
                 part = batch[at : at + _AT_ONCE]
-                drafts: list[FlagDraft | CaseDraft] = [*writer.take(part)]
-                drafts += writer.take_cases()
-                for draft in drafts:
-                    await self._record(draft)
+                with traces.batch(self._log.stream, "guard", ((b"", event.data) for event in part)):
+                    drafts: list[FlagDraft | CaseDraft] = [*writer.take(part)]
+                    drafts += writer.take_cases()
+                    for draft in drafts:
+                        await self._record(draft)
                 self.position, last = writer.position, part[-1]
                 late = time.monotonic() - committed_at > _COMMIT_SECONDS
                 if not plugins and (late or self.position - committed >= _COMMIT_EVENTS):

@@ -18,6 +18,7 @@ from consumers.intake.inbox_message import message_of
 from consumers.intake.inboxes import Inboxes
 from consumers.intake.lanes import IntakeLanes
 from consumers.intake.places import places_gone
+from ledger import traces
 from ledger.background_service import BackgroundService
 from ledger.nats.inbox_routes import SourceRoutes
 from ledger.nats.incidents import report
@@ -88,7 +89,8 @@ class IntakeWorker(BackgroundService):
             wait = _HELD_SECONDS if self._inboxes.holds else _IDLE_SECONDS
             try:
                 batch = await self._inboxes.admit(await self._fan_in.next(topology.INTAKE_BATCH, wait))
-                await self._lanes.take([message_of(one) for one in batch])
+                with traces.batch(topology.INBOX, "intake", ((one.headers, one.data) for one in batch)):
+                    await self._lanes.take([message_of(one) for one in batch])
                 self._pulse.beat()
             except Exception as error:  # noqa: BLE001 - our own errors delay the intake, and must not end it
                 report("the intake failed and begins again", error, error)

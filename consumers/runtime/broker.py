@@ -10,6 +10,7 @@ from nats.errors import Error
 from consumers.runtime.source_tokens import refuse
 from domain.commands import RequestError
 from domain.serialization import FieldError, encode
+from ledger import traces
 from ledger.errors import LedgerError
 from ledger.nats.client import PING_SECONDS, PINGS_UNANSWERED, LedgerClient, is_answerable
 from ledger.nats.connection_options import options_of
@@ -102,6 +103,14 @@ async def answered(
     ``checks_token``: ``work`` itself refuses invalid tokens.
     """
     raw = message.raw_message
+    with traces.processing(raw.subject, raw.headers) as span:
+        answer = await _answer(raw, work, checks_token=checks_token)
+        if span is not None:
+            span.note(answer)
+    return answer
+
+
+async def _answer(raw: Msg, work: Callable[[str, bytes], Awaitable[bytes]], *, checks_token: bool) -> bytes:
     token = raw.subject.split(".")[2]
     try:
         if not checks_token:

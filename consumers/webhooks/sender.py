@@ -18,6 +18,7 @@ from httpcore import AnyIOBackend, AsyncNetworkBackend
 from standardwebhooks.webhooks import Webhook as Signer
 
 from consumers.webhooks.messages import body_of, sentence_of
+from ledger import traces
 from ledger.nats.incidents import report
 
 if TYPE_CHECKING:
@@ -137,18 +138,21 @@ class Sender:
             "webhook-signature": Signer(webhook.secret).sign(identifier, now, content.decode()),
         }
         times = dict.fromkeys(("connect", "read", "write", "pool"), _SECONDS)
-        async with self._pool.stream(
-            "POST", webhook.url, headers=headers, content=content, extensions={"timeout": times}
-        ) as answer:
-            size = 0
-            async for chunk in answer.aiter_stream():
-                size += len(chunk)
-                if size > _ANSWER_BYTES:
-                    break
-            if _HTTP_OK <= answer.status < _HTTP_REDIRECT:
-                return AttemptOutcome()
-            wait = _retry_after(answer.headers)
-            return AttemptOutcome(f"the receiver answered {answer.status}", answer.status == _HTTP_GONE, wait)
+        with traces.delivery(webhook.url, message.event) as delivery:
+            headers.update(delivery.headers)
+            async with self._pool.stream(
+                "POST", webhook.url, headers=headers, content=content, extensions={"timeout": times}
+            ) as answer:
+                delivery.answered(answer.status)
+                size = 0
+                async for chunk in answer.aiter_stream():
+                    size += len(chunk)
+                    if size > _ANSWER_BYTES:
+                        break
+                if _HTTP_OK <= answer.status < _HTTP_REDIRECT:
+                    return AttemptOutcome()
+                wait = _retry_after(answer.headers)
+                return AttemptOutcome(f"the receiver answered {answer.status}", answer.status == _HTTP_GONE, wait)
 
     async def _send_mail(self, webhook: Webhook, message: WebhookMessage) -> AttemptOutcome:
         if self._mail is None:

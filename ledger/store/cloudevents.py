@@ -36,6 +36,7 @@ _DISALLOWED = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f\\ufdd0-\\ufdef{_NONCHARACTERS
 """Control characters and noncharacters (CloudEvents 1.0.2, Type System)."""
 _SEQUENCE = re.compile(r"-?[0-9]{1,32}", re.ASCII)
 _INT32, _INT64 = 2**31, 2**63
+_TRACEPARENT, _TRACEPARENT_BYTES = b',"traceparent":"', len("00-") + 32 + len("-") + 16 + len("-01")
 _MICROSECOND = timedelta(microseconds=1)
 _UTC_SECONDS, _UTC_MICROSECONDS = len("2026-01-04T20:00:00Z"), len("2026-01-04T20:00:00.000000Z")
 _ASSUMED_TIME = "timeassumed"
@@ -303,6 +304,17 @@ def with_via(event: bytes, via: str, run: str = "") -> bytes:
     """
     import_run = b',"%b":"%b"' % (_IMPORT_RUN.encode(), run.encode()) if run else b""
     return b'%b,"via":"%b"%b}' % (event[:-1], via.encode(), import_run)
+
+
+def with_traceparent(event: bytes, traceparent: bytes) -> bytes:
+    """Return an event of the ledger with the trace that caused it (CloudEvents' extension for distributed tracing)."""
+    return b'%b%b%b"}' % (event[:-1], _TRACEPARENT, traceparent)
+
+
+def without_traceparent(event: bytes) -> bytes:
+    """Return an event of the ledger, without a recorded time, as it is without a trace."""
+    at = -len(_TRACEPARENT) - _TRACEPARENT_BYTES - 2
+    return event[:at] + b"}" if event[at:].startswith(_TRACEPARENT) else event
 
 
 def is_of_run(event: bytes, run: str) -> bool:

@@ -13,6 +13,7 @@ from ledger.store.json_text import exact_value
 if TYPE_CHECKING:
     from ledger.store.json_text import Json
 
+_NOT_COMPARED = ("sequence", "sequencetype", "traceparent", "tracestate")
 _decoder = msgspec.json.Decoder()
 _raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
@@ -33,8 +34,8 @@ def same_event(first: bytes, second: bytes) -> bool:
     Attributes are compared in their canonical string encoding (``7`` equals ``"7"``), null equals absent, and times are
     compared as instants. A ``datacontenttype`` that says JSON equals none. Numbers are compared by their mathematical
     value (``1.0`` equals ``1``). The place in the source's order (``sequence``) is no part of the event, since a newer
-    export of the same rows may number them anew. Equal content hashes imply this, except if a number was rounded
-    (``Envelope.rounded``).
+    export of the same rows may number them anew. Nor is its trace, since a retry may belong to another one. Equal
+    content hashes imply this, except if a number was rounded (``Envelope.rounded``).
     """
     return canonical_form(first) == canonical_form(second)
 
@@ -43,7 +44,7 @@ def canonical_form(event: bytes) -> bytes:
     """Return the normal form that ``same_event`` compares."""
     members = event_as_sent(_decoder.decode(event))
     data = members.pop("data", None)
-    for name in ("sequence", "sequencetype"):
+    for name in _NOT_COMPARED:
         members.pop(name, None)
     if data is not None:
         data = exact_value(bytes(_raw_decoder.decode(event)["data"]))

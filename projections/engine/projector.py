@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from domain.events.administration import ProjectionSkipped
 from domain.events.facts import FactCorrected
 from domain.serialization import encode
+from ledger import traces
 from ledger.errors import LedgerError, UnavailableError
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.log import digest_of
@@ -107,10 +108,11 @@ class Projector:
             originals = await originals_of(log, batch)
             fold = partial(self.take, batch, originals)
             threads = _ONE_THREAD if until is None and len(batch) < _MANY else None
-            async with self._lock:
-                await asyncio.get_running_loop().run_in_executor(threads, fold)
-            if committed:
-                await committed(self.progress)
+            with traces.batch(log.stream, self.model.name, ((b"", event.data) for event in batch)):
+                async with self._lock:
+                    await asyncio.get_running_loop().run_in_executor(threads, fold)
+                if committed:
+                    await committed(self.progress)
             if threads is _ONE_THREAD:
                 await asyncio.sleep(begun + _TOGETHER_SECONDS - time.monotonic())
 

@@ -38,7 +38,7 @@ import asyncio, os, shutil, signal, subprocess, sys, time
 # Libraries decide by system when they are loaded: these are what they are here.
 import click, cryptography.x509, fastapi, faststream.nats, filelock, httptools, msgspec, nats, numpy, prometheus_client
 import rich.console, rich.progress, rich.table, sqlalchemy.dialects.sqlite, uvicorn.protocols.http.httptools_impl
-import mcp
+import mcp, opentelemetry.exporter.otlp.proto.http.trace_exporter
 import eventsourcing.domain, eventsourcing.persistence, mpmath, yaml, logging.handlers, pathlib, tempfile, multiprocessing
 for name in UNIX_ONLY:
     sys.modules[name] = None

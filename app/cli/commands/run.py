@@ -18,6 +18,7 @@ from app.runtime.server_options import server_options
 from app.runtime.session import Session
 from app.runtime.source_users import source_options, update_users
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
+from ledger import traces
 from ledger.errors import LedgerError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
     """Run everything; ``guards_history``: the guard alone uses event times, as it did for what is recorded already."""
     load_views()  # a plug-in that cannot be used is refused here; the roles that use it run in processes of their own
     load_rules()
-    async with exclusive_up(settings.folder), Session(settings) as session:
+    exported = traces.exported(resolution_ledger.__version__)
+    async with exported, exclusive_up(settings.folder), Session(settings) as session:
         await update_users(session)
         listening = where.bound()  # held here, so that the port stays ours while its process restarts
         # Views, guard, seal and dashboard run in other processes, so that decisions do not wait for them.
@@ -135,6 +137,7 @@ async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with
     if with_parent and "dashboard" not in roles:
         lower_priority()
     async with (
+        traces.exported(resolution_ledger.__version__),
         # A child process creates no ledger if its folder was moved.
         Session(settings, reads_only=with_parent, creates=False, below_up=with_parent) as session,
         running(session, roles, history=history, where=ListenAddress(**address)) as services,
