@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ledger.nats.connection_options import NatsServer
 
 _GRACE_SECONDS = 2
+_IDLE_SECONDS = 75
+"""Longer than clients keep idle connections: one that this end closes first may lose a request that is on its way."""
 _PATIENCE_SECONDS = 15
 """Where all roles start together, requests in the first seconds wait for the views instead of being refused."""
 
@@ -121,6 +123,7 @@ class DashboardService(RoleService):
             ssl_certfile=where.certificate,
             ssl_keyfile=where.key,
             timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_keep_alive=_IDLE_SECONDS,
         )
         self._server = uvicorn.Server(config)
         self.address = where.url(listening)

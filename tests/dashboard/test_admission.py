@@ -85,6 +85,17 @@ def test_the_rate_limiter_keeps_a_bounded_number_of_addresses(monkeypatch: pytes
     assert network_of("x" * 9_000) == network_of("") == "unknown"
 
 
+async def test_an_idle_connection_stays_open_longer_than_clients_keep_theirs(session: Session) -> None:
+    """The server closed it after five seconds, as httpx does, and a request that met its end got no answer."""
+    async with raw_http_of(session) as http:
+        reader, writer = await asyncio.open_connection(http.host, http.port)
+        for pause in (6, 0):
+            writer.write(http.head("GET /healthz"))
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+            await asyncio.sleep(pause)
+        writer.close()
+
+
 async def test_the_host_is_checked(session: Session) -> None:
     async with raw_http_of(session, allowed_hosts=("ledger.example.com", "Ledger2.example")) as http:
         for host in (
