@@ -25,6 +25,7 @@ from config import topology
 from config.settings import load_settings
 from dashboard.listen_address import ListenAddress, token_of
 from projections.engine import storage
+from projections.engine.sqlite_store import SqliteStore
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
@@ -112,13 +113,13 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 async def _until_current(session: Session, folder: Path) -> None:
     """Wait until each view has read the log."""
     end = await session.log.last_position()
-    views = storage.views_folder(folder)
+    views = SqliteStore(folder / "views")
     for make in MODELS.values():
         model = make()
         while True:
-            generation = storage.live_generation(views, model)
+            generation = views.live_generation(model)
             if generation is not None:
-                with storage.open_generation(views, model, generation).connect() as connection:
+                with views.open_generation(model, generation).connect() as connection:
                     if storage.read_progress(connection).anchor.position >= end:
                         break
             await asyncio.sleep(1)

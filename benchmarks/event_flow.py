@@ -27,8 +27,8 @@ from config import topology
 from ledger.store.atomic_batches import in_batches
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
-from projections.engine import storage
 from projections.engine.projector import Projector
+from projections.engine.sqlite_store import SqliteStore
 from projections.views.balances import Balances
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ async def balances(context: BenchmarkContext) -> list[Contest]:
     async def ours(turn: int) -> float:
         reader = await session.connection("bench")
         folder = context.folder / f"balances{turn}"
-        projector = Projector(Balances(), storage.open_generation(folder, Balances(), 1))
+        projector = Projector(Balances(), SqliteStore(folder).open_generation(Balances(), 1))
         begun = time.perf_counter()
         await projector.follow(reader, session.log, until=end)
         return rate(end, begun)

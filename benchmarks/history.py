@@ -32,6 +32,7 @@ from projections.date_ranges import read_range, zone_named
 from projections.engine import storage
 from projections.engine.pages import PageRequest
 from projections.engine.projector import Projector
+from projections.engine.sqlite_store import SqliteStore
 from projections.policy_history import policy_in_force, published_policies
 from projections.reading import AccessScope, ReadResult
 from projections.registry import MODELS
@@ -87,8 +88,8 @@ class Memory(Thread):
 def repeat(source: Path, folder: Path, name: str, times: int) -> None:
     """Write a view whose rows are those of another one, so many times."""
     model = MODELS[name]()
-    generation = storage.live_generation(source, model)
-    engine = storage.open_generation(folder, model, 1)
+    generation = SqliteStore(source).live_generation(model)
+    engine = SqliteStore(folder).open_generation(model, 1)
     with engine.connect() as connection:
         storage.driver(connection).execute("ATTACH ? AS source", (f"{source / f'{name}.g{generation}.sqlite'}",))
         with connection.begin():
@@ -103,7 +104,7 @@ def repeat(source: Path, folder: Path, name: str, times: int) -> None:
     projector = Projector(model, engine)
     while not projector.settle(1_000_000):
         pass
-    storage.switch_to(folder, model, 1)
+    SqliteStore(folder).switch_to(model, 1)
     engine.dispose()
 
 
@@ -127,11 +128,11 @@ class Views:
     """The views of a folder, each with one engine; ``read`` is a `Reader` of reports."""
 
     def __init__(self, folder: Path) -> None:
-        self._engines = {}
+        self._engines, store = {}, SqliteStore(folder)
         for name in VIEWS:
-            generation = storage.live_generation(folder, model := MODELS[name]())
+            generation = store.live_generation(model := MODELS[name]())
             assert generation is not None, name
-            self._engines[name] = storage.open_generation(folder, model, generation)
+            self._engines[name] = store.open_generation(model, generation)
 
     async def read[T](self, name: str, query: Callable[[sa.Connection], T], /) -> ReadResult[T]:
         """Return the result of a query; queries of several views run at the same time, as in the dashboard."""
@@ -214,9 +215,9 @@ async def main() -> int:
                 made["report recognition"] = partial(recognition_report, read, policy)
                 for name, run in made.items():
                     table.add_row(*await measure(name, 5.0, run, 3))
-        live, repeated = storage.views_folder(folder / "ledger"), folder / f"times-{given.times}"
+        live, repeated = folder / "ledger" / "views", folder / f"times-{given.times}"
         for name in VIEWS if given.times > 1 else ():
-            if storage.live_generation(repeated, MODELS[name]()) is None:
+            if SqliteStore(repeated).live_generation(MODELS[name]()) is None:
                 repeat(live, repeated, name, given.times)
         folders = {"": live} | ({f"{given.times} times: ": repeated} if given.times > 1 else {})
         for title, views in folders.items():

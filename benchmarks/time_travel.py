@@ -13,7 +13,6 @@ from benchmarks.ledgers import budget_drafts
 from benchmarks.seal import NEEDED, constant_target
 from config.settings import load_settings
 from ledger.store.log import Draft
-from projections.engine import storage
 from projections.engine.projector import catch_up
 from projections.views.balances import Balances, read_balances
 
@@ -36,11 +35,11 @@ async def travels(context: BenchmarkContext) -> list[Contest]:
     folder = context.folder / "travel"
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
         await _fill(session, number // A_BUDGET)
-        views, reader = storage.views_folder(folder), await session.connection("fold")
+        views, reader = session.views, await session.connection("fold")
         begun = time.perf_counter()
         await catch_up(Balances(), views, reader, session.log)
         folding = (time.perf_counter() - begun) * 1000
-    engine = storage.open_generation(views, Balances(), 1)
+    engine = views.open_generation(Balances(), 1)
     rng = random.Random(7)
 
     async def slowest(_round: int) -> float:
@@ -57,7 +56,7 @@ async def travels(context: BenchmarkContext) -> list[Contest]:
         needs={NEEDED: 1},
     )
     size = await contest(
-        "kept for time travel", "bytes an event", {"the view's file": _file_size(views, number)}, rounds=1
+        "kept for time travel", "bytes an event", {"the view's file": _file_size(folder / "views", number)}, rounds=1
     )
     engine.dispose()
     return [result, size]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dashboard.event_gateway import EventCheck
     from dashboard.listen_address import ListenAddress
     from ledger.nats.connection_options import NatsServer
+    from projections.engine.storage import ViewStore
 
 _GRACE_SECONDS = 2
 _IDLE_SECONDS = 75
@@ -48,6 +49,7 @@ class DashboardService(RoleService):
         server: NatsServer,
         stream: str,
         data_dir: Path,
+        views: ViewStore,
         where: ListenAddress,
         check: EventCheck,
         openid: OpenIdProvider | None = None,
@@ -55,7 +57,7 @@ class DashboardService(RoleService):
         super().__init__("dashboard")
         self._nats = server
         self._stream = stream
-        self._data_dir = data_dir
+        self._data_dir, self._views = data_dir, views
         self._where = where
         self._check = check
         self._openid = openid
@@ -85,7 +87,7 @@ class DashboardService(RoleService):
         await updates.start()
         await self._check.start()
         self.spawn(self._check.follow(client))
-        views = ViewReader(self._data_dir, log, patience_seconds=_PATIENCE_SECONDS)
+        views = ViewReader(self._views, log, patience_seconds=_PATIENCE_SECONDS)
         self._closing.callback(views.close)
         metrics = Metrics(views, client, self._data_dir)
         self._closing.push_async_callback(metrics.stop)

@@ -7,7 +7,6 @@ cancelled, and repeated in a thread.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -23,11 +22,11 @@ from projections.registry import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     import sqlalchemy as sa
 
     from ledger.store.log import Log
+    from projections.engine.storage import ViewStore
 
 _GENERATION_CHECK_SECONDS = 0.25
 """The live generation is looked up again after this time; until then the previous one may still be read."""
@@ -37,8 +36,6 @@ _TIMEOUT_SECONDS, _BUSY_TIMEOUT_SECONDS, _END_CACHE_SECONDS = 0.1, 0.004, 0.5
 _SHORT_SECONDS = 0.005
 _NEAR_SECONDS = 1.0
 _BUILT_CHECK_SECONDS = 0.05
-_STEPS = 2000
-"""SQLite checks the clock after this many steps of its virtual machine."""
 
 
 class NotReadyError(Exception):
@@ -55,19 +52,27 @@ class ViewState(NamedTuple):
 
 
 class _LiveGeneration:
-    """The live generation of a view: an engine for threads, and one connection for short reads."""
+    """The live generation of a view: an engine for threads, and one connection for short reads in the event loop."""
 
-    def __init__(self, generation: int, engine: sa.Engine, given_up: Callable[[], bool]) -> None:
+    def __init__(self, generation: int, engine: sa.Engine, *, answers_at_once: bool) -> None:
         self.generation, self.engine, self.checked_at = generation, engine, 0.0
-        self.connection = engine.connect()
-        driver = self.connection.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        driver.set_progress_handler(given_up, _STEPS)
+        self._connection = engine.connect() if answers_at_once else None
 
     def close(self) -> None:
-        """Close the file."""
-        self.connection.close()
+        """Close the connections."""
+        if self._connection is not None:
+            self._connection.close()
         self.engine.dispose()
+
+    def read_at_once[T](self, query: Callable[[sa.Connection], T]) -> ReadResult[T] | None:
+        """Run a short query in this thread; return ``None`` where it is better read in another one."""
+        if self._connection is None:
+            return None
+        try:
+            with storage.driver(self._connection).limited(_SHORT_SECONDS):
+                return _read(self._connection, query)
+        except storage.FAILURES:
+            return None
 
     def read[T](self, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
         """Run a query on a connection of its own, in any thread."""
@@ -95,13 +100,12 @@ def _read[T](connection: sa.Connection, query: Callable[[sa.Connection], T]) -> 
 class ViewReader:
     """Reads views through one open engine for each live generation."""
 
-    def __init__(self, data_dir: Path, log: Log, *, patience_seconds: float = 0) -> None:
+    def __init__(self, store: ViewStore, log: Log, *, patience_seconds: float = 0) -> None:
         """Reads before ``patience_seconds`` have passed from now on wait for the first generation of their view."""
-        self._folder = storage.views_folder(data_dir)
+        self._store = store
         self._log = log
         self._patient_until = time.monotonic() + patience_seconds
         self._live: dict[str, _LiveGeneration] = {}
-        self._deadline = 0.0
         self._end = (0, -1.0)
         self._end_request: asyncio.Task[None] | None = None
         self._request_times: deque[float] = deque(maxlen=_BUSY_REQUESTS)
@@ -111,7 +115,7 @@ class ViewReader:
         """Position and recorded time of the event that was last found to be the oldest unread one of a view."""
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the databases."""
         for live in self._live.values():
             live.close()
         self._live.clear()
@@ -130,12 +134,8 @@ class ViewReader:
     async def _read_live[T](
         self, live: _LiveGeneration, query: Callable[[sa.Connection], T], *, short: bool
     ) -> ReadResult[T]:
-        if short:
-            self._deadline = time.perf_counter() + _SHORT_SECONDS
-            try:
-                return _read(live.connection, query)
-            except storage.FAILURES:  # cancelled: repeat it in a thread
-                pass
+        if short and (found := live.read_at_once(query)) is not None:
+            return found
         return await asyncio.to_thread(live.read, query)
 
     async def read_in_time[T](self, name: str, query: Callable[[sa.Connection], T], seconds: float) -> T | None:
@@ -148,16 +148,12 @@ class ViewReader:
         live = await self._built_view(name)
 
         def run() -> T | None:
-            deadline = time.perf_counter() + seconds
             with live.engine.connect() as connection:
-                own = storage.driver(connection)
-                own.set_progress_handler(lambda: time.perf_counter() > deadline, _STEPS)
                 try:
-                    return query(connection)
+                    with storage.driver(connection).limited(seconds):
+                        return query(connection)
                 except storage.FAILURES:
                     return None
-                finally:
-                    own.set_progress_handler(None, 0)
 
         return await asyncio.to_thread(run)
 
@@ -191,19 +187,17 @@ class ViewReader:
         if live is not None and now - live.checked_at < _GENERATION_CHECK_SECONDS:
             return live
         model = MODELS[name]()
-        generation = storage.live_generation(self._folder, model)
+        generation = self._store.live_generation(model)
         if generation is None:
             raise NotReadyError(f"the view {name} is not built yet: is `resolution-ledger run projections` running?")
         if live is None or live.generation != generation:
             if live is not None:
                 live.close()
-            engine = storage.open_generation(self._folder, model, generation)
-            live = self._live[name] = _LiveGeneration(generation, engine, self._is_overdue)
+            engine = self._store.open_generation(model, generation, read_only=True)
+            live = _LiveGeneration(generation, engine, answers_at_once=self._store.answers_at_once)
+            self._live[name] = live
         live.checked_at = now
         return live
-
-    def _is_overdue(self) -> bool:
-        return time.perf_counter() > self._deadline
 
     async def end(self) -> int:
         """Return the log's last position.

@@ -16,7 +16,6 @@ from app.health.stream_checks import durability, store, streams
 from app.runtime.plugins import installed_plugins, load_rules, load_views
 from app.runtime.projection_states import projection_states
 from app.runtime.sources import waiting_in_inboxes, without_own_inbox
-from app.runtime.views import open_generation
 from config import topology
 from consumers.privacy.field_encryption import encrypted_texts
 from domain.managers import manager_rings
@@ -151,11 +150,10 @@ async def _webhooks(session: Session) -> AsyncIterator[Check]:
 
 async def _managers(session: Session) -> AsyncIterator[Check]:
     model = MODELS["people"]()
-    folder = storage.views_folder(session.data_dir)
-    generation = storage.live_generation(folder, model)
+    generation = session.views.live_generation(model)
     if generation is None:
         return
-    with open_generation(folder, model, generation) as connection:
+    with storage.reading(session.views, model, generation) as connection:
         people = read_people(connection)
     rings = manager_rings({name: one["manager_id"] for name, one in people.items()})
     shown = "; ".join(" -> ".join((*ring, ring[0])) for ring in rings[:_RINGS_SHOWN])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.runtime.plugins import load_views
-from app.runtime.views import open_generation
 from domain.serialization import JsonObject
 from projections.engine import storage
 from projections.registry import MODELS
@@ -28,12 +27,12 @@ class ProjectionState(NamedTuple):
 async def projection_states(session: Session) -> list[ProjectionState]:
     """Return the state of each view."""
     load_views()
-    folder, end = storage.views_folder(session.data_dir), await session.log.last_position()
+    end = await session.log.last_position()
     states: list[ProjectionState] = []
     for name, cls in MODELS.items():
-        generation, progress = storage.live_generation(folder, cls()), None
+        generation, progress = session.views.live_generation(cls()), None
         if generation is not None:
-            with open_generation(folder, cls(), generation) as connection:
+            with storage.reading(session.views, cls(), generation) as connection:
                 progress = storage.read_progress(connection)
         position, stop = (progress.anchor.position, progress.stopped) if progress else (0, None)
         recorded, stopped = (progress and progress.recorded) or None, stop and stop._asdict()

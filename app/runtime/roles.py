@@ -105,7 +105,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
             return ProjectionService(
                 session.server,
                 session.log,
-                session.data_dir,
+                session.views,
                 admits_unregistered=session.settings.admits_unregistered,
             )
         case "guard":
@@ -136,7 +136,7 @@ def _dashboard_service(session: Session, where: ListenAddress | None) -> RoleSer
     load_views()
     check = EventCheck(SourceWatch(session.log, admits_unregistered=session.settings.admits_unregistered))
     at, openid = where or ListenAddress(), _openid_provider(session)
-    return DashboardService(session.server, topology.LEDGER, session.data_dir, at, check, openid)
+    return DashboardService(session.server, topology.LEDGER, session.data_dir, session.views, at, check, openid)
 
 
 def _openid_provider(session: Session) -> OpenIdProvider | None:
@@ -162,7 +162,7 @@ def _webhook_service(session: Session) -> RoleService:
     settings = session.settings
     mail = MailServer.of(settings.smtp_url, settings.mail_from) if settings.smtp_url else None
     private = settings.webhooks_to_private
-    return WebhookService(session.server, session.log, session.data_dir, private=private, mail=mail)
+    return WebhookService(session.server, session.log, session.views, private=private, mail=mail)
 
 
 def has_archive_extra() -> bool:

@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from contextlib import AsyncExitStack
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from ledger.nats.inbox_routes import SourceRoutes
+    from projections.engine.storage import ViewStore
 from ledger.nats.client import LedgerClient
 
 _log = logging.getLogger(__name__)
@@ -97,6 +99,13 @@ class Session:
         """Names of the streams that this session created."""
         self._options = server_options(settings)
         self._upstream_options = upstream_options(settings)
+
+    @cached_property
+    def views(self) -> ViewStore:
+        """The place of the ledger's views."""
+        from projections.engine.sqlite_store import SqliteStore
+
+        return SqliteStore(self.data_dir / "views")
 
     @property
     def embedded(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ledger.errors import UnavailableError
@@ -14,13 +14,11 @@ from projections.reading import ReadResult
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable
 
     import sqlalchemy as sa
 
     from app.runtime.session import Session
-    from projections.engine.projection import Projection
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -34,18 +32,17 @@ async def up_to_date(session: Session, name: str) -> None:
 
     """
     model = MODELS[name]()
-    folder = storage.views_folder(session.data_dir)
     end = await session.log.last_position()
-    with storage.claim(folder, name) as claimed:
+    with session.views.claim(name) as claimed:
         if claimed:
             reader = await session.connection(f"view {name}")
-            await catch_up(model, folder, reader, session.log)
+            await catch_up(model, session.views, reader, session.log)
             return
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        generation = storage.live_generation(folder, model)
+        generation = session.views.live_generation(model)
         if generation is not None:
-            with open_generation(folder, model, generation) as connection:
+            with storage.reading(session.views, model, generation) as connection:
                 progress = storage.read_progress(connection)
             if progress.anchor.position >= end:
                 return
@@ -60,10 +57,10 @@ async def up_to_date(session: Session, name: str) -> None:
 async def open_view(session: Session, name: str) -> AsyncIterator[sa.Connection]:
     """Yield a connection to an up-to-date view, in one transaction."""
     await up_to_date(session, name)
-    model, folder = MODELS[name](), storage.views_folder(session.data_dir)
-    generation = storage.live_generation(folder, model)
+    model = MODELS[name]()
+    generation = session.views.live_generation(model)
     assert generation is not None
-    with open_generation(folder, model, generation) as connection:
+    with storage.reading(session.views, model, generation) as connection:
         yield connection
 
 
@@ -71,14 +68,3 @@ async def read_view[T](session: Session, name: str, query: Callable[[sa.Connecti
     """Return the result of a query on an up-to-date view, with its position, from one transaction."""
     async with open_view(session, name) as connection:
         return ReadResult(query(connection), storage.read_progress(connection))
-
-
-@contextmanager
-def open_generation(folder: Path, model: Projection, generation: int) -> Iterator[sa.Connection]:
-    """Yield a connection to one generation of a view, in one transaction."""
-    engine = storage.open_generation(folder, model, generation)
-    try:
-        with engine.connect() as connection, connection.begin():
-            yield connection
-    finally:
-        engine.dispose()

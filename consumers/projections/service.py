@@ -24,12 +24,9 @@ from ledger.store.cloudevents import time_text
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.shared_tail import SharedTail
 from projections.engine.projector import run_for_ever
-from projections.engine.storage import claim, live_generation, progress_of, views_folder
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from faststream.nats import NatsBroker
     from faststream.nats.publisher.usecase import LogicPublisher
 
@@ -37,30 +34,28 @@ if TYPE_CHECKING:
     from ledger.nats.connection_options import NatsServer
     from ledger.store.log import Log
     from projections.engine.projection import Projection
-    from projections.engine.storage import Progress
+    from projections.engine.storage import Progress, ViewStore
 
 _log = logging.getLogger(__name__)
-_CLAIM_SECONDS = 0.2
 
 
 class ProjectionService(RoleService):
     """The projections as a service; it fails where the log has changed behind a view."""
 
-    def __init__(self, server: NatsServer, log: Log, data_dir: Path, *, admits_unregistered: bool = True) -> None:
+    def __init__(self, server: NatsServer, log: Log, views: ViewStore, *, admits_unregistered: bool = True) -> None:
         """``admits_unregistered``: sources that no operator registered may ask for briefs."""
         super().__init__("projections")
         self._server = server
         self._log = log
-        self._folder = views_folder(data_dir)
+        self._views = views
         self._pulses = {name: Heartbeat(name, lambda: False) for name in MODELS}
         self.broker = make_broker(server, "projections")
         self._updates = declare_views(self.broker)
         self._sources = SourceWatch(log, admits_unregistered=admits_unregistered)
-        declare_briefs(self.broker, Briefs(log.client, log, self._folder, self._sources))
+        declare_briefs(self.broker, Briefs(log.client, log, views, self._sources))
 
     async def start(self) -> None:
         """Start to read the log."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         await self._sources.read()
         self.spawn(restarting("the registry of sources", partial(self._sources.follow, self._log.client)))
         await self.broker.start()
@@ -71,14 +66,14 @@ class ProjectionService(RoleService):
             self.spawn(restarting(f"the projection {name}", run, self._pulses[name]))
 
     def status(self) -> RoleStatus:
-        """Return the status of the views that this process runs, read from their files."""
+        """Return the status of the views that this process runs, read from their databases."""
         readings, absent = [], []
         for name, pulse in self._pulses.items():
             if pulse.active:
                 model = MODELS[name]()
-                progress = progress_of(self._folder, model)
-                if progress is None and (generation := live_generation(self._folder, model)) is not None:
-                    absent.append(f"views/{name}.g{generation}.sqlite")
+                progress = self._views.progress_of(model)
+                if progress is None and (generation := self._views.live_generation(model)) is not None:
+                    absent.append(self._views.place_of(model, generation))
                     continue
                 stop = progress.stopped if progress is not None else None
                 stopped = "" if stop is None else f"position {stop.position} ({stop.type}): {stop.reason}"
@@ -101,11 +96,11 @@ class ProjectionService(RoleService):
             await self._updates[model.name].publish(encode(update))
 
         while True:
-            with claim(self._folder, model.name) as ours:
+            with self._views.claim(model.name) as ours:
                 pulse.active = ours
                 if ours:
-                    await run_for_ever(model, self._folder, client, self._log, tail, committed)
-            await asyncio.sleep(_CLAIM_SECONDS)  # a report or another process runs it
+                    await run_for_ever(model, self._views, client, self._log, tail, committed)
+            await asyncio.sleep(self._views.claim_seconds)  # a report or another process runs it
 
 
 def declare_briefs(broker: NatsBroker, briefs: Briefs | None) -> None:

@@ -25,7 +25,6 @@ from projections.views.casework import Casework
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import sqlalchemy as sa
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
     from projections.engine.projection import Projection
-    from projections.engine.storage import Row
+    from projections.engine.storage import Row, ViewStore
 
 _INTERACTIONS_AT_MOST = 20
 _ACTIONS_AT_MOST = 100
@@ -53,11 +52,11 @@ class _BriefCase(TypedDict):
 class Briefs:
     """Answers requests for briefs."""
 
-    def __init__(self, client: LedgerClient, log: Log, folder: Path, sources: SourceWatch) -> None:
+    def __init__(self, client: LedgerClient, log: Log, views: ViewStore, sources: SourceWatch) -> None:
         self._client = client
         self._sources = sources
         self._log = log
-        self._folder = folder
+        self._views = views
 
     async def answer(self, source: str, body: bytes) -> bytes:
         """Return the brief for a request.
@@ -92,7 +91,7 @@ class Briefs:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 while True:
-                    generation = storage.live_generation(self._folder, model)
+                    generation = self._views.live_generation(model)
                     if generation is not None:
                         found = await asyncio.to_thread(self._query, model, generation, end, query)
                         if found is not None:
@@ -103,13 +102,9 @@ class Briefs:
             raise UnavailableError(message) from None
 
     def _query[T](self, model: Projection, generation: int, end: int, query: Callable[[sa.Connection], T]) -> T | None:
-        engine = storage.open_generation(self._folder, model, generation)
-        try:
-            with engine.connect() as connection, connection.begin():
-                behind = storage.read_progress(connection).anchor.position < end
-                return None if behind else query(connection)
-        finally:
-            engine.dispose()
+        with storage.reading(self._views, model, generation) as connection:
+            behind = storage.read_progress(connection).anchor.position < end
+            return None if behind else query(connection)
 
     async def _available(self, source: str, request: BriefRequest, customer_id: str | None) -> JsonObject:
         """Return the most that the agent could give this customer now without approval, by kind."""

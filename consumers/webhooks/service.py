@@ -37,13 +37,13 @@ from projections.webhooks import KeptProgress, WebhookBook, WebhookProgress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-    from pathlib import Path
 
     from domain.serialization import JsonObject
     from domain.webhooks import Webhook
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
     from ledger.store.log import Recorded
+    from projections.engine.storage import ViewStore
     from projections.webhooks import DeadLetter
 
     type _Maker = Callable[[Recorded], Awaitable[WebhookMessage | None]]
@@ -213,7 +213,7 @@ class _Worker:
 
     async def _budgets(self) -> None:
         window = self._deliveries.windows["budgets"]
-        thin = ThinBudgets(self._service.data_dir, window.read_to)
+        thin = ThinBudgets(self._service.views, window.read_to)
         while True:
             for message in await asyncio.to_thread(thin.read):
                 await self._deliveries.put(message)
@@ -262,7 +262,7 @@ class WebhookService(RoleService):
         self,
         server: NatsServer,
         log: Log,
-        data_dir: Path,
+        views: ViewStore,
         *,
         private: bool = False,
         mail: MailServer | None = None,
@@ -272,7 +272,7 @@ class WebhookService(RoleService):
         super().__init__("webhooks")
         self._server = server
         self._private, self._mail = private, mail
-        self.log, self.data_dir, self.timing = log, data_dir, timing
+        self.log, self.views, self.timing = log, views, timing
         self.client: LedgerClient
         self.book: WebhookBook
         self.notifications: Log

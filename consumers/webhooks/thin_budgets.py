@@ -11,10 +11,8 @@ from projections.engine import storage
 from projections.views.balances import Balances, read_thin
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from domain.serialization import JsonObject
-    from projections.engine.storage import Row
+    from projections.engine.storage import Row, ViewStore
 
 _TOLD = ("holder", "period", "granted", "spent", "reserved", "remaining", "position")
 
@@ -22,23 +20,19 @@ _TOLD = ("holder", "period", "granted", "spent", "reserved", "remaining", "posit
 class ThinBudgets:
     """Finds the budgets that fell below ``THIN_SHARE`` of their grant after a position of the view."""
 
-    def __init__(self, data_dir: Path, position: int) -> None:
-        self._folder = storage.views_folder(data_dir)
+    def __init__(self, views: ViewStore, position: int) -> None:
+        self._views = views
         self.position = position
 
     def read(self) -> list[WebhookMessage]:
         """Return a message for each budget that fell below the threshold since the last call."""
-        generation = storage.live_generation(self._folder, Balances())
-        progress = storage.progress_of(self._folder, Balances())
+        generation = self._views.live_generation(Balances())
+        progress = self._views.progress_of(Balances())
         if generation is None or progress is None or progress.anchor.position <= self.position:
             return []
-        engine = storage.open_generation(self._folder, Balances(), generation)
-        try:
-            with engine.connect() as connection, connection.begin():
-                reached = storage.read_progress(connection).anchor.position  # first: the snapshot begins here
-                found = read_thin(connection, THIN_SHARE, self.position)
-        finally:
-            engine.dispose()
+        with storage.reading(self._views, Balances(), generation) as connection:
+            reached = storage.read_progress(connection).anchor.position  # first: the snapshot begins here
+            found = read_thin(connection, THIN_SHARE, self.position)
         self.position = reached
         return [WebhookMessage("budgets", reached, f"budget {row['holder']}", _event(row)) for row in found]
 

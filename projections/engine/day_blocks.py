@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from domain.serialization import encode
-from projections.engine.storage import NAMED, driver
+from projections.engine.row_cache import PreparedQuery
+from projections.engine.storage import driver, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,8 +52,8 @@ class DayTable:
     """The blocks of a table: the time that places a row, and a query of the values that they hold.
 
     The query's first column is the time. The others are words (texts that occur often, stored as numbers) but for those
-    in ``forms``. ``stale`` has SQL by table: from the rows of that table that a batch changed (``:touched``, a JSON
-    list of their watched columns), it returns days whose blocks hold values of them.
+    in ``forms``. ``stale`` has a query by table: from the rows of that table that a batch changed
+    (``listed_rows("touched")``: their watched columns), it returns days whose blocks hold values of them.
     """
 
     def __init__(
@@ -60,16 +61,15 @@ class DayTable:
         table: sa.Table,
         query: sa.Select[*tuple[object, ...]],
         forms: Mapping[str, str],
-        stale: Mapping[str, str] | None = None,
+        stale: Mapping[str, sa.Select[tuple[str]]] | None = None,
     ) -> None:
         self.name = str(table.name)
         moment, *values = query.selected_columns
         self.columns = tuple(str(column.name) for column in values)
         self.forms = forms
-        self.stale = stale or {}
+        self.stale = {of: PreparedQuery(days) for of, days in (stale or {}).items()}
         within = query.where(moment >= sa.bindparam("begin"), moment < sa.bindparam("end")).order_by(moment)
-        compiled = within.compile(dialect=NAMED)
-        self.query, self.constants = str(compiled), compiled.params
+        self.query = PreparedQuery(within)
         self.first = f"SELECT min({moment.name}) FROM {self.name} WHERE {moment.name} >= ? AND {moment.name} < ?"  # noqa: S608
         self.blocks = sa.Table(
             f"{self.name}_days",
@@ -85,6 +85,11 @@ class DayTable:
                 sa.Column("number", sa.Integer, primary_key=True),
                 sa.Column("word", sa.Text, nullable=False),
             )
+
+
+def days_of(time: sa.ColumnElement[str]) -> sa.Select[tuple[str]]:
+    """Return a query of the days of times."""
+    return sa.select(sa.func.substr(time, 1, _DAY_DIGITS)).distinct()
 
 
 class Words:
@@ -170,7 +175,7 @@ class DayBlocks:
             for of, query in table.stale.items():
                 if rows := touched.get(of):
                     listed = encode([*rows]).decode()
-                    days.update(day for (day,) in driver(connection).execute(query, {"touched": listed}) if day)
+                    days.update(day for (day,) in query.execute(connection, {"touched": listed}) if day)
             self._waiting.update(((name, day), now) for day in days)
             if stale := days & self._kept[name]:
                 delete = f"DELETE FROM {name}_days WHERE day = ?"  # noqa: S608 - a name of ours
@@ -214,12 +219,14 @@ class DayBlocks:
             names = [name for of in self._tables.values() for name in of.columns if name not in of.forms]
             self._words = Words(connection, dict.fromkeys(names))
         limits = {"begin": day, "end": _day_after(day)}
-        rows = driver(connection).execute(table.query, {**table.constants, **limits}).fetchall()
+        rows = table.query.execute(connection, limits).fetchall()
         if rows:
             found = _arrays(table, table.columns, rows, self._words)
             self._words.store(connection)
             places = ", ".join("?" * (len(found) + 1))
-            insert = f"INSERT OR REPLACE INTO {table.name}_days (day, {', '.join(found)}) VALUES ({places})"  # noqa: S608
+            delete = f"DELETE FROM {table.name}_days WHERE day = ?"  # noqa: S608 - a name of ours
+            driver(connection).execute(delete, (day,))
+            insert = f"INSERT INTO {table.name}_days ({names_of(('day', *found))}) VALUES ({places})"  # noqa: S608
             driver(connection).execute(insert, (day, *(column.tobytes() for column in found.values())))
             self._kept[table.name].add(day)
         self._waiting.pop((table.name, day), None)
@@ -264,7 +271,7 @@ class DayColumns(NamedTuple):
 
     def _chunks(self, connection: sa.Connection, begin: str, end: str) -> Iterator[dict[str, Array]]:
         names, table = ("moment", *self.names), self.table
-        query = f"SELECT day, {', '.join(names)} FROM {table.name}_days WHERE day >= ? AND day <= ? ORDER BY day"  # noqa: S608
+        query = f"SELECT day, {names_of(names)} FROM {table.name}_days WHERE day >= ? AND day <= ? ORDER BY day"  # noqa: S608
         days: list[str] = []
         parts: list[list[bytes]] = [[] for _ in names]
         size = 0
@@ -281,7 +288,7 @@ class DayColumns(NamedTuple):
         if size:
             yield self._joined(parts)
         for gap in _gaps(days, begin, end):
-            found = driver(connection).execute(table.query, {**table.constants, "begin": gap[0], "end": gap[1]})
+            found = table.query.execute(connection, {"begin": gap[0], "end": gap[1]})
             while rows := found.fetchmany(_CHUNK_ROWS):
                 yield _arrays(table, self.names, rows, self.words)
 

@@ -43,8 +43,8 @@ class DaySpans:
 
     def __init__(self, table: sa.Table) -> None:
         self._upsert = f"""INSERT INTO {table.name}_spans (day, first_position, last_position) VALUES (?, ?, ?)
-            ON CONFLICT (day) DO UPDATE SET first_position = min(first_position, excluded.first_position),
-            last_position = max(last_position, excluded.last_position)"""  # noqa: S608 - a name of ours
+            ON CONFLICT (day) DO UPDATE SET {_extreme(table, "first_position", "<")},
+            {_extreme(table, "last_position", ">")}"""  # noqa: S608 - a name of ours
         self._new: dict[str, tuple[int, int]] = {}
 
     def note(self, time: str, position: int) -> None:
@@ -64,6 +64,12 @@ class DaySpans:
         self._new.clear()
 
 
+def _extreme(table: sa.Table, name: str, sign: str) -> str:
+    """Return the assignment of the new value of a column, if it is beyond the known one."""
+    known, new = f"{table.name}_spans.{name}", f"excluded.{name}"
+    return f"{name} = CASE WHEN {new} {sign} {known} THEN {new} ELSE {known} END"
+
+
 def is_far(
     connection: sa.Connection,
     table: sa.Table,
@@ -80,11 +86,12 @@ def is_far(
     if f"{table.name}_spans" not in table.metadata.tables:
         return False
     order = ("<", "DESC") if page.newest_first else (">", "ASC")
-    first = f"""SELECT {time}, 1{_conditions(equal)} FROM {table.name} WHERE position {order[0]} ?
+    matches = f"CASE WHEN 1 = 1{_conditions(equal)} THEN 1 ELSE 0 END"
+    first = f"""SELECT {time}, {matches} FROM {table.name} WHERE position {order[0]} ?
         ORDER BY position {order[1]} LIMIT ?"""  # noqa: S608 - names of ours
     rows = driver(connection).execute(first, (*equal.values(), _behind(page), _PROBE)).fetchall()
     within = sum((page.begin or "") <= (one or "") < (page.end or "~") for one, _ in rows)
-    matching = sum(is_equal or 0 for _, is_equal in rows)
+    matching = sum(is_equal for _, is_equal in rows)
     return bool(10 * within < len(rows) <= 10 * matching)
 
 
@@ -126,7 +133,7 @@ def positions_of(
 
 
 def _conditions(equal: Mapping[str, str]) -> str:
-    return "".join(f" AND +{name} = ?" for name in equal)  # the + keeps SQLite from reading the value's own index
+    return "".join(f" AND {name} || '' = ?" for name in equal)  # so that no index of the value itself is read
 
 
 def _behind(page: PageRequest) -> int:

@@ -26,7 +26,8 @@ from domain.serialization import convert, encode, plain
 from ledger.store.cloudevents import parse_time, sequence_of
 from projections.engine.columns import position_key
 from projections.engine.row_cache import PreparedQuery, RowCache
-from projections.engine.storage import driver, prepare_insert, upserting
+from projections.engine.sql_functions import listed_positions
+from projections.engine.storage import prepare_insert
 from projections.engine.temporal_tables import HAPPENED, SINCE
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def read_fact_positions(connection: sa.Connection, table: sa.Table, key: str) ->
     """Return the positions of the facts that a row is folded from, in their order."""
     (name,) = table.primary_key.columns
     last = connection.execute(sa.select(table.c[LAST_FACT]).where(name == key)).scalar()
-    found = driver(connection).execute(_chain(table.metadata.tables[f"{table.name}_facts"]), {"position": last})
+    found = _chain(table.metadata.tables[f"{table.name}_facts"]).execute(connection, {"position": last})
     return [_decoder.decode(text).position for (text,) in found][::-1]
 
 
@@ -174,12 +175,27 @@ class EntityRows(RowCache):
         self._kept_columns = tuple(kept)
         self._completed = completed
         facts = table.metadata.tables[f"{table.name}_facts"]
-        self._insert = prepare_insert(upserting(facts), ("position", "previous", "fact"))
+        self._insert = prepare_insert(facts, ("position", "previous", "fact"))
         self._chain = _chain(facts)
+        self._read_facts = PreparedQuery(
+            sa.select(facts.c.position, facts.c.fact).where(facts.c.position.in_(listed_positions("positions")))
+        )
         self._new: dict[int, tuple[int, int | None, str]] = {}
         self._last: dict[str, KeptFact] = {}
         self._stories: dict[str, list[KeptFact]] = {}
         self._late: dict[str, list[KeptFact]] = {}
+
+    def read_entities(self, connection: sa.Connection, events: Iterable[Event]) -> None:
+        """Read together what ``add`` needs for these events: the rows of their entities, and their last facts."""
+        keys = {self._key_of(event) for event in events if type(event.body) in self._kinds}
+        self.read_ahead(connection, keys)
+        unread = keys.difference(self._last)
+        rows = ((key, row) for key in unread if (row := self._cached.get(key)) and row[LAST_FACT] is not None)
+        last = {row[LAST_FACT]: key for key, row in rows}
+        if last:
+            listed = encode(list(last)).decode()
+            for position, text in self._read_facts.execute(connection, {"positions": listed}).fetchall():
+                self._last[last[position]] = _decoder.decode(text)
 
     def add(self, connection: sa.Connection, event: Event) -> None:
         """Add a fact to its entity."""
@@ -252,7 +268,7 @@ class EntityRows(RowCache):
             self._insert.write(connection, list(self._new.values()))
             self._new.clear()
             last = None if row is None else row[LAST_FACT]
-            found = driver(connection).execute(self._chain, {"position": last}).fetchall()
+            found = self._chain.execute(connection, {"position": last}).fetchall()
             story = self._stories[key] = [_decoder.decode(text) for (text,) in reversed(found)]
         return story
 
@@ -262,7 +278,7 @@ class EntityRows(RowCache):
         told = connection.execute(sa.select(self._key, last_fact).where(last_fact.is_not(None)))
         found: list[Row] = []
         for key, last in told.cursor.fetchall():
-            chain = driver(connection).execute(self._chain, {"position": last}).fetchall()
+            chain = self._chain.execute(connection, {"position": last}).fetchall()
             facts = [fact for (text,) in reversed(chain) if (fact := _decoder.decode(text)).time <= moment]
             found.append({**self._empty, self._key.name: key, **self._folded(connection, key, facts, {})})
         return found
@@ -310,12 +326,12 @@ def _linked(facts: Sequence[KeptFact]) -> Iterator[tuple[int | None, KeptFact]]:
 
 
 @cache
-def _chain(facts: sa.Table) -> str:
+def _chain(facts: sa.Table) -> PreparedQuery:
     """Return a query of an entity's facts from a position on, the last one first."""
     last = sa.select(facts.c.previous, facts.c.fact).where(facts.c.position == sa.bindparam("position"))
     chain = last.cte("chain", recursive=True)
     before = sa.select(facts.c.previous, facts.c.fact).join(chain, facts.c.position == chain.c.previous)
-    return PreparedQuery.of(sa.select(chain.union_all(before).c.fact)).text
+    return PreparedQuery(sa.select(chain.union_all(before).c.fact))
 
 
 @cache

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from domain.serialization import encode
 from projections.engine.day_spans import at_positions, is_far, positions_of
-from projections.engine.row_cache import PreparedQuery, at_most, dict_rows
+from projections.engine.row_cache import LIMIT, PreparedQuery, at_most, dict_rows
+from projections.engine.sql_functions import larger, smaller
 from projections.engine.temporal_tables import as_of_by_key
 
 if TYPE_CHECKING:
@@ -135,9 +136,7 @@ def _prepared(
     if without_blank is not None:
         query = query.where(found.c[without_blank].is_not(None))
     bounds: dict[str, object] = {name: sa.bindparam(name) for name in given}
-    return PreparedQuery.of(
-        paged(query, found, bounds, newest_first=newest_first, time=time).limit(sa.bindparam("limit"))
-    )
+    return PreparedQuery(paged(query, found, bounds, newest_first=newest_first, time=time).limit(LIMIT))
 
 
 def _within(time: sa.ColumnElement[object], given: Mapping[str, object]) -> list[sa.ColumnElement[bool]]:
@@ -159,8 +158,8 @@ def _placed(
         (below if newest_first else above).append(given["after"])
     elif not above:
         above.append(0)
-    found = [position > (sa.func.max(*above) if len(above) > 1 else above[0])] if above else []
-    return [*found, position < (sa.func.min(*below) if len(below) > 1 else below[0])] if below else found
+    found = [position > (larger(*above) if len(above) > 1 else above[0])] if above else []
+    return [*found, position < (smaller(*below) if len(below) > 1 else below[0])] if below else found
 
 
 def paged[*Values](

@@ -26,11 +26,10 @@ from projections.engine import storage
 from projections.engine.corrections import correction_of, corrections, originals_of, read_known
 from projections.engine.events import TYPES, Event, UnknownEventError, read_event, type_in
 from projections.engine.projection import HasDayBlocks
-from projections.engine.storage import FAILURES, Progress, Stop
+from projections.engine.storage import FAILURES, FencedError, Progress, Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-    from pathlib import Path
 
     import sqlalchemy as sa
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from ledger.store.log import Log, Recorded
     from ledger.store.shared_tail import SharedTail
     from projections.engine.projection import Projection
+    from projections.engine.storage import ViewStore
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 2.0
@@ -158,7 +158,7 @@ class Projector:
         """
         try:
             self._commit(batch, self._decoded(batch), originals)
-        except FAILURES:  # a failure of the database, such as a full disk, not of an event
+        except (*FAILURES, FencedError):  # a failure of the database, such as a full disk, not of an event
             self.model.forget()
             raise
         except Exception as error:  # noqa: BLE001 - an event that breaks a fold must stop only this view
@@ -190,7 +190,7 @@ class Projector:
                 self._note_correction(connection, event, originals)
             if events:
                 self.model.fold(connection, events)
-            storage.write_progress(connection, progress)
+            storage.write_progress(connection, progress, self.progress.anchor.position)
         self.progress = progress
 
     @staticmethod
@@ -210,7 +210,7 @@ class Projector:
         else:
             stop = Stop(recorded.position, "", f"{type(error).__name__}: {error}")
         with self._engine.begin() as connection:
-            storage.write_progress(connection, self.progress._replace(stopped=stop))
+            storage.write_progress(connection, self.progress._replace(stopped=stop), self.progress.anchor.position)
         raise StoppedError(self.model.name, stop) from error
 
 
@@ -226,32 +226,32 @@ async def skipped_positions(log: Log, name: str) -> frozenset[int]:
 
 async def rebuild(
     model: Projection,
-    folder: Path,
+    store: ViewStore,
     client: LedgerClient,
     log: Log,
     progressed: Callable[[Progress], Awaitable[None]] | None = None,
 ) -> Progress:
     """Fill a new generation from the beginning to the end of the log, then make it live."""
-    generation = storage.next_generation(folder, model)
-    projector = Projector(model, storage.open_generation(folder, model, generation))
+    generation = store.next_generation(model)
+    projector = Projector(model, store.open_generation(model, generation))
     await projector.follow(client, log, until=await log.last_position(), committed=progressed)
-    storage.switch_to(folder, model, generation)
+    store.switch_to(model, generation)
     return projector.progress
 
 
-async def catch_up(model: Projection, folder: Path, client: LedgerClient, log: Log) -> Progress:
+async def catch_up(model: Projection, store: ViewStore, client: LedgerClient, log: Log) -> Progress:
     """Bring the live generation to the end of the log; create one if there is none."""
-    generation = storage.live_or_first(folder, model)
+    generation = storage.live_or_first(store, model)
     if generation is None:
-        return await rebuild(model, folder, client, log)
-    projector = Projector(model, storage.open_generation(folder, model, generation))
+        return await rebuild(model, store, client, log)
+    projector = Projector(model, store.open_generation(model, generation))
     await projector.follow(client, log, until=await log.last_position())
     return projector.progress
 
 
 async def run_for_ever(
     model: Projection,
-    folder: Path,
+    store: ViewStore,
     client: LedgerClient,
     log: Log,
     tail: SharedTail,
@@ -261,6 +261,7 @@ async def run_for_ever(
 
     Raises:
         LostEventsError: the log lacks events that the view has read.
+        FencedError: another process writes the view.
 
     """
     stopped: Stop | None = None
@@ -268,35 +269,37 @@ async def run_for_ever(
         try:
             if stopped is None or stopped.position in await skipped_positions(log, model.name):
                 stopped = None
-                await _follow_live(model, folder, client, log, tail, committed)
+                await _follow_live(model, store, client, log, tail, committed)
         except StoppedError as error:
             _log.error("%s", error)
             stopped = error.stop
+        except FencedError:
+            raise  # another process runs the view, whatever this one has claimed
         except (UnavailableError, *FAILURES) as error:  # e.g. no server, or a full disk
             _log.warning("%s waits: %s", model.name, error)
-        if stopped is not None and storage.live_generation(folder, model) is None:
+        if stopped is not None and store.live_generation(model) is None:
             stopped = None  # the view's files were dropped, so start again
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
 async def _follow_live(
     model: Projection,
-    folder: Path,
+    store: ViewStore,
     client: LedgerClient,
     log: Log,
     tail: SharedTail,
     committed: Callable[[Progress], Awaitable[None]] | None,
 ) -> None:
     """Follow the log with the live generation until another one is live."""
-    generation = storage.live_or_first(folder, model)
+    generation = storage.live_or_first(store, model)
     if generation is None:
-        await rebuild(model, folder, client, log, committed)
+        await rebuild(model, store, client, log, committed)
         return
     model.forget()
-    projector = Projector(model, storage.open_generation(folder, model, generation))
+    projector = Projector(model, store.open_generation(model, generation))
     following = asyncio.create_task(projector.follow(client, log, tail=tail, committed=committed))
     try:
-        while storage.live_generation(folder, model) == generation:
+        while store.live_generation(model) == generation:
             done, _ = await asyncio.wait({following}, timeout=_LOOK_AGAIN_SECONDS)
             if done:
                 following.result()

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from projections.engine.storage import NAMED, Row, driver, prepare_insert, upserting
+from domain.serialization import encode
+from projections.engine.sql_functions import listed_values
+from projections.engine.storage import Row, Rows, driver, names_of, prepare_insert
 from projections.engine.temporal_tables import HAPPENED, SINCE, Replaced
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.engine.interfaces import DBAPICursor
 
     from projections.engine.day_blocks import DayBlocks
 
 _CACHED_ROWS = 100_000
+_TOGETHER = 3
+"""Fewer rows are read one by one."""
 _UNREAD: Row = {}
 """The mark of a row that is not in the cache."""
 
@@ -36,13 +40,14 @@ class RowCache:
         (self._key,) = table.primary_key.columns
         self._key_name, self._has_happened = str(self._key.name), HAPPENED in table.columns
         self._empty = {column.name: None for column in table.columns}
-        columns = ", ".join(self._empty)
+        columns = names_of(tuple(self._empty))
         self._read = f"SELECT {columns} FROM {table.name} WHERE {self._key.name} = ?"  # noqa: S608 - names of ours
+        self._read_many = PreparedQuery(sa.select(table).where(self._key.in_(listed_values("keys"))))
         self._truths = [column.name for column in table.columns if isinstance(column.type, sa.Boolean)]
         self._cached: dict[str, Row | None] = {}
         self._changed: set[str] = set()
         self._replaced = Replaced(table)
-        self._upsert = prepare_insert(upserting(table), tuple(self._empty))
+        self._upsert = prepare_insert(table, tuple(self._empty))
 
     def get(self, connection: sa.Connection, key: str) -> Row | None:
         """Return the row of this key, or ``None``."""
@@ -54,8 +59,18 @@ class RowCache:
     def _look(self, connection: sa.Connection, key: str) -> Row | None:
         """Read a row by the driver's own statement, because this is a view's most frequent query."""
         found = driver(connection).execute(self._read, (key,)).fetchone()
-        if found is None:
-            return None
+        return None if found is None else self._row_of(found)
+
+    def read_ahead(self, connection: sa.Connection, keys: Iterable[str]) -> None:
+        """Read the rows of some keys together, so that ``get`` finds them in the cache."""
+        unread = [key for key in set(keys) if key not in self._cached]
+        if len(unread) < _TOGETHER:
+            return
+        found = self._read_many.execute(connection, {"keys": encode(unread).decode()}).fetchall()
+        self._cached.update(dict.fromkeys(unread))
+        self._cached.update((row[self._key_name], row) for row in map(self._row_of, found))
+
+    def _row_of(self, found: tuple[Any, ...]) -> Row:
         row = dict(zip(self._empty, found, strict=True))
         for name in self._truths:
             row[name] = None if row[name] is None else bool(row[name])
@@ -116,32 +131,49 @@ def dict_rows(connection: sa.Connection, query: sa.Executable) -> list[Row]:
     return _by_column(connection.execute(query).cursor)
 
 
-class PreparedQuery(NamedTuple):
+class PreparedQuery:
     """A query compiled to the driver's text, with its constant values.
 
     Compiling a query costs more than running it. So a frequent query is compiled once for each of its shapes and
     cached, with a `bindparam` for each value that varies.
     """
 
-    text: str
-    values: Mapping[str, object]
+    def __init__(self, query: sa.SelectBase) -> None:
+        self._query = query
+        self._compiled: dict[str, tuple[str, Mapping[str, object]]] = {}
+        """Text and constant values by the name of the database."""
 
-    @classmethod
-    def of(cls, query: sa.SelectBase) -> PreparedQuery:
-        """Return the compiled query."""
-        compiled = query.compile(dialect=NAMED)
-        return cls(str(compiled), compiled.params)
+    def execute(self, connection: sa.Connection, values: Mapping[str, object]) -> Rows:
+        """Run the query by the driver."""
+        dialect = connection.dialect
+        if (known := self._compiled.get(dialect.name)) is None:
+            named: Any = type(dialect)
+            compiled = self._query.compile(dialect=_named(named))
+            known = self._compiled[dialect.name] = str(compiled), compiled.params
+        text, constants = known
+        return driver(connection).execute(text, {**constants, **values})
 
     def rows(self, connection: sa.Connection, values: Mapping[str, object]) -> list[Row]:
         """Return the rows as ``dict_rows`` does."""
-        return _by_column(driver(connection).execute(self.text, {**self.values, **values}))
+        return _by_column(self.execute(connection, values))
+
+
+@cache
+def _named(dialect: Any) -> Any:
+    """Return a dialect for statements with `:name` in the place of values."""
+    return dialect(paramstyle="named")
+
+
+LIMIT = sa.bindparam("limit", type_=sa.BigInteger)
+"""The parameter of the number of rows; its value is that of ``at_most``."""
+_EVERY = 1 << 62
 
 
 def at_most(limit: int | None) -> int:
-    """Return a limit in the driver's form: -1 for no limit."""
-    return -1 if limit is None else limit
+    """Return a limit as a number that every database accepts; one that no table reaches for no limit."""
+    return _EVERY if limit is None else limit
 
 
-def _by_column(cursor: DBAPICursor | sqlite3.Cursor) -> list[Row]:
-    names = [column[0] for column in cursor.description]
+def _by_column(cursor: DBAPICursor | Rows) -> list[Row]:
+    names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

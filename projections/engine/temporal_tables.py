@@ -7,7 +7,6 @@ version before. A change costs one row, and a table without changes costs nothin
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -116,17 +115,12 @@ def happened(connection: sa.Connection, table: sa.Table, moment: str, counted: S
     return list(found.values())
 
 
-@cache
-def _replacing(table: sa.Table) -> sa.Insert:
-    return table.insert().prefix_with("OR REPLACE")
-
-
 class Replaced:
     """Versions of rows that this batch has replaced, to be written with the batch."""
 
     def __init__(self, table: sa.Table) -> None:
         past = table.metadata.tables[f"{table.name}_past"]
-        self._insert = storage.prepare_insert(_replacing(past), tuple(column.name for column in past.columns))
+        self._insert = storage.prepare_insert(past, tuple(column.name for column in past.columns))
         self._names = [column.name for column in past.columns]
         self._rows: list[tuple[object, ...]] = []
 

@@ -26,7 +26,7 @@ from projections.engine.columns import position_key, texts
 from projections.engine.day_spans import DaySpans, at_positions, is_far, positions_of, spans_of
 from projections.engine.events import TYPES
 from projections.engine.pages import WHOLE, PageRequest, count_rows, page_rows, paged
-from projections.engine.row_cache import PreparedQuery, at_most, dict_rows
+from projections.engine.row_cache import LIMIT, PreparedQuery, at_most, dict_rows
 from projections.engine.storage import prepare_insert, upsert
 from projections.views.event_summaries import describe
 
@@ -75,7 +75,7 @@ accesses = sa.Table(
     sa.Column("up_to", sa.BigInteger),
     sa.Index("accesses_by_person", "who", "position"),
 )
-_MENTIONING = prepare_insert(mentions.insert().prefix_with("OR IGNORE"), ("kind", "id", "position"))
+_MENTIONING = prepare_insert(mentions, ("kind", "id", "position"), replaces=False)
 
 _AGENTS = (
     "agent_id",
@@ -274,7 +274,7 @@ def _lines(kinds: tuple[str, ...], given: frozenset[str], newest_first: bool) ->
         if kind == "amount":
             name = mentions.c.id.between(sa.bindparam("least"), sa.bindparam("most"))
         query = query.where(_names(mentions.c.kind == kind, name))
-    return PreparedQuery.of(query.limit(sa.bindparam("limit")))
+    return PreparedQuery(query.limit(LIMIT))
 
 
 def read_accesses(connection: sa.Connection, page: PageRequest = WHOLE, **equal: str | None) -> list[Row]:

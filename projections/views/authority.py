@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from projections.engine.events import Event
     from projections.engine.storage import Row
 
+_REPORTED = sa.text("reported")
 metadata = sa.MetaData()
 asked = sa.Table(
     "asked",
@@ -44,7 +45,7 @@ asked = sa.Table(
     sa.Column("rejections", sa.Integer),
     last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
-    sa.Index("asked_elsewhere", "agent_id", "requested", sqlite_where=sa.text("reported")),
+    sa.Index("asked_elsewhere", "agent_id", "requested", sqlite_where=_REPORTED, postgresql_where=_REPORTED),
 )
 past_of(asked)
 facts_of(asked)
@@ -106,6 +107,7 @@ class Authority:
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
+        self._read_ahead(connection, events)
         for event in events:
             match event.body:
                 case decisions.EscalationRequested() as body:
@@ -127,6 +129,17 @@ class Authority:
                     continue
         for rows in (self._asked, self._short, self._careers):
             rows.write(connection)
+
+    def _read_ahead(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Read together the rows that these events concern."""
+        own = decisions.EscalationRequested | decisions.EscalationStep
+        self._asked.read_ahead(
+            connection, (f" {one.body.escalation_id}" for one in events if isinstance(one.body, own))
+        )
+        for entities in (self._asked, self._careers.rows):
+            entities.read_entities(connection, events)
+        short = (f"{one.position}" for one in events if isinstance(one.body, decisions.AuthorityFellShort))
+        self._short.read_ahead(connection, short)
 
     def forget(self) -> None:
         """Drop cached rows."""

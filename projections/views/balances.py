@@ -17,7 +17,8 @@ from domain.periods import bounds_of
 from domain.serialization import encode
 from ledger.store.cloudevents import time_text
 from projections.engine.pages import by_key
-from projections.engine.row_cache import PreparedQuery, at_most
+from projections.engine.row_cache import LIMIT, PreparedQuery, at_most
+from projections.engine.sql_functions import listed_values
 from projections.engine.storage import upsert
 from projections.engine.temporal_tables import SINCE, Replaced, as_of, as_of_by_key, past_of, versions
 
@@ -307,11 +308,8 @@ def _listing(given: frozenset[str], paged: bool, descending: bool) -> PreparedQu
     after: list[object] | None = [sa.bindparam(f"last_{name}") for name in _KEY] if "last_holder" in given else None
     query = by_key(sa.select(source), (source.c[name] for name in _KEY), after, descending=descending)
     where = [source.c[name] == sa.bindparam(name) for name in ("holder", "period", "closed") if name in given]
-    for name in ("holder", "period"):
-        if f"{name}s" in given:
-            listed = sa.func.json_each(sa.bindparam(f"{name}s")).table_valued("value")
-            where.append(source.c[name].in_(sa.select(listed.c.value)))
-    return PreparedQuery.of(query.where(*where).limit(sa.bindparam("limit")))
+    where += [source.c[name].in_(listed_values(f"{name}s")) for name in ("holder", "period") if f"{name}s" in given]
+    return PreparedQuery(query.where(*where).limit(LIMIT))
 
 
 def read_happened(

@@ -16,12 +16,13 @@ from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
 from domain.money import Money, wire_of
 from projections.engine.columns import texts
-from projections.engine.day_blocks import DayBlocks, DayTable
+from projections.engine.day_blocks import DayBlocks, DayTable, days_of
 from projections.engine.day_spans import DaySpans, spans_of
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, count_rows, page_rows
 from projections.engine.row_cache import RowCache, plain_rows
+from projections.engine.sql_functions import listed_rows
 from projections.engine.temporal_tables import as_of, happened, past_of
 from projections.views.authority import reported_asking
 from projections.views.careers import MOVES, Careers, ReportedRows, careers_in
@@ -122,8 +123,6 @@ past_of(households)
 facts_of(households)
 careers = careers_in(metadata)
 NEVER_HAPPENED = "never happened"
-_SECOND = "(SELECT json_extract(value, '$[1]') FROM json_each(:touched))"
-"""The second watched column of the rows that a batch has changed."""
 GIVEN = ("taken", "settled", "charged", "reversed")
 """The states of an action that was given to the customer."""
 
@@ -143,6 +142,11 @@ def _divisions(one: sa.ColumnCollection[str, sa.Column[str]]) -> list[sa.ColumnE
     ]
 
 
+def _stale(time: sa.ColumnElement[str], interaction: sa.ColumnElement[str]) -> sa.Select[tuple[str]]:
+    """Return a query of the days of rows whose interaction is the second watched column of the changed rows."""
+    return days_of(time).where(interaction.in_(sa.select(listed_rows("touched").c.b)))
+
+
 def _action_days() -> DayTable:
     """Return the blocks of actions, with the channels of their interactions."""
     done, at = actions.c, interactions.c
@@ -156,9 +160,9 @@ def _action_days() -> DayTable:
     )
     query = query.outerjoin(interactions, at.interaction_id == done.interaction_id)
     query = query.where(done.position.is_not(None), done.state != NEVER_HAPPENED)
-    stale = "SELECT DISTINCT substr(time, 1, 10) FROM actions WHERE interaction_id IN "
+    stale = _stale(done.time, done.interaction_id)
     numbers = dict.fromkeys(("goodwill", "minor", "reversed_minor"), "number")
-    return DayTable(actions, query, numbers, {"interactions": stale + _SECOND})
+    return DayTable(actions, query, numbers, {"interactions": stale})
 
 
 def _interaction_days() -> DayTable:
@@ -174,8 +178,8 @@ def _interaction_days() -> DayTable:
         one.channel,
         helped.label("helped"),
     )
-    stale = "SELECT DISTINCT substr(opened, 1, 10) FROM interactions WHERE interaction_id IN "
-    return DayTable(interactions, query, {"helped": "number"}, {"actions": stale + _SECOND})
+    stale = _stale(one.opened, one.interaction_id)
+    return DayTable(interactions, query, {"helped": "number"}, {"actions": stale})
 
 
 def _escalation_days() -> DayTable:
@@ -190,9 +194,9 @@ def _escalation_days() -> DayTable:
         one.waited_seconds,
     )
     query = query.outerjoin(interactions, at.interaction_id == one.interaction_id).where(one.status.is_not(None))
-    stale = "SELECT DISTINCT substr(requested, 1, 10) FROM escalations WHERE interaction_id IN "
+    stale = _stale(one.requested, one.interaction_id)
     forms = {"asked_minor": "number", "approved_minor": "number", "waited_seconds": "real"}
-    return DayTable(escalations, query, forms, {"interactions": stale + _SECOND})
+    return DayTable(escalations, query, forms, {"interactions": stale})
 
 
 ACTION_DAYS, INTERACTION_DAYS, ESCALATION_DAYS = _action_days(), _interaction_days(), _escalation_days()
@@ -291,6 +295,13 @@ class Casework:
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
+        self._actions.read_ahead(connection, filter(None, map(_action_of, events)))
+        own = decisions.EscalationRequested | decisions.EscalationStep
+        self._escalations.read_ahead(
+            connection, (one.body.escalation_id for one in events if isinstance(one.body, own))
+        )
+        for entities in (self._interactions, self._households, self._escalations, self._careers.rows):
+            entities.read_entities(connection, events)
         for event in events:
             self._take[type(event.body)](connection, event)
         for rows in self._tables:
@@ -453,6 +464,13 @@ class Casework:
         self._escalations.put(connection, body.escalation_id, values, event.position, event.stored.time)
 
 
+def _action_of(event: Event) -> str | None:
+    """Return the id of the action that an event is about, if it is about one."""
+    if isinstance(event.body, facts.ActionReported):
+        return action_id_of(event.stored.source, event.stored.id)
+    return getattr(event.body, "action_id", None)
+
+
 def _is_decided(row: Row) -> bool:
     """Return whether a row is of an action that the ledger decided; no report has a kind of agent."""
     return row.get("agent_kind") is not None
@@ -551,7 +569,7 @@ def read_interactions(
 ) -> list[Row]:
     """Return the interactions of these customers, or one interaction, the newest first."""
     query = sa.select(interactions).where(interactions.c.last_fact.is_not(None))
-    query = query.order_by(interactions.c.opened.desc(), interactions.c.interaction_id)
+    query = query.order_by(interactions.c.opened.desc().nulls_last(), interactions.c.interaction_id)
     if interaction_id is not None:
         query = query.where(interactions.c.interaction_id == interaction_id)
     else:

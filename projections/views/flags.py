@@ -24,7 +24,7 @@ from ledger.store.cloudevents import time_text
 from projections.engine.columns import position_key, texts
 from projections.engine.pages import WHOLE, PageRequest, paged, source_of
 from projections.engine.row_cache import RowCache
-from projections.engine.storage import write
+from projections.engine.storage import insert_new
 from projections.engine.temporal_tables import past_of
 from projections.views.cases import CaseTables
 from projections.views.flag_tables import metadata
@@ -56,7 +56,6 @@ evidence = sa.Table(
     position_key(),
     sa.Column("flag_id", sa.Text, primary_key=True),
 )
-_PROVING = evidence.insert().prefix_with("OR IGNORE")
 DISMISSED_DAYS = 365
 """Days after which lists leave out dismissed flags; they stay in the log."""
 
@@ -112,7 +111,7 @@ class Flags:
             self._rows.put(connection, body.flag_id, values, event.position)
         self._rows.write(connection)
         self._cases.write(connection)
-        write(connection, _PROVING, proofs)
+        insert_new(connection, evidence, proofs)
 
     def forget(self) -> None:
         """Drop cached rows."""

@@ -11,10 +11,11 @@ from domain.analytics.service_quality import REPEAT_DAYS
 from domain.events import facts
 from domain.serialization import encode
 from projections.engine.columns import texts
-from projections.engine.day_blocks import DayBlocks, DayTable
+from projections.engine.day_blocks import DayBlocks, DayTable, days_of
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, read_fact_positions
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache, dict_rows
+from projections.engine.sql_functions import listed_rows, number_text, shifted_time
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _journey_days() -> DayTable:
     ``REPEAT_DAYS`` days after it. ``answered`` is the sum of the numbers of instruments with an answer (``ANSWERED``).
     """
     one = journeys.c
-    over = sa.func.strftime("%Y-%m-%dT%H:%M:%fZ", one.first_resolved, f"+{REPEAT_DAYS} days")
+    over = shifted_time(one.first_resolved, REPEAT_DAYS)
     judged = sa.case((one.customer_id.is_not(None), one.first_resolved))
     said = feedback.c
     answers = (said.interaction_id == one.interaction_id, said.score.is_not(None))
@@ -101,7 +102,7 @@ def _journey_days() -> DayTable:
         "reopened": sa.func.coalesce(one.reopened, 0) > 0,
         "told": one.repeated_stories.is_not(None),
         "repeated": sa.func.coalesce(one.repeated_stories, 0) > 0,
-        "alone": sa.func.coalesce(alone, 0),
+        "alone": sa.case((alone, 1), else_=0),
         "answered": sa.func.coalesce(sa.select(sa.func.sum(instruments)).where(*answers).scalar_subquery(), 0),
     }
     query = sa.select(
@@ -113,11 +114,13 @@ def _journey_days() -> DayTable:
         judged.label("judged"),
         *(value.label(name) for name, value in numbers.items()),
     )
-    earlier = f"""SELECT DISTINCT substr(one.opened, 1, 10) FROM json_each(:touched) AS changed JOIN journeys AS one
-        ON one.customer_id = json_extract(changed.value, '$[2]') AND one.opened < json_extract(changed.value, '$[0]')
-        AND one.first_resolved >= date(json_extract(changed.value, '$[0]'), '-{REPEAT_DAYS + 1} days')"""  # noqa: S608 - a number of ours
-    answered = """SELECT DISTINCT substr(opened, 1, 10) FROM journeys
-        WHERE interaction_id IN (SELECT json_extract(value, '$[1]') FROM json_each(:touched))"""
+    changed = listed_rows("touched").c
+    earlier = days_of(one.opened).where(
+        one.customer_id == changed.c,
+        one.opened < changed.a,
+        one.first_resolved >= shifted_time(changed.a, -REPEAT_DAYS),
+    )
+    answered = days_of(one.opened).where(one.interaction_id.in_(sa.select(changed.b)))
     forms = {"judged": "time", **dict.fromkeys(numbers, "number")}
     return DayTable(journeys, query, forms, {"journeys": earlier, "feedback": answered})
 
@@ -133,11 +136,10 @@ def _feedback_days() -> DayTable:
         of.channel,
         one.instrument,
         one.score,
-        sa.func.printf("%!.17g %!.17g", one.worst, one.best).label("scale"),
+        (number_text(one.worst) + " " + number_text(one.best)).label("scale"),
     )
     query = query.outerjoin(journeys, of.interaction_id == one.interaction_id).where(one.score.is_not(None))
-    stale = """SELECT DISTINCT substr(time, 1, 10) FROM feedback
-        WHERE interaction_id IN (SELECT json_extract(value, '$[1]') FROM json_each(:touched))"""
+    stale = days_of(one.time).where(one.interaction_id.in_(sa.select(listed_rows("touched").c.b)))
     return DayTable(feedback, query, {"score": "real"}, {"journeys": stale})
 
 
@@ -179,6 +181,9 @@ class Journeys:
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
+        self._journeys.read_entities(connection, events)
+        told = (_told(event) for event in events if isinstance(event.body, facts.FeedbackReceived))
+        self._feedback.read_ahead(connection, told)
         for event in events:
             match event.body:
                 case facts.FactCorrected():

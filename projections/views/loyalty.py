@@ -20,6 +20,8 @@ from ledger.store.cloudevents import parse_time, time_text
 from projections.engine.columns import position_key
 from projections.engine.events import types_of
 from projections.engine.pages import WHOLE, PageRequest, paged
+from projections.engine.row_cache import PreparedQuery
+from projections.engine.sql_functions import listed_values
 from projections.engine.storage import upsert
 from projections.engine.temporal_tables import Replaced, as_of, past_of
 
@@ -119,10 +121,12 @@ class Loyalty:
         """Do nothing, because nothing is cached."""
 
 
-_TAKEN = sa.text("""
-SELECT one.action_id, one.position FROM actions one JOIN actions other USING (action_id)
-WHERE action_id IN (SELECT value FROM json_each(:ids)) AND NOT one.reported AND other.reported
-""")
+_one, _other = actions.alias("one"), actions.alias("other")
+_TAKEN = PreparedQuery(
+    sa.select(_one.c.action_id, _one.c.position)
+    .join(_other, _one.c.action_id == _other.c.action_id)
+    .where(_one.c.action_id.in_(listed_values("ids")), ~_one.c.reported, _other.c.reported)
+)
 """Actions that a decision took and a fact reported, with the position of the decision."""
 
 
@@ -131,7 +135,7 @@ def _withdraw_reports(connection: sa.Connection, done: Sequence[Row]) -> None:
     if not done:
         return
     ids = encode(sorted({row["action_id"] for row in done})).decode()
-    taken = {row.action_id: row.position for row in connection.execute(_TAKEN, {"ids": ids})}
+    taken: dict[str, int] = dict(_TAKEN.execute(connection, {"ids": ids}).fetchall())
     if not taken:
         return
     replaced = Replaced(actions)

@@ -155,6 +155,8 @@ class People:
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
+        for rows in self._tables:
+            rows.read_entities(connection, events)
         for event in events:
             if not isinstance(event.body, facts.FactCorrected):
                 self._of[type(event.body)].add(connection, event)

@@ -27,7 +27,7 @@ from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
 from projections.engine.events import read_event
 from projections.engine.projector import StoppedError, catch_up
-from projections.engine.storage import read_progress, views_folder
+from projections.engine.storage import read_progress
 from projections.registry import MODELS
 from tests.support.builders import event
 from tests.support.documents import Document
@@ -43,7 +43,7 @@ HOSTILE = "<script>alert(1)</script>\u202e🛒" + "x" * 10_000
 
 async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: Session) -> None:
     """A position known a moment ago is answered at once; after a longer pause a read waits."""
-    views = ViewReader(session.data_dir, session.log)
+    views = ViewReader(session.views, session.log)
     pid = int((session.data_dir / "server" / "server.pid").read_text())
     known = await views.end()
     await asyncio.sleep(0.03)  # not so long that it is old
@@ -62,7 +62,7 @@ async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: S
 
 async def test_many_readers_do_not_wait_for_each_other(session: Session) -> None:
     """Concurrent readers share one answer of the server, which a single reader would wait for."""
-    views = ViewReader(session.data_dir, session.log)
+    views = ViewReader(session.views, session.log)
     pid = int((session.data_dir / "server" / "server.pid").read_text())
     known = [await views.end() for _ in range(100)][-1]
     os.kill(pid, signal.SIGSTOP)
@@ -94,10 +94,10 @@ async def test_a_view_that_stopped_at_its_first_event_has_the_age_of_that_event(
     made = datetime.now(UTC)
     unknown = encode_event("crm", "x-1", "resolution.unheard.of.v1", made, b"{}")
     await session.log.append([Draft("ledger.fact.crm", unknown)])
-    views = ViewReader(session.data_dir, session.log)
-    folder, model = views_folder(session.data_dir), MODELS["casework"]()
+    views = ViewReader(session.views, session.log)
+    model = MODELS["casework"]()
     with pytest.raises(StoppedError):
-        await catch_up(model, folder, await session.connection("view"), session.log)
+        await catch_up(model, session.views, await session.connection("view"), session.log)
     await asyncio.sleep(0.05)
     progress = (await views.read("casework", lambda _connection: None)).progress
     assert progress.stopped is not None
@@ -111,16 +111,15 @@ async def test_a_view_that_stopped_at_its_first_event_has_the_age_of_that_event(
 
 async def test_a_question_right_after_the_start_waits_for_its_view(session: Session) -> None:
     """Clients that trusted "is up" got 503 while a busy machine was making the views."""
-    views = ViewReader(session.data_dir, session.log, patience_seconds=10)
-    hurried = ViewReader(session.data_dir, session.log)
+    views = ViewReader(session.views, session.log, patience_seconds=10)
+    hurried = ViewReader(session.views, session.log)
     asked = asyncio.create_task(views.read("casework", lambda _connection: "read", short=True))
     await asyncio.sleep(0.2)
     assert not asked.done()
     assert not views.is_built("casework")
     with pytest.raises(NotReadyError, match="casework is not built yet"):
         await hurried.read("casework", lambda _connection: "read")
-    folder = views_folder(session.data_dir)
-    await catch_up(MODELS["casework"](), folder, await session.connection("view"), session.log)
+    await catch_up(MODELS["casework"](), session.views, await session.connection("view"), session.log)
     assert (await asked).result == "read"
     views.close()
 
@@ -134,7 +133,7 @@ async def test_the_age_of_a_view_that_is_behind_is_that_of_its_oldest_unread_eve
     await up_to_date(session, "people")
     await asyncio.sleep(1.2)  # beyond a second, a view's age is that of an event in the log
     await record("s-2")
-    views = ViewReader(session.data_dir, session.log)
+    views = ViewReader(session.views, session.log)
     progress = (await views.read("people", lambda _connection: None)).progress
     assert progress.anchor.position == 1
     assert 0 < await views.lag(progress) < 1
@@ -164,7 +163,7 @@ async def test_lists_are_paged_filtered_read_as_of_and_not_modified(session: Ses
 async def test_a_long_read_moves_to_a_thread_and_reads_at_one_position(session: Session) -> None:
     counting = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000) SELECT max(x) FROM n"
     async with served(session):
-        views = ViewReader(session.data_dir, session.log)
+        views = ViewReader(session.views, session.log)
         threads: list[int] = []
 
         def long(connection: sa.Connection) -> Any:
@@ -175,7 +174,7 @@ async def test_a_long_read_moves_to_a_thread_and_reads_at_one_position(session: 
         here = threading.get_ident()
         assert [one == here for one in threads] == [True, False]
 
-        generation = views_folder(session.data_dir) / "budget_balances.sqlite"
+        generation = session.data_dir / "views" / "budget_balances.sqlite"
 
         def meanwhile(connection: sa.Connection) -> Any:
             with sqlite3.connect(generation, timeout=5) as other:

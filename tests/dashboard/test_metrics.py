@@ -135,7 +135,7 @@ async def test_facts_that_no_intake_records_are_counted_with_their_age(
     for number in (1, 2):
         await upstream.publish(event(f"s-{number}", "shift.started", employee_id="A-1"))
     await asyncio.sleep(0.2)
-    views = ViewReader(session.data_dir, session.log)
+    views = ViewReader(session.views, session.log)
     of_ledger = metrics.Metrics(views, session.client, session.data_dir)
     found = values_in((await of_ledger.text()).decode())
     await of_ledger.stop()

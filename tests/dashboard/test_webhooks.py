@@ -55,7 +55,7 @@ async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Door]:
         running(session, ["dashboard"], where=ListenAddress(port=0)) as services,
     ):
         timing = AttemptTiming(first=0.01, longest=0.05, give_up=0.1)
-        role = WebhookService(session.server, session.log, session.data_dir, private=True, timing=timing)
+        role = WebhookService(session.server, session.log, session.views, private=True, timing=timing)
         await role.start()
         (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
         await up_to_date(session, "people")  # says who has left

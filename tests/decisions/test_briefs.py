@@ -10,6 +10,7 @@ from app.runtime.session import Session
 from consumers.queries.briefs import Briefs
 from consumers.runtime.source_watch import SourceWatch
 from ledger.errors import UnavailableError
+from projections.engine.sqlite_store import SqliteStore
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
@@ -75,6 +76,6 @@ async def test_a_brief_without_a_known_agent_or_customer_is_an_error(session: Se
 async def test_a_brief_whose_view_stays_behind_is_unavailable_and_no_error_of_ours(
     session: Session, tmp_path: Path
 ) -> None:
-    briefs = Briefs(session.client, session.log, tmp_path / "no-views", SourceWatch(session.log))
+    briefs = Briefs(session.client, session.log, SqliteStore(tmp_path / "no-views"), SourceWatch(session.log))
     with pytest.raises(UnavailableError, match="casework is behind"):
         await briefs.answer("crm", b'{"agent_id": "A-1", "customer_id": "C-1"}')

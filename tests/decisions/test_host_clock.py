@@ -9,7 +9,6 @@ import pytest
 
 from app.health.checks import checks_of
 from app.runtime.session import Session
-from app.runtime.views import open_generation
 from consumers.decisions.pipeline import DecisionPipeline
 from consumers.decisions.state.follower import DecisionState
 from ledger.errors import ClockError, UnavailableError
@@ -17,7 +16,7 @@ from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
 from ledger.store.server_time import ServerTime, duration_text
 from projections.engine.projector import rebuild
-from projections.engine.storage import views_folder
+from projections.engine.storage import reading
 from projections.views.balances import Balances, read_balances
 from tests.support.builders import event, gbp
 from tests.support.clocks import HostClock, SteadyClock, unchecked_log
@@ -186,9 +185,9 @@ async def test_a_period_opened_ahead_of_time_does_not_block_the_present_one(sess
     found = {check.check: check for check in await checks_of(session)}
     assert not found["recorded times"].ok
     assert "were recorded by a clock that ran ahead" in found["recorded times"].says
-    progress = await rebuild(Balances(), views_folder(session.data_dir), await session.connection("views"), session.log)
+    progress = await rebuild(Balances(), session.views, await session.connection("views"), session.log)
     assert progress.anchor.position == await session.log.last_position()
-    with open_generation(views_folder(session.data_dir), Balances(), 1) as connection:
+    with reading(session.views, Balances(), 1) as connection:
         shown = {one["period"]: one for one in read_balances(connection, holder="agent:A-1")}
     assert shown[f"{ahead:%Y-%m}"]["remaining"] == later["budget"]["remaining"]
     assert shown[f"{ahead:%Y-%m}"]["spent"] == later["budget"]["spent"]

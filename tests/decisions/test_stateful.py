@@ -25,7 +25,6 @@ from app.runtime.views import read_view
 from config.settings import load_settings
 from domain.policy.parsing import parse_policy
 from ledger.store.subscription import Follower
-from projections.engine import storage
 from projections.engine.events import read_event
 from projections.engine.projector import rebuild
 from projections.policy_history import published_policies
@@ -262,9 +261,9 @@ class Authority(RuleBasedStateMachine):
     async def _views_agree(self) -> None:
         """The live view, a rebuilt view and the independent books agree."""
         await asyncio.sleep(0.3)  # what the clock and the facts still ask for
-        session, folder = self.session, storage.views_folder(self.session.data_dir)
+        session, views = self.session, self.session.views
         live = (await read_view(session, "budget_balances", read_balances)).result
-        await rebuild(Balances(), folder, await session.connection("rebuild"), session.log)
+        await rebuild(Balances(), views, await session.connection("rebuild"), session.log)
         assert (await read_view(session, "budget_balances", read_balances)).result == live
         for recorded in await session.log.read_subject(">", self.read):
             self.kept.read(recorded)

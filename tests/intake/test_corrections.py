@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
-from projections.engine import storage, temporal_tables
+from projections.engine import temporal_tables
 from projections.engine.pages import PageRequest
 from projections.engine.projector import rebuild
 from projections.registry import MODELS
@@ -96,9 +96,9 @@ async def test_live_views_equal_rebuilt_ones_after_corrections(upstream: Upstrea
 
     live = await shown()
     assert live[0] == ["C-1", "C-3"]
-    folder = storage.views_folder(session.data_dir)
+    views = session.views
     for name, make in MODELS.items():
-        await rebuild(make(), folder, await session.connection(name), session.log)
+        await rebuild(make(), views, await session.connection(name), session.log)
     assert await shown() == live
 
 

@@ -16,7 +16,6 @@ from ledger.encryption.keyring import STREAM, Key, Keyring
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
 from ledger.transparency.sealer import seal_folder
-from projections.engine import storage
 from projections.engine.projector import rebuild
 from projections.registry import MODELS
 from tests.support.builders import event, gbp
@@ -189,9 +188,9 @@ async def test_erased_fields_are_unreadable_and_every_proof_holds(session: Sessi
     after = await all_views(session, done.position - 1)
     assert after == before
     live = await all_views(session)
-    folder = storage.views_folder(session.data_dir)
+    views = session.views
     for name, make in MODELS.items():
-        await rebuild(make(), folder, await session.connection(name), session.log)
+        await rebuild(make(), views, await session.connection(name), session.log)
     assert await all_views(session) == live
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from nats.aio.msg import Msg
 
 from app.runtime.session import Session
@@ -19,6 +20,7 @@ from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
 from projections.engine import storage
 from projections.engine.projector import SKIPS_SUBJECT, StoppedError, catch_up, rebuild
+from projections.engine.sqlite_store import SqliteDriver, SqliteStore
 from projections.registry import MODELS
 from projections.reports.explanation import explain
 from projections.reports.loyalty import loyalty_report
@@ -126,8 +128,8 @@ async def test_the_trail_finds_events_by_any_id(stopped: Upstream) -> None:
 async def test_an_action_is_explained(stopped: Upstream) -> None:
     whole = (await read_view(stopped.session, "audit_trail", read_trail)).result
     action_id = next(line["action_id"] for line in whole if line["type"] == "resolution.action.taken.v1")
-    folder = storage.views_folder(stopped.session.data_dir)
-    engine = storage.open_generation(folder, MODELS["audit_trail"](), 1)
+    views = stopped.session.views
+    engine = views.open_generation(MODELS["audit_trail"](), 1)
     with engine.connect() as connection:
         found = await explain(stopped.session.log, connection, action_id)
         assert await explain(stopped.session.log, connection, "act-none") is None
@@ -143,12 +145,12 @@ async def test_an_action_is_explained(stopped: Upstream) -> None:
 
 async def test_views_dropped_and_rebuilt_answer_byte_for_byte_the_same(stopped: Upstream) -> None:
     before = await all_answers(stopped.session)
-    folder = storage.views_folder(stopped.session.data_dir)
+    views = stopped.session.views
     for name, make in MODELS.items():
-        await rebuild(make(), folder, await stopped.session.connection(name), stopped.session.log)
-    assert storage.live_generation(folder, Balances()) == 2
+        await rebuild(make(), views, await stopped.session.connection(name), stopped.session.log)
+    assert views.live_generation(Balances()) == 2
     assert await all_answers(stopped.session) == before
-    for path in folder.iterdir():
+    for path in (stopped.session.data_dir / "views").iterdir():
         path.unlink()
     assert await all_answers(stopped.session) == before
 
@@ -170,8 +172,8 @@ async def test_an_unreadable_event_stops_one_projection_until_it_is_skipped(stop
         with pytest.raises(StoppedError) as caught:
             await read_view(session, name, read_balances)
         assert (caught.value.stop.position, caught.value.stop.type) == (position, "resolution.budget.exploded.v1")
-    folder = storage.views_folder(session.data_dir)
-    engine = storage.open_generation(folder, Balances(), 1)
+    views = session.views
+    engine = views.open_generation(Balances(), 1)
     with engine.connect() as connection:
         assert read_balances(connection) == before
         assert storage.read_progress(connection).stopped == caught.value.stop
@@ -187,14 +189,16 @@ async def test_an_unreadable_event_stops_one_projection_until_it_is_skipped(stop
 
 async def test_a_view_of_another_log_stops(stopped: Upstream) -> None:
     await all_answers(stopped.session)
-    folder = storage.views_folder(stopped.session.data_dir)
-    engine = storage.open_generation(folder, Balances(), 1)
+    views = stopped.session.views
+    engine = views.open_generation(Balances(), 1)
     with engine.begin() as connection:
         progress = storage.read_progress(connection)
-        storage.write_progress(connection, progress._replace(anchor=progress.anchor._replace(digest="other")))
+        storage.write_progress(
+            connection, progress._replace(anchor=progress.anchor._replace(digest="other")), progress.anchor.position
+        )
     engine.dispose()
     with pytest.raises(Exception, match="the log has changed"):
-        await catch_up(Balances(), folder, await stopped.session.connection("x"), stopped.session.log)
+        await catch_up(Balances(), views, await stopped.session.connection("x"), stopped.session.log)
 
 
 async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view(session: Session) -> None:
@@ -210,9 +214,9 @@ async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view
         await upstream.action("r-1")
         answer = await read_view(session, "budget_balances", read_balances)
         assert answer.result[0]["spent"] == gbp("5.00")
-        folder = storage.views_folder(session.data_dir)
-        await rebuild(Balances(), folder, await session.connection("x"), session.log)
-        assert storage.live_generation(folder, Balances()) == 2
+        views = session.views
+        await rebuild(Balances(), views, await session.connection("x"), session.log)
+        assert views.live_generation(Balances()) == 2
         await upstream.action("r-2")
         answer = await eventually(
             lambda: read_view(session, "budget_balances", read_balances),
@@ -223,14 +227,14 @@ async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view
 
 
 def test_a_new_version_of_a_model_makes_a_new_generation(tmp_path: Path) -> None:
-    model = Balances()
-    storage.open_generation(tmp_path, model, 1).dispose()
-    storage.switch_to(tmp_path, model, 1)
-    assert storage.live_generation(tmp_path, model) == 1
+    model, views = Balances(), SqliteStore(tmp_path)
+    views.open_generation(model, 1).dispose()
+    views.switch_to(model, 1)
+    assert views.live_generation(model) == 1
     newer = Balances()
     newer.version = Balances.version + 1
-    assert storage.live_generation(tmp_path, newer) is None
-    assert storage.next_generation(tmp_path, newer) == 2
+    assert views.live_generation(newer) is None
+    assert views.next_generation(newer) == 2
 
 
 def test_many_readers_open_a_generation_that_does_not_exist_yet(tmp_path: Path) -> None:
@@ -241,7 +245,7 @@ def test_many_readers_open_a_generation_that_does_not_exist_yet(tmp_path: Path) 
 
         def open_new(generation: int, start: threading.Barrier) -> int:
             start.wait()
-            engine = storage.open_generation(tmp_path, Balances(), generation)
+            engine = SqliteStore(tmp_path).open_generation(Balances(), generation)
             with closing(engine.raw_connection()) as connection:
                 tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table'").fetchone()[0]
             engine.dispose()
@@ -252,7 +256,13 @@ def test_many_readers_open_a_generation_that_does_not_exist_yet(tmp_path: Path) 
         assert {one.result() for one in opened} == {len(Balances.metadata.tables) + 2}
 
 
+def _is_in_transaction(connection: sa.Connection) -> bool:
+    driver = storage.driver(connection)
+    assert isinstance(driver, SqliteDriver)
+    return driver.in_transaction
+
+
 async def test_a_command_reads_all_views_at_one_position(session: Session) -> None:
     """Rows and position: also where a query is text for the driver, which begins no transaction by itself."""
-    answer = await read_view(session, "budget_balances", lambda c: storage.driver(c).in_transaction)
+    answer = await read_view(session, "budget_balances", _is_in_transaction)
     assert answer.result

@@ -13,7 +13,6 @@ from app.runtime.seal import seal_to_the_end
 from app.runtime.session import Session
 from app.runtime.views import open_view, read_view
 from ledger.store.log import Recorded
-from projections.engine import storage
 from projections.reports.case_file import case_document, case_page, proofs_in
 from projections.reports.decision_foundation import Foundation, foundation_of
 from projections.reports.explanation import Explanation, explain
@@ -27,8 +26,7 @@ from tests.support.upstreams import Upstream, set_up_organisation
 
 async def explained(session: Session, action_id: str) -> Explanation:
     await read_view(session, Trail.name, lambda _connection: None)
-    folder = storage.views_folder(session.data_dir)
-    engine = storage.open_generation(folder, Trail(), storage.live_generation(folder, Trail()) or 1)
+    engine = session.views.open_generation(Trail(), session.views.live_generation(Trail()) or 1)
     with engine.connect() as connection:
         found = await explain(session.log, connection, action_id)
     engine.dispose()

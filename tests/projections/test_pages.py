@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from projections.engine.pages import PageRequest, by_key, cursor_of, key_of, page_rows
 from projections.engine.row_cache import dict_rows
+from projections.engine.sqlite_store import memory_engine
 from projections.engine.temporal_tables import Replaced, as_of, as_of_by_key, past_of
 
 metadata = sa.MetaData()
@@ -71,7 +72,7 @@ class _View:
 
 
 def _view(test: Callable[[_View], None]) -> None:
-    engine = sa.create_engine("sqlite://")
+    engine = memory_engine()
     with engine.connect() as connection:
         test(_View(connection))
     engine.dispose()

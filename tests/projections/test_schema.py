@@ -4,7 +4,6 @@ import sqlite3
 from typing import Any
 
 from app.runtime.views import up_to_date
-from projections.engine import storage
 from projections.engine.projector import rebuild
 from projections.registry import MODELS
 from projections.schema_docs import INTERNAL, columns, schema_text
@@ -40,6 +39,6 @@ async def test_a_plain_sql_client_reads_the_views(upstream: Upstream) -> None:
         shown = asked(one.view, f'SELECT typeof("{one.name}"), count(*) FROM "{one.table}" GROUP BY 1')
         wanted = {"0 or 1": "integer"}.get(one.type, one.type)
         assert {kind for kind, _ in shown} <= {wanted, "null"}, one
-    model, folder = MODELS["budget_balances"](), storage.views_folder(session.data_dir)
-    await rebuild(model, folder, await session.connection("again"), session.log)
+    model = MODELS["budget_balances"]()
+    await rebuild(model, session.views, await session.connection("again"), session.log)
     assert asked("budget_balances", "SELECT spent_minor, currency FROM balances") == [(500, "GBP")]

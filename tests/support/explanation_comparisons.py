@@ -12,9 +12,8 @@ import sqlalchemy as sa
 from app.runtime.redecide import RecordedEvents, redecide_case
 from ledger.store.log import Recorded
 from ledger.transparency.signed_notes import NoteError
-from projections.engine.corrections import corrections_metadata
 from projections.engine.projector import Projector
-from projections.engine.storage import progress_metadata
+from projections.engine.sqlite_store import create_tables, memory_engine
 from projections.reports.case_file import case_document, case_page, proofs_in, read_case
 from projections.reports.decision_foundation import Foundation, foundation_of
 from projections.reports.explanation import explain
@@ -295,10 +294,7 @@ class GoldenLog(RecordedEvents):
 
     def trail(self) -> sa.Engine:
         """Return the view of the audit trail over the events."""
-        engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
-        model = Trail()
-        with engine.begin() as connection:
-            for metadata in (model.metadata, progress_metadata, corrections_metadata):
-                metadata.create_all(connection)
+        engine, model = memory_engine(), Trail()
+        create_tables(engine, model)
         Projector(model, engine).take(self.events, {one.position: one for one in self.events})
         return engine

@@ -21,14 +21,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.pool import StaticPool
 
 from domain.events.decisions import PolicyPublished
 from ledger.store.log import Recorded
-from projections.engine.corrections import corrections_metadata
 from projections.engine.events import read_event
 from projections.engine.projector import Projector
-from projections.engine.storage import progress_metadata
+from projections.engine.sqlite_store import create_tables, memory_engine
 from projections.reading import ReadResult
 from projections.registry import MODELS
 from tests.support.documents import Document
@@ -93,10 +91,8 @@ class HistoryLedger:
     def _view(self, name: str) -> tuple[sa.Engine, Projector]:
         """Return a view that has read all events."""
         if name not in self._views:
-            model, engine, originals = MODELS[name](), _engine(), {one.position: one for one in self._stored}
-            with engine.begin() as connection:
-                for metadata in (model.metadata, progress_metadata, corrections_metadata):
-                    metadata.create_all(connection)
+            model, engine, originals = MODELS[name](), memory_engine(), {one.position: one for one in self._stored}
+            create_tables(engine, model)
             projector = Projector(model, engine)
             for start in range(0, len(self._stored), _BATCH):
                 projector.take(self._stored[start : start + _BATCH], originals)
@@ -158,20 +154,6 @@ def _queries(name: str) -> list[tuple[str, str]]:
 def _dispose(views: dict[str, tuple[sa.Engine, Projector]]) -> None:
     for engine, _ in views.values():
         engine.dispose()
-
-
-def _engine() -> sa.Engine:
-    engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-
-    @sa.event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine
 
 
 def _table(events: Sequence[Document]) -> pa.Table:

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from ledger.store.cloudevents import time_text, with_corrects
 from ledger.store.log import Recorded
-from projections.engine import storage
 from projections.engine.projection import HasDayBlocks
 from projections.engine.projector import Projector
+from projections.engine.sqlite_store import SqliteStore
 from projections.reading import ReadResult
 from projections.registry import MODELS
 from tests.support.builders import NOW
@@ -48,7 +48,7 @@ class Views:
         for model in models.values():
             if isinstance(model, HasDayBlocks):
                 model.day_blocks.quiet_seconds = quiet_seconds
-        self._engines = {name: storage.open_generation(folder, model, 1) for name, model in models.items()}
+        self._engines = {name: SqliteStore(folder).open_generation(model, 1) for name, model in models.items()}
         self._projectors = {name: Projector(model, self._engines[name]) for name, model in models.items()}
 
     def take(

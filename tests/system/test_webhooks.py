@@ -61,7 +61,7 @@ async def session_in(folder: Path) -> AsyncIterator[Session]:
 async def webhooks(session: Session, **options: Any) -> AsyncIterator[WebhookService]:
     """Run the role, with receivers inside the own network and short pauses unless ``options`` say otherwise."""
     fields: dict[str, Any] = {"private": True, "timing": QUICK} | options
-    service = WebhookService(session.server, session.log, session.data_dir, **fields)
+    service = WebhookService(session.server, session.log, session.views, **fields)
     await service.start()
     try:
         yield service

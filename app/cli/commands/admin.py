@@ -27,7 +27,6 @@ from ledger.store.cloudevents import encode_event
 from ledger.store.content_modes import RECEIVED_HEADER
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
-from projections.engine import storage
 from projections.engine.projector import SKIPS_SUBJECT, rebuild
 from projections.registry import MODELS
 
@@ -171,10 +170,9 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
     load_views()
     built: dict[str, int] = {}
     async with Session(settings, reads_only=True) as session:
-        folder = storage.views_folder(session.data_dir)
         reader = await session.connection("rebuild")
         for name in names or sorted(MODELS):
-            progress = await rebuild(MODELS[name](), folder, reader, session.log)
+            progress = await rebuild(MODELS[name](), session.views, reader, session.log)
             built[name] = progress.anchor.position
             if not as_json:
                 console.print(f"{name} rebuilt up to position {progress.anchor.position}")
