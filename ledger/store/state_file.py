@@ -75,7 +75,7 @@ class StateTable[V]:
         """
         if key in self._values:
             return self._values[key]
-        found = self._file.execute(self._read, (key,)).fetchone()
+        found = self._file.execute(self._read, (key,))
         value = self._values[key] = None if found is None else self._file.decoded(self._decode, key, found[0])
         return value
 
@@ -210,7 +210,7 @@ class StateFile:
     def record[V](self, name: str, kind: type[V]) -> V:
         """Return a small object of this name, ``kind()`` at first; each commit writes it if it has changed."""
         assert name not in self._records, name
-        found = self.execute("SELECT value FROM records WHERE key = ?", (name,)).fetchone()
+        found = self.execute("SELECT value FROM records WHERE key = ?", (name,))
         record = kind() if found is None else self.decoded(self.decoder(kind).decode, name, found[0])
         self._records[name] = record, b"" if found is None else found[0]
         return record
@@ -240,16 +240,17 @@ class StateFile:
             table.settle()
         self._records, self.cursor = written, cursor
 
-    def execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
-        """Run one statement of a table.
+    def execute(self, statement: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
+        """Run one statement of a table; return its first row, if it has any.
 
         Raises:
             StateError: the file cannot be read or written.
         """
         try:
-            return self._connection.execute(statement, values)
+            row: tuple[Any, ...] | None = self._connection.execute(statement, values).fetchone()
         except sqlite3.Error as error:
             raise self._fault(error) from error
+        return row
 
     def decoder[V](self, kind: type[V]) -> msgspec.msgpack.Decoder[V]:
         """Return the decoder of a type."""
