@@ -107,6 +107,12 @@ _SOURCE: JsonObject = {
     "description": "The subject token of the source: its UTF-8 bytes, those outside A-Za-z0-9_-:~ percent-encoded.",
     "examples": ["crm"],
 }
+_TRACEPARENT: JsonObject = {
+    "type": "string",
+    "description": "The sender's trace (W3C Trace Context); an invalid one is ignored.",
+    "examples": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+}
+_REQUEST_HEADERS: JsonObject = {"type": "object", "properties": {"traceparent": _TRACEPARENT}}
 _HEADERS: JsonObject = {
     "type": "object",
     "properties": {
@@ -120,6 +126,7 @@ _HEADERS: JsonObject = {
             "description": "The server drops a second message with this id within two minutes.",
             "examples": ["case-17-opened"],
         },
+        "traceparent": _TRACEPARENT,
     },
 }
 
@@ -139,6 +146,8 @@ def _describe(document: AsyncApiDocument, components: _Components, name: str, ch
         message: JsonObject = {"name": key, "contentType": "application/json", "payload": payload}
         if name == "inbox":
             message |= {"contentType": _CLOUDEVENTS, "headers": _HEADERS}
+        elif name in COMMANDS or name in _REPLIES:
+            message["headers"] = _REQUEST_HEADERS
         components["messages"][key] = message | _examples_of(components, payload)
     if name in COMMANDS or name in _REPLIES:
         answer = _REPLIES.get(name) or replies.ANSWERS[name].__name__

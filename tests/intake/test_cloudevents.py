@@ -97,6 +97,16 @@ def test_binary_mode_and_structured_mode_say_the_same() -> None:
     assert parse_event(BODY, binary(id="bestellung-%C3%BC1")).content == content_hash(structured(id="bestellung-ü1"))
 
 
+def test_a_retry_in_another_trace_is_the_same_event() -> None:
+    one, other = (
+        parse_event(structured(traceparent=f"00-{'a' * 32}-{span * 16}-01", tracestate=f"vendor={span}"))
+        for span in ("1", "2")
+    )
+    assert one.content != other.content
+    assert same_event(one.json, other.json)
+    assert same_event(one.json, parse_event(structured()).json)
+
+
 @pytest.mark.parametrize(
     ("value", "decoded"),
     [

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
@@ -15,20 +14,17 @@ from app.json_logs import JsonFormatter
 from ledger import traces
 from ledger.spans import Spans, remote_context, remote_span
 from ledger.store.cloudevents import with_traceparent, without_traceparent
+from tests.support.otlp_collector import kept_spans
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 VALID = f"00-{TRACE}-{PARENT}-01"
 
 
 @pytest.fixture
-def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """Turn traces on in this process; return what would be sent."""
-    kept = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    monkeypatch.setattr(traces, "spans", Spans(provider, "1"))
-    yield kept
-    provider.shutdown()
+def exporter() -> Iterator[InMemorySpanExporter]:
+    """Turn traces on in this process; return the spans that would be sent."""
+    with kept_spans() as kept:
+        yield kept
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A collector of traces: OTLP over HTTP, decoded by the protocol's own classes."""
+"""Collectors of traces: OTLP over HTTP, decoded by the protocol's own classes; or in memory, of this process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from ledger import traces
+from ledger.spans import Spans
 
 
 class ReceivedSpan(NamedTuple):
@@ -90,3 +96,15 @@ def _received(span: Span, resource: Mapping[str, str]) -> ReceivedSpan:
         resource.get("service.name", ""),
         span.status.code == span.status.STATUS_CODE_ERROR,
     )
+
+
+@contextmanager
+def kept_spans() -> Iterator[InMemorySpanExporter]:
+    """Turn traces on in this process, and keep the spans."""
+    kept, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    traces.spans = Spans(provider, "1")
+    try:
+        yield kept
+    finally:
+        traces.spans = None
