@@ -201,9 +201,10 @@ class EscalationCase(_Answer):
 
 
 class EventAnswer(_Answer):
-    """An event as it was recorded, with its position."""
+    """An event as it was recorded, with its position, and in one sentence."""
 
     event: dict[str, Any]
+    what: str
 
 
 class EventReceipt(TypedDict):

@@ -12,7 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from dashboard.openapi import answers, openapi_document
 from dashboard.schemas import Caller, EventAnswer, Health, JsonResponse, Page, SchemaList
 from domain.documents.rows import ViewRow
+from projections.engine.events import UnknownEventError, read_event
 from projections.published_schemas import published_schema, schema_paths
+from projections.views.event_summaries import describe
 
 if TYPE_CHECKING:
     from dashboard.auth.authorization import Authorizer
@@ -31,14 +33,18 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
         "/api/v1/events/{position}",
         responses=answers(EventAnswer),
         dependencies=[auditors],
-        summary="One event as it was recorded",
+        summary="One event as it was recorded, and in one sentence",
     )
     async def event(position: Annotated[int, Path(ge=0, le=2**53)]) -> Response:
         found = await log.at(position) if position > 0 else None
         if found is None:
             raise HTTPException(404, f"no event has position {position}")
         shown = json.loads(await context.keys.decrypt_fields(found.data)) | {"position": position}
-        return JsonResponse({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
+        try:
+            what = describe(read_event(found).body)
+        except UnknownEventError as error:  # of a later version
+            what = str(error)
+        return JsonResponse({"event": shown, "what": what, "position": await log.last_position(), "lag_seconds": 0.0})
 
     @api.get(
         "/api/v1/projections",

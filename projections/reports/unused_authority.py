@@ -106,8 +106,9 @@ async def unused_authority(
 ) -> UnusedAuthorityReport:
     """Return the employees in ``scope`` with less than a tenth of their budget spent in a period, by kind of action.
 
-    By default the period is the newest one that has ended, else the present one. A budget that was never opened counts
-    as unused: it opens with the first action. Roles, limits and training are those of now.
+    By default the period is the newest one that had ended when the newest action was given, so that it is whole; else
+    the newest one that has ended, else the present one. A budget that was never opened counts as unused: it opens with
+    the first action. Roles, limits and training are those of now.
 
     Raises:
         LookupError: no budget was opened for this period.
@@ -119,7 +120,10 @@ async def unused_authority(
     if rules is None:
         return {"period": None, "periods": [], "employees": 0, "items": [], "position": position}
     periods = sorted({*opened, rules.policy.period_at(now)}, key=days_of, reverse=True)
-    chosen = period or _default_period(periods, opened, rules.policy, now)
+    newest, _ = await read("casework", lambda c: c.scalar(sa.select(sa.func.max(actions.c.time))))
+    chosen = period or _default_period(
+        periods, opened, rules.policy, (now if newest is None else parse_time(newest), now)
+    )
     if chosen not in periods:
         message = f"no budget was opened for {chosen[:40]!r}; without a period, the answer lists those that were"
         raise LookupError(message)
@@ -140,11 +144,19 @@ async def unused_authority(
     return {"period": chosen, "periods": periods, "employees": employees, "items": items, "position": position}
 
 
-def _default_period(periods: Sequence[str], opened: Collection[str], policy: Policy, now: datetime) -> str:
-    """Return the newest period with budgets that has ended, else the present one."""
-    today = now.astimezone(zone_of(policy.time_zone)).date()
-    ended = (one for one in periods if one in opened and days_of(one)[1] <= today)
-    return next(ended, policy.period_at(now))
+def _default_period(
+    periods: Sequence[str], opened: Collection[str], policy: Policy, moments: tuple[datetime, datetime]
+) -> str:
+    """Return the newest period with budgets that had ended at the first of these moments, else at the other one.
+
+    At neither, the present one. Imported history may end within a period, of which it then has some days alone.
+    """
+    for moment in moments:
+        today = moment.astimezone(zone_of(policy.time_zone)).date()
+        for one in periods:
+            if one in opened and days_of(one)[1] <= today:
+                return one
+    return policy.period_at(moments[-1])
 
 
 def _able(connection: sa.Connection, rules: Rules, now: datetime, scope: AccessScope) -> dict[str, _Able]:

@@ -123,8 +123,8 @@ past_of(households)
 facts_of(households)
 careers = careers_in(metadata)
 NEVER_HAPPENED = "never happened"
-GIVEN = ("taken", "settled", "charged", "reversed")
-"""The states of an action that was given to the customer."""
+GIVEN = ("taken", "settled", "reported", "charged", "reversed")
+"""The states of an action that was given to the customer; what another system reports was given before."""
 
 
 def _divisions(one: sa.ColumnCollection[str, sa.Column[str]]) -> list[sa.ColumnElement[str]]:
@@ -210,7 +210,7 @@ class Casework:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
-    version = 16
+    version = 17
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from domain.events import administration, decisions, facts, flags
-from domain.serialization import personal_fields, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     import msgspec
 
@@ -31,7 +32,7 @@ def reasons_text(reasons: Sequence[decisions.Reason]) -> str:
     return "; ".join(texts)
 
 
-def describe(body: msgspec.Struct) -> str:  # noqa: C901, PLR0911 - one sentence for each kind of event
+def describe(body: msgspec.Struct) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence for each kind of event
     """Return one line about an event's body."""
     match body:
         case facts.InteractionOpened():
@@ -53,11 +54,21 @@ def describe(body: msgspec.Struct) -> str:  # noqa: C901, PLR0911 - one sentence
             return _join(f"escalation of {amount_text(body.amount)}", body.reason)
         case facts.EscalationOutcomeReported():
             return _join(f"escalation {body.verdict}", body.reason)
-    if isinstance(body, flags.FlagRaised):
-        return f"flag {body.rule}: {body.explanation}"
-    if isinstance(body, flags.CaseEvent):
-        return f"case of {', '.join(body.rules)}, rank {body.rank}: {body.explanation}"
-    return _describe_action(body) or _describe_authority(body) or _generic(body)
+        case facts.InteractionResolved():
+            return _join(_by("interaction resolved", body.agent_id), body.resolution)
+        case facts.InteractionReopened():
+            return _join("interaction reopened", body.reason)
+        case facts.RefundSettled():
+            order = f" (order {body.order_id})" if body.order_id else ""
+            return f"refund of {amount_text(body.total)} paid out{order}"
+        case facts.FactCorrected():
+            return f"event {body.id_of} of {body.source_of} corrected: {body.reason}"
+    found = _describe_action(body) or _describe_authority(body) or _describe_policy(body) or _describe_review(body)
+    return found or _describe_people(body) or _describe_voices(body) or _describe_administration(body) or _name(body)
+
+
+def _by(text: str, person: str | None) -> str:
+    return f"{text} by {person}" if person else text
 
 
 def _describe_action(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one sentence for each kind of event
@@ -127,23 +138,115 @@ def _describe_authority(body: msgspec.Struct) -> str | None:  # noqa: C901, PLR0
         case decisions.BudgetClosed():
             spent, lapsed = amount_text(body.spent), amount_text(body.lapsed)
             return f"budget {body.period} of {body.holder} closed: {spent} spent, {lapsed} lapsed"
-        case decisions.PolicyPublished():
-            return f"policy version {body.version} published"
-        case administration.ProjectionSkipped():
-            return f"{body.projection} passed over position {body.position}: {body.reason}"
+        case decisions.GrantorCharged():
+            given = f"{amount_text(body.used)} of {amount_text(body.limit)} granted by {body.holder} before this"
+            return f"{amount_text(body.amount)} granted to {body.granted_to}: {given}"
     return None
 
 
-def _generic(body: msgspec.Struct) -> str:
-    """Return the class's name in words, with its first fields; the id of a flag comes before its cause."""
-    words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(body).__name__).strip()
-    personal = personal_fields(type(body))
-    told = [
-        f"{name} {value}"
-        for name, value in sorted(plain(body).items(), key=lambda item: item[0] != "flag_id")
-        if isinstance(value, (str, int, float)) and name not in personal
-    ]
-    return _join(words, ", ".join(told[:3]))
+def _describe_policy(body: msgspec.Struct) -> str | None:
+    match body:
+        case decisions.PolicyPublished():
+            return f"policy version {body.version} published"
+        case decisions.PolicyProposed():
+            return f"{body.proposed_by} proposed a policy in place of version {body.replaces}"
+        case decisions.PolicyApproved():
+            done = f": policy version {body.version}" if body.version else f": {body.missing} more approvals are needed"
+            return f"{body.approved_by} approved a proposed policy{done}"
+        case decisions.PolicyObjected():
+            return f"{body.objected_by} objected to a proposed policy: {body.reason}"
+    return None
+
+
+def _describe_review(body: msgspec.Struct) -> str | None:
+    match body:
+        case flags.FlagRaised():
+            return f"flag {body.rule}: {body.explanation}"
+        case flags.FlagUnmasked():
+            return f"{body.unmasked_by} began the review of {body.flag_id}"
+        case flags.FlagReviewed():
+            return f"{body.reviewed_by} reviewed {body.flag_id}: {body.verdict}"
+        case flags.FlagAnswered():
+            return f"{body.employee_id} answered {body.flag_id}"
+        case flags.CaseEvent():
+            return f"case of {', '.join(body.rules)}, rank {body.rank}: {body.explanation}"
+    return None
+
+
+def _describe_people(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one sentence for each kind of event
+    match body:
+        case facts.EmployeeJoined() | facts.EmployeeChanged():
+            does = "joined" if isinstance(body, facts.EmployeeJoined) else "changed"
+            teams = f" in {', '.join(body.team_ids)}" if body.team_ids else ""
+            below = f", reports to {body.manager_id}" if body.manager_id else ""
+            return f"{body.employee_id} {does}: {body.role}{teams}{below}"
+        case facts.EmployeeLeft():
+            return _join(f"{body.employee_id} left", body.reason)
+        case facts.TrainingCompleted():
+            until = f", valid until {_moment(body.valid_until)}" if body.valid_until else ""
+            return f"{body.employee_id} completed the training {body.course_id}{until}"
+        case facts.ShiftStarted():
+            return f"{body.employee_id} started a shift"
+        case facts.ShiftEnded():
+            return f"{body.employee_id} ended a shift"
+        case facts.RelationshipDeclared():
+            return f"{body.employee_id} declared a relationship with {body.customer_id}: {body.nature}"
+        case facts.DelegationDeclared():
+            times = f"from {_moment(body.from_time)} until {_moment(body.until_time)}"
+            return f"{body.from_employee_id} delegated to {body.to_employee_id} {times}"
+        case facts.CustomerReferred():
+            return f"{body.customer_id} referred {body.referred_customer_id}"
+        case facts.CustomerLinked() | facts.CustomerUnlinked():
+            does = "linked" if isinstance(body, facts.CustomerLinked) else "no longer linked"
+            return f"{body.a} and {body.b} {does}: {body.relation.replace('_', ' ')}"
+    return None
+
+
+def _moment(at: datetime) -> str:
+    """Return a time such as `4 April 2026, 21:12 UTC`."""
+    at = at.astimezone(UTC)
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+
+
+def _describe_voices(body: msgspec.Struct) -> str | None:
+    match body:
+        case facts.ObstacleReported():
+            return _join(f"{body.employee_id} reported obstacle {body.obstacle_id}", body.kind)
+        case facts.ObstacleAnswered():
+            return f"{body.answered_by} answered obstacle {body.obstacle_id}"
+        case facts.IdeaSubmitted():
+            return f"{body.employee_id} submitted idea {body.idea_id}"
+        case facts.IdeaDecided():
+            return f"{body.decided_by} decided idea {body.idea_id}: {body.decision}"
+        case facts.MoraleSurveyed():
+            return f"morale of {body.team_id} in {body.period}: {body.respondents} of {body.invited} answered"
+    return None
+
+
+def _describe_administration(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one sentence for each kind of event
+    match body:
+        case administration.ProjectionSkipped():
+            return f"{body.projection} passed over position {body.position}: {body.reason}"
+        case administration.CustomerForgotten():
+            return _join(f"customer {body.customer_id} forgotten, requested by {body.requested_by}", body.reason)
+        case administration.EmployeeForgotten():
+            return _join(f"employee {body.employee_id} forgotten, requested by {body.requested_by}", body.reason)
+        case administration.TrailRead():
+            return f"{body.read_by} read the events about {', '.join(body.about)} up to position {body.up_to}"
+        case administration.SourceRights():
+            does = "registered" if isinstance(body, administration.SourceRegistered) else "changed"
+            return f"source {body.source} {does} by {body.by}: profile {body.profile}"
+        case administration.SourceStopped() | administration.SourceRetired():
+            does = "stopped" if isinstance(body, administration.SourceStopped) else "retired"
+            return _join(f"source {body.source} {does} by {body.by}", body.reason)
+        case administration.AccessRecorded():
+            return f"{body.who}: {body.what}, over {body.via.upper()}"
+    return None
+
+
+def _name(body: msgspec.Struct) -> str:
+    """Return the class's name in words."""
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in type(body).__name__).strip()
 
 
 def _join(*parts: str | None) -> str:

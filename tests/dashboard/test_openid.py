@@ -19,6 +19,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 from oidc_provider_mock import User
+from playwright.async_api import async_playwright, expect
 
 from app.runtime.roles import running
 from app.runtime.session import Session
@@ -27,8 +28,11 @@ from dashboard.auth.authorization import COOKIE
 from dashboard.auth.openid import OpenIdProvider
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
+from hatch_build import build_page
+from tests.support.browser import CHROMIUM, CHROMIUM_FLAGS
 from tests.support.builders import event
 from tests.support.documents import Document
+from tests.support.environment import ROOT
 from tests.support.http_api import accesses
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 from tests.support.waiting import eventually
@@ -160,6 +164,39 @@ async def test_a_claim_names_an_employee_by_a_file_and_a_sign_out_ends_the_sessi
         assert (await browser.get("/openid/sign-out")).status_code == 303
         assert COOKIE not in browser.cookies
         assert (await browser.get("/api/v1/me", headers={"Cookie": f"{COOKIE}={kept}"})).status_code == 401
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
+async def test_a_person_signs_in_and_out_on_the_page(session: Session, issuer: str) -> None:
+    """In a browser, which follows the redirects between the two sites, and sends cookies as it sees fit."""
+    build_page(ROOT)
+    async with serving(session, issuer) as (address, _), async_playwright() as player:
+        browser = await player.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        page = await browser.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        for person, title in (("M-1", "Today"), ("Z-9", "Cases")):
+            await page.goto(address)
+            await page.get_by_role("link", name="Sign in with your company account").click()
+            assert page.url.startswith(issuer)
+            await page.get_by_label("Subject").fill(person)
+            await page.get_by_role("button", name="Authorize", exact=True).click()
+            await expect(page.locator("#main h1")).to_have_text(title, timeout=15_000)
+            assert page.url.startswith(address)
+            await expect(page.locator("#side .foot")).to_contain_text(person)
+            cookies = {one["name"]: one for one in await page.context.cookies(address)}
+            assert (cookies[COOKIE]["httpOnly"], cookies[COOKIE]["sameSite"]) == (True, "Strict")
+            await page.get_by_role("button", name="Sign out").click()
+            await page.wait_for_url(f"{issuer}/**")  # it ends the session there, too
+            await page.goto(address)
+            await expect(page.locator("#sign-in")).to_be_visible()
+        await page.get_by_role("link", name="Sign in with your company account").click()
+        await page.get_by_role("button", name="Deny access").click()
+        await expect(page.get_by_role("alert")).to_be_visible()
+        await page.get_by_role("link", name="Back to the sign-in").click()
+        await expect(page.locator("#sign-in")).to_be_visible()
+        assert complaints == []
+        await browser.close()
 
 
 KEY, OTHER_KEY = RSAKey.generate_key(2048), RSAKey.generate_key(2048)

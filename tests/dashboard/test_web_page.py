@@ -16,90 +16,28 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from playwright.async_api import Page, Response, Route, ViewportSize, async_playwright, expect
+from playwright.async_api import Page, Route, expect
 
-from app.runtime.roles import running
 from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
-from dashboard.listen_address import ListenAddress
-from dashboard.service import DashboardService
 from domain.events.administration import TrailRead
 from hatch_build import WEB, build_page, install_packages
 from projections.engine.events import read_event
-from tests.support.browser import CHROMIUM, CHROMIUM_FLAGS
+from tests.support.browser import CHROMIUM
 from tests.support.builders import event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.http_api import read_current
 from tests.support.organisations import FULL_POLICY
+from tests.support.overview_oracle import assert_overview_is_the_oracles
 from tests.support.report_oracle import HistoryLedger
-from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+from tests.support.upstreams import set_up_organisation, upstream_of
 from tests.support.waiting import eventually
+from tests.support.web_page import FIRST_PAGES, PAGES, PHONE, WIDE, Opened, browsing, cells, column, figure
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e🛒 " + "x" * 10_000
-PAGES = {
-    "overview": "Overview",
-    "gap": "Authority gap",
-    "value": "Customer value",
-    "recognition": "Recognition",
-    "actions": "Actions",
-    "escalations": "Escalations",
-    "budgets": "Budgets",
-    "trail": "Audit trail",
-    "policy": "Policy",
-    "accesses": "Accesses",
-    "seal": "Seal",
-    "cases": "Cases",
-    "integrations": "Integrations",
-    "health": "Health",
-    "glossary": "Glossary",
-    "check": "Check an action",
-    "sessions": "Sessions",
-    "components": "Components",
-}
-"""The titles of an operator's pages by name; those of other roles are the first pages."""
-FIRST_PAGES = {"manager": "today", "agent": "me"}
-TITLES = PAGES | {"today": "Today", "me": "My authority"}
-WIDE: ViewportSize = {"width": 1200, "height": 900}
-PHONE: ViewportSize = {"width": 360, "height": 740}
 SCREENS = 6
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
-
-
-class Opened:
-    """A page that is logged in, and everything it asked for and complained of."""
-
-    def __init__(
-        self, upstream: Upstream, client: httpx.AsyncClient, page: Page, address: str, folder: Session
-    ) -> None:
-        self.upstream, self.client, self.page, self.address, self.session = upstream, client, page, address, folder
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.answers: list[Response] = []
-        page.on("response", self.keep)
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
-
-    def keep(self, answer: Response) -> None:
-        self.answers.append(answer)
-
-    async def go(self, place: str, title: str | None = None) -> None:
-        """Open a page by its address, and wait until its data is there."""
-        await self.page.evaluate("(place) => { location.hash = `#/${place}`; }", place)
-        await expect(self.page.locator("#main h1")).to_have_text(
-            title or TITLES[place.partition("?")[0]], timeout=15_000
-        )
-        await expect(self.page.locator("#main [aria-busy]")).to_have_count(0, timeout=15_000)
-
-    async def sign_in_as(self, name: str, role: str, person: str | None = None) -> None:
-        """Sign in as another person."""
-        token = Tokens(self.session.data_dir).make(name, role, person, None)  # type: ignore[arg-type] # one of the roles
-        await self.page.click("#sign-out")
-        await self.page.fill("#token", token)
-        self.complaints.clear()  # requests that the end of the session refused
-        await self.page.keyboard.press("Enter")
-        await expect(self.page.locator("#main h1")).to_be_visible(timeout=15_000)
 
 
 @asynccontextmanager
@@ -112,44 +50,8 @@ async def opened(session: Session, locale: str = "en-GB", policy: Document = FUL
         await upstream.action("big", "70.00", agent_id="A-2", escalate=True, reason=HOSTILE)
         await upstream.record(event("i", "interaction.opened", interaction_id="I-1", customer_id="C-1", reason=HOSTILE))
         await upstream.record(event("b", "purchase.completed", order_id="o", customer_id="C-1", total=gbp("9.00")))
-        async with (
-            running(session, ["projections", "seal", "dashboard"], where=ListenAddress(port=0)) as services,
-            async_playwright() as player,
-        ):
-            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            browser = await player.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-            page = await browser.new_page(viewport=WIDE, locale=locale)
-            headers = {"Authorization": f"Bearer {dashboard.token}"}
-            async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
-                for name in ("actions", "gap", "quality", "recognition", "loyalty", "trail", "flags"):
-                    await read_current(client, name)
-                found = Opened(upstream, client, page, dashboard.address, session)
-                await page.goto(dashboard.address)
-                await page.fill("#token", dashboard.token)
-                await page.keyboard.press("Enter")
-                await expect(page.locator("#main h1")).to_have_text("Overview", timeout=15_000)
-                yield found
-                await browser.close()
-
-
-async def cells(page: Page, caption: str) -> list[list[str]]:
-    """Return the cells of the table with this caption."""
-    rows: list[list[str]] = (
-        await page.locator("table", has=page.locator("caption", has_text=caption))
-        .locator("tbody tr")
-        .evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent.trim()))")
-    )
-    return rows
-
-
-def column(rows: list[list[str]], at: int) -> list[str]:
-    return [row[at] for row in rows]
-
-
-async def figure(page: Page, label: str) -> str:
-    """Return the value of a figure."""
-    shown = page.locator(".figures > div", has=page.locator("dt", has_text=re.compile(f"^{label}"))).locator(".value")
-    return (await shown.first.text_content() or "").strip()
+        async with browsing(upstream, locale) as found:
+            yield found
 
 
 async def escalate(one: Opened, name: str, amount: str, **fields: str) -> str:
@@ -667,64 +569,6 @@ async def record_outcomes(one: Opened) -> None:
         await upstream.record(event(f"F-{number}", "feedback.received", time=now.isoformat(), **said))
 
 
-def shown_money(minor: int, currency: str) -> str:
-    return f"{'£' if currency == 'GBP' else '€'}{minor / 100:,.2f}"
-
-
-def shown_amounts(given: list[Document], name: str) -> str:
-    """Return goodwill as the page writes it: the currency of most actions first, those without goodwill left out."""
-    ordered = sorted(given, key=lambda row: -row["actions"])
-    some = [row for row in ordered if row["goodwill"]] or ordered[:1]
-    return " · ".join(shown_money(row[name], row["currency"]) for row in some) or "–"
-
-
-def shown_share(of: Document) -> str:
-    low, high = of["interval"]
-    return f"{low:.1%} to {high:.1%}, n = {of['n']}"
-
-
-type Oracle = dict[str, list[Document]]
-
-
-def row_of(oracle: Oracle, what: str, label: str) -> list[str]:
-    """Return a row of a table by team or kind: actions, goodwill, escalations and the share on the spot."""
-    (acts, asked, given) = (
-        [row for row in oracle[part] if (row["what"], row["label"]) == (what, label)]
-        for part in ("actions", "escalations", "given")
-    )
-    done, requested = acts[0]["given"] if acts else 0, asked[0]["requested"] if asked else 0
-    own = done - (asked[0]["outcomes"].get("approved", 0) if asked else 0)
-    spot = f"{own / (own + requested):.1%}" if own + requested else "–"
-    return [str(done), shown_amounts(given, "goodwill"), str(requested), spot]
-
-
-def overview_of(oracle: Oracle) -> dict[str, tuple[str, str]]:
-    """Return the overview's figures and the texts below them, from the oracle's totals."""
-    parts = ("escalations", "interactions", "satisfaction", "given", "budgets")
-    total = {part: [row for row in oracle[part] if row["what"] == "total"] for part in parts}
-    (asked,), (calls,), (csat,) = (total[part] for part in parts[:3])
-    done, goodwill, requested, spot = row_of(oracle, "total", "")
-    medians = [
-        f"median {shown_money(row['median_goodwill'], row['currency'])} (n = {row['goodwill_actions']})"
-        for row in sorted(total["given"], key=lambda row: -row["actions"])
-    ]  # too few for an interval
-    budgets = [row for row in total["budgets"] if row["granted"] or row["spent"]]
-    spent = [f"{row['spent'] / row['granted']:.1%}" if row["granted"] else "–" for row in budgets]
-    of = [" of ".join(shown_money(row[name], row["currency"]) for name in ("spent", "granted")) for row in budgets]
-    low, high = calls["mean_transfers_interval"]
-    moved = f"; mean {calls['mean_transfers']:g} ({low:g} to {high:.2f}, n = {calls['opened']})"
-    return {
-        "Goodwill": (goodwill, "; ".join([f"{done} actions", *medians])),
-        "Budgets spent": (" · ".join(spent), " · ".join(of)),
-        "On the spot": (spot, "without approval"),
-        "Escalations": (requested, f"{asked['approved']['share']:.1%} approved"),
-        "First contact": (f"{calls['first_contact']['share']:.1%}", shown_share(calls["first_contact"])),
-        "Transferred": (f"{calls['transferred']['share']:.1%}", shown_share(calls["transferred"]) + moved),
-        "Satisfied (CSAT)": (f"{csat['satisfied']['share']:.1%}", shown_share(csat["satisfied"])),
-        "Waiting for a decision": (f"{round(asked['median'] * 3600)} s", f"median, n = {asked['n']}"),
-    }
-
-
 async def test_each_number_of_the_overview_is_that_of_the_replayed_events(session: Session) -> None:
     """By SQL over the log: neither the page nor the code of the summary is asked for a number."""
     async with opened(session) as one:
@@ -733,33 +577,7 @@ async def test_each_number_of_the_overview_is_that_of_the_replayed_events(sessio
             await read_current(one.client, name)
         await one.page.reload()
         await one.go("overview")
-        ledger = HistoryLedger(await one.upstream.replay())
-        begin, end = [await one.page.get_by_label(label, exact=True).input_value() for label in ("From", "To")]
-        zone = FULL_POLICY["time_zone"]
-        limits = (
-            f"SELECT timezone('UTC', timezone('{zone}', TIMESTAMP '{begin}')) AS begin, "
-            f"timezone('UTC', timezone('{zone}', TIMESTAMP '{end}' + INTERVAL 1 DAY)) AS \"end\", '{zone}' AS zone"
-        )
-        oracle = ledger.figures("summary", f"CREATE OR REPLACE TABLE limits AS {limits}")
-        figures = one.page.locator("#main .figures > div")
-        texts = [
-            [" ".join(text.split()) for text in await figures.locator(part).all_text_contents()]
-            for part in ("dt", ".value", ".more")
-        ]
-        assert {label: (value, more) for label, value, more in zip(*texts, strict=True)} == overview_of(oracle)
-        for what in ("team", "kind"):
-            labels = {row["label"] for row in oracle["actions"] + oracle["escalations"] if row["what"] == what}
-            rows = {row[0]: row[1:] for row in await cells(one.page, f"By {what}")}
-            words = {label.capitalize() if what == "kind" else label: label for label in labels}
-            assert {name: rows[name] for name in words} == {
-                name: row_of(oracle, what, at) for name, at in words.items()
-            }
-            assert all(row[0] == "0" for name, row in rows.items() if name not in words)
-        await one.page.get_by_role("region", name="Goodwill by day").get_by_role("button", name="Numbers").click()
-        for day, *row in await cells(one.page, "Goodwill by day"):
-            at = datetime.strptime(f"{day} {end[:4]} +0000", "%d %b %Y %z").date().isoformat()
-            done, goodwill, requested, _ = row_of(oracle, "day", at)
-            assert row == [done, goodwill.partition(" · ")[0].replace("–", "£0.00"), requested], day
+        await assert_overview_is_the_oracles(one.page, HistoryLedger(await one.upstream.replay()))
 
 
 async def test_an_agent_sees_their_authority(session: Session) -> None:

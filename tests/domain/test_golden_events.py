@@ -25,7 +25,9 @@ def test_a_golden_event_decodes_and_keeps_its_meaning(stored: Document) -> None:
     for name in stored["data"].keys() - {"unknown"}:  # what a class leaves out when it writes is a default
         assert back.get(name, getattr(event.body, name)) == stored["data"][name], name
     assert event.recorded == datetime(2026, 11, 21, 10, 0, 1, tzinfo=UTC)
-    assert describe(event.body)
+    told = describe(event.body)
+    assert not any(name in told for name in event.body.__struct_fields__ if "_" in name), "a field, and no words"
+    assert told.replace(" ", "").lower() != type(event.body).__name__.lower()
 
 
 def test_every_type_has_one() -> None:

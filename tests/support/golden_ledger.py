@@ -211,7 +211,7 @@ def lasting(name: str, reading: Document) -> Document:
     """Return a reading without the fields that depend on the day, and a report also without its sentences.
 
     Fields that only later versions have are left out, and escalations of other systems, which only later versions list.
-    Times have one form, since later versions write more digits. Only later versions know the team of reported actions.
+    Times have one form, since later versions write more digits. Only later versions know the team of reported actions; they may reword a line of the trail.
     """
     if name == "actions":
         items = [one | {"team_id": None} if one["state"] == "charged" else one for one in reading["items"]]
@@ -219,6 +219,8 @@ def lasting(name: str, reading: Document) -> Document:
     if name == "loyalty":
         parts = [one | {"groups": one["groups"] | {"team": None}} for one in reading["currencies"]]
         reading = reading | {"currencies": parts}
+    if name == "trail":
+        reading = reading | {"items": [one | {"what": None} for one in reading["items"]]}
     if name in {"escalations", "waiting"}:
         reading = reading | {"items": [one for one in reading["items"] if not one.get("reported_by")]}
     expected = json.loads(EXPECTED.read_text())["readings"][name] if EXPECTED.exists() else reading

@@ -6,6 +6,7 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from domain.commands import action_id_of
 from tests.support.documents import Document
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,12 +69,17 @@ class RandomHistory:
             self._decide("policy.published", BEGIN, **said)
         for make in (self._people, self._interactions, self._feedback, self._purchases, self._budgets, self._asked):
             make()
-        for make in (self._short, self._actions, self._elsewhere, self._recognition, self._voices):
+        for make in (self._short, self._actions, self._elsewhere, self._recognition, self._voices, self._reported):
             make()
         last = max(at for at, _, _ in self._events) + timedelta(days=self.random.choice((0, 1, 6, 8, 30)))
         if self.random.random() < 0.5:  # seven days after one of the last events, to the microsecond
             last = self.random.choice(sorted(self._events, key=lambda one: one[0])[-40:])[0] + timedelta(days=7)
-        return numbered(self._events, last)
+        found = numbered(self._events, last)
+        places = {one["id"]: one["position"] for one in found}
+        for one in found:
+            if one["type"] == "resolution.action.charged.v1":
+                one["data"]["relates_to"] = places.get(one["data"]["relates_to"], 1)
+        return found
 
     def count(self, mean: float) -> int:
         """Return a number of events between zero and a mean at scale 1."""
@@ -414,6 +420,26 @@ class RandomHistory:
                 at = self._at(at + timedelta(seconds=1), 4)
                 given = money(1, asked["currency"]) if self.random.random() < 0.1 else None
                 self._tell("escalation.outcome_reported", at, escalation_id=name, verdict=verdict, amount=given)
+
+    def _reported(self) -> None:
+        """Report actions that another system took; most are charged to a budget without a grant."""
+        for currency in ("GBP", "EUR"):
+            of = {"holder": "agent:A-reported", "period": "2026-01", "currency": currency, "policy_version": 1}
+            nothing = money(0, currency)
+            self._decide("budget.opened", BEGIN, **of, granted=nothing, carried_over=nothing)
+        for _ in range(self.count(40)):
+            request, at = self._request() | {"agent_id": self.random.choice([*self.agents, "A-unknown"])}, self._at()
+            if self.random.random() < 0.3:
+                request["amount"] = request["amount"] | {"currency": "EUR"}
+            name = f"e-{len(self._events)}"
+            self._tell("action.reported", at, **request, team_id=self._maybe(TEAMS, 0.3))
+            if self.random.random() < 0.8:
+                posted = {one: request[one] for one in ("agent_id", "amount", "basis")}
+                posted |= {"action_id": action_id_of("crm", name), "holder": "agent:A-reported", "period": "2026-01"}
+                nothing = money(0, request["amount"]["currency"])
+                later = self._at(at, 2)
+                self._decide("action.charged", later, **posted, overdrawn=nothing, relates_to=name)
+                self._reverse(posted, later)
 
     def _recognition(self) -> None:
         for number in range(self.count(25)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 from projections.reports.unused_authority import unused_authority
 from tests.support.documents import Document
@@ -24,7 +25,10 @@ def unused_differences(ledger: HistoryLedger, found: Document | None = None) -> 
     opened = {one["period"] for one in oracle["periods"]}
     lines = differences(set(first["periods"]), opened | {"2026-05"}, "periods")
     ended = [one for one in first["periods"] if one in opened and one not in {"2026-05", "2026-Q2"}]
-    lines += differences(first["period"], ended[0] if ended else "2026-05", "period")
+    names = ("taken", "held", "reported")
+    acts = [one["time"] for one in ledger.events if one["type"] in {f"resolution.action.{name}.v1" for name in names}]
+    whole = [one for one in ended if not acts or _end_of(one) <= max(acts)]
+    lines += differences(first["period"], (*whole, *ended, "2026-05")[0], "period")
     for period in first["periods"]:
         found = ledger.report(unused_authority, ledger.published, LATER, period)
         lines += differences(found["period"], period, "period") + _compared(ledger, oracle, found, LATER)
@@ -78,6 +82,20 @@ def _compared(ledger: HistoryLedger, oracle: dict[str, list[Document]], found: D
         currencies = [one[name]["currency"] for one in found["items"]]
         lines += differences(currencies, [one["used"]["currency"] for one in found["items"]], f"{period}.{name}")
     return lines + differences(found["employees"], len(judged), f"{period}.employees")
+
+
+def _end_of(period: str) -> str:
+    """Return the end of a period in the policy's time zone."""
+    year = int(period[:4])
+    if "W" in period:
+        behind = date.fromisocalendar(year, int(period[6:]), 1) + timedelta(days=7)
+    elif len(period) == 10:
+        behind = date.fromisoformat(period) + timedelta(days=1)
+    else:
+        month = int(period[-1]) * 3 if "Q" in period else int(period[5:])
+        behind = date(year + month // 12, month % 12 + 1, 1)
+    end = datetime(behind.year, behind.month, behind.day, tzinfo=ZoneInfo("Europe/London")).astimezone(UTC)
+    return f"{end.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def _able(published: Document, oracle: dict[str, list[Document]], now: datetime) -> dict[str, tuple[str, Document]]:

@@ -1,6 +1,7 @@
 // Requests to the API. What a page reads is kept once for all its parts, and read again when a view behind it has changed.
-import { useEffect, useReducer } from "preact/hooks";
+import { useEffect, useReducer, useState } from "preact/hooks";
 import type { components } from "./api.d";
+import type { Items } from "./types";
 
 export type Me = components["schemas"]["Caller"];
 export type Obstacle = components["schemas"]["ObstacleRow"];
@@ -202,6 +203,34 @@ export function useRead<T>(path: string | null, query: Query = {}): { data: T | 
   }, [key]);
   const entry = key === null ? undefined : entries.get(key);
   return { data: (entry?.data ?? null) as T | null, problem: entry?.problem ?? null };
+}
+
+/** The most rows that a list is read to. */
+export const MOST_ROWS = 20_000;
+
+export interface Whole<T> { items: T[]; next: number | string | null; problem: string | null; loaded: boolean }
+
+/** A list read to its end, page by page, so that its total is exact; `next` is not null where it is longer. */
+export function useWhole<T>(path: string, query: Query): Whole<T> {
+  const { data, problem } = useRead<Items<T>>(path, { ...query, limit: 1000 });
+  const [more, setMore] = useState<{ of: Items<T>; items: T[]; next: number | string | null } | null>(null);
+  useEffect(() => {
+    let current = true;
+    const follow = async (): Promise<void> => {
+      const items: T[] = [];
+      let next = data?.next ?? null;
+      while (next !== null && items.length < MOST_ROWS && current) {
+        const page: Items<T> = await read<Items<T>>(path, { ...query, limit: 1000, after: next });
+        items.push(...page.items);
+        next = page.next;
+      }
+      if (current && data) setMore({ of: data, items, next });
+    };
+    if (data?.next != null) void follow().catch(() => undefined);
+    return () => { current = false; };
+  }, [data]);
+  const rest = more && more.of === data ? more : null;
+  return { items: [...(data?.items ?? []), ...(rest?.items ?? [])], next: rest ? rest.next : data?.next ?? null, problem, loaded: data !== null };
 }
 
 export const forgetAll = (): void => entries.clear();

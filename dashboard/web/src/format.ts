@@ -6,8 +6,9 @@ const hundredth = new Intl.NumberFormat(undefined, { maximumFractionDigits: 2 })
 const tenth = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const percentage = new Intl.NumberFormat(undefined, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const dayOf = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const fullDayOf = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
 const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const days = new Map<string, Intl.DateTimeFormat>();
 const currencies = new Map<string, Intl.NumberFormat>();
 
 export const number = (value: number): string => whole.format(value);
@@ -15,7 +16,18 @@ export const decimal = (value: number): string => tenth.format(value);
 export const fine = (value: number): string => hundredth.format(value);
 export const percent = (value: number | null | undefined): string => (value == null ? "–" : percentage.format(value));
 export const time = (text: string | null | undefined): string => (text ? moment.format(new Date(text)) : "");
-export const day = (text: string): string => dayOf.format(new Date(text));
+/** A day such as `2026-11-21` with its year. */
+export const fullDay = (text: string): string => (Number.isNaN(Date.parse(text)) ? text : fullDayOf.format(new Date(text)));
+
+/** The day of the year, such as "21 Nov", of a day `2026-11-21`, or of a time in a time zone. */
+export function day(text: string, zone = "UTC"): string {
+  let format = days.get(zone);
+  if (!format) {
+    format = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", timeZone: zone });
+    days.set(zone, format);
+  }
+  return format.format(new Date(text));
+}
 
 export function money(value: Money | null | undefined): string {
   if (!value) return "–";

@@ -14,10 +14,16 @@ SELECT text(d, 'action_id') AS name, moment, text(d, 'agent_id') AS agent, text(
        coalesce(text(d, 'agent_kind'), 'human') AS agent_kind, text(d, 'kind') AS kind, text(d, 'reason') AS reason, text(d, 'basis') = 'goodwill' AS goodwill,
        currency(d, 'amount') AS currency, minor(d, 'amount') AS amount, text(d, 'interaction_id') AS interaction,
        split_part(type, '.', 2) AS first_state
-FROM events WHERE type = 'action.taken' OR (type = 'action.held' AND text(d, 'escalation_id') IS NULL);
+FROM events WHERE type = 'action.taken' OR (type = 'action.held' AND text(d, 'escalation_id') IS NULL)
+UNION ALL -- what another system reports was given; that system says nothing about a kind of agent
+SELECT 'act-' || left(sha256(source || chr(10) || id), 32), moment, text(d, 'agent_id'), coalesce(text(d, 'team_id'), team_of(text(d, 'agent_id'), moment)),
+       role_of(text(d, 'agent_id'), moment), 'not said', text(d, 'kind'), text(d, 'reason'), coalesce(text(d, 'basis'), 'goodwill') = 'goodwill',
+       currency(d, 'amount'), minor(d, 'amount'), text(d, 'interaction_id'), 'reported'
+FROM facts WHERE type = 'action.reported';
 CREATE OR REPLACE TABLE ended AS
 SELECT acts.* EXCLUDE (amount, first_state), coalesce(settled.amount, acts.amount) AS amount,
-       CASE WHEN settled.name IS NOT NULL THEN 'settled' WHEN voided.name IS NOT NULL THEN 'voided' ELSE first_state END AS state
+       CASE WHEN settled.name IS NOT NULL THEN 'settled' WHEN voided.name IS NOT NULL THEN 'voided'
+            WHEN first_state = 'reported' AND name IN (SELECT text(d, 'action_id') FROM events WHERE type = 'action.charged') THEN 'charged' ELSE first_state END AS state
 FROM acts
 LEFT JOIN (SELECT text(d, 'action_id') AS name, minor(d, 'amount') AS amount FROM events WHERE type = 'action.settled') AS settled
     USING (name)
@@ -36,14 +42,14 @@ WITH divided AS (
     UNION ALL SELECT 'month', strftime(local(moment), '%Y-%m'), * FROM divided
     UNION ALL SELECT 'team', coalesce(team, 'not said'), * FROM divided
     UNION ALL SELECT 'agent', agent, * FROM divided
-    UNION ALL SELECT 'role', role, * FROM divided
+    UNION ALL SELECT 'role', coalesce(role, 'not said'), * FROM divided
     UNION ALL SELECT 'agent_kind', agent_kind, * FROM divided
     UNION ALL SELECT 'kind', kind, * FROM divided
     UNION ALL SELECT 'reason', reason, * FROM divided
     UNION ALL SELECT 'channel', coalesce(channel, 'not said'), * FROM divided;
 
 -- figure: actions
-SELECT what, label, count(*) FILTER (state IN ('taken', 'settled')) AS given,
+SELECT what, label, count(*) FILTER (state IN ('taken', 'settled', 'reported', 'charged')) AS given,
        histogram(state) AS states
 FROM labelled GROUP BY ALL ORDER BY ALL;
 
@@ -52,7 +58,7 @@ SELECT what, label, currency, count(*) AS actions, CAST(sum(amount) AS BIGINT) A
        CAST(coalesce(sum(amount) FILTER (goodwill), 0) AS BIGINT) AS goodwill, CAST(sum(reversed) AS BIGINT) AS reversed,
        CAST(sum(amount) - sum(reversed) AS BIGINT) AS net, quantile_disc(amount, 0.5) FILTER (goodwill) AS median_goodwill,
        count(*) FILTER (goodwill) AS goodwill_actions, list(amount ORDER BY amount) FILTER (goodwill) AS median_goodwill_of
-FROM labelled WHERE state IN ('taken', 'settled') GROUP BY ALL ORDER BY ALL;
+FROM labelled WHERE state IN ('taken', 'settled', 'reported', 'charged') GROUP BY ALL ORDER BY ALL;
 
 -- figure: asked
 CREATE OR REPLACE TABLE asked AS
@@ -126,7 +132,7 @@ WITH moved AS (
                AND other.moment <= first_resolved + INTERVAL 7 DAY
                AND (other.order_name = opened.order_name
                     OR ((other.order_name IS NULL OR opened.order_name IS NULL) AND other.reason = opened.reason))) AS followed,
-           EXISTS (FROM ended WHERE interaction = opened.name AND goodwill AND amount > 0 AND state IN ('taken', 'settled')) AS helped
+           EXISTS (FROM ended WHERE interaction = opened.name AND goodwill AND amount > 0 AND state IN ('taken', 'settled', 'reported', 'charged')) AS helped
     FROM opened LEFT JOIN moved USING (name) LEFT JOIN solved USING (name) WHERE in_range(opened.moment)
 ), labelled AS (
     SELECT 'total' AS what, '' AS label, * FROM known

@@ -22,8 +22,8 @@ WITH done AS (
     FROM events a WHERE a.type IN ('action.taken', 'action.held') AND text(a.d, 'basis') = 'goodwill' AND text(a.d, 'escalation_id') IS NULL
     UNION ALL
     SELECT text(f.d, 'agent_id'), text(f.d, 'kind'), currency(f.d, 'amount'), text(c.d, 'period'), f.moment, minor(f.d, 'amount')
-    FROM events c JOIN facts f ON f.position = CAST(text(c.d, 'relates_to') AS BIGINT)
-    WHERE c.type = 'action.charged' AND f.type = 'action.reported' AND coalesce(text(f.d, 'basis'), 'goodwill') = 'goodwill'
+    FROM facts f LEFT JOIN events c ON c.type = 'action.charged' AND f.position = CAST(text(c.d, 'relates_to') AS BIGINT)
+    WHERE f.type = 'action.reported' AND coalesce(text(f.d, 'basis'), 'goodwill') = 'goodwill'
 )
 SELECT employee, kind, currency, period, count(*) AS actions, CAST(sum(amount) AS BIGINT) AS used, max(moment) AS last
 FROM done WHERE amount IS NOT NULL GROUP BY ALL;

@@ -1,6 +1,7 @@
 // Filters, dates, and fields of forms. Filters and dates live in the address.
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
+import { fullDay, time } from "../format";
 import { change, usePlace } from "../url";
 
 export function Field({ label, children }: { label: string; children: ComponentChildren }) {
@@ -11,6 +12,19 @@ export function Field({ label, children }: { label: string; children: ComponentC
 export function isTyping(event: KeyboardEvent): boolean {
   const at = event.target;
   return event.ctrlKey || event.metaKey || event.altKey || (at instanceof HTMLElement && at.matches("input, textarea, select"));
+}
+
+/** A field for a day, or with `moment` for a time. Browsers write dates in the order of their own language; this one shows them in the reader's. */
+function DateField({ moment = false, label, value, max, min, onChange, onInput }: {
+  moment?: boolean; label?: string; value: string; max?: string; min?: string; onChange?: (value: string) => void; onInput?: (value: string) => void;
+}) {
+  return (
+    <span class="date">
+      <input type={moment ? "datetime-local" : "date"} {...(moment ? { step: 1 } : {})} aria-label={label} value={value} max={max} min={min}
+        onChange={(event) => onChange?.(event.currentTarget.value)} onInput={(event) => onInput?.(event.currentTarget.value)} />
+      <span aria-hidden="true">{!value ? "any" : moment ? time(value) : fullDay(value)}</span>
+    </span>
+  );
 }
 
 const DAY = 86_400_000;
@@ -24,20 +38,29 @@ export function useRange(newest: string | null): { from: string; to: string } {
   return { from: from || iso(Date.parse(last) - 29 * DAY), to: last };
 }
 
+/** The last whole week, Monday to Sunday, up to a day. */
+function lastWeek(last: string): { from: string; to: string } {
+  const at = Date.parse(last);
+  const sunday = at - new Date(at).getUTCDay() * DAY;
+  return { from: iso(sunday - 6 * DAY), to: iso(sunday) };
+}
+
 /** Dates of a page: presets, two days, and the time zone of days. */
 export function Dates({ from, to, zone, newest }: { from: string; to: string; zone: string | null; newest: string | null }) {
   const last = (newest ?? new Date().toISOString()).slice(0, 10);
+  const week = lastWeek(last);
   const days = Math.round((Date.parse(to) - Date.parse(from)) / DAY) + 1;
   return (
     <div class="tools">
       <span class="group" role="group" aria-label="Days">
+        <button type="button" aria-pressed={from === week.from && to === week.to} onClick={() => change(week)}>Last week</button>
         {PRESETS.map(([name, length]) => (
           <button key={name} type="button" aria-pressed={days === length && to === last}
             onClick={() => change({ from: iso(Date.parse(last) - (length - 1) * DAY), to: last })}>{name}</button>
         ))}
       </span>
-      <input type="date" aria-label="From" value={from} max={to} onChange={(event) => change({ from: event.currentTarget.value, to })} />
-      <input type="date" aria-label="To" value={to} min={from} onChange={(event) => change({ from, to: event.currentTarget.value })} />
+      <DateField label="From" value={from} max={to} onChange={(day) => change({ from: day, to })} />
+      <DateField label="To" value={to} min={from} onChange={(day) => change({ from, to: day })} />
       {zone && <span class="muted" data-tip="Days begin at midnight in this time zone, which the policy names.">{zone}</span>}
     </div>
   );
@@ -65,7 +88,7 @@ export function Filters({ names, choices: own = {} }: { names: Record<string, st
             </select>
           ) : (
             isDay(name)
-              ? <input type="date" value={(query[name] ?? "").slice(0, 10)} onChange={(event) => change({ [name]: event.currentTarget.value })} />
+              ? <DateField value={(query[name] ?? "").slice(0, 10)} onChange={(day) => change({ [name]: day })} />
               : <input size={12} placeholder={EXAMPLES[name]} value={query[name] ?? ""} onChange={(event) => change({ [name]: event.currentTarget.value.trim() })} />
           )}
         </Field>
@@ -85,7 +108,7 @@ export function Moment() {
   return (
     <form class="row" onSubmit={(event) => { event.preventDefault(); change({ as_of: text ? instant(text) : null }); }}>
       <Field label="As recorded by">
-        <input type="datetime-local" step={1} value={localTime(text)} onInput={(event) => setText(event.currentTarget.value)} />
+        <DateField moment value={localTime(text)} onInput={setText} />
       </Field>
       <button>Show</button>
       {past && <button type="button" onClick={() => { setText(""); change({ as_of: null }); }}>Now</button>}

@@ -1,5 +1,6 @@
 // The charts, drawn by Observable Plot as SVG. Colours are those of style.css, so they follow light and dark.
 import { axisX, axisY, barY, cell, dot, gridY, line, plot, ruleX, ruleY, text } from "@observablehq/plot";
+import type { Plot } from "@observablehq/plot";
 
 const STYLE = { color: "currentColor", fontSize: "11px" };
 type Drawn = SVGElement | HTMLElement;
@@ -40,10 +41,29 @@ export function heat(cells: HeatCell[], width: number): Drawn {
 
 export interface FunnelPoint { group: string; n: number; share: number; low: number; high: number; outside: boolean; title: string }
 
+const LETTER = 6;
+const LINE = 13;
+
+/** The distance of each label from its dot in pixels, so that none lies on another or on a dot; null for one without a place. */
+export function placesOf(dots: { x: number; y: number; label: string }[]): (number | null)[] {
+  const boxes = dots.map(({ x, y }) => ({ left: x - 4, right: x + 4, top: y - 4, bottom: y + 4 }));
+  return dots.map(({ x, y, label }) => {
+    const half = label.length * LETTER / 2;
+    for (const away of [-11, 12, -24, 25]) {
+      const box = { left: x - half, right: x + half, top: y + away - LINE / 2, bottom: y + away + LINE / 2 };
+      if (boxes.some((one) => one.left < box.right && box.left < one.right && one.top < box.bottom && box.top < one.bottom)) continue;
+      boxes.push(box);
+      return away;
+    }
+    return null;
+  });
+}
+
 /** A funnel plot: the share of each group by its size, with the limits of chance. */
 export function funnel(points: FunnelPoint[], common: number, width: number): Drawn {
   const ordered = [...points].sort((a, b) => a.n - b.n);
-  return plot({
+  const labelled = [...points].sort((a, b) => Number(b.outside) - Number(a.outside) || b.n - a.n); // what differs is named first
+  const draw = (away: (number | null)[]): Drawn & Plot => plot({
     width, height: 250, marginLeft: 44, marginRight: 24, marginBottom: 42, style: STYLE,
     x: { label: "interactions →", nice: true, insetRight: 40 }, y: { label: null, nice: true, insetTop: 8, insetBottom: 8, tickFormat: (value: number) => `${Math.round(value * 100)} %` },
     marks: [
@@ -52,9 +72,14 @@ export function funnel(points: FunnelPoint[], common: number, width: number): Dr
       line(ordered, { x: "n", y: "low", stroke: "var(--before)", strokeDasharray: "4 3" }),
       line(ordered, { x: "n", y: "high", stroke: "var(--before)", strokeDasharray: "4 3" }),
       dot(points, { x: "n", y: "share", r: 4, fill: (one: FunnelPoint) => (one.outside ? "var(--bad)" : "var(--accent)"), title: "title" }),
-      text(points, { x: "n", y: "share", text: "group", dy: -11, fill: "var(--ink)" }),
+      ...[...new Set(away)].filter((one) => one !== null).map((dy) => (
+        text(labelled.filter((_, at) => away[at] === dy), { x: "n", y: "share", text: "group", dy, fill: "var(--ink)" })
+      )),
     ],
   });
+  const bare = draw([]);
+  const [x, y] = [bare.scale("x"), bare.scale("y")];
+  return draw(placesOf(labelled.map((one) => ({ x: x?.apply(one.n) as number, y: y?.apply(one.share) as number, label: one.group }))));
 }
 
 export interface ForestLine { name: string; value: number; low: number; high: number; title: string }

@@ -131,7 +131,7 @@ export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, fi
       </div>
       {!found.length && rows.length > 0 && <Empty title="No row fits the filter.">Clear the filter to see all rows.</Empty>}
       {found.length > shown && (
-        <button type="button" class="plain" onClick={() => show(shown + perPage * 2)}>
+        <button type="button" class="plain" onClick={() => show(shown * 2)}>
           Show more
         </button>
       )}

@@ -1,20 +1,21 @@
 // Cases of possible misuse: flags about one subject, reviewed together, with their evidence in place.
 import { useState } from "preact/hooks";
-import { act, refresh, useRead } from "../api";
+import { act, refresh, useRead, useWhole } from "../api";
 import { Field } from "../components/controls";
 import { Card, Empty, Pending, State, Top } from "../components/parts";
 import { Table } from "../components/table";
 import { money, number, time } from "../format";
-import type { Case, Flag, Items, Viewer } from "../types";
+import type { Case, Flag, Viewer } from "../types";
 import { change, link, usePlace } from "../url";
+import { totalOf } from "./lists";
 
 export function Cases({ me, say }: { me: Viewer; say: (text: string) => void }) {
   const { query } = usePlace();
-  const cases = useRead<Items<Case>>("cases", { limit: 1000, as_of: query.as_of ?? null });
-  const flags = useRead<Items<Flag>>("flags", { limit: 1000, as_of: query.as_of ?? null });
-  const chosen = flags.data?.items.find((one) => one.flag_id === query.flag);
-  if (!cases.data || !flags.data) return <><Top title="Cases" /><Pending problem={cases.problem ?? flags.problem} /></>;
-  const of = (status: string): Case[] => (cases.data?.items ?? []).filter((one) => one.status === status).sort((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
+  const cases = useWhole<Case>("cases", { as_of: query.as_of ?? null });
+  const flags = useWhole<Flag>("flags", { as_of: query.as_of ?? null });
+  const chosen = flags.items.find((one) => one.flag_id === query.flag);
+  if (!cases.loaded || !flags.loaded) return <><Top title="Cases" /><Pending problem={cases.problem ?? flags.problem} /></>;
+  const of = (status: string): Case[] => cases.items.filter((one) => one.status === status).sort((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
   const columns = [
     { title: "Since", value: (one: Case) => one.opened ?? one.found, cell: (one: Case) => time(one.opened ?? one.found) },
     { title: "Subject", value: (one: Case) => one.subject }, { title: "Rules", value: (one: Case) => (one.rules ?? []).join(", ") },
@@ -29,8 +30,8 @@ export function Cases({ me, say }: { me: Viewer; say: (text: string) => void }) 
       </Card>
       {of("below").length > 0 && <Card title="Below the line"><Table caption="Cases below the line" hideCaption rows={of("below")} columns={columns} perPage={10} /></Card>}
       {chosen && <Review key={chosen.flag_id} flag={chosen} me={me} say={say} />}
-      <Card title={`Flags (${number(flags.data.items.length)})`} term="flag">
-        <Table caption="Flags" hideCaption rows={flags.data.items} perPage={10} empty={<Empty title="No flag was raised.">Flags appear as the guard finds patterns that ask for a review.</Empty>} columns={[
+      <Card title={`Flags (${totalOf(flags.items.length, flags.next, null)})`} term="flag">
+        <Table caption="Flags" hideCaption rows={flags.items} perPage={10} empty={<Empty title="No flag was raised.">Flags appear as the guard finds patterns that ask for a review.</Empty>} columns={[
           { title: "Raised", value: (one) => one.raised, cell: (one) => time(one.raised) },
           { title: "Rule", value: (one) => one.rule }, { title: "About", value: (one) => one.about.join(", ") },
           { title: "Explanation", value: (one) => one.explanation },
@@ -71,7 +72,7 @@ function Review({ flag, me, say }: { flag: Flag; me: Viewer; say: (text: string)
   );
 }
 
-interface Recorded { event: { type: string; time: string; data: Record<string, unknown> } }
+interface Recorded { event: { time: string; data: Record<string, unknown> }; what: string }
 
 function Evidence({ positions }: { positions: number[] }) {
   const [shown, show] = useState(8);
@@ -87,14 +88,13 @@ function Evidence({ positions }: { positions: number[] }) {
 function EvidenceEvent({ position }: { position: number }) {
   const { data, problem } = useRead<Recorded>(`events/${position}`);
   if (!data) return <li><time>Position {position}</time>{problem ?? "…"}</li>;
-  const { type, time: at, data: body } = data.event;
+  const { time: at, data: body } = data.event;
   const action = typeof body.action_id === "string" ? body.action_id : null;
-  const named = ["agent_id", "customer_id", "kind", "reason"].map((name) => body[name]).filter((one) => typeof one === "string").join(", ");
-  const amount = body.amount as { amount: string; currency: string } | undefined;
+  const named = ["agent_id", "customer_id"].map((name) => body[name]).filter((one) => typeof one === "string" && !data.what.includes(one)).join(", ");
   return (
     <li>
       <time dateTime={at}>{time(at)}, position {number(position)}</time>
-      {type.replace(/^resolution\.|\.v\d+$/g, "").replaceAll(".", " ").replaceAll("_", " ")}: {named}{amount?.currency ? `, ${money(amount)}` : ""} {action && <a href={link("trail", { action })}>Explain</a>}
+      {named && `${named}: `}{data.what} {action && <a href={link("trail", { action })}>Explain</a>}
     </li>
   );
 }

@@ -1,6 +1,5 @@
 // Lists that figures open: actions, escalations and budgets, with filters in the address.
-import { useEffect, useState } from "preact/hooks";
-import { address, read, useRead } from "../api";
+import { MOST_ROWS, address, useRead, useWhole } from "../api";
 import type { Access, Query } from "../api";
 import { Filters, KINDS, Moment } from "../components/controls";
 import { Card, Empty, Meter, Pending, State, Top } from "../components/parts";
@@ -10,31 +9,6 @@ import type { Column } from "../components/table";
 import { duration, money, number, percent, time, words } from "../format";
 import type { Action, Balance, Escalation, Items } from "../types";
 import { link, usePlace } from "../url";
-
-const MOST = 20_000;
-
-/** A list read to its end, page by page, so that its total is exact. */
-function useWhole<T>(path: string, query: Query): { items: T[]; next: number | string | null; problem: string | null; loaded: boolean } {
-  const { data, problem } = useRead<Items<T>>(path, { ...query, limit: 1000 });
-  const [more, setMore] = useState<{ of: Items<T>; items: T[]; next: number | string | null } | null>(null);
-  useEffect(() => {
-    let current = true;
-    const follow = async (): Promise<void> => {
-      const items: T[] = [];
-      let next = data?.next ?? null;
-      while (next !== null && items.length < MOST && current) {
-        const page: Items<T> = await read<Items<T>>(path, { ...query, limit: 1000, after: next });
-        items.push(...page.items);
-        next = page.next;
-      }
-      if (current && data) setMore({ of: data, items, next });
-    };
-    if (data?.next != null) void follow().catch(() => undefined);
-    return () => { current = false; };
-  }, [data]);
-  const rest = more && more.of === data ? more : null;
-  return { items: [...(data?.items ?? []), ...(rest?.items ?? [])], next: rest ? rest.next : data?.next ?? null, problem, loaded: data !== null };
-}
 
 /** The number of items in a list; without a total that the ledger could count in time, the least that it may be. */
 export function totalOf(shown: number, next: number | string | null, counted: Items<unknown> | null): string {
@@ -58,7 +32,7 @@ function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }
       {problem && <Pending problem={problem} />}
       {!loaded ? !problem && <Pending problem={null} /> : (
         <Card title={`${totalOf(items.length, next, counted)} ${title.toLowerCase()}`}>
-          {next !== null && items.length >= MOST && <p class="note">The table has the first {number(items.length)}; a file has all.</p>}
+          {next !== null && items.length >= MOST_ROWS && <p class="note">The table has the first {number(items.length)}; a file has all.</p>}
           <Table key={path} caption={title} hideCaption rows={items} columns={columns} file={(format) => address(path, { ...asked, format })} perPage={20}
             empty={<Empty title={filters ? "Nothing fits these filters." : `No ${title.toLowerCase()} yet.`}>{filters ? "Clear a filter or choose other days." : "They appear here as soon as the ledger records the first."}</Empty>} />
         </Card>
@@ -86,6 +60,13 @@ export const Actions = () => (
     names={{ ...RANGE, agent: "Agent", team: "Team", kind: "Kind", reason: "Reason", customer: "Customer", amount: "Amount", given: "Given" }} />
 );
 
+/** The seconds until the decision; of an escalation that waits, until now. */
+const waited = (one: Escalation): number | null => (one.status === "waiting" ? (Date.now() - Date.parse(one.requested)) / 1000 : one.waited_seconds);
+/** The events to show beside an escalation: those of its interaction, else of its customer, else all of its agent. */
+const storyOf = (one: Escalation): Record<string, string> => (
+  one.interaction_id ? { interaction: one.interaction_id } : one.customer_id ? { customer: one.customer_id } : {}
+);
+
 const ESCALATIONS: Column<Escalation>[] = [
   { title: "Requested", value: (one) => one.requested, cell: (one) => time(one.requested) },
   { title: "Agent", value: agentOf, cell: (one) => <a href={link("trail", { agent: one.agent_id })}><Person id={one.agent_id} ai={one.agent_kind === "ai"} /></a> },
@@ -93,7 +74,8 @@ const ESCALATIONS: Column<Escalation>[] = [
   { title: "Asked", value: (one) => Number(one.asked?.amount ?? 0), cell: (one) => money(one.asked), right: true },
   { title: "Approved", value: (one) => Number(one.amount?.amount ?? 0), cell: (one) => (one.status === "approved" ? money(one.amount) : ""), right: true },
   { title: "Outcome", value: (one) => one.status, cell: (one) => <State name={one.status} /> },
-  { title: "Decided by", value: (one) => one.decided_by, cell: (one) => one.decided_by && <Person id={one.decided_by} /> }, { title: "Waited", value: (one) => one.waited_seconds, cell: (one) => duration(one.waited_seconds), right: true },
+  { title: "Decided by", value: (one) => one.decided_by, cell: (one) => one.decided_by && <Person id={one.decided_by} /> }, { title: "Waited", value: waited, cell: (one) => duration(waited(one)), right: true },
+  { title: "", value: (one) => one.interaction_id, cell: (one) => <a href={link("trail", { agent: one.agent_id, ...storyOf(one), from: null, to: null })}>Story</a> },
   { title: "Team", value: (one) => one.team_id, extra: true }, { title: "Customer", value: (one) => one.customer_id, extra: true },
   { title: "Interaction", value: (one) => one.interaction_id, extra: true },
 ];

@@ -44,19 +44,19 @@ export function Overview() {
   const quality = useRead<Quality>("quality");
   const teams = useRead<Summary>(ready ? "summary" : null, { ...range, by: "team" });
   const kinds = useRead<Summary>(ready ? "summary" : null, { ...range, by: "kind" });
+  const reasons = useRead<Summary>(ready ? "summary" : null, { ...range, by: "reason" });
   return (
     <>
       <Top title="Overview" tools={<Dates {...range} zone={data?.time_zone ?? null} newest={newest ?? null} />}>
-        {data?.before ? `Compared with ${day(data.before.from)} to ${day(lastDay(data.before.to))}.` : "Totals of the chosen days."}
+        {data?.before ? `Compared with ${day(data.before.from, data.time_zone)} to ${day(lastDay(data.before.to), data.time_zone)}.` : "Totals of the chosen days."}
       </Top>
       {!data ? <Pending problem={problem} /> : <Totals summary={data} range={range} />}
       {data && <GoodwillByDay summary={data} />}
       <CannotDo gap={gap.data} problem={gap.problem} />
       <div class="two">
-        <Groups title="By team" name="team" summary={teams.data} problem={teams.problem} />
-        <Groups title="By kind" name="kind" summary={kinds.data} problem={kinds.problem} />
-      </div>
-      <div class="two">
+        <Groups title="By team" name="team" range={range} summary={teams.data} problem={teams.problem} />
+        <Groups title="By kind" name="kind" range={range} summary={kinds.data} problem={kinds.problem} />
+        <Groups title="By reason" name="reason" range={range} summary={reasons.data} problem={reasons.problem} />
         {quality.data?.consistency.filter((one) => one.what === "any").map((one) => <Funnel key={one.by} one={one} />)}
       </div>
     </>
@@ -105,9 +105,14 @@ const meanTransfers = ({ interactions: of }: SummaryFigures): string =>
 const hours = (value: number | null): string => duration(value == null ? null : value * 3600);
 const better = (change: string | null, up: boolean): boolean | null => (!change || change.startsWith("±") ? null : change.startsWith("+") === up);
 
+/** A chart for each currency. */
 function GoodwillByDay({ summary }: { summary: Summary }) {
-  const currency = goodwillBy(summary.total)[0]?.currency;
-  if (!currency) return <Empty title="Nothing was given in these days.">Choose other days, or look at all <a href="#/actions">actions</a>.</Empty>;
+  const given = goodwillBy(summary.total);
+  if (!given.length) return <Empty title="Nothing was given in these days.">Choose other days, or look at all <a href="#/actions">actions</a>.</Empty>;
+  return <>{given.map(({ currency }) => <GoodwillIn key={currency} summary={summary} currency={currency} />)}</>;
+}
+
+function GoodwillIn({ summary, currency }: { summary: Summary; currency: string }) {
   const of = (one: Divided): number => Number(one.actions.by_currency.find((at) => at.currency === currency)?.goodwill.amount ?? 0);
   const points = summary.groups.map((one) => ({
     day: new Date(`${one.group}T12:00:00Z`), value: of(one),
@@ -116,7 +121,7 @@ function GoodwillByDay({ summary }: { summary: Summary }) {
   return (
     <Chart title={`Goodwill by day, ${currency}`} term="goodwill" drawn={summary} label={`Goodwill by day in ${currency}; "Numbers" shows it as a table`}
       draw={(plots, width) => plots.byDay(points, width)}
-      table={<Table caption="Goodwill by day" rows={summary.groups} perPage={31} columns={[
+      table={<Table caption={`Goodwill by day, ${currency}`} rows={summary.groups} perPage={31} columns={[
         { title: "Day", value: (one) => one.group, cell: (one) => <a href={link("actions", { from: one.group, to: one.group, given: "true" })}>{day(one.group)}</a> },
         { title: "Actions", value: (one) => one.actions.given, right: true },
         { title: "Goodwill", value: of, cell: (one) => money({ amount: String(of(one)), currency }), right: true },
@@ -147,18 +152,22 @@ function CannotDo({ gap, problem }: { gap: Gap | null; problem: string | null })
   );
 }
 const LONGEST = 1_000;
+/** Whether the rows of a group can be listed by its name: the rows of events that name none have no name. */
+const isFilter = (group: string): boolean => group !== "not said" && group.length <= LONGEST;
 /** The list that a number of escalations counts; a reason of such a length is no filter. */
 const escalationsOf = (one: { kind: string; reason: string }): string | undefined =>
   (one.reason.length > LONGEST ? undefined : link("escalations", { kind: one.kind, reason: one.reason, from: null, to: null }));
 const short = (text: string): string => (text.length > 24 ? `${text.slice(0, 23)}…` : text || "no reason");
 
-function Groups({ title, name, summary, problem }: { title: string; name: "team" | "kind"; summary: Summary | null; problem: string | null }) {
+function Groups({ title, name, range, summary, problem }: {
+  title: string; name: "team" | "kind" | "reason"; range: { from: string; to: string }; summary: Summary | null; problem: string | null;
+}) {
   if (!summary) return <Card title={title}><Pending problem={problem} /></Card>;
   return (
     <Card title={title}>
       <Table caption={title} hideCaption rows={summary.groups} perPage={10} empty={<Empty title="Nothing in these days.">Choose other days.</Empty>} columns={[
         { title: words(name), value: (one) => (name === "kind" ? words(one.group) : one.group) },
-        { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => <a href={link("actions", { [name]: one.group, from: summary.from?.slice(0, 10), to: summary.to ? lastDay(summary.to).slice(0, 10) : null, given: "true" })}>{number(one.actions.given)}</a> },
+        { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => (isFilter(one.group) ? <a href={link("actions", { ...range, [name]: one.group, given: "true" })}>{number(one.actions.given)}</a> : number(one.actions.given)) },
         { title: "Goodwill", value: (one) => Number(goodwillBy(one)[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(goodwillBy(one).map((at) => at.goodwill)) },
         { title: "Escalated", value: (one) => one.escalations.requested, right: true },
         { title: "On the spot", value: (one) => onTheSpot(one), right: true, cell: (one) => percent(onTheSpot(one)), term: "on the spot" },

@@ -1,12 +1,12 @@
 // Obstacles and ideas of a lead's people that wait for an answer, and thanks; O and T begin them.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { act, useRead } from "../api";
+import { act, useWhole } from "../api";
 import type { Idea, IdeaDecision, Obstacle, Thanks } from "../api";
 import { Field, isTyping } from "../components/controls";
 import { Card, Empty, Pending } from "../components/parts";
 import { Person } from "../components/person";
 import { number, since, words } from "../format";
-import type { Employee, Items, Viewer } from "../types";
+import type { Employee, Viewer } from "../types";
 
 type Given = { me: Viewer; say: (text: string) => void };
 type Voice = { what: "obstacle" | "idea"; id: string; employee_id: string; time: string; text: string | null };
@@ -28,14 +28,14 @@ function useKey(key: string, then: () => void): void {
 }
 
 export function Voices({ me, say }: Given) {
-  const asked = { answered: false, order: "asc", limit: 200 };
-  const obstacles = useRead<Items<Obstacle>>("obstacles", asked);
-  const ideas = useRead<Items<Idea>>("ideas", asked);
+  const asked = { answered: false, order: "asc" };
+  const obstacles = useWhole<Obstacle>("obstacles", asked);
+  const ideas = useWhole<Idea>("ideas", asked);
   const [sent, setSent] = useState<string[]>([]); // the view shows an answer a moment later
   const [open, setOpen] = useState<string | null>(null);
   const found: Voice[] = [
-    ...(obstacles.data?.items ?? []).map((one): Voice => ({ ...one, what: "obstacle", id: one.obstacle_id })),
-    ...(ideas.data?.items ?? []).map((one): Voice => ({ ...one, what: "idea", id: one.idea_id })),
+    ...obstacles.items.map((one): Voice => ({ ...one, what: "obstacle", id: one.obstacle_id })),
+    ...ideas.items.map((one): Voice => ({ ...one, what: "idea", id: one.idea_id })),
   ];
   const key = (one: Voice): string => `${one.what} ${one.id}`;
   const waiting = found.filter((one) => one.employee_id !== me.person_id && !sent.includes(key(one))).sort((a, b) => Date.parse(a.time) - Date.parse(b.time));
@@ -43,7 +43,7 @@ export function Voices({ me, say }: Given) {
   useKey("o", () => { if (first) setOpen(key(first)); });
   return (
     <Card title="Obstacles and ideas">
-      {!obstacles.data || !ideas.data ? <Pending problem={obstacles.problem ?? ideas.problem} /> : !first ? (
+      {!obstacles.loaded || !ideas.loaded ? <Pending problem={obstacles.problem ?? ideas.problem} /> : !first ? (
         <Empty title="No obstacle and no idea waits for an answer.">New ones of your people appear here.</Empty>
       ) : (
         <ol class="story" aria-label="Obstacles and ideas">
@@ -92,7 +92,7 @@ function Reply({ one, close, done }: { one: Voice; close: () => void; done: (tex
 }
 
 export function Thank({ me, say }: Given) {
-  const { data, problem: unread } = useRead<Items<Employee>>("employees", { limit: 1000 });
+  const { items, loaded, problem: unread } = useWhole<Employee>("employees", {});
   const [receiver, setReceiver] = useState("");
   const [reason, setReason] = useState(REASONS[0]);
   const [problem, setProblem] = useState<string | null>(null);
@@ -108,11 +108,11 @@ export function Thank({ me, say }: Given) {
   };
   return (
     <Card title="Thank a person">
-      {!data ? <Pending problem={unread} /> : (
+      {!loaded ? <Pending problem={unread} /> : (
         <form class="row" onSubmit={(event) => { event.preventDefault(); void send(); }}>
           <label class="field">Person <select ref={field} required value={receiver} onChange={(event) => setReceiver(event.currentTarget.value)}>
             <option value="">choose</option>
-            {data.items.filter((one) => one.employee_id !== me.person_id && !one.left).map((one) => (
+            {items.filter((one) => one.employee_id !== me.person_id && !one.left).map((one) => (
               <option key={one.employee_id} value={one.employee_id}>{one.name ? `${one.name}, ${one.employee_id}` : one.employee_id}</option>
             ))}</select></label>
           <Field label="Reason"><select value={reason} onChange={(event) => setReason(event.currentTarget.value as Thanks["reason"])}>

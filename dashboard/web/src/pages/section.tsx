@@ -4,12 +4,12 @@ import { act, read, useRead } from "../api";
 import type { Query } from "../api";
 import { Chart } from "../components/chart";
 import { Moment } from "../components/controls";
-import { Pending, Top } from "../components/parts";
+import { Card, Pending, Top } from "../components/parts";
 import { Table } from "../components/table";
 import type { Column } from "../components/table";
-import { intervalOf, money, number, time } from "../format";
+import { intervalOf, money, number, time, words } from "../format";
 import type { Money, Viewer } from "../types";
-import { showsThePast, usePlace } from "../url";
+import { link, showsThePast, usePlace } from "../url";
 import { SECTIONS } from "./sections";
 
 type Name = keyof typeof SECTIONS;
@@ -40,10 +40,37 @@ export function Section({ name, title, about, me }: { name: Name; title: string;
       <Top title={title} tools={showsThePast(name) && <details class="pop"><summary class="button">{asOf ? `As recorded by ${time(asOf) || asOf}` : "Now"}</summary><div><Moment /></div></details>}>{about}</Top>
       {!filled && <Pending problem={problem} />}
       {name === "value" && <Forest asOf={asOf ?? null} />}
+      {name === "value" && <Customers asOf={asOf ?? null} />}
       <div ref={place} />
     </>
   );
 }
+
+type Bought = { purchases: number; revenue: Money } | null;
+interface Helped { action_id: string; customer_id: string | null; kind: string; time: string; cost: Money; windows: Record<string, { after: Bought }> }
+
+/** The customers of the newest actions, and what they bought afterwards. */
+function Customers({ asOf }: { asOf: string | null }) {
+  const { data } = useRead<{ items: Helped[]; next: number | null }>("loyalty", { limit: NEWEST, as_of: asOf });
+  if (!data?.items.length) return null;
+  const after = (days: number): Column<Helped> => ({
+    title: `After ${days} days`, right: true, value: (one) => one.windows[days]?.after?.purchases,
+    cell: (one) => { const of = one.windows[days]?.after; return of ? `${number(of.purchases)}, ${money(of.revenue)}` : "not over"; },
+  });
+  return (
+    <Card title="Customers who came back">
+      <p class="note">Purchases and their amount in the days after an action{data.next === null ? "" : `, for the newest ${number(data.items.length)} actions`}.</p>
+      <Table caption="Customers who came back" hideCaption rows={data.items} perPage={10} columns={[
+        { title: "Customer", value: (one) => one.customer_id, cell: (one) => <a href={link("actions", { customer: one.customer_id, from: null, to: null })}>{one.customer_id}</a> },
+        { title: "Action", value: (one) => words(one.kind), cell: (one) => <a href={link("trail", { action: one.action_id, from: null, to: null })}>{words(one.kind)}</a> },
+        { title: "Time", value: (one) => one.time, cell: (one) => time(one.time) },
+        { title: "Cost", value: (one) => Number(one.cost.amount), cell: (one) => money(one.cost), right: true },
+        after(30), after(90), after(180),
+      ]} />
+    </Card>
+  );
+}
+const NEWEST = 200;
 
 interface Effect { rung: number; method: string; n: number; value: Money | null; interval: [Money, Money] | null; called: string; caveats: string[] }
 type Ends = [Money, Money] | null;
@@ -59,13 +86,16 @@ const meanColumn = (title: string, name: Mean): Column<Window> => ({
   cell: (one) => (one[name] ? `${money(one[name])} (${intervalOf(one[`${name}_interval`], money, one.n)})` : "–"),
 });
 
-/** The difference in spending of customers with an action, by evidence level. */
+/** The difference in spending of customers with an action, by evidence level; a chart for each currency. */
 function Forest({ asOf }: { asOf: string | null }) {
   const { data } = useRead<Loyalty>("loyalty", { limit: 1, as_of: asOf });
-  const [currency] = data?.currencies ?? [];
-  const lines = (currency?.ladder ?? []).flatMap(({ days, spending }) => spending.map((one) => ({ ...one, days })));
+  return <>{data?.currencies.map((one) => <ForestIn key={one.currency} data={data} currency={one} />)}</>;
+}
+
+function ForestIn({ data, currency }: { data: Loyalty; currency: Loyalty["currencies"][number] }) {
+  const lines = currency.ladder.flatMap(({ days, spending }) => spending.map((one) => ({ ...one, days })));
   const known = lines.filter((one) => one.value && one.interval);
-  if (!currency || !known.length) return null;
+  if (!known.length) return null;
   const format = (value: number): string => money({ amount: String(value), currency: currency.currency });
   return (
     <Chart title={`Difference in spending, ${currency.currency}`} term="evidence level" drawn={data} label={`Difference in spending by evidence level; "Numbers" shows it as a table`}

@@ -117,6 +117,13 @@ function limitForm(one, me, act) {
   });
 }
 
+/** What the recommended limits would have cost and saved. */
+function replayed(one) {
+  const monthly = one.monthly == null ? "" : `, ${number.format(Math.round(one.monthly))} a month`;
+  const saved = one.would_have_saved ? ` and ${money(one.would_have_saved)} of working time` : "";
+  return `Replayed over ${number.format(Math.round(one.days))} days with this limit: ${number.format(one.given_at_once)} given at once, ${number.format(one.escalations_spared)} escalations spared${monthly}${saved}. Cost: ${money(one.not_approved)} that nobody had approved. Another limit: resolution-ledger report what-if.`;
+}
+
 async function gap(place, { ask, act, me, travelling }) {
   const found = await ask("gap");
   const wait = found.overall.waiting;
@@ -125,6 +132,7 @@ async function gap(place, { ask, act, me, travelling }) {
   for (const one of found.recommended_limits) {
     place.append(heading(`${one.kind} for ${one.role}`));
     place.append(note(one.limit ? `Recommended: ${money(one.limit)}${one.today ? `, today ${money(one.today)}` : ""}. An escalation costs ${money(one.cost_of_asking)}; ${one.why}.` : `No recommendation: ${one.why}.`));
+    if (one.simulated) place.append(note(replayed(one.simulated)));
     if (one.curve.length > 1) place.append(curve(`Approved by amount, ${one.kind} for ${one.role}; the table has the numbers`, one.curve.map((at) => ({ x: Number(at.up_to.amount), smoothed: at.smoothed, lower: at.lower })), ["smoothed", "lower"]));
     if (!travelling && me.role !== "auditor") place.append(limitForm(one, me, act));
     if (one.curve.length) place.append(table("Approved, by amount", ["#up to", "#decided", "#approved", "#at least (95 %)"], one.curve.map((at) => [money(at.up_to), number.format(at.n), percent.format(at.smoothed), percent.format(at.lower)])));

@@ -1,14 +1,14 @@
 // Today: what waits for a team lead, oldest first, with all that a decision rests on; decided with one key.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { goodwillBy } from "../currencies";
-import { decide, refresh, useRead } from "../api";
+import { decide, refresh, useRead, useWhole } from "../api";
 import type { UnusedAuthority } from "../api";
 import { Dates, Field, isTyping, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top } from "../components/parts";
 import { Person } from "../components/person";
 import { Table } from "../components/table";
 import { amounts, duration, hoursInterval, money, number, percent, since, time, words } from "../format";
-import type { Balance, Divided, Escalation, EscalationCase, Items, Summary, Viewer } from "../types";
+import type { Balance, Divided, Escalation, EscalationCase, Summary, Viewer } from "../types";
 import { change, link, usePlace } from "../url";
 import { approved, budgetsIn, goodwillChange, onTheSpot, useNewest } from "./overview";
 import { Thank, Voices } from "./replies";
@@ -18,10 +18,9 @@ const KEYS: Record<string, Step> = { a: "approve", l: "lower", d: "deny", f: "fo
 
 /** The escalations that wait for this reader, the oldest first. */
 export function useWaiting(me: Viewer): { items: Escalation[] | null; problem: string | null } {
-  const { data, problem } = useRead<Items<Escalation>>("escalations", { status: "waiting", order: "asc", limit: 200 });
+  const { items, loaded, problem } = useWhole<Escalation>("escalations", { status: "waiting", order: "asc" });
   const mine = me.person_id;
-  const items = data && (me.role === "manager" && mine ? data.items.filter((one) => one.asked_of?.includes(mine)) : data.items);
-  return { items, problem };
+  return { items: loaded ? items.filter((one) => !mine || me.role !== "manager" || one.asked_of?.includes(mine)) : null, problem };
 }
 
 export function Today({ me, say }: { me: Viewer; say: (text: string) => void }) {
@@ -188,9 +187,9 @@ function Team() {
   const range = useRange(newest ?? null);
   const { data, problem } = useRead<Summary>(newest === undefined ? null : "summary", { ...range, by: "agent" });
   const weeks = useRead<Summary>(newest === undefined ? null : "summary", { ...range, by: "week" });
-  const budgets = useRead<Items<Balance>>("balances", { closed: false, limit: 1000 });
-  const of = (agent: string): Balance | undefined => budgets.data?.items.find((one) => one.holder === `agent:${agent}`);
-  const used = (one: Balance | undefined): number => (one && Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
+  const budgets = useWhole<Balance>("balances", { closed: false });
+  const of = ({ group }: Divided): Balance[] => budgets.items.filter((one) => one.holder === `agent:${group}`);
+  const used = (one: Balance): number => (Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
   if (!data) return <Card title="Your team"><Pending problem={problem} /></Card>;
   const { total } = data;
   const funds = budgetsIn(total);
@@ -214,8 +213,8 @@ function Team() {
           { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => <a href={link("actions", { ...range, agent: one.group, given: "true" })}>{number(one.actions.given)}</a> },
           { title: "Goodwill", value: (one) => Number(goodwillBy(one)[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(goodwillBy(one).map((at) => at.goodwill)) },
           { title: "Escalated", value: (one) => one.escalations.requested, right: true },
-          { title: "Budget spent", value: (one) => used(of(one.group)), right: true, cell: (one) => { const at = of(one.group); return at ? <><Meter share={used(at)} label={`${percent(used(at))} spent`} /> {percent(used(at))}</> : ""; } },
-          { title: "Left", value: (one) => Number(of(one.group)?.remaining.amount ?? 0), right: true, cell: (one) => money(of(one.group)?.remaining) },
+          { title: "Budget spent", value: (one) => Math.max(0, ...of(one).map(used)), right: true, cell: (one) => of(one).map((at) => <div key={at.period + at.granted.currency}><Meter share={used(at)} label={`${percent(used(at))} spent`} /> {percent(used(at))}</div>) },
+          { title: "Left", value: (one) => Number(of(one)[0]?.remaining.amount ?? 0), right: true, cell: (one) => amounts(of(one).map((at) => at.remaining)) },
         ]} />
       </Card>
     </>
