@@ -46,6 +46,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _CLOSE_SECONDS = 2.0
 _SERVER_ERROR, _CLIENT_ERROR = 500, 400
 _propagator = TraceContextTextMapPropagator()
+logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # warnings quote the headers of senders
 
 
 class _Fault(msgspec.Struct):
@@ -197,8 +198,6 @@ class Spans:
     @classmethod
     def exported(cls, version: str) -> Spans:
         """Return spans that are sent by OTLP over HTTP, with the SDK's settings in the environment."""
-        # The SDK's API warns about headers that it cannot read, and quotes them.
-        logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
         attributes = {"service.version": version}
         if not os.environ.get("OTEL_SERVICE_NAME") and "service.name=" not in os.environ.get(
             "OTEL_RESOURCE_ATTRIBUTES", ""

@@ -6,9 +6,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import NonRecordingSpan, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.json_logs import JsonFormatter
 from ledger import traces
@@ -43,6 +47,29 @@ def exporter() -> Iterator[InMemorySpanExporter]:
 def test_the_standard_variables_turn_traces_on(environment: dict[str, str], *, expected: bool) -> None:
     """OpenTelemetry specification: general SDK configuration, and the OTLP exporter."""
     assert traces.is_configured(environment) is expected
+
+
+def test_a_header_that_cannot_be_read_is_not_quoted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert remote_span(remote_context([("traceparent", VALID), ("tracestate", "a secret text")])) is not None
+    assert remote_span(remote_context([("traceparent", VALID * 10)])) is None
+    assert caplog.text == ""
+
+
+@given(
+    parent=st.one_of(st.text(max_size=80), st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")),
+    state=st.one_of(st.text(max_size=600), st.from_regex(r"[a-z0-9]+=.*(,[a-z]+@[a-z]+=.*)*")),
+    body=st.binary(max_size=40),
+)
+def test_no_context_of_a_sender_is_an_error(parent: str, state: str, body: bytes) -> None:
+    found = remote_span(remote_context([("traceparent", parent), ("tracestate", state)]))
+    if found is not None:
+        sent: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(sent, set_span_in_context(NonRecordingSpan(found)))
+        assert len(sent["traceparent"]) == len(VALID)
+        assert all(one.isascii() and one.isprintable() for one in sent.values())
+    raw = b"NATS/1.0\r\ntraceparent:" + parent.encode(errors="replace") + b"\r\n" + body + b"\r\n\r\n"
+    with kept_spans(), traces.batch("INBOX", "intake", [(raw, body), (b"", b'{"traceparent":' + body)]):
+        pass
 
 
 async def test_without_the_extra_a_warning_names_it_and_nothing_else_happens(
