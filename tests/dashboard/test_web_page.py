@@ -602,6 +602,12 @@ async def test_money_and_times_in_the_readers_locale(session: Session) -> None:
         await one.go("actions")
         when = column(await cells(one.page, "Actions"), 0)
         assert all(re.fullmatch(r"\d\d\.\d\d\.\d{4}, \d\d:\d\d", cell) for cell in when), when
+        await one.go("overview?from=2026-03-04&to=2026-03-05")  # the browser's own order is that of its language
+        days = one.page.locator(".date span")
+        assert await days.all_text_contents() == ["04.03.2026", "05.03.2026"]
+        await expect(days.first).to_be_visible()
+        await one.page.get_by_label("From", exact=True).fill("2026-03-01")
+        await expect(days.first).to_have_text("01.03.2026")
 
 
 async def test_names_stand_beside_the_ids_of_employees(session: Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from datetime import date
 from typing import NamedTuple
 
 import pytest
@@ -17,7 +18,14 @@ from tests.support.documents import Document
 from tests.support.http_api import read_current
 from tests.support.long_history import MANY, LongHistory, append_history
 from tests.support.loyalty_comparisons import value_differences
-from tests.support.overview_oracle import assert_overview_is_the_oracles, shown_interval, shown_money, shown_share
+from tests.support.overview_oracle import (
+    assert_overview_is_the_oracles,
+    oracle_of,
+    row_of,
+    shown_interval,
+    shown_money,
+    shown_share,
+)
 from tests.support.report_oracle import HistoryLedger
 from tests.support.upstreams import Upstream
 from tests.support.web_page import Opened, browsing, cells, column
@@ -143,6 +151,55 @@ async def test_the_overview_of_two_currencies_is_that_of_the_replayed_events(lon
     counted = await row.get_by_role("link").text_content() or ""
     await row.get_by_role("link").click()
     await expect(one.page.locator("#main h2").first).to_have_text(f"{counted} actions")
+
+
+async def test_questions_of_the_morning_are_answered_in_three_clicks(long: LongPage) -> None:
+    """Each begins at the first page; a choice in a list counts as a click."""
+    one, page = long.one, long.one.page
+    await one.go("overview")
+    # What was given last week, and for what?
+    await page.get_by_role("button", name="Last week").click()
+    await expect(page.locator("#main [aria-busy]")).to_have_count(0)
+    begin, end = [await page.get_by_label(label, exact=True).input_value() for label in ("From", "To")]
+    assert (date.fromisoformat(begin).weekday(), date.fromisoformat(end).weekday()) == (0, 6)
+    week = oracle_of(long.ledger, begin, end, "Europe/London")
+    reasons = {row["label"] for row in week["actions"] + week["escalations"] if row["what"] == "reason"}
+    shown = {row[0]: row[1:] for row in await cells(page, "By reason")}
+    assert {name: shown[name] for name in reasons} == {name: row_of(week, "reason", name) for name in reasons}
+    # Who waits longest?
+    await one.go("overview?from=")
+    await page.get_by_role("link", name="Escalations", exact=True).click()
+    await page.get_by_role("combobox", name="Outcome").select_option("waiting")
+    await page.locator("thead button", has_text="Waited").click()
+    amounts = [event["data"]["amount"] for event in long.of("escalation.requested")[:20]]  # these wait
+    expected = [shown_money(round(float(of["amount"]) * 100), of["currency"]) for of in amounts]
+    await expect(page.locator("#main h2").first).to_have_text("20 escalations")
+    assert column(await cells(page, "Escalations"), 4) == expected[::-1]
+    # Why was this refund refused?
+    await one.go("escalations?kind=refund")
+    await page.get_by_role("combobox", name="Outcome").select_option("denied")
+    await page.get_by_role("link", name="Story").first.click()
+    await expect(page.locator("#main tbody")).to_contain_text("escalation denied by M: no receipt")
+    # Which customers came back?
+    await page.get_by_role("link", name="Customer value").click()
+    report = await read_current(one.client, "loyalty", limit=10)
+    table = page.locator("table", has_text="Customers who came back")
+    await expect(table).to_be_visible(timeout=15_000)
+    rows = [(row[0], row[4]) for row in await cells(page, "Customers who came back")]
+    after = [each["windows"]["30"]["after"] for each in report["items"]]
+    assert rows == [
+        (each["customer_id"], f"{of['purchases']}, {pounds_of(of['revenue'])}" if of else "not over")
+        for each, of in zip(report["items"], after, strict=True)
+    ]
+
+
+async def test_evidence_is_told_in_sentences(long: LongPage) -> None:
+    await long.one.go("cases")
+    await long.one.page.get_by_role("button", name="Evidence").first.click()
+    first = long.ledger.events[0]
+    assert first["type"] == "resolution.purchase.returned.v1"
+    told = f"{first['data']['customer_id']}: returned {first['data']['total']['amount']} GBP"
+    await expect(long.one.page.locator(".story li")).to_contain_text(told)
 
 
 async def test_the_consistency_of_teams_is_that_of_the_replayed_events(long: LongPage) -> None:

@@ -92,6 +92,7 @@ class LongHistory(LoyaltyHistory):
         """Add an escalation of an amount of its own; most are approved, some denied, the last ones wait."""
         at, name = BEGIN + timedelta(hours=8 * number + 1), f"esc-long-{number}"
         of: Document = {"escalation_id": name, "budget": "agent:M", "period": PERIOD, "amount": request["amount"]}
+        of["interaction_id"] = f"N-{number}"
         more = {
             "reasons": [{"rule": "per_action", "message": "m"}],
             "payer": "approver",
@@ -103,6 +104,8 @@ class LongHistory(LoyaltyHistory):
             return
         step, waited = ("denied", "approved", "approved")[number % 3], 60.0 * (1 + number)
         ended = of | {"agent_id": request["agent_id"], "waited_seconds": waited, "decided_by": "M"}
+        if step == "denied":
+            ended["reason"] = "no receipt"
         if step == "approved":
             ended |= {"asked": request["amount"], "action_id": f"act-{name}", "paid_by": "agent:M"}
         self._decide(f"escalation.{step}", at + timedelta(seconds=waited), ended)

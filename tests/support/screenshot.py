@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 import tempfile
+from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -117,8 +118,10 @@ async def picture(browser: Browser, address: str, token: str, reader: Reader, fo
     await page.keyboard.press("Enter")
     await page.locator("#main h2", has_text=reader.heading).wait_for(timeout=60_000)
     await expect(page.locator("#main [aria-busy]")).to_have_count(0, timeout=60_000)
-    path = folder / f"{reader.name}.png"
-    await page.screenshot(path=path)
+    path = folder / f"{reader.name}.webp"
+    chromium = await page.context.new_cdp_session(page)
+    taken = await chromium.send("Page.captureScreenshot", {"format": "webp", "quality": 100})  # without loss
+    path.write_bytes(b64decode(taken["data"]))
     await page.close()
     return path
 
