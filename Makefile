@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types types-here types-win32 types-darwin types-page fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-views bench-failover bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types types-here types-win32 types-darwin types-page fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-databases bench-views bench-failover bench-reference wheels size docs picture check requirements help
 
 # Without bytecode every process compiles the whole program when it starts: half of a second each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -112,6 +112,9 @@ bench-http: setup  ## events and decisions over HTTP beside NATS; decisions over
 bench-import: setup  ## imports beside the version before mappings were SQL, by turns, and memory at ten million rows; SCALE=0.1
 	@$(BIN)/python -m benchmarks.imports --scale $(or $(SCALE),1)
 
+bench-databases: setup  ## views in PostgreSQL beside SQLite, by turns: events a second, and the times of reads; minutes
+	@$(BIN)/python -W ignore -m benchmarks.databases
+
 bench-views: setup  ## CPU an event of each view beside a commit (BASE=...), and of facts in reversed order; some 20 minutes
 	@$(BIN)/python -m benchmarks.views $(if $(BASE),--base $(BASE))
 
@@ -141,7 +144,7 @@ check: lint types test  ## what CI checks
 
 requirements: setup  ## pin dependencies anew, with hashes: of everything, of the image, of what builds the wheel, of rivals
 	@$(BIN)/python -m pip install --quiet uv
-	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --extra otel --group dev -o requirements.txt
-	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --extra otel --constraint requirements.txt -o requirements-image.txt
+	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --extra otel --extra postgres --group dev -o requirements.txt
+	@$(COMPILE) pyproject.toml --extra archive --extra import --extra mcp --extra oidc --extra otel --extra postgres --constraint requirements.txt -o requirements-image.txt
 	@$(COMPILE) --group build --constraint requirements.txt -o requirements-build.txt
 	@$(COMPILE) --group rivals -o requirements-rivals.txt

@@ -114,7 +114,7 @@ HELP: dict[str, str] = {
     "oidc_groups_claim": "The claim that lists a person's groups. [default: groups]",
     "oidc_auditors": "The group whose members are auditors.",
     "oidc_operators": "The group whose members are operators.",
-    "database_url": "PostgreSQL for views; not served by this version.",
+    "database_url": "PostgreSQL for views instead of SQLite: postgresql://user:password@host:5432/database.",
     "log_format": (
         "Log lines on standard error: `text`, or `json`, one object a line without personal data. [default: text]"
     ),
@@ -188,8 +188,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError("oidc_issuer and oidc_client_id: set both, or neither")
     if settings.oidc_issuer and not re.match(r"https://|http://(localhost|127\.0\.0\.1)(:|/|$)", settings.oidc_issuer):
         raise SettingsError("oidc_issuer has the form https://login.example.com")
-    if settings.database_url:
-        raise SettingsError("database_url: views on PostgreSQL are not served by this version; leave it out")
+    if settings.database_url is not None and not re.match(r"postgres(ql)?://", settings.database_url):
+        raise SettingsError("database_url has the form postgresql://user:password@host:5432/database")
 
 
 def _merge(higher: Mapping[str, object], lower: Mapping[str, object]) -> dict[str, object]:

@@ -127,9 +127,18 @@ class ViewReader:
 
         Raises:
             NotReadyError: the view has no generation yet.
+            UnavailableError: the database fails.
 
         """
-        return await self._read_live(await self._built_view(name), query, short=short)
+        live = await self._built_view(name)
+        try:
+            return await self._read_live(live, query, short=short)
+        except storage.FAILURES as error:  # e.g. another generation has become the live one, and this one is gone
+            live.checked_at = 0.0
+            again = await self._built_view(name)
+            if again is live:
+                raise UnavailableError(f"the view {name} cannot be read now: {error}") from error
+            return await self._read_live(again, query, short=short)
 
     async def _read_live[T](
         self, live: _LiveGeneration, query: Callable[[sa.Connection], T], *, short: bool
@@ -283,11 +292,11 @@ class ViewReader:
         found, end = [], await self.end()  # once for all views: a busy server answers late
         for name in MODELS:
             try:
-                live = self._live_view(name)
+                self._live_view(name)
             except NotReadyError as error:
                 found.append(ViewState(name, 0, await self._lag(Progress(ReadCursor()), end), str(error)))
                 continue
-            progress = (await self._read_live(live, lambda _connection: None, short=True)).progress
+            progress = (await self.read(name, lambda _connection: None, short=True)).progress
             stopped = f"position {progress.stopped.position}: {progress.stopped.reason}" if progress.stopped else None
             found.append(ViewState(name, progress.anchor.position, await self._lag(progress, end), stopped))
         return found

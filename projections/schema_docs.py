@@ -456,6 +456,9 @@ sqlite3 -readonly .resolution-ledger/views/budget_balances.sqlite 'SELECT holder
 one, so reopen it from time to time. Read it, never write to it: a view is derived from the log, and a rebuild replaces
 it.
 
+With views in PostgreSQL the same tables are in the schema `ledger`, as `<view>_<table>`
+([Views in PostgreSQL](../operate/postgresql.md)).
+
 The schema below is stable. Names, types and meanings of a view stay the same within a version; columns may be added.
 `progress` in each file holds the position up to which the log was read. `<table>_past` keeps earlier versions of rows,
 with the same columns. A version was valid from its `since` to that of the next one. `<table>_facts` keeps the facts

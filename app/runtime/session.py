@@ -9,6 +9,7 @@ import sys
 from contextlib import AsyncExitStack
 from functools import cached_property
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,7 @@ from consumers.runtime.precedence import Precedence
 from ledger.errors import (
     DirectoryMovedError,
     LedgerError,
+    MissingExtraError,
     MissingStreamsError,
     NoLedgerError,
     UnavailableError,
@@ -102,10 +104,21 @@ class Session:
 
     @cached_property
     def views(self) -> ViewStore:
-        """The place of the ledger's views."""
+        """The place of the ledger's views.
+
+        Raises:
+            MissingExtraError: they are in PostgreSQL, and its driver is not installed.
+
+        """
         from projections.engine.sqlite_store import SqliteStore
 
-        return SqliteStore(self.data_dir / "views")
+        if self.settings.database_url is None:
+            return SqliteStore(self.data_dir / "views")
+        if find_spec("psycopg") is None:
+            raise MissingExtraError("views in PostgreSQL (database_url)", "postgres")
+        from projections.engine.postgres_store import PostgresStore
+
+        return PostgresStore(self.settings.database_url)
 
     @property
     def embedded(self) -> bool:
@@ -260,6 +273,8 @@ class Session:
             self._watching = None
         clients, self._clients = self._clients, []
         server, self._server = self._server, None
+        if "views" in self.__dict__:
+            self.views.close()
         async with AsyncExitStack() as stack:  # an error of one connection keeps neither the others nor the server
             if server is not None:
                 stack.push_async_callback(asyncio.to_thread, server.stop)

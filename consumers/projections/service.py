@@ -20,6 +20,7 @@ from consumers.runtime.broker import answered, make_broker
 from consumers.runtime.source_watch import SourceWatch
 from domain.serialization import encode
 from ledger.background_service import RoleService, restarting
+from ledger.errors import UnavailableError
 from ledger.store.cloudevents import time_text
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.shared_tail import SharedTail
@@ -71,7 +72,11 @@ class ProjectionService(RoleService):
         for name, pulse in self._pulses.items():
             if pulse.active:
                 model = MODELS[name]()
-                progress = self._views.progress_of(model)
+                try:
+                    progress = self._views.progress_of(model)
+                except UnavailableError as error:
+                    absent.append(str(error))
+                    break
                 if progress is None and (generation := self._views.live_generation(model)) is not None:
                     absent.append(self._views.place_of(model, generation))
                     continue

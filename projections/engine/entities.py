@@ -181,6 +181,8 @@ class EntityRows(RowCache):
             sa.select(facts.c.position, facts.c.fact).where(facts.c.position.in_(listed_positions("positions")))
         )
         self._new: dict[int, tuple[int, int | None, str]] = {}
+        self._placed: dict[int, tuple[int, int | None, str]] = {}
+        """Facts to write, by position: those that were appended to their story, then those with another place in it."""
         self._last: dict[str, KeptFact] = {}
         self._stories: dict[str, list[KeptFact]] = {}
         self._late: dict[str, list[KeptFact]] = {}
@@ -236,13 +238,19 @@ class EntityRows(RowCache):
     def write(self, connection: sa.Connection) -> None:
         """Fold the long stories that had late facts, then write the changed rows and the facts."""
         self.fold_late(connection)
-        self._insert.write(connection, list(self._new.values()))
-        self._new.clear()
+        self._write_facts(connection)
         super().write(connection)
+
+    def _write_facts(self, connection: sa.Connection) -> None:
+        self._insert.write(connection, list(self._new.values()), are_new=True)
+        self._insert.write(connection, list(self._placed.values()))
+        self._new.clear()
+        self._placed.clear()
 
     def forget(self) -> None:
         """Drop the cache."""
         self._new.clear()
+        self._placed.clear()
         self._last.clear()
         self._stories.clear()
         self._late.clear()
@@ -265,8 +273,7 @@ class EntityRows(RowCache):
         story = self._stories.get(key)
         if story is None:
             row = self.get(connection, key)
-            self._insert.write(connection, list(self._new.values()))
-            self._new.clear()
+            self._write_facts(connection)
             last = None if row is None else row[LAST_FACT]
             found = self._chain.execute(connection, {"position": last}).fetchall()
             story = self._stories[key] = [_decoder.decode(text) for (text,) in reversed(found)]
@@ -307,7 +314,7 @@ class EntityRows(RowCache):
         kept = {fact.position: (previous, fact) for previous, fact in _linked(before)}
         for previous, fact in _linked(facts):
             if kept.get(fact.position) != (previous, fact):
-                self._new[fact.position] = (fact.position, previous, encode(fact).decode())
+                self._placed[fact.position] = (fact.position, previous, encode(fact).decode())
         self._stories[key] = facts
         if facts:
             self._last[key] = facts[-1]

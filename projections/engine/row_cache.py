@@ -46,6 +46,8 @@ class RowCache:
         self._truths = [column.name for column in table.columns if isinstance(column.type, sa.Boolean)]
         self._cached: dict[str, Row | None] = {}
         self._changed: set[str] = set()
+        self._created: set[str] = set()
+        """Keys of rows that the table does not have yet."""
         self._replaced = Replaced(table)
         self._upsert = prepare_insert(table, tuple(self._empty))
 
@@ -95,6 +97,7 @@ class RowCache:
     ) -> Row:
         if row is None:
             row = self._cached[key] = {**self._empty, self._key_name: key, SINCE: position}
+            self._created.add(key)
         self._replaced.keep(row, position)
         row.update(values)
         if self._has_happened:
@@ -105,12 +108,17 @@ class RowCache:
     def write(self, connection: sa.Connection) -> None:
         """Write the changed rows, and their versions before the change."""
         changed = [row for key in self._changed if (row := self._cached[key])]
+        created = [row for row in changed if row[self._key_name] in self._created]
         if self._blocks is not None and changed and self._blocks.watches(connection):
             values = itemgetter(*self._watched)
             self._blocks.touch(self._table.name, {*map(values, changed), *self._replaced.values(self._watched)})
         self._replaced.write(connection)
-        self._upsert.write(connection, [*map(self._upsert.values, changed)])
+        if len(created) < len(changed):
+            others = [row for row in changed if row[self._key_name] not in self._created]
+            self._upsert.write(connection, [*map(self._upsert.values, others)])
+        self._upsert.write(connection, [*map(self._upsert.values, created)], are_new=True)
         self._changed.clear()
+        self._created.clear()
         if len(self._cached) > _CACHED_ROWS:
             self.forget()
 
@@ -118,6 +126,7 @@ class RowCache:
         """Drop the cache."""
         self._cached.clear()
         self._changed.clear()
+        self._created.clear()
         self._replaced.forget()
 
 

@@ -44,7 +44,7 @@ _allowed_to_fail_on_windows = suppress(OSError) if sys.platform == "win32" else 
 class SqliteDriver(sqlite3.Connection):
     """A connection of the driver (see ``projections.engine.storage.Driver``)."""
 
-    def insert(self, into: PreparedInsert, rows: Sequence[tuple[object, ...]], /) -> None:
+    def insert(self, into: PreparedInsert, rows: Sequence[tuple[object, ...]], /, *, are_new: bool = False) -> None:  # noqa: ARG002 - no quicker
         """Insert rows, each as its values."""
         self.executemany(into.text, rows)
 
@@ -130,6 +130,9 @@ class SqliteStore:
     def place_of(self, model: Projection, generation: int) -> str:
         """Return the name of a generation's file, below the data directory."""
         return f"views/{self._path(model, generation).name}"
+
+    def close(self) -> None:
+        """Do nothing, because a store of files keeps none open."""
 
     def _path(self, model: Projection, generation: int) -> Path:
         return self.folder / f"{model.name}.g{generation}.sqlite"

@@ -111,8 +111,8 @@ class Driver(Protocol):
     def executemany(self, text: str, values: Sequence[Sequence[object]], /) -> object:
         """Run a statement that returns nothing for each of these values."""
 
-    def insert(self, into: PreparedInsert, rows: Sequence[tuple[object, ...]], /) -> None:
-        """Insert rows, each as its values."""
+    def insert(self, into: PreparedInsert, rows: Sequence[tuple[object, ...]], /, *, are_new: bool = False) -> None:
+        """Insert rows, each as its values; ``are_new``: the table has no row with one of their keys, nor they twice."""
 
     def limited(self, seconds: float, /) -> AbstractContextManager[None]:
         """Return a context in which a statement fails (``FAILURES``) once it takes longer; it has one transaction."""
@@ -152,6 +152,9 @@ class ViewStore(Protocol):
 
     def place_of(self, model: Projection, generation: int) -> str:
         """Return the name of a generation's file or schema, for people."""
+
+    def close(self) -> None:
+        """Close the store's own connections; engines are closed by those who opened them."""
 
 
 INTERNAL = ("_facts", "_days", "_spans")
@@ -213,26 +216,22 @@ def write_progress(connection: sa.Connection, progress: Progress, before: int) -
         raise FencedError(f"another process has written this view since it was at position {before}")
 
 
-def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert rows that all have the same columns, or replace rows with the same primary key."""
-    _insert(connection, table, rows, replaces=True)
-
-
-def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert rows that all have the same columns, but those whose primary key exists."""
-    _insert(connection, table, rows, replaces=False)
-
-
-def _insert(
-    connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]], *, replaces: bool
+def upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, object]],
+    *,
+    replaces: bool = True,
+    are_new: bool = False,
 ) -> None:
-    """Insert rows by the driver itself.
+    """Insert rows that all have the same columns, or replace rows with the same primary key, or leave these.
 
-    A busy view writes constantly, and SQLAlchemy's parameters would cost more than the write.
+    A busy view writes constantly, and SQLAlchemy's parameters would cost more than the write. ``are_new``: the table
+    has no row with one of the keys, such as that of an event, which is folded once.
     """
     if rows:
         prepared = prepare_insert(table, tuple(rows[0]), replaces=replaces)
-        prepared.write(connection, [*map(prepared.values, rows)])
+        prepared.write(connection, [*map(prepared.values, rows)], are_new=are_new)
 
 
 def driver(connection: sa.Connection) -> Driver:
@@ -255,10 +254,10 @@ class PreparedInsert(NamedTuple):
     """The places of the primary key's columns."""
     values: Callable[[Mapping[str, object]], tuple[object, ...]]
 
-    def write(self, connection: sa.Connection, values: Sequence[tuple[object, ...]]) -> None:
-        """Insert rows, each as its values."""
+    def write(self, connection: sa.Connection, values: Sequence[tuple[object, ...]], *, are_new: bool = False) -> None:
+        """Insert rows, each as its values (see ``Driver.insert``)."""
         if values:
-            driver(connection).insert(self, values)
+            driver(connection).insert(self, values, are_new=are_new)
 
 
 def names_of(columns: Sequence[str]) -> str:

@@ -138,7 +138,7 @@ class Replaced:
     def write(self, connection: sa.Connection) -> None:
         """Write the replaced versions."""
         rows, self._rows = self._rows, []
-        self._insert.write(connection, rows)
+        self._insert.write(connection, rows, are_new=True)
 
     def forget(self) -> None:
         """Drop the replaced versions, because the batch was rolled back."""

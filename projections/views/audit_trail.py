@@ -128,13 +128,13 @@ class Trail:
             rows.append(_row(event, ids))
             self._spans.note(event.stored.time, event.position)
             named += [(kind, name, event.position) for kind, name in ids]
-        upsert(connection, trail, rows)
+        upsert(connection, trail, rows, are_new=True)
         for event in events:
             if isinstance(event.body, FactCorrected) and event.correction is not None:
                 mark = trail.update().where(trail.c.position == event.correction.position)
                 connection.execute(mark.values(corrected_by=event.position))
-        _MENTIONING.write(connection, named)
-        upsert(connection, accesses, [row for event in events if (row := _access(event)) is not None])
+        _MENTIONING.write(connection, named, are_new=True)
+        upsert(connection, accesses, [row for event in events if (row := _access(event)) is not None], are_new=True)
         self._spans.write(connection)
 
     def forget(self) -> None:

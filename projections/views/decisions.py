@@ -96,7 +96,7 @@ class Decisions:
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Store the fields that a simulation needs."""
-        upsert(connection, depended, [row for event in events if (row := _row(event)) is not None])
+        upsert(connection, depended, [row for event in events if (row := _row(event)) is not None], are_new=True)
 
     def forget(self) -> None:
         """Do nothing, because nothing is cached."""

@@ -24,7 +24,7 @@ from ledger.store.cloudevents import time_text
 from projections.engine.columns import position_key, texts
 from projections.engine.pages import WHOLE, PageRequest, paged, source_of
 from projections.engine.row_cache import RowCache
-from projections.engine.storage import insert_new
+from projections.engine.storage import upsert
 from projections.engine.temporal_tables import past_of
 from projections.views.cases import CaseTables
 from projections.views.flag_tables import metadata
@@ -111,7 +111,7 @@ class Flags:
             self._rows.put(connection, body.flag_id, values, event.position)
         self._rows.write(connection)
         self._cases.write(connection)
-        insert_new(connection, evidence, proofs)
+        upsert(connection, evidence, proofs, replaces=False)
 
     def forget(self) -> None:
         """Drop cached rows."""

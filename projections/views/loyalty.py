@@ -110,10 +110,10 @@ class Loyalty:
                     corrected.append((event.position, event.correction))
                 case _:
                     continue
-        upsert(connection, purchases, bought)
-        upsert(connection, actions, done)
+        upsert(connection, purchases, bought, are_new=True)
+        upsert(connection, actions, done, are_new=True)
         _withdraw_reports(connection, done)
-        upsert(connection, requests, asked)
+        upsert(connection, requests, asked, are_new=True)
         for position, correction in corrected:
             _correct(connection, position, correction)
 

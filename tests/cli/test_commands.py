@@ -147,7 +147,7 @@ WRONG = [
     (("run", "nonsense"), "nonsense"),
     (("report", "balances", "--config", "nowhere.toml"), "nowhere.toml"),
     (("report", "balances", "--replicas", "2"), "replicas"),
-    (("report", "balances", "--database-url", "postgresql://x"), "database_url"),
+    (("report", "balances", "--database-url", "mysql://x"), "database_url"),
 ]
 
 

@@ -27,6 +27,7 @@ from ledger.store.log import Recorded
 from projections.engine.events import read_event
 from projections.engine.projector import Projector
 from projections.engine.sqlite_store import create_tables, memory_engine
+from projections.engine.storage import ViewStore
 from projections.reading import ReadResult
 from projections.registry import MODELS
 from tests.support.documents import Document
@@ -56,7 +57,9 @@ class HistoryLedger:
     A view is folded when it is first read.
     """
 
-    def __init__(self, events: Iterable[Document]) -> None:
+    def __init__(self, events: Iterable[Document], store: ViewStore | None = None) -> None:
+        """``store`` is the place of the views; they are in memory without one."""
+        self._store = store
         self.events = list(events)
         self._views: dict[str, tuple[sa.Engine, Projector]] = {}
         weakref.finalize(self, _dispose, self._views)  # engines are in circles, which are collected late
@@ -91,13 +94,21 @@ class HistoryLedger:
     def _view(self, name: str) -> tuple[sa.Engine, Projector]:
         """Return a view that has read all events."""
         if name not in self._views:
-            model, engine, originals = MODELS[name](), memory_engine(), {one.position: one for one in self._stored}
-            create_tables(engine, model)
+            model, originals = MODELS[name](), {one.position: one for one in self._stored}
+            if self._store is None:
+                engine = memory_engine()
+                create_tables(engine, model)
+            else:
+                engine = self._store.open_generation(model, self._store.next_generation(model))
             projector = Projector(model, engine)
             for start in range(0, len(self._stored), _BATCH):
                 projector.take(self._stored[start : start + _BATCH], originals)
             self._views[name] = engine, projector
         return self._views[name]
+
+    def views(self) -> list[tuple[sa.Engine, Projector]]:
+        """Return the views that were read."""
+        return list(self._views.values())
 
     async def read[T](self, name: str, query: Callable[[sa.Connection], T], /) -> ReadResult[T]:
         """Return the result of a query; it is a `Reader` of reports."""

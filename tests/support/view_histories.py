@@ -13,6 +13,7 @@ from ledger.store.log import Recorded
 from projections.engine.projection import HasDayBlocks
 from projections.engine.projector import Projector
 from projections.engine.sqlite_store import SqliteStore
+from projections.engine.storage import ViewStore
 from projections.reading import ReadResult
 from projections.registry import MODELS
 from tests.support.builders import NOW
@@ -41,14 +42,20 @@ def recorded(history: Iterable[Document | tuple[str, bytes]]) -> list[Recorded]:
 
 
 class Views:
-    """Views of a history, each in a database of its own in a folder."""
+    """Views of a history, each in a database of its own."""
 
-    def __init__(self, folder: Path, names: Sequence[str] = tuple(MODELS), quiet_seconds: float = 0.0) -> None:
+    def __init__(
+        self, place: Path | ViewStore, names: Sequence[str] = tuple(MODELS), quiet_seconds: float = 0.0
+    ) -> None:
+        """``place`` is a folder, or a store in which the views get new generations."""
+        store = SqliteStore(place) if isinstance(place, Path) else place
         models = {name: MODELS[name]() for name in names}
         for model in models.values():
             if isinstance(model, HasDayBlocks):
                 model.day_blocks.quiet_seconds = quiet_seconds
-        self._engines = {name: SqliteStore(folder).open_generation(model, 1) for name, model in models.items()}
+        self._engines = {
+            name: store.open_generation(model, store.next_generation(model)) for name, model in models.items()
+        }
         self._projectors = {name: Projector(model, self._engines[name]) for name, model in models.items()}
 
     def take(
