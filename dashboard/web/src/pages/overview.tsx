@@ -1,4 +1,5 @@
 // Overview: what was given in the chosen days, with the days before, and what the front line cannot do.
+import { useRef } from "preact/hooks";
 import { useRead } from "../api";
 import { goodwillBy } from "../currencies";
 import { Chart } from "../components/chart";
@@ -40,11 +41,14 @@ export function Overview() {
   const range = useRange(newest ?? null);
   const ready = newest !== undefined;
   const { data, problem } = useRead<Summary>(ready ? "summary" : null, { ...range, by: "day" });
-  const gap = useRead<Gap>("gap");
-  const quality = useRead<Quality>("quality");
-  const teams = useRead<Summary>(ready ? "summary" : null, { ...range, by: "team" });
-  const kinds = useRead<Summary>(ready ? "summary" : null, { ...range, by: "kind" });
-  const reasons = useRead<Summary>(ready ? "summary" : null, { ...range, by: "reason" });
+  const figuresShown = useRef(false);
+  figuresShown.current ||= data !== null || problem !== null;
+  const after = (path: string): string | null => (figuresShown.current ? path : null); // the figures come first: reports take longer
+  const teams = useRead<Summary>(after("summary"), { ...range, by: "team" });
+  const kinds = useRead<Summary>(after("summary"), { ...range, by: "kind" });
+  const reasons = useRead<Summary>(after("summary"), { ...range, by: "reason" });
+  const gap = useRead<Gap>(after("gap"));
+  const quality = useRead<Quality>(after("quality"));
   return (
     <>
       <Top title="Overview" tools={<Dates {...range} zone={data?.time_zone ?? null} newest={newest ?? null} />}>
