@@ -159,7 +159,7 @@ class RequestSpan:
         ).encode()
         """Its context in the form of W3C Trace Context."""
         self.recorded = self.traceparent if context.trace_flags.sampled else b""
-        """The context for events that the request causes; empty if nobody will see the trace."""
+        """The context for events that the request causes; empty if the trace is not sent."""
 
     def note(self, answer: bytes) -> None:
         """Note the outcome and the position in an answer."""

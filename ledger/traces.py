@@ -38,8 +38,8 @@ def is_configured(environment: Mapping[str, str]) -> bool:
 async def exported(version: str) -> AsyncIterator[None]:
     """Send traces of this process as long as the context lasts, if the environment asks for them.
 
-    ``version`` is the ledger's. Without the extra `otel` a warning is logged: the variables may be those of a whole
-    cluster.
+    ``version`` is the ledger's. Without the extra `otel`, or with wrong values, a warning is logged: the variables may
+    be those of a whole cluster.
     """
     global spans  # noqa: PLW0603 - whether a process traces is a property of the process
     if not is_configured(os.environ):
@@ -51,7 +51,12 @@ async def exported(version: str) -> AsyncIterator[None]:
         _log.warning("an endpoint for traces is set, but none are sent: %s", MissingExtraError("Traces", "otel"))
         yield
         return
-    spans = Spans.exported(version)
+    try:
+        spans = Spans.exported(version)
+    except ValueError as error:  # the library's own, which names the variable's value
+        _log.warning("an endpoint for traces is set, but none are sent: a variable OTEL_* has a wrong value: %s", error)
+        yield
+        return
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 
 from config import topology
 from consumers.decisions.notifications import Notifications
-from consumers.decisions.pending_request import holder_in
+from consumers.decisions.pending_request import COMMANDS, holder_in
 from consumers.decisions.pipeline import DecisionPipeline
 from consumers.decisions.state.follower import DecisionState
 from consumers.decisions.timers import Timers
@@ -280,6 +280,7 @@ class DecisionService(RoleService):
         if request.reply_subject:
             token, operation, via = request.token, request.operation, request.cause.via
             self._send_to(owner, token, operation, request.body, request.reply_subject, via, request.span)
+            request.answered = True  # by the owner, to the sender
         else:
             self._run_beside(self._ask_owner(owner, request))
         return True
@@ -368,7 +369,8 @@ def _via(token: str, headers: bytes) -> str:
 
 
 def _decide_subject(source: str, operation: str) -> str:
-    return f"{topology.DECIDE_SUBJECT}.{source}.{operation}"
+    """Return the subject of a request as its span names it: a sender may invent an operation, of any length."""
+    return f"{topology.DECIDE_SUBJECT}.{source}.{operation if operation in COMMANDS else 'unknown'}"
 
 
 def _owner_subject(owner: str, source: str, operation: str) -> str:

@@ -9,6 +9,7 @@ import ipaddress
 import re
 import sys
 from http import HTTPStatus
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +23,7 @@ if sys.platform != "win32":
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -45,6 +46,21 @@ def most_connections() -> int:
     return _CONNECTIONS
 
 
+def _makes_room(connections: Iterable[object]) -> bool:
+    """Close the connection that has been idle for the longest time; return false where none is idle."""
+    idle = [
+        (timer.when(), one.timeout_keep_alive_handler)
+        for one in connections
+        if isinstance(one, BoundedHttpProtocol)
+        and (timer := one.timeout_keep_alive_task) is not None
+        and not one.transport.is_closing()
+    ]
+    if idle:
+        close = min(idle, key=itemgetter(0))[1]
+        close()
+    return bool(idle)
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """An HTTP/1.1 connection that is refused or closed when it exceeds a limit."""
 
@@ -59,16 +75,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     network = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Refuse a connection beyond the limit, of all networks or of one."""
+        """Make room for a connection beyond the limit, of all networks or of one, or refuse it.
+
+        The connection that has been idle for the longest time makes room.
+        """
         super().connection_made(transport)
         host = self.client[0] if self.client else ""
         self.network = network_of(host)
         most = most_connections()
-        of_one = sum(getattr(one, "network", None) == self.network for one in self.connections)
-        if len(self.connections) > most or (of_one > most // 2 and not self._shares_address(host)):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many open connections: try again later")
-        else:
+        of_one = [one for one in self.connections if getattr(one, "network", None) == self.network]
+        has_share = len(of_one) > most // 2 and not self._shares_address(host)
+        if (len(self.connections) <= most and not has_share) or _makes_room(of_one if has_share else self.connections):
             self._begin_head()
+        else:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many open connections: try again later")
 
     def _shares_address(self, host: str) -> bool:
         try:

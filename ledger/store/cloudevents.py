@@ -127,7 +127,7 @@ def utc_text(text: str) -> str:
         ValueError: the text is not an RFC 3339 time.
     """
     utc = f"{text[:-6]}Z" if text[-6:] == "+00:00" else text
-    if utc[-1:] == "Z" and utc[10:11] == "T":
+    if utc[-1:] == "Z" and utc[10:11] == "T" and utc[17:19] != "60":
         if len(utc) == _UTC_SECONDS:
             return f"{utc[:-1]}.000000Z"
         if utc[19:20] == "." and len(utc) <= _UTC_MICROSECONDS:

@@ -64,8 +64,11 @@ class RowCache:
         return None if found is None else self._row_of(found)
 
     def read_ahead(self, connection: sa.Connection, keys: Iterable[str]) -> None:
-        """Read the rows of some keys together, so that ``get`` finds them in the cache."""
-        unread = [key for key in set(keys) if key not in self._cached]
+        """Read the rows of some keys together, so that ``get`` finds them in the cache.
+
+        A key with U+0000, which JSON functions of databases cut or refuse, is left to ``get``.
+        """
+        unread = [key for key in set(keys) if key not in self._cached and "\0" not in key]
         if len(unread) < _TOGETHER:
             return
         found = self._read_many.execute(connection, {"keys": encode(unread).decode()}).fetchall()

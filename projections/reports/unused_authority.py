@@ -120,10 +120,10 @@ async def unused_authority(
     if rules is None:
         return {"period": None, "periods": [], "employees": 0, "items": [], "position": position}
     periods = sorted({*opened, rules.policy.period_at(now)}, key=days_of, reverse=True)
-    newest, _ = await read("casework", lambda c: c.scalar(sa.select(sa.func.max(actions.c.time))))
-    chosen = period or _default_period(
-        periods, opened, rules.policy, (now if newest is None else parse_time(newest), now)
-    )
+    given = sa.select(sa.func.max(actions.c.time)).where(actions.c.state.in_(GIVEN))
+    newest, _ = await read("casework", lambda c: c.scalar(given))
+    last = now if newest is None else min(parse_time(newest), now)
+    chosen = period or _default_period(periods, opened, rules.policy, (last, now))
     if chosen not in periods:
         message = f"no budget was opened for {chosen[:40]!r}; without a period, the answer lists those that were"
         raise LookupError(message)

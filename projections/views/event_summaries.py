@@ -151,8 +151,9 @@ def _describe_policy(body: msgspec.Struct) -> str | None:
         case decisions.PolicyProposed():
             return f"{body.proposed_by} proposed a policy in place of version {body.replaces}"
         case decisions.PolicyApproved():
-            done = f": policy version {body.version}" if body.version else f": {body.missing} more approvals are needed"
-            return f"{body.approved_by} approved a proposed policy{done}"
+            wanting = f"{body.missing} more to approve" if body.missing else "it waits for its time"
+            done = f"policy version {body.version}" if body.version else wanting
+            return f"{body.approved_by} approved a proposed policy: {done}"
         case decisions.PolicyObjected():
             return f"{body.objected_by} objected to a proposed policy: {body.reason}"
     return None
@@ -203,8 +204,11 @@ def _describe_people(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one
 
 
 def _moment(at: datetime) -> str:
-    """Return a time such as `4 April 2026, 21:12 UTC`."""
-    at = at.astimezone(UTC)
+    """Return a time such as `4 April 2026, 21:12 UTC`; at the ends of the calendar, where UTC has no date, as it is."""
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError:
+        return at.isoformat()
     return f"{at.day} {at:%B %Y, %H:%M} UTC"
 
 

@@ -85,7 +85,9 @@ def test_the_rate_limiter_keeps_a_bounded_number_of_addresses(monkeypatch: pytes
     assert network_of("x" * 9_000) == network_of("") == "unknown"
 
 
-async def test_an_idle_connection_stays_open_longer_than_clients_keep_theirs(session: Session) -> None:
+async def test_an_idle_connection_stays_open_until_another_needs_its_place(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server closed it after five seconds, as httpx does, and a request that met its end got no answer."""
     async with raw_http_of(session) as http:
         reader, writer = await asyncio.open_connection(http.host, http.port)
@@ -93,6 +95,14 @@ async def test_an_idle_connection_stays_open_longer_than_clients_keep_theirs(ses
             writer.write(http.head("GET /healthz"))
             assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
             await asyncio.sleep(pause)
+        monkeypatch.setattr("dashboard.http.protocol._CONNECTIONS", 16)
+        others = [await asyncio.open_connection(http.host, http.port) for _ in range(15)]  # these send nothing yet
+        assert (await asked(http, "/healthz")).status == 200
+        assert await reader.read() == b""  # the idle one made room
+        late = await asyncio.open_connection(http.host, http.port)
+        assert (await asked(http, "/healthz")).status == 503
+        for _, one in (*others, late):
+            one.close()
         writer.close()
 
 

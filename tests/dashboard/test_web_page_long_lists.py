@@ -183,9 +183,9 @@ async def test_questions_of_the_morning_are_answered_in_three_clicks(long: LongP
     # Which customers came back?
     await page.get_by_role("link", name="Customer value").click()
     report = await read_current(one.client, "loyalty", limit=10)
-    table = page.locator("table", has_text="Customers who came back")
+    table = page.locator("table", has_text="Purchases after an action")
     await expect(table).to_be_visible(timeout=15_000)
-    rows = [(row[0], row[4]) for row in await cells(page, "Customers who came back")]
+    rows = [(row[0], row[4]) for row in await cells(page, "Purchases after an action")]
     after = [each["windows"]["30"]["after"] for each in report["items"]]
     assert rows == [
         (each["customer_id"], f"{of['purchases']}, {pounds_of(of['revenue'])}" if of else "not over")

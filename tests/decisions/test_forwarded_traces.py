@@ -3,6 +3,7 @@
 import json
 
 from app.runtime.session import Session
+from consumers.decisions.service import _decide_subject
 from tests.support.builders import gbp
 from tests.support.organisations import STAFF
 from tests.support.otlp_collector import kept_spans
@@ -57,3 +58,8 @@ async def test_a_forwarded_request_stays_in_its_trace(session: Session) -> None:
             assert recorded[trace] == f"00-{trace}-{chain[-1]}-01"
         lengths = [len(spans) for spans in ended.values()]
         assert {1, 2} <= set(lengths), lengths
+
+
+def test_a_span_names_no_operation_that_a_sender_invents() -> None:
+    assert _decide_subject("crm", "action") == "resolution.decide.crm.action"
+    assert _decide_subject("crm", "jane-doe-0770900123" * 100) == "resolution.decide.crm.unknown"

@@ -31,6 +31,10 @@ def test_one_instant_has_one_text_whatever_its_offset_and_digits(moment: datetim
         ("2026-01-05T10:00:00.25+00:00", "2026-01-05T10:00:00.250000Z"),
         ("2026-01-05T10:00:00.1234567Z", "2026-01-05T10:00:00.123457Z"),
         ("2026-01-05t10:00:00z", "2026-01-05T10:00:00.000000Z"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999Z"),  # readers of days know no second 60
+        ("2016-12-31T23:59:60.5Z", "2016-12-31T23:59:59.999999Z"),
+        ("2016-12-31T23:59:60+00:00", "2016-12-31T23:59:59.999999Z"),
+        ("2016-12-31T18:59:60-05:00", "2016-12-31T23:59:59.999999Z"),
     ],
 )
 def test_digits_beyond_microseconds_and_other_letters_are_read_too(text: str, expected: str) -> None:

@@ -136,6 +136,30 @@ async def shown(views: Views, at: int | None) -> list[Document]:
     )
 
 
+ODD_IDS = ("a\0b", "a", "true", "null", "1", "\"'\\", "é\u2028", "x" * 300)
+
+
+@pytest.mark.parametrize("key", ODD_IDS)
+def test_rows_read_together_are_those_read_alone(tmp_path: Path, key: str) -> None:
+    def told(number: int, name: str, interaction: str, **more: str) -> Document:
+        return event(
+            f"{number}-{interaction}", name, "crm", f"2026-01-04T20:00:0{number}Z", interaction_id=interaction, **more
+        )
+
+    names = (key, "p", "q", "r")
+    opened = [told(0, "interaction.opened", one, customer_id="C-1", reason="late") for one in names]
+    history = recorded(opened + [told(1, "interaction.resolved", one) for one in names])
+    together = Views(tmp_path / "together", ["casework", "journeys"]).take(history[:4], 4)
+    for projector in together._projectors.values():
+        projector.model.forget()
+    together.take(history[4:], 4)
+    alone = Views(tmp_path / "alone", ["casework", "journeys"]).take(history, 1)
+    for name in ("casework", "journeys"):
+        assert together.rows(name) == alone.rows(name)
+    together.close()
+    alone.close()
+
+
 @pytest.mark.parametrize("batch", [1, 3, 100])
 async def test_a_late_fact_changes_a_row_from_its_own_position_on(tmp_path: Path, batch: int) -> None:
     told = interactions([(1, KINDS[n % 4], (7 * n) % 11, None, "AB"[n % 2]) for n in range(20)])

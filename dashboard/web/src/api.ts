@@ -1,5 +1,5 @@
 // Requests to the API. What a page reads is kept once for all its parts, and read again when a view behind it has changed.
-import { useEffect, useReducer, useState } from "preact/hooks";
+import { useEffect, useReducer, useRef, useState } from "preact/hooks";
 import type { components } from "./api.d";
 import type { Items } from "./types";
 
@@ -230,7 +230,12 @@ export function useWhole<T>(path: string, query: Query): Whole<T> {
     return () => { current = false; };
   }, [data]);
   const rest = more && more.of === data ? more : null;
-  return { items: [...(data?.items ?? []), ...(rest?.items ?? [])], next: rest ? rest.next : data?.next ?? null, problem, loaded: data !== null };
+  const key = JSON.stringify([path, query]);
+  const found = { key, items: [...(data?.items ?? []), ...(rest?.items ?? [])], next: rest ? rest.next : data?.next ?? null };
+  const isWhole = data !== null && (data.next == null || rest !== null);
+  const whole = useRef(found);
+  if (isWhole || whole.current.key !== key) whole.current = found; // while it is read again, the list before it stays
+  return { items: whole.current.items, next: whole.current.next, problem, loaded: data !== null };
 }
 
 export const forgetAll = (): void => entries.clear();

@@ -8,7 +8,7 @@ import { Table } from "../components/table";
 import type { Column } from "../components/table";
 import { duration, money, number, percent, time, words } from "../format";
 import type { Action, Balance, Escalation, Items } from "../types";
-import { link, usePlace } from "../url";
+import { here, link, usePlace } from "../url";
 
 /** The number of items in a list; without a total that the ledger could count in time, the least that it may be. */
 export function totalOf(shown: number, next: number | string | null, counted: Items<unknown> | null): string {
@@ -60,8 +60,13 @@ export const Actions = () => (
     names={{ ...RANGE, agent: "Agent", team: "Team", kind: "Kind", reason: "Reason", customer: "Customer", amount: "Amount", given: "Given" }} />
 );
 
-/** The seconds until the decision; of an escalation that waits, until now. */
-const waited = (one: Escalation): number | null => (one.status === "waiting" ? (Date.now() - Date.parse(one.requested)) / 1000 : one.waited_seconds);
+/** The seconds until the decision; of an escalation that waits, until the moment looked at: now, or unknown at a position of the past. */
+function waited(one: Escalation): number | null {
+  if (one.status !== "waiting") return one.waited_seconds;
+  const past = here().query.as_of;
+  if (past && /^\d+$/.test(past)) return null;
+  return ((past ? Date.parse(past) : Date.now()) - Date.parse(one.requested)) / 1000;
+}
 /** The events to show beside an escalation: those of its interaction, else of its customer, else all of its agent. */
 const storyOf = (one: Escalation): Record<string, string> => (
   one.interaction_id ? { interaction: one.interaction_id } : one.customer_id ? { customer: one.customer_id } : {}

@@ -58,9 +58,9 @@ function Customers({ asOf }: { asOf: string | null }) {
     cell: (one) => { const of = one.windows[days]?.after; return of ? `${number(of.purchases)}, ${money(of.revenue)}` : "not over"; },
   });
   return (
-    <Card title="Customers who came back">
+    <Card title="Purchases after an action">
       <p class="note">Purchases and their amount in the days after an action{data.next === null ? "" : `, for the newest ${number(data.items.length)} actions`}.</p>
-      <Table caption="Customers who came back" hideCaption rows={data.items} perPage={10} columns={[
+      <Table caption="Purchases after an action" hideCaption rows={data.items} perPage={10} columns={[
         { title: "Customer", value: (one) => one.customer_id, cell: (one) => <a href={link("actions", { customer: one.customer_id, from: null, to: null })}>{one.customer_id}</a> },
         { title: "Action", value: (one) => words(one.kind), cell: (one) => <a href={link("trail", { action: one.action_id, from: null, to: null })}>{words(one.kind)}</a> },
         { title: "Time", value: (one) => one.time, cell: (one) => time(one.time) },

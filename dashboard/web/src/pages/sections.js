@@ -121,7 +121,7 @@ function limitForm(one, me, act) {
 function replayed(one) {
   const monthly = one.monthly == null ? "" : `, ${number.format(Math.round(one.monthly))} a month`;
   const saved = one.would_have_saved ? ` and ${money(one.would_have_saved)} of working time` : "";
-  return `Replayed over ${number.format(Math.round(one.days))} days with this limit: ${number.format(one.given_at_once)} given at once, ${number.format(one.escalations_spared)} escalations spared${monthly}${saved}. Cost: ${money(one.not_approved)} that nobody had approved. Another limit: resolution-ledger report what-if.`;
+  return `Replayed over ${number.format(Math.round(one.days))} days with this limit: ${number.format(one.given_at_once)} given at once, ${number.format(one.escalations_spared)} escalations spared${monthly}${saved}. Cost: ${money(one.not_approved)} that had no approval. Another limit: resolution-ledger report what-if.`;
 }
 
 async function gap(place, { ask, act, me, travelling }) {
