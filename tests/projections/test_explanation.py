@@ -12,12 +12,13 @@ from app.runtime.redecide import redecide_case
 from app.runtime.seal import seal_to_the_end
 from app.runtime.session import Session
 from app.runtime.views import open_view, read_view
+from domain.commands import action_id_of
 from ledger.store.log import Recorded
 from projections.reports.case_file import case_document, case_page, proofs_in
 from projections.reports.decision_foundation import Foundation, foundation_of
 from projections.reports.explanation import Explanation, explain
 from projections.views.audit_trail import Trail
-from tests.support.builders import event, gbp
+from tests.support.builders import event, gbp, reported_action
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine
 from tests.support.redecisions import record_every_kind_of_decision
@@ -80,6 +81,18 @@ async def test_a_held_action_is_explained(upstream: Upstream) -> None:
     held = await upstream.action("r-1", hold=True)
     found = await explained(upstream.session, held["action_id"])
     assert (found["budget_before"]["reserved"], found["budget_after"]["reserved"]) == (gbp("0.00"), gbp("5.00"))
+
+
+async def test_an_action_that_was_only_reported_is_explained_by_its_report(upstream: Upstream) -> None:
+    await upstream.set_up_basics()
+    await upstream.record(reported_action("a-1", "4.00", interaction_id="I-1"))
+    found = await explained(upstream.session, action_id_of("crm", "a-1"))
+    stored = await upstream.session.log.at(found["position"])
+    assert stored is not None
+    assert json.loads(stored.data)["id"] == "a-1"
+    assert found["action"]["amount"] == gbp("4.00")
+    assert "no limit was checked" in found["reported"]
+    assert "budget_before" not in found
 
 
 async def test_an_explanation_of_a_corrected_fact_shows_both_versions(upstream: Upstream) -> None:

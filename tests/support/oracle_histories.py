@@ -154,6 +154,8 @@ def _quality() -> Made:
     yield from _over("quality", ledgers)
     edges = HistoryLedger(QualityEdges(1).events())
     yield "quality, edges", edges, quality_differences
+    many = HistoryLedger(RandomHistory(52, 8.0).events())  # enough of each reason to compare channels and teams
+    yield "quality, by reason", many, quality_differences
     for ledger in (*ledgers[:3], edges):
         yield "story", ledger, story_differences
 
