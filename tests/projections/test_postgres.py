@@ -32,7 +32,7 @@ from projections.views.balances import Balances, read_balances
 from projections.views.casework import read_actions
 from projections.views.people import People
 from tests.support.any_order import DECISIONS, OPENED
-from tests.support.builders import event
+from tests.support.builders import event, gbp
 from tests.support.http_api import read_current, served
 from tests.support.loyalty_comparisons import loyalty_differences
 from tests.support.postgres import new_database, postgres_server
@@ -75,8 +75,23 @@ def story(interactions: int) -> list[Recorded]:
         event("c-1", "fact.corrected", "crm", source_of="crm", id_of="w-1", reason="typed wrongly", data=None),
         event("j-1", "employee.joined", "crm", employee_id="A-01", role="agent", team_ids=["T-9"]),
     ]
-    late = recorded([OPENED, *[wrong[0]] * len(told), *wrong, *right, *DECISIONS])
-    return [late[0], *told, *late[len(told) + 1 :]]
+    days: list[Any] = [
+        event(
+            f"late-{n}",
+            "action.reported",
+            "crm",
+            f"2026-02-0{2 + n}T10:00:00Z",
+            agent_id="A-01",
+            kind="refund",
+            reason="late",
+            amount=gbp("3.00"),
+            interaction_id=f"I-00000{n}",
+        )
+        for n in range(6)
+    ]
+    late = recorded([OPENED, *days, *[wrong[0]] * len(told), *wrong, *right, *DECISIONS])
+    moved = [one._replace(position=one.position + len(days)) for one in told]
+    return [*late[: len(days) + 1], *moved, *late[len(days) + len(told) + 1 :]]
 
 
 async def all_rows(views: Views, name: str) -> dict[str, list[tuple[object, ...]]]:
