@@ -106,7 +106,7 @@ async def unused_authority(
 ) -> UnusedAuthorityReport:
     """Return the employees in ``scope`` with less than a tenth of their budget spent in a period, by kind of action.
 
-    By default the period is the newest one that had ended when the newest action was given, so that it is whole; else
+    By default the period is the newest one that had ended by the time of the newest action, so that it is whole; else
     the newest one that has ended, else the present one. A budget that was never opened counts as unused: it opens with
     the first action. Roles, limits and training are those of now.
 
@@ -120,8 +120,7 @@ async def unused_authority(
     if rules is None:
         return {"period": None, "periods": [], "employees": 0, "items": [], "position": position}
     periods = sorted({*opened, rules.policy.period_at(now)}, key=days_of, reverse=True)
-    given = sa.select(sa.func.max(actions.c.time)).where(actions.c.state.in_(GIVEN))
-    newest, _ = await read("casework", lambda c: c.scalar(given))
+    newest, _ = await read("casework", lambda c: c.scalar(sa.select(sa.func.max(actions.c.time))))
     last = now if newest is None else min(parse_time(newest), now)
     chosen = period or _default_period(periods, opened, rules.policy, (last, now))
     if chosen not in periods:

@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,7 +148,7 @@ async def test_the_compose_services_take_in_decide_and_report(composed: dict[str
     await upstream.close()
     balances = await asyncio.to_thread(run, composed, "report", "balances", "--json")
     assert json.loads(balances.stdout)["items"][0]["spent"] == gbp("5.00")
-    assert await asyncio.to_thread(reads, f"{composed['http']}/healthz") == 200
+    await eventually(lambda: asyncio.to_thread(reads, f"{composed['http']}/healthz"), lambda status: status == 200, 60)
     assert await asyncio.to_thread(reads, f"{composed['http']}/") == 200
     doctor = await asyncio.to_thread(run, composed, "admin", "doctor")
     assert doctor.returncode == 0, doctor.stdout
@@ -160,9 +161,12 @@ async def test_the_compose_services_take_in_decide_and_report(composed: dict[str
 
 
 def reads(url: str) -> int:
-    """Return the status of a GET."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return int(answer.status)
+    """Return the status of a GET; 0 while nothing listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.URLError:
+        return 0
 
 
 def run(environment: dict[str, str], *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -177,9 +177,9 @@ def one(spans: list[ReceivedSpan], name: str, trace: str) -> ReceivedSpan:
     return found
 
 
-def has_trace(trace: str, spans: list[ReceivedSpan]) -> bool:
-    """Return whether a span of a trace was received."""
-    return any(span.trace_id == trace for span in spans)
+def has_span(name: str, trace: str, spans: list[ReceivedSpan]) -> bool:
+    """Return whether a span of a trace with a name was received."""
+    return any(span.name == name and span.trace_id == trace for span in spans)
 
 
 def readers(spans: list[ReceivedSpan], trace: str) -> dict[str, ReceivedSpan]:
@@ -230,14 +230,15 @@ async def test_one_trace_leads_from_a_request_over_http_to_views_and_a_webhook(t
 async def test_a_request_over_nats_belongs_to_the_trace_in_its_headers(traced: Traced) -> None:
     """Go's library writes the name with a capital letter."""
     client = await traced.session.upstream("another")
-    for name in ("traceparent", "Traceparent"):
+    for header in ("traceparent", "Traceparent"):
         trace, traceparent = traced.new_trace()
         body = json.dumps(action()).encode()
-        reply = await client.request("resolution.decide.till.action", body, timeout=10, headers={name: traceparent})
+        reply = await client.request("resolution.decide.till.action", body, timeout=10, headers={header: traceparent})
         stored = await traced.recorded(json.loads(reply.data)["position"])
         assert stored["traceparent"].startswith(f"00-{trace}-")
-        spans = await traced.spans(partial(has_trace, trace))
-        assert one(spans, "process resolution.decide.{source}.action", trace).parent == "b7ad6b7169203331"
+        name = "process resolution.decide.{source}.action"
+        spans = await traced.spans(partial(has_span, name, trace))
+        assert one(spans, name, trace).parent == "b7ad6b7169203331"
 
 
 @pytest.mark.parametrize("name", HOSTILE)
