@@ -38,7 +38,7 @@ _GRACE_SECONDS = 2
 _IDLE_SECONDS = 75
 """Longer than clients keep idle connections: one that this end closes first may lose a request that is on its way."""
 _PATIENCE_SECONDS = 15
-"""Where all roles start together, requests in the first seconds wait for the views instead of being refused."""
+"""For so long after its start the dashboard waits for views that do not exist yet: all roles may start together."""
 
 
 class DashboardService(RoleService):

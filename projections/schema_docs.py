@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
+from projections.engine.storage import INTERNAL
 from projections.plugin_views import plugin_packages
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-INTERNAL = ("_past", "_facts", "_days", "_spans")
+UNLISTED = ("_past", *INTERNAL)
 """The ends of names of tables that only the view itself reads, apart from earlier versions, which have its columns."""
 _EVERYWHERE = {
     "position": "position in the log of the event that created the row",
@@ -399,7 +400,7 @@ def columns() -> Iterator[Column]:
     """
     for view, make in MODELS.items():
         for table in make().metadata.sorted_tables:
-            if table.name.endswith(INTERNAL):
+            if table.name.endswith(UNLISTED):
                 continue
             _, meanings = _description_of(view, table)
             for one in table.columns:

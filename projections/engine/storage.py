@@ -154,7 +154,7 @@ class ViewStore(Protocol):
         """Return the name of a generation's file or schema, for people."""
 
     def close(self) -> None:
-        """Close the store's own connections; engines are closed by those who opened them."""
+        """Close the store's own connections; a caller closes the engines that it opened."""
 
 
 INTERNAL = ("_facts", "_days", "_spans")
