@@ -56,6 +56,7 @@ MODULES = {
     "projections.reports.empowerment_gap": "gap",
     "projections.reports.explanation": "explanation",
     "projections.reports.explanation_text": "explanation",
+    "projections.reports.limit_simulation": "gap",
     "projections.reports.loyalty": "loyalty",
     "projections.reports.policy_simulation": "what_if",
     "projections.reports.recognition": "recognition",

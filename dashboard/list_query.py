@@ -8,6 +8,7 @@ from fastapi import Header, Query, Request
 from pydantic import WithJsonSchema
 
 from dashboard.problem_details import ParameterError
+from domain.money import Money, MoneyError
 from projections.amount_ranges import AmountRange, read_amounts
 from projections.date_ranges import DateRange
 from projections.engine.pages import PageRequest
@@ -70,6 +71,14 @@ AmountText = Annotated[
     Query(
         alias="amount",
         description="Only this amount, with its currency (45.00 GBP), or a range (40.00 to 50.00 GBP).",
+        examples=["45.00 GBP"],
+    ),
+]
+LimitText = Annotated[
+    str,
+    Query(
+        alias="amount",
+        description="The most of one action, with the currency of the policy (45.00 GBP).",
         examples=["45.00 GBP"],
     ),
 ]
@@ -157,6 +166,21 @@ def amounts_of(text: str | None) -> AmountRange | None:
         return None if text is None else read_amounts(text)
     except ValueError as error:
         raise ParameterError("amount", str(error)) from None
+
+
+def limit_of(text: str) -> Money:
+    """Return the limit that a parameter names.
+
+    Raises:
+        ParameterError: it is no amount with its currency.
+
+    """
+    amount, _, currency = text.rpartition(" ")
+    try:
+        return Money.parse(amount, currency)
+    except MoneyError as error:
+        message = f"write an amount with its currency, such as 45.00 GBP: {error}"
+        raise ParameterError("amount", message) from None
 
 
 class FeedQuery:

@@ -17,10 +17,11 @@ from domain.documents.rows import (  # noqa: TC001 - schemas are made from the a
     SignedMoney,
     TrailRow,
 )
-from domain.events.decisions import Reason  # noqa: TC001 - schemas are made from the annotations
+from domain.events.decisions import LimitEvidence, Reason  # noqa: TC001 - schemas are made from the annotations
 from projections.policy_history import PolicyVersion  # noqa: TC001 - schemas are made from the annotations
 from projections.reports.empowerment_gap import GapReport
 from projections.reports.explanation import Explanation
+from projections.reports.limit_simulation import LimitWhatIf
 from projections.reports.loyalty import LoyaltyReport
 from projections.reports.recognition import RecognitionReport
 from projections.reports.service_quality import QualityReport
@@ -142,6 +143,12 @@ class GapAnswer(GapReport):
     lag_seconds: float
 
 
+class LimitWhatIfAnswer(LimitWhatIf):
+    """The effect of another limit of one action, in a replay of history."""
+
+    lag_seconds: float
+
+
 class QualityAnswer(QualityReport):
     """Service quality."""
 
@@ -238,6 +245,8 @@ class ProposalState(TypedDict):
     """The end of the time for objections."""
     approved_by: list[str]
     missing: int
+    evidence: LimitEvidence | None
+    """The effect of its limit in a replay of history, where its proposer attached it."""
 
 
 class PolicyProposals(TypedDict):

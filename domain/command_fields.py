@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
+import msgspec
+
 from domain.commands import RequestError
 from domain.money import Money, shown
 from domain.suggestions import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    import msgspec
 
 LEDGERS_OWN = frozenset(("note_hash",))
 """Fields of requests that the ledger itself adds before it decides."""
@@ -28,9 +28,16 @@ def known_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
 
 
 @lru_cache(maxsize=64)
-def _money_fields(cls: type[msgspec.Struct]) -> tuple[str, ...]:
-    hints = get_type_hints(cls)
-    return tuple(name for name, hint in hints.items() if Money in (hint, *get_args(hint)))
+def _inner_fields(cls: type[msgspec.Struct]) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Return the fields that hold an object, each with the names that are known in it."""
+    found: list[tuple[str, frozenset[str]]] = []
+    for name, hint in get_type_hints(cls).items():
+        for one in (hint, *get_args(hint)):
+            if one is Money:
+                found.append((name, _MONEY))
+            elif isinstance(one, type) and issubclass(one, msgspec.Struct):
+                found.append((name, known_fields(one)))
+    return tuple(found)
 
 
 def check_fields(value: Mapping[str, object], cls: type[msgspec.Struct], own: frozenset[str] = frozenset()) -> None:
@@ -43,10 +50,10 @@ def check_fields(value: Mapping[str, object], cls: type[msgspec.Struct], own: fr
     known = known_fields(cls) | own if own else known_fields(cls)
     if not known.issuperset(value):
         check_names(value, known)
-    for name in _money_fields(cls):
+    for name, names in _inner_fields(cls):
         inner = value.get(name)
-        if isinstance(inner, dict) and not _MONEY.issuperset(inner):
-            check_names(inner, _MONEY, f"{name}.")
+        if isinstance(inner, dict) and not names.issuperset(inner):
+            check_names(inner, names, f"{name}.")
 
 
 def check_names(value: Mapping[str, object], known: frozenset[str], at: str = "") -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from domain.events.decisions import LimitEvidence
 from domain.events.facts import Basis, Kind
 from domain.events.flags import Verdict
 from domain.money import Money
@@ -192,6 +193,7 @@ class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     published_by: Id
     break_glass: bool = False
     reason: str | None = None
+    evidence: LimitEvidence | None = None
     time: Instant | None = None
 
 
@@ -203,6 +205,7 @@ class PolicyProposal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     policy: dict[str, Any]
     replaces: int
     proposed_by: Id
+    evidence: LimitEvidence | None = None
     time: Instant | None = None
 
 

@@ -114,6 +114,12 @@ _REQUESTED: Mapping[str, tuple[str, Json]] = {
     "PolicyPublished.approved_by": ("", ["M-2"]),
     "ProposalState.approved_by": ("The people who approved it.", ["M-2"]),
     "break_glass": ("Publish past the governance of the policy in force.", False),
+    "PolicyRequest.evidence": ("The effect of the policy's limit in a replay of history.", msgspec.UNSET),
+    "PolicyProposal.evidence": ("The effect of the policy's limit in a replay of history.", msgspec.UNSET),
+    "PolicyPublished.evidence": ("The effect of its limit in a replay of history.", msgspec.UNSET),
+    "PolicyProposed.evidence": ("The effect of its limit in a replay of history.", msgspec.UNSET),
+    "LimitEvidence.days": ("The days from the first replayed decision to the last.", 90.5),
+    "LimitEvidence.position": ("The position as of which history was replayed.", 4200),
     "escalate": ("File an escalation if the agent may not.", False),
     "flag_id": ("The flag.", "flag-ddd097313a4a399931d60076"),
     "granted_by": ("The person who grants or transfers.", "M-1"),
@@ -542,6 +548,8 @@ _REPORT: Mapping[str, tuple[str, Json]] = {
     "with_interaction": ("The number with an interaction.", 2),
     "without_step": ("The limit without the last step.", msgspec.UNSET),
     "worth": ("The worth of these hours.", msgspec.UNSET),
+    "would_escalate": ("Actions that were given at once, and would have needed an approval.", 3),
+    "would_escalate_amount": ("The amount of these actions.", msgspec.UNSET),
     "would_have_saved": ("The amount that would have been saved.", msgspec.UNSET),
 }
 _WEBHOOKS: Mapping[str, tuple[str, Json]] = {

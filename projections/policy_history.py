@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from domain.events.decisions import PolicyApproved, PolicyObjected, PolicyProposed, PolicyPublished
+from domain.events.decisions import LimitEvidence, PolicyApproved, PolicyObjected, PolicyProposed, PolicyPublished
 from domain.policy.history import PolicyHistory
 from domain.policy.linting import difference
 from domain.policy.parsing import read_policy
 from domain.policy.proposals import Proposals
-from domain.serialization import Json
+from domain.serialization import Json, plain
 from ledger.store.cloudevents import parse_time, stored_decoder, time_text
 from projections.engine.events import read_event
 
@@ -58,6 +58,8 @@ class PolicyVersion(TypedDict):
     """An operator published it past the governance of the policy in force."""
     reason: str | None
     sha256: str
+    evidence: LimitEvidence | None
+    """The effect of its limit in a replay of history, where its proposer attached it."""
     changes: list[PolicyChange]
     """The fields that differ from the version before; of the first version, all."""
 
@@ -86,6 +88,7 @@ async def read_versions(log: Log) -> tuple[list[PolicyVersion], int]:
                     "break_glass": body.break_glass,
                     "reason": body.reason,
                     "sha256": body.sha256,
+                    "evidence": plain(body.evidence),
                     "changes": [
                         {"field": field, "before": old, "after": new}
                         for field, old, new in difference(before, body.policy)

@@ -16,11 +16,14 @@ from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
 from dashboard.schemas import JsonResponse, PolicyProposals, checked_by
 from domain.documents.replies import BudgetAnswer, EscalationAnswer, FlagAnswer, PolicyAnswer, PreviewAnswer
+from domain.events.decisions import LimitEvidence
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
+from domain.money import Money, MoneyError
 from domain.policy.history import PolicyHistory
 from domain.serialization import plain
 from projections.policy_history import published_policies, read_proposals
+from projections.reports.limit_simulation import LimitError, policy_with_limit, what_if_of_limit
 from projections.views.casework import escalations, read_escalations, seen_by
 from projections.views.flags import read_flags
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from domain.serialization import Json, JsonObject
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
+    from projections.reading import AccessScope
 
 _TRIAL_DAYS = 28
 _TIME_TO_APPROVE = timedelta(days=7)
@@ -111,10 +115,10 @@ class FlagReview(CommandBody, title="Review"):
 
 
 class LimitTrial(CommandBody, title="Try"):
-    """Another limit: in shadow mode, or as a trial for randomly chosen teams."""
+    """Another limit: in shadow mode, as a trial for randomly chosen teams, or enforced for all."""
 
     __qualname__ = "Try"  # the schema's name in the OpenAPI document
-    mode: Literal["shadow", "trial"]
+    mode: Literal["shadow", "trial", "enforced"]
     role: Words
     kind: Kind
     amount: Amount
@@ -183,7 +187,7 @@ class CommandClient:
     """Sends commands as NATS requests."""
 
     def __init__(self, client: LedgerClient, views: ViewReader) -> None:
-        self._client, self._views = client, views
+        self._client, self.views = client, views
 
     async def ask(self, operation: str, request: Mapping[str, Json], viewer: Principal) -> Response:
         """Return the answer to a command of a principal.
@@ -204,7 +208,7 @@ class CommandClient:
             raise ParameterError(
                 error.get("field") or error["code"], error["message"], code=error["code"], status=status
             )
-        self._views.observe_end(answer.get("position") or 0)
+        self.views.observe_end(answer.get("position") or 0)
         return JsonResponse(answer)
 
 
@@ -297,6 +301,9 @@ def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: Comman
     async def policy(command: Annotated[PolicyBody, Body()], viewer: Principal = caller) -> Response:
         if isinstance(command, LimitTrial):
             request = await _trial_request(log, command, viewer)
+            if command.mode == "enforced":
+                scope = await authorizer.scope(viewer)
+                request["evidence"] = await _evidence(log, commands.views, command, scope, viewer)
         else:
             field = {"propose": "proposed_by", "approve": "approved_by", "object": "objected_by"}[command.operation]
             request = command.model_dump(exclude_none=True) | {field: _reviewer(viewer)}
@@ -309,8 +316,10 @@ async def _trial_request(log: Log, command: LimitTrial, viewer: Principal) -> Js
     rules = history.in_force(now)
     governance = rules.policy.governance if rules is not None else None
     changes = governance.policies if governance is not None else None
-    if changes is None and command.mode == "trial" and viewer.role != "operator":
-        raise HTTPException(403, "a trial changes what agents may give: only the role operator may start one")
+    if changes is None and command.mode != "shadow" and viewer.role != "operator":
+        named = "trial" if command.mode == "trial" else "new limit"
+        message = f"a {named} changes what agents may give: without governance of policies, only an operator starts one"
+        raise HTTPException(403, message)
     begins = now if changes is None else now + (changes.after or timedelta()) + _TIME_TO_APPROVE
     document = _with_limit(rules.policy if rules is not None else None, command, begins)
     request: JsonObject = {"policy": document, "request_id": command.request_id}
@@ -319,23 +328,45 @@ async def _trial_request(log: Log, command: LimitTrial, viewer: Principal) -> Js
     return request | {"operation": "propose", "replaces": history.newest_enforced, "proposed_by": _reviewer(viewer)}
 
 
+async def _evidence(
+    log: Log, views: ViewReader, command: LimitTrial, scope: AccessScope, viewer: Principal
+) -> JsonObject:
+    """Return the effect of a limit in a replay of history, for the people that its proposer sees."""
+    limit = Money.parse(command.amount.amount, command.amount.currency)
+    published = await published_policies(log)
+    found = await what_if_of_limit(views.read, published, command.role, command.kind, limit, scope)
+    evidence = {name: value for name, value in found.items() if name in LimitEvidence.__struct_fields__}
+    return evidence if scope.people is None else evidence | {"people_of": viewer.person_id}
+
+
 def _reviewer(viewer: Principal) -> str:
     return viewer.person_id or viewer.name
 
 
 def _with_limit(in_force: Policy | None, command: LimitTrial, now: datetime) -> JsonObject:
-    """Return the policy in force with another limit."""
-    if in_force is None or command.role not in in_force.roles:
-        raise HTTPException(409, f"role: the policy in force has no role {command.role}")
-    if command.amount.currency != in_force.currency:
-        raise HTTPException(409, f"amount.currency: the policy is in {in_force.currency}")
-    document: dict[str, Any] = copy.deepcopy(in_force.document)
-    document["effective_from"] = now.isoformat()
+    """Return the policy in force with another limit.
+
+    Raises:
+        ParameterError: the policy in force cannot have this limit.
+
+    """
+    if in_force is None:
+        raise HTTPException(409, "role: no policy is in force")
+    try:
+        limit = Money.parse(command.amount.amount, command.amount.currency)
+        changed = policy_with_limit(in_force, command.role, command.kind, limit)
+    except MoneyError as error:
+        raise ParameterError("amount", str(error)) from None
+    except LimitError as error:
+        raise ParameterError(error.field, str(error), status=409) from None
     if command.mode == "shadow":
-        document["mode"] = "shadow"
-        document.pop("trial", None)
-        document["roles"][command.role].setdefault("limits", {})[command.kind] = command.amount.amount
-    else:
+        changed["mode"] = "shadow"
+        changed.pop("trial", None)
+    elif in_force.trial is not None and (in_force.trial.role, in_force.trial.kind) == (command.role, command.kind):
+        del changed["trial"]  # the limit is that of all teams now
+    document = copy.deepcopy(in_force.document) if command.mode == "trial" else changed
+    document["effective_from"] = now.isoformat()
+    if command.mode == "trial":
         document["trial"] = {
             "limit": {"role": command.role, "kind": command.kind, "amount": command.amount.amount},
             "share_of_teams": command.share_of_teams,

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Response
 
-from dashboard.list_query import DEFAULT_LIMIT, AsOf, FeedQuery, Limit, RangeQuery, SummaryBy
+from dashboard.list_query import (
+    DEFAULT_LIMIT,
+    AsOf,
+    FeedQuery,
+    Limit,
+    LimitText,
+    RangeQuery,
+    SummaryBy,
+    limit_of,
+)
 from dashboard.list_reader import ListReader
 from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
@@ -15,14 +24,17 @@ from dashboard.report_cache import ReportCache
 from dashboard.schemas import (
     GapAnswer,
     JsonResponse,
+    LimitWhatIfAnswer,
     LoyaltyAnswer,
     QualityAnswer,
     RecognitionAnswer,
     SummaryAnswer,
     UnusedAuthorityAnswer,
 )
+from domain.events.facts import Kind  # noqa: TC001 - FastAPI reads the annotations
 from projections.policy_history import policy_in_force, published_policies
 from projections.reports.empowerment_gap import gap_report
+from projections.reports.limit_simulation import LimitError, what_if_of_limit
 from projections.reports.loyalty import loyalty_report
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import quality_report
@@ -95,6 +107,28 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         return JsonResponse(await reports.get(("recognition", at, scope), compute))
+
+
+def add_what_if_route(api: FastAPI, context: ApiContext) -> None:
+    """Add the route of the effect of another limit."""
+    views, log, authorizer = context.views, context.log, context.authorizer
+    reports, caller = ReportCache(views), Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/what-if",
+        responses=answers(LimitWhatIfAnswer),
+        dependencies=[Depends(authorizer.allowed("manager", "auditor", "operator"))],
+        summary="The effect of another limit of one action, in a replay of history",
+    )
+    async def what_if(role: str, kind: Kind, amount: LimitText, viewer: Principal = caller) -> Response:
+        async def compute(read: Reader) -> Mapping[str, Json]:
+            return await what_if_of_limit(read, await published_policies(log), role, kind, limit, scope)
+
+        limit, scope = limit_of(amount), await authorizer.scope(viewer)
+        try:
+            return JsonResponse(await reports.get((role, kind, limit, scope), compute))
+        except LimitError as error:
+            raise ParameterError(error.field, str(error)) from None
 
 
 def add_summary_route(api: FastAPI, context: ApiContext) -> None:

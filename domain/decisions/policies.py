@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from domain.budgets.postings import AnswerFields, CauseFields
     from domain.commands import PolicyApproval, PolicyCommand, PolicyObjection, PolicyProposal, PolicyRequest
     from domain.decisions.decision import Decision
+    from domain.events.decisions import LimitEvidence
     from domain.policy.governance import Governance, PolicyChanges
     from domain.policy.model import Policy
     from domain.policy.proposals import Proposal
@@ -61,6 +62,7 @@ def publish_policy(command: PolicyRequest, decision: Decision) -> Decision:
         decision.cause.answer(),
         break_glass=command.break_glass,
         reason=command.reason,
+        evidence=command.evidence,
     )
     decision.write_to(PolicyStream(), record)
     return decision.answer_with(record)
@@ -91,6 +93,7 @@ def propose_policy(command: PolicyProposal, decision: Decision) -> Decision:
         missing=_needed(changes, signed_in=signed_in),
         signed_in=signed_in,
         due=due,
+        evidence=command.evidence,
         **decision.cause.answer(),
     )
     decision.write_to(PolicyStream(), record)
@@ -257,7 +260,13 @@ def _sha256_of(document: dict[str, Any]) -> str:
 
 def _publish_proposal(proposal: Proposal, policy: Policy, approved_by: tuple[str, ...], decision: Decision) -> None:
     record = _published(
-        proposal.policy, policy, proposal.proposed_by, decision, decision.cause.fields(), approved_by=approved_by
+        proposal.policy,
+        policy,
+        proposal.proposed_by,
+        decision,
+        decision.cause.fields(),
+        approved_by=approved_by,
+        evidence=proposal.evidence,
     )
     decision.write_to(PolicyStream(), record)
 
@@ -272,6 +281,7 @@ def _published(
     approved_by: tuple[str, ...] = (),
     break_glass: bool = False,
     reason: str | None = None,
+    evidence: LimitEvidence | None = None,
 ) -> PolicyPublished:
     """Return the record of a policy as the next version."""
     teams = {*policy.teams, *decision.state.staff.teams()}
@@ -284,5 +294,6 @@ def _published(
         approved_by=approved_by,
         break_glass=break_glass,
         reason=reason,
+        evidence=evidence,
         **cause,
     )

@@ -69,6 +69,24 @@ class Record(Caused, frozen=True, kw_only=True):
     """The base of the events that decisions cause."""
 
 
+class LimitEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The effect of a limit of one action in a replay of history as of a position, which its proposer attached."""
+
+    position: int
+    role: str
+    kind: Kind
+    limit: Money
+    days: float
+    given_at_once: int
+    escalations_spared: int
+    not_approved: Money
+    """The amount of the escalations that had no approval in history."""
+    would_escalate: int
+    """The actions that were given at once, and that would have needed an approval."""
+    people_of: Id | None = None
+    """The manager whose people were counted; absent: all people."""
+
+
 class PolicyPublished(Record, frozen=True, kw_only=True):
     """A policy was published, in force from the document's ``effective_from`` on."""
 
@@ -83,6 +101,7 @@ class PolicyPublished(Record, frozen=True, kw_only=True):
     break_glass: bool = False
     """An operator published it past the governance of the policy in force."""
     reason: str | None = None
+    evidence: LimitEvidence | None = None
 
 
 class PolicyProposed(Record, frozen=True, kw_only=True):
@@ -99,6 +118,7 @@ class PolicyProposed(Record, frozen=True, kw_only=True):
     """The proposer signed in themselves, so they count as one person beside those who approve."""
     due: Instant | None = None
     """The end of the time for objections, where the governance has one."""
+    evidence: LimitEvidence | None = None
 
 
 class PolicyApproved(Record, frozen=True, kw_only=True):

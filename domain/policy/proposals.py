@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from domain.events.decisions import PolicyApproved, PolicyObjected, PolicyProposed, PolicyPublished
+from domain.events.decisions import LimitEvidence, PolicyApproved, PolicyObjected, PolicyProposed, PolicyPublished
 from domain.serialization import decode, encode
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """The end of the time for objections."""
     approved_by: tuple[str, ...] = ()
     missing: int = 0
+    evidence: LimitEvidence | None = None
+    """The effect of the proposed limit, where the proposer attached it."""
     state: Literal["open", "objected", "published"] = "open"
 
 
@@ -58,6 +60,7 @@ class Proposals:
                     signed_in=event.signed_in,
                     due=event.due,
                     missing=event.missing,
+                    evidence=event.evidence,
                 )
             case _ if found is None or found.state != "open":
                 return None

@@ -142,6 +142,7 @@ class SparedRequest(msgspec.Struct, gc=False):
     kind: str
     role: str | None
     seconds: float
+    agent_id: str
 
 
 class OutcomeComparison:
@@ -158,6 +159,8 @@ class OutcomeComparison:
         """The first `SHOWN` differences."""
         self.spared: list[SparedRequest] = []
         """Actions that would have been taken at once."""
+        self.stopped: dict[tuple[str, str | None, str, str], list[int]] = {}
+        """Count and minor units of actions that would not have been taken at once, by agent, role, kind, currency."""
         self._open: dict[tuple[str, ...], SparedRequest] = {}
         """Those without an escalation yet, by matter."""
         self._first = self._last = 0.0
@@ -197,11 +200,7 @@ class OutcomeComparison:
         if then == now:
             return
         self.differences += 1
-        if now == "taken":
-            spared = SparedRequest(one.escalation_id, one.minor, one.currency, one.kind, one.role, at.timestamp())
-            self.spared.append(spared)
-            if one.escalation_id is None:
-                self._open[matter_of(one, one.minor, one.currency)] = spared
+        self._tell_difference(one, then, now, at)
         if self.differences <= SHOWN:
             self.shown.append(
                 Difference(
@@ -218,6 +217,20 @@ class OutcomeComparison:
                     one.escalation_id,
                 )
             )
+
+    def _tell_difference(self, one: DecisionSummary, then: str, now: str, at: datetime) -> None:
+        """Count an action that would be taken at once under one policy alone."""
+        if then == "taken":
+            stopped = self.stopped.setdefault((one.agent_id, one.role, one.kind, one.currency), [0, 0])
+            stopped[0] += 1
+            stopped[1] += one.minor
+        if now == "taken":
+            spared = SparedRequest(
+                one.escalation_id, one.minor, one.currency, one.kind, one.role, at.timestamp(), one.agent_id
+            )
+            self.spared.append(spared)
+            if one.escalation_id is None:
+                self._open[matter_of(one, one.minor, one.currency)] = spared
 
     def asked(self, record: decisions.EscalationRequested, at: datetime) -> bool:
         """Note an escalation that was filed by a separate request; return whether it would not have been needed."""

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from copy import deepcopy
 from datetime import UTC, datetime
 from decimal import Decimal
-from math import fsum
 from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
@@ -28,15 +27,15 @@ from domain.analytics.empowerment_gap import (
 from domain.analytics.procedure_cost import ProcedureCost, procedure
 from domain.analytics.unused_authority import CONTACTS, BudgetUse, UnusedAuthority, unused
 from domain.currencies import digits_of
-from domain.money import Money, MoneyError, money_from_wire
+from domain.money import Money, money_from_wire
 from domain.policy.history import PolicyHistory
-from domain.policy.linting import asking_minor
 from domain.policy.model import AskingMinutes
 from domain.policy.parsing import read_policy
 from ledger.store.cloudevents import parse_time
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
+from projections.reports.limit_simulation import SimulatedLimit, cost_of_asking, effect_of
 from projections.reports.policy_simulation import PolicySimulation, try_quickly
 from projections.views.audit_trail import read_contacts, recorded_until
 from projections.views.authority import read_asked, read_incomplete, read_shortfalls
@@ -49,12 +48,10 @@ if TYPE_CHECKING:
 
     from domain.events.decisions import PolicyPublished
     from domain.policy.model import Policy
-    from domain.simulation.comparison import OutcomeComparison, SparedRequest
     from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
 
 NOT_SAID = "not said"
-DAY_SECONDS, MONTH_DAYS, EXTRAPOLATED_DAYS = 86_400, 365.25 / 12, 28
 CAVEATS = (
     "approval does not prove that a request was right",
     "asking costs working minutes of the agent and of the approver; waiting is the customer's, and not part of it",
@@ -64,18 +61,6 @@ CAVEATS = (
         "whose seven days are not over are not counted"
     ),
 )
-
-
-class SimulatedLimit(TypedDict):
-    """The effect of the recommended limits in a replay of history; ``monthly`` is ``None`` for less than 28 days."""
-
-    days: float
-    given_at_once: int
-    escalations_spared: int
-    would_have_saved: dict[str, str] | None
-    hours_not_waited: float
-    not_approved: dict[str, str]
-    monthly: float | None
 
 
 class RecommendedLimit(TypedDict):
@@ -262,24 +247,6 @@ def _asked(row: Row) -> AuthorityRequest:
     )
 
 
-def _cost_of_asking(policy: Policy | None, currency: str, hours: Mapping[str, str | None]) -> int | None:
-    """Return the cost of a request in minor units, by the policy's costs of an hour, else by ``hours``."""
-    found: list[int] = []
-    for name in ("agent_hour", "manager_hour"):
-        if policy is not None and name in policy.costs and policy.costs[name].currency == currency:
-            found.append(policy.costs[name].minor)
-        elif (given := hours.get(name)) is not None:
-            try:
-                found.append(Money.parse(given, currency).minor)
-            except MoneyError as error:
-                message = f"{name}: {error}"
-                raise ValueError(message) from None
-        else:
-            return None
-    agent_hour, manager_hour = found
-    return asking_minor(agent_hour, manager_hour, AskingMinutes() if policy is None else policy.asking)
-
-
 def _limits(
     asked: Sequence[AuthorityRequest], policy: Policy | None, hours: Mapping[str, str | None]
 ) -> list[RecommendedLimit]:
@@ -292,7 +259,7 @@ def _limits(
     for (role, kind, currency), mine in sorted(some.items()):
         here = policy.roles[role].limits.get(kind) if policy is not None and role in policy.roles else None
         today = here.minor if here is not None and here.currency == currency else None
-        advice = empowerment_gap.recommended(mine, _cost_of_asking(policy, currency, hours), today)
+        advice = empowerment_gap.recommended(mine, cost_of_asking(policy, currency, hours), today)
 
         def money(minor: float, currency: str = currency) -> dict[str, str]:
             return Money(round(minor), currency).wire()
@@ -338,26 +305,11 @@ async def _simulate(
     comparison = simulation.what_if.comparison
     for one in tried:
         spared = [at for at in comparison.spared if (at.role, at.kind) == (one["role"], one["kind"])]
-        one["simulated"] = _effect(spared, comparison, one)
+        cost = one["cost_of_asking"]
+        minor = None if cost is None else money_from_wire(cost).minor
+        one["simulated"] = effect_of(spared, comparison, one["currency"], minor)
         if not spared:
             one["limit"], one["why"] = None, "in a replay of history with this limit, no decision changes"
-
-
-def _effect(spared: Sequence[SparedRequest], comparison: OutcomeComparison, limit: RecommendedLimit) -> SimulatedLimit:
-    ends = [comparison.waited.get(one.escalation_id or "") for one in spared]
-    filed = sum(one.escalation_id is not None for one in spared)
-    refused = sum(one.minor for one, end in zip(spared, ends, strict=True) if end is not None and end[0] != "approved")
-    days, cost = comparison.seconds / DAY_SECONDS, limit["cost_of_asking"]
-    saved = None if cost is None else filed * money_from_wire(cost).minor
-    return {
-        "days": days,
-        "given_at_once": len(spared),
-        "escalations_spared": filed,
-        "would_have_saved": _money(saved, limit["currency"]),
-        "hours_not_waited": fsum(end[1] for end in ends if end is not None) / 3600,
-        "not_approved": Money(refused, limit["currency"]).wire(),
-        "monthly": filed / days * MONTH_DAYS if days >= EXTRAPOLATED_DAYS else None,
-    }
 
 
 def _customers(asked: Sequence[AuthorityRequest], policy: Policy | None) -> CustomersWaited:

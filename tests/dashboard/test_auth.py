@@ -38,6 +38,7 @@ ABOVE = {
     "/api/v1/policies",
     "/api/v1/loyalty",
     "/api/v1/gap",
+    "/api/v1/what-if?role=agent&kind=refund&amount=60.00 GBP",
     "/api/v1/quality",
     "/api/v1/recognition",
 }

@@ -10,7 +10,7 @@ import httpx
 from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
 from tests.support.documents import Document
-from tests.support.http_api import client_with_token, served_with_tokens
+from tests.support.http_api import client_with_token, read_current, served_with_tokens
 from tests.support.organisations import FULL_POLICY
 
 POLICY: Document = FULL_POLICY | {
@@ -89,3 +89,29 @@ async def test_another_limit_is_proposed_where_policies_are_governed(session: Se
         for mode in ("shadow", "trial"):
             status, answer = await who["M-1"].post("policies", mode=mode, **limit)
             assert (status, answer["status"]) == (200, "proposed"), answer
+
+
+async def test_a_limit_is_proposed_and_published_with_its_evidence(session: Session) -> None:
+    """Over a limit of 4.00, two people of M-1 would have asked for their 5.00; the team of the third has a limit of its own."""
+    async with people(session) as who:
+        lower: Document = {"role": "agent", "kind": "refund", "amount": {"amount": "4.00", "currency": "GBP"}}
+        await read_current(who["M-1"].client, "what-if", role="agent", kind="refund", amount="4.00 GBP")
+        status, proposed = await who["M-1"].post("policies", mode="enforced", **lower)
+        assert (status, proposed["status"]) == (200, "proposed"), proposed
+        (waiting,) = (await who["M-2"].client.get("/api/v1/policies")).json()["items"]
+        evidence = waiting["evidence"]
+        assert (evidence["limit"], evidence["people_of"]) == (lower["amount"], "M-1")
+        assert (evidence["given_at_once"], evidence["would_escalate"]) == (0, 2)
+        status, approved = await who["M-2"].post("policies", operation="approve", sha256=proposed["sha256"])
+        assert (status, approved["status"]) == (200, "published"), approved
+        newest = (await who["M-2"].client.get("/api/v1/policies/versions")).json()["items"][0]
+        assert newest["evidence"] == evidence
+        assert [(one["field"], one["after"]) for one in newest["changes"]][1:] == [
+            ("roles.agent.limits.refund", "4.00")
+        ]
+        for field, body in {
+            "role": lower | {"role": "boss"},
+            "amount": lower | {"amount": {"amount": "4.00", "currency": "EUR"}},
+        }.items():
+            status, refused = await who["M-1"].post("policies", mode="enforced", **body)
+            assert (status, refused["field"]) == (409, field), refused

@@ -221,10 +221,7 @@ async def test_acting_from_the_page(session: Session) -> None:
         await form.get_by_role("button", name="Check").click()
         await expect(page.locator("#main [role=status]")).to_contain_text("This needs an approval.")
         await one.go("gap")
-        form = page.locator("form.act").first
-        await form.get_by_label("limit").fill("70.00")
-        await form.get_by_role("button").click()
-        await expect(page.locator(".answer").first).to_contain_text("shadow started, version 2")
+        await try_another_limit(one)
         await one.go("integrations")
         await page.get_by_role("button", name="crm").click()
         shown = await read_current(one.client, "arrivals", source="crm")
@@ -237,6 +234,44 @@ async def test_acting_from_the_page(session: Session) -> None:
         await expect(page.locator("#main h2").first).to_have_text("Why it was allowed")
         await expect(page.get_by_role("link", name="Case file")).to_be_visible()
         assert one.complaints == []
+
+
+async def try_another_limit(one: Opened) -> None:
+    """Replay a limit, compare its effect with SQL over the log, then try it, and publish it with that evidence."""
+    page = one.page
+    form = page.get_by_role("form", name="Another limit, refund for agent")
+    amount = form.get_by_label("Limit in GBP")
+    await amount.fill("7,00")
+    await form.get_by_role("button", name="What if").click()
+    await expect(form.get_by_role("status")).to_contain_text("Write an amount in GBP such as 45.00")
+    for limit, minor in (("70.00", 7000), ("15.00", 1500)):
+        await amount.fill(limit)
+        await form.get_by_role("button", name="What if").click()
+        await expect(form.locator("dd").first).to_contain_text(f"£{limit}, today £50.00")
+        tried = f"SELECT 'agent' AS role, 'refund' AS kind, {minor} AS most"
+        ledger = HistoryLedger(await one.upstream.replay())
+        rows = ledger.figures(
+            "what_if",
+            "CREATE OR REPLACE TABLE since AS SELECT TIMESTAMP '1970-01-01' AS moment",
+            f"CREATE OR REPLACE TABLE tried AS {tried}",
+        )["by_agent"]
+        sums = {
+            name: sum(row[name] for row in rows) for name in ("given_at_once", "escalations_spared", "would_escalate")
+        }
+        assert set(sums.values()) == ({0, 1} if minor == 7000 else {0, 2})  # one of 70.00; of 10, 20 and 30, two
+        shown = [" ".join(text.split()) for text in await form.locator("dd").all_text_contents()]
+        assert shown[2] == f"{sums['given_at_once']} more"
+        assert shown[3].startswith(f"{sums['escalations_spared']}; ")
+        assert shown[5].startswith(f"{sums['would_escalate']} given actions, ")
+    await form.get_by_role("button", name="Try in the shadow").click()
+    await expect(form.get_by_role("status")).to_contain_text("In the shadow: version 2")
+    await form.get_by_role("button", name="Propose with this evidence").click()
+    await expect(form.get_by_role("status")).to_contain_text("New limit with its evidence: version 3")
+    await one.go("policy")
+    newest = (await cells(page, "Versions"))[0]
+    assert newest[0] == "3"
+    assert "Refund of up to £15.00 for agent" in newest[7]
+    assert f"{sums['would_escalate']} that would need one" in newest[7]
 
 
 async def end_another_session(one: Opened) -> None:

@@ -35,6 +35,7 @@ from tests.support.unused_comparisons import unused_differences
 from tests.support.what_if_histories import (
     WhatIfHistory,
     later_differences,
+    limit_differences,
     log_differences,
     simulated_differences,
     what_if_differences,
@@ -142,6 +143,8 @@ def _gap() -> Made:
         ledger = _what_if(seed, 900, generous=True)
         yield "simulated", ledger, simulated_differences
         yield "simulated, as of", ledger, partial(as_of_differences, "gap")
+    for days in (20, 80):
+        yield "limit", HistoryLedger(WhatIfHistory(5, 300, days=days).events()), limit_differences
     yield (
         "simulated, 28 days",
         HistoryLedger(WhatIfHistory(4, 600, generous=True, days=28).events()),

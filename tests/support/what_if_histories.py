@@ -15,11 +15,13 @@ import msgspec
 
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
+from domain.money import Money
 from domain.policy.parsing import read_policy
 from ledger.store.log import Recorded
 from projections.engine.events import read_event
-from projections.reading import Reader
+from projections.reading import EVERYBODY, AccessScope, Reader
 from projections.reports.empowerment_gap import gap_report
+from projections.reports.limit_simulation import what_if_of_limit
 from projections.reports.policy_simulation import PolicySimulation, WhatIfReport, try_policy, try_quickly
 from tests.support.documents import Document
 from tests.support.redecisions import ForgedLog
@@ -312,6 +314,52 @@ def simulated_differences(ledger: HistoryLedger, found: Document | None = None) 
         lines += _foreign(one["simulated"]) + differences(shown, expected, f"simulated.{one['role']}.{one['kind']}")
         lines += differences(one["limit"] is None, not expected["given_at_once"], "withdrawn")
     return lines
+
+
+TRIED_LIMITS = (("agent", "refund", 8000), ("senior", "refund", 4000), ("agent", "keep_item", 2000))
+"""Limits that are tried one at a time: a higher one, a lower one, and one of a kind without a limit."""
+ASKING_MINOR = 1160
+"""The cost of asking: 14 minutes at 24.00 an hour, and 8 minutes at 45.00."""
+_SUMS = (
+    "given_at_once",
+    "escalations_spared",
+    "hours_not_waited",
+    "not_approved",
+    "would_escalate",
+    "would_escalate_amount",
+)
+
+
+def limit_differences(ledger: HistoryLedger) -> list[str]:
+    """Return the effects of single limits that differ from the oracle's, for all people and for some."""
+    lines: list[str] = []
+    agents = sorted({one["data"]["employee_id"] for one in ledger.events if one["type"].endswith("employee.joined.v1")})
+    for scope in (EVERYBODY, AccessScope(frozenset(agents[::2]), frozenset())):
+        for role, kind, minor in TRIED_LIMITS:
+            found = ledger.report(what_if_of_limit, ledger.published, role, kind, Money(minor, "GBP"), scope)
+            lines += limit_effect_differences(ledger, found, scope, minor)
+    return lines
+
+
+def limit_effect_differences(ledger: HistoryLedger, found: Document, scope: AccessScope, minor: int) -> list[str]:
+    """Return the figures of one limit's effect that differ from the oracle's."""
+    role, kind = found["role"], found["kind"]
+    limits = {name: dict(kinds) for name, kinds in LIMITS.items()}
+    today = limits[role].get(kind)
+    limits[role][kind] = minor
+    oracle = ledger.figures("what_if", *_tried(limits))
+    rows = [
+        one for one in oracle["by_agent"] if (one["role"], one["kind"]) == (role, kind) and scope.shows(one["agent"])
+    ]
+    expected: Document = {name: sum(one[name] for one in rows) for name in _SUMS}
+    spared, days = expected["escalations_spared"], oracle["span"][0]["days"]
+    expected |= {"days": days, "monthly": spared / days * 365.25 / 12 if days >= 28 else None}
+    expected |= {"would_have_saved": spared * ASKING_MINOR, "decisions": oracle["whole"][0]["decisions"]}
+    expected |= {"limit": minor, "today": today, "policy_version": ledger.published[-1].version}
+    expected |= {"position": len(ledger.events)}
+    shown = {name: _minor(value) if isinstance(value, dict) else value for name, value in found.items()}
+    shown = {name: value for name, value in shown.items() if name not in ("role", "kind", "caveats")}
+    return _foreign(found) + differences(shown, expected, f"limit.{role}.{kind}.{minor}")
 
 
 _NO_EFFECT: Document = {

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.report_oracle import HistoryLedger
-from tests.support.what_if_histories import WhatIfHistory, log_differences, simulated_differences, what_if_differences
+from tests.support.what_if_histories import (
+    WhatIfHistory,
+    limit_differences,
+    log_differences,
+    simulated_differences,
+    what_if_differences,
+)
 
 
 @settings(max_examples=settings().max_examples // 5, deadline=None)
@@ -26,3 +32,9 @@ def test_the_whole_log_from_a_decision_on_and_with_flags(seed: int) -> None:
 def test_the_effects_of_recommended_limits(seed: int, requests: int) -> None:
     ledger = HistoryLedger(WhatIfHistory(seed, requests, generous=True).events())
     assert simulated_differences(ledger) == []
+
+
+@settings(max_examples=max(1, settings().max_examples // 40), deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from((20, 80)))
+def test_the_effect_of_another_limit(seed: int, days: int) -> None:
+    assert limit_differences(HistoryLedger(WhatIfHistory(seed, 90, days=days).events())) == []

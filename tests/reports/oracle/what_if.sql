@@ -81,3 +81,14 @@ SELECT role, kind, any_value(days) AS days, count(*) AS given_at_once, count(DIS
        coalesce(sum(waited), 0) / 3600 AS hours_not_waited, coalesce(sum(amount) FILTER (outcome != 'approved'), 0)::BIGINT AS not_approved,
        CASE WHEN any_value(days) >= 28 THEN count(DISTINCT spared) / any_value(days) * 365.25 / 12 END AS monthly
 FROM filed LEFT JOIN ends USING (spared) CROSS JOIN span WHERE was != now AND now = 'taken' GROUP BY role, kind;
+
+-- figure: span
+SELECT seconds(arg_min(moment, position), arg_max(moment, position)) / 86400 AS days FROM judged;
+
+-- figure: by_agent
+-- The effect of the limits tried, by agent: actions given at once more, and those that would need an approval.
+SELECT role, kind, agent, count(*) FILTER (now = 'taken') AS given_at_once, count(DISTINCT spared) FILTER (now = 'taken') AS escalations_spared,
+       coalesce(sum(waited) FILTER (now = 'taken'), 0) / 3600 AS hours_not_waited,
+       coalesce(sum(amount) FILTER (now = 'taken' AND outcome != 'approved'), 0)::BIGINT AS not_approved,
+       count(*) FILTER (was = 'taken') AS would_escalate, coalesce(sum(amount) FILTER (was = 'taken'), 0)::BIGINT AS would_escalate_amount
+FROM filed LEFT JOIN ends USING (spared) WHERE was != now GROUP BY ALL;

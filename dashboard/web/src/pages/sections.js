@@ -1,4 +1,6 @@
 // Sections that are built from plain elements. Data is inserted as text, never as markup.
+import { otherLimit } from "./limit";
+
 const number = new Intl.NumberFormat();
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -107,24 +109,14 @@ async function customerValue(place, { ask }) {
   }
 }
 
-/** A form that tries another limit: in shadow mode, or as a trial on randomly chosen teams. */
-function limitForm(one, me, act) {
-  const modes = me.role === "operator" ? ["shadow", "trial"] : ["shadow"];
-  const amount = one.limit ?? one.today;
-  return commandForm(`Try another limit, ${one.kind} for ${one.role}`, [field("mode", "mode", { options: modes }), field("limit", "amount", { required: "", inputmode: "decimal", size: 8, value: amount?.amount ?? "" })], "Start", async (values) => {
-    const answer = await act("policies", { mode: values.mode, role: one.role, kind: one.kind, amount: { amount: values.amount, currency: one.currency } });
-    return `${values.mode} started, version ${answer.policy_version}; see \`report what-if --shadow\``;
-  });
-}
-
 /** What the recommended limits would have cost and saved. */
 function replayed(one) {
   const monthly = one.monthly == null ? "" : `, ${number.format(Math.round(one.monthly))} a month`;
   const saved = one.would_have_saved ? ` and ${money(one.would_have_saved)} of working time` : "";
-  return `Replayed over ${number.format(Math.round(one.days))} days with this limit: ${number.format(one.given_at_once)} given at once, ${number.format(one.escalations_spared)} escalations spared${monthly}${saved}. Cost: ${money(one.not_approved)} that had no approval. Another limit: resolution-ledger report what-if.`;
+  return `Replayed over ${number.format(Math.round(one.days))} days with this limit: ${number.format(one.given_at_once)} given at once, ${number.format(one.escalations_spared)} escalations spared${monthly}${saved}. Cost: ${money(one.not_approved)} that had no approval.`;
 }
 
-async function gap(place, { ask, act, me, travelling }) {
+async function gap(place, { ask, me, travelling }) {
   const found = await ask("gap");
   const wait = found.overall.waiting;
   place.append(cards([["Escalations", number.format(found.overall.asked)], ["Approved as requested", found.overall.approved_anyway.share == null ? "none" : percent.format(found.overall.approved_anyway.share), share(found.overall.approved_anyway)], ["Median wait", hours(wait.median_hours) || "none", ends(wait.median_hours_interval, hours, wait.n)], ["Abandoned", number.format(wait.abandoned)]]));
@@ -134,7 +126,7 @@ async function gap(place, { ask, act, me, travelling }) {
     place.append(note(one.limit ? `Recommended: ${money(one.limit)}${one.today ? `, today ${money(one.today)}` : ""}. An escalation costs ${money(one.cost_of_asking)}; ${one.why}.` : `No recommendation: ${one.why}.`));
     if (one.simulated) place.append(note(replayed(one.simulated)));
     if (one.curve.length > 1) place.append(curve(`Approved by amount, ${one.kind} for ${one.role}; the table has the numbers`, one.curve.map((at) => ({ x: Number(at.up_to.amount), smoothed: at.smoothed, lower: at.lower })), ["smoothed", "lower"]));
-    if (!travelling && me.role !== "auditor") place.append(limitForm(one, me, act));
+    if (!travelling) place.append(otherLimit(one, me));
     if (one.curve.length) place.append(table("Approved, by amount", ["#up to", "#decided", "#approved", "#at least (95 %)"], one.curve.map((at) => [money(at.up_to), number.format(at.n), percent.format(at.smoothed), percent.format(at.lower)])));
   }
   if (found.procedure.length) place.append(table("Cost of procedure", ["kind", "#decided at once", "#cost", "#estimated cost of asking"], found.procedure.map((one) => [one.kind, number.format(one.n), money(one.given), money(one.long_way) || "unknown"])));
