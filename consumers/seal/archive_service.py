@@ -7,7 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ledger.archive.event_archive import FILE_EVENTS, Archive, gap_marker
+from ledger.archive.event_archive import Archive, gap_marker
 from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
 from ledger.store.cloudevents import stored_decoder
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 LOCK = "archive"
 _EVERY_SECONDS = 10.0
+_ADDED_EVENTS, _ADDED_BYTES = 16_384, 16 << 20
+"""The size of the parts in which events are added: while a part is written, it is in memory several times."""
 _SHOWN = 3
 
 
@@ -59,6 +61,7 @@ async def archive_log(
     verifiers = (seal.folder / "verifiers").read_text(encoding="utf-8")
     follower = Follower(client, log, "archive", ReadCursor(begun), gaps=True)
     unwritten: list[Recorded] = []
+    size = 0
     recorded = await _recorded_at(log, begun)
     position = begun
     writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -71,13 +74,13 @@ async def archive_log(
             position = event.position
             unwritten.append(event)
         recorded = stored_decoder.decode(batch[-1].data).recordedtime
-        whole = len(unwritten) if position == newest.size else len(unwritten) - position % FILE_EVENTS
-        if whole > 0:
+        size += sum([len(event.data) for event in batch])
+        if len(unwritten) >= _ADDED_EVENTS or size >= _ADDED_BYTES or position == newest.size:
             await writing
             writing = asyncio.ensure_future(  # while the next events are read
-                asyncio.to_thread(archive.add, unwritten[:whole], newest.note, verifiers, tiles)
+                asyncio.to_thread(archive.add, unwritten, newest.note, verifiers, tiles)
             )
-            unwritten = unwritten[whole:]
+            unwritten, size = [], 0
         progressed(position, newest.size)
     await writing
     return position

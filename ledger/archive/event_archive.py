@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 FILE_EVENTS = CHUNK
 """No file crosses a multiple of this, so that verification in chunks reads each file once."""
-_GROWS_BELOW = 20_000
+_GROWS_BELOW, _GROWS_BELOW_BYTES = 20_000, 2 << 20
+"""The last file of a day is replaced by a longer one while it has fewer events and, compressed, fewer bytes."""
 _CHECKPOINT_BYTES = 1 << 20
 _MANIFEST_BYTES = 256 << 20
 
@@ -121,6 +122,7 @@ class Archive:
             last_file is not None
             and last_file.file.startswith(f"day={day}/")
             and last_file.last - last_file.first < _GROWS_BELOW
+            and self._path(last_file).stat().st_size < _GROWS_BELOW_BYTES
             and first % FILE_EVENTS != 1
         )
         if last_file is not None and grows:

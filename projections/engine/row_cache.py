@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from projections.engine.day_blocks import DayBlocks
 
-_CACHED_ROWS = 100_000
+_CACHED_ROWS = 10_000
+"""About 10 MB of each cache, of which a process that runs all views has some twenty."""
 _TOGETHER = 3
 """Fewer rows are read one by one."""
 _UNREAD: Row = {}

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from projections.engine.storage import PreparedInsert
 
 _MAPPED_BYTES = 1 << 30
+_PAGES_KIB = 16_384
+"""Pages in memory for each connection: what a transaction changes, since others are read from mapped memory."""
 _TIMEOUT_SECONDS = 30
 _STEPS = 2000
 """SQLite checks the clock after this many steps of its virtual machine."""
@@ -180,7 +182,7 @@ def _engine(path: Path) -> sa.Engine:
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")  # safe, because a lost tail is read from the log again
-        connection.execute("PRAGMA cache_size=-65536")
+        connection.execute(f"PRAGMA cache_size=-{_PAGES_KIB}")
         # Writes by another process empty SQLite's own cache, ten times a second, so pages are read from mapped memory.
         connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
 

@@ -52,7 +52,7 @@ holds = sa.Table(
     sa.Column("action_id", sa.Text, primary_key=True),
     sa.Column("minor", sa.BigInteger, nullable=False),
 )
-_CACHED_ROWS = 200_000
+_CACHED_ROWS = 20_000
 _LAST_ZONE = ZoneInfo("Etc/GMT+12")
 """The time zone in which a day ends last."""
 

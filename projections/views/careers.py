@@ -88,7 +88,7 @@ class Change(NamedTuple):
     end: str
 
 
-_CACHED = 100_000
+_CACHED = 10_000
 _NO_END = "~"
 """Is behind every time as text."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,14 +10,18 @@ import pytest
 
 from app.runtime.session import Session
 from consumers.decisions.service import DecisionService
+from consumers.decisions.state import follower
 from consumers.decisions.state.follower import DecisionState
 from consumers.decisions.unit_of_work import stored_form
 from domain.commands import action_id_of
 from domain.events.decisions import ActionTaken
 from domain.money import Money
+from ledger.errors import LedgerError
+from ledger.store import subscription
 from ledger.store.event_id_index import EventIdEntry, EventIdIndex
-from ledger.store.log import Recorded
+from ledger.store.log import Draft, Recorded
 from ledger.store.subscription import ReadCursor
+from tests.support.builders import event
 from tests.support.decision_company import company
 from tests.support.decision_events import charged, linked, reported, taken
 from tests.support.decision_scenarios import empty_index, given
@@ -123,6 +128,32 @@ def test_an_index_of_another_layout_is_emptied_so_that_it_is_read_from_the_log_a
     assert (state.position, state.find([b"key"])) == (0, {})
     state.apply(given(company(), linked("C-1", "C-2")).recorded)
     assert state.actions.group_of("C-1") == {"C-1", "C-2"}
+
+
+async def test_a_decider_that_is_killed_while_it_reads_a_long_log_goes_on_where_it_wrote(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "_BATCH_EVENTS", 10)
+    monkeypatch.setattr(follower, "_WRITE_EVENTS", 20)
+    joined = [event(f"j-{n}", "employee.joined", employee_id=f"A-{n}", role="agent", team_ids=["T"]) for n in range(95)]
+    await session.log.append([Draft("ledger.fact.crm", json.dumps(one).encode()) for one in joined])
+    reader, path = await session.connection("reader"), tmp_path / "state.sqlite"
+    state = DecisionState(EventIdIndex(path))
+
+    def killed(batch: Sequence[Recorded]) -> None:
+        assert len(state._notes) <= 20, "what was read is in memory until it is written"
+        if batch[-1].position == 70:
+            raise LedgerError("killed")
+
+    state.on_read = killed
+    with pytest.raises(LedgerError, match="killed"):
+        await state.follow(reader, session.log, until=95)
+    state.index.close()
+    state = DecisionState(EventIdIndex(path))
+    assert state.position == 60
+    await state.follow(reader, session.log, until=95)
+    assert len(state.staff.everybody("agent")) == 95
+    await state.close()
 
 
 @pytest.mark.parametrize("order", ["decision first", "report first"])

@@ -15,10 +15,12 @@ from app.runtime.archive import archive_to_the_end, export, restore, verify_arch
 from app.runtime.seal import seal_to_the_end, verification
 from app.runtime.session import Session
 from app.runtime.views import read_view
+from consumers.seal import archive_service
 from consumers.seal.archive_service import archive_of
 from ledger.archive import event_archive as archives
 from ledger.archive.event_archive import Archive
 from ledger.errors import LedgerError
+from ledger.store import subscription
 from ledger.store.log import Draft
 from ledger.transparency.sealer import GAP_SUBJECT, SealError, seal_folder
 from ledger.transparency.signed_notes import Signer
@@ -208,13 +210,23 @@ async def test_an_archive_forged_with_its_checksums_is_found_by_the_seal(session
 
 
 async def test_an_archive_of_many_files_verifies(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "FILE_EVENTS", 300)
-    monkeypatch.setattr(archives, "_GROWS_BELOW", 0)
+    """Events are added in parts, so that a long log is not in memory; small parts of a day share a file."""
+    monkeypatch.setattr(subscription, "_BATCH_EVENTS", 100)
     await fill(session, 1000)
-    await archive_to_the_end(session, nothing)
-    archive = archive_of(session.data_dir)
-    assert len(archive.parts()) == 4
-    assert verify_archive(archive.folder, seal_folder(session.data_dir), (), nothing) == []
+    archive, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
+    for changed, files in (
+        ({"FILE_EVENTS": 300, "_GROWS_BELOW": 0}, 4),
+        ({"_ADDED_EVENTS": 250, "_GROWS_BELOW_BYTES": 0}, 4),
+        ({"_ADDED_BYTES": 1, "_GROWS_BELOW": 200}, 4),
+        ({"_ADDED_BYTES": 1}, 1),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in changed.items():
+                patch.setattr(archive_service if "ADDED" in name else archives, name, value)
+            await archive_to_the_end(session, nothing)
+        assert len(archive.parts()) == files, changed
+        assert verify_archive(archive.folder, seal, (), nothing) == []
+        shutil.rmtree(archive.folder)
 
 
 async def test_an_export_is_one_file_of_the_same_columns(session: Session, tmp_path: Path) -> None:

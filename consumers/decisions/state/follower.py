@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
 _WRITE_SECONDS = 1.0
+_WRITE_EVENTS = 20_000
+"""A start that reads a long log writes its state so often, so that neither memory nor a repetition grows with it."""
 _TRIES, _PAUSE_SECONDS = 5, 0.5
 """Attempts to apply one event, and the pause between them."""
 _ENTRIES_AT_ONCE = 500
@@ -154,6 +156,8 @@ class DecisionState:
             log.observe_recorded_time(batch[-1].data)
             async with self._moved:
                 self._moved.notify_all()
+            if until is not None and self.position - self._written_to.position >= _WRITE_EVENTS:
+                await self.write()
         if until is not None:
             await self.write()
 
