@@ -149,6 +149,11 @@ class FeedRange(NamedTuple):
     behind: int | None = None
     """The first position that was recorded behind it."""
 
+    @property
+    def event_times(self) -> tuple[str | None, str | None]:
+        """The texts of the limits of event times; none where the limits are those of recorded times."""
+        return self.times.texts if self.by_time == "happened" else (None, None)
+
     def told(self) -> dict[str, Json]:
         """Return the range as answers show it; nothing for a range without limits."""
         found = told(self.times)
@@ -194,10 +199,8 @@ class FeedQuery:
         page = PageRequest(limit, int(after or 0), self.newest_first, at)
         if within is None:
             return page
-        if within.by_time == "recorded":
-            return page._replace(first=within.first, behind=within.behind)
-        begin, end = within.times.texts
-        return page._replace(begin=begin, end=end)
+        begin, end = within.event_times
+        return page._replace(begin=begin, end=end, first=within.first, behind=within.behind)
 
 
 def told(times: DateRange) -> dict[str, Json]:

@@ -9,14 +9,13 @@ import msgspec
 import sqlalchemy as sa  # noqa: TC002 - the functions that read have it in their signatures
 from fastapi import Depends, FastAPI, Query, Response
 
-from dashboard.list_query import (
+from dashboard.list_query import (  # noqa: TC001 - FastAPI reads the annotations
     AfterKey,
     ByKey,
+    FeedRangeQuery,
     NewestFirst,
     PageQuery,
     PastQuery,
-    RangeQuery,
-    told,
 )
 from dashboard.list_reader import Listing, ListReader, check_cursor
 from dashboard.openapi import answers
@@ -138,7 +137,7 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
         page: Annotated[PageQuery, Depends()],
         query: Annotated[_VoiceQuery, Depends()],
         past: Annotated[PastQuery, Depends()],
-        within: Annotated[RangeQuery, Depends()],
+        within: Annotated[FeedRangeQuery, Depends()],
         viewer: Principal = caller,
     ) -> Response:
         return await _answer("obstacle", page, query, past, within, viewer)
@@ -152,15 +151,15 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
         page: Annotated[PageQuery, Depends()],
         query: Annotated[_VoiceQuery, Depends()],
         past: Annotated[PastQuery, Depends()],
-        within: Annotated[RangeQuery, Depends()],
+        within: Annotated[FeedRangeQuery, Depends()],
         viewer: Principal = caller,
     ) -> Response:
         return await _answer("idea", page, query, past, within, viewer)
 
     async def _answer(
-        what: str, page: PageQuery, query: _VoiceQuery, past: PastQuery, within: RangeQuery, viewer: Principal
+        what: str, page: PageQuery, query: _VoiceQuery, past: PastQuery, within: FeedRangeQuery, viewer: Principal
     ) -> Response:
-        at, scope, times = await lists.at(past.as_of), await authorizer.scope(viewer), await lists.times(within)
+        at, scope, times = await lists.at(past.as_of), await authorizer.scope(viewer), await lists.feed_range(within)
         people = scope.people
         if query.agent is not None:
             people = frozenset((query.agent,)) if people is None else people & {query.agent}
@@ -168,7 +167,7 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             key = None if after is None else key_of(voices, str(after), VOICE_ORDER)
-            some = VoicePage(limit, key, query.newest_first, at, *times.texts)
+            some = VoicePage(limit, key, query.newest_first, at, *times.event_times, times.first, times.behind)
             return rows_of(connection, some, people, answered=query.answered)
 
         async def decrypted(found: list[Row]) -> list[Row]:
@@ -178,7 +177,7 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
             return cursor_of([row["time"], f"{what} {row[f'{what}_id']}"])
 
         check_cursor(voices, query.after, VOICE_ORDER)
-        listing = Listing(f"{what}s", row_class, "people", read, cursor, query.after, at, decrypted, told(times))
+        listing = Listing(f"{what}s", row_class, "people", read, cursor, query.after, at, decrypted, times.told())
         return await lists.answer(listing, page, viewer)
 
 

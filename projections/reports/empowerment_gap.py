@@ -6,7 +6,6 @@ import json
 from collections import Counter, defaultdict
 from copy import deepcopy
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
@@ -39,7 +38,7 @@ from projections.reports.limit_simulation import SimulatedLimit, cost_of_asking,
 from projections.reports.policy_simulation import PolicySimulation, try_quickly
 from projections.views.audit_trail import read_contacts, recorded_until
 from projections.views.authority import read_asked, read_incomplete, read_shortfalls
-from projections.views.balances import read_balances
+from projections.views.balances import read_closed
 from projections.views.casework import actions
 from projections.views.people import read_voices
 
@@ -166,12 +165,12 @@ async def gap_report(
     policy = None if rules is None else rules.policy
     minutes = AskingMinutes() if policy is None else policy.asking
     voices = (await read("people", lambda c: read_voices(c, at))).result
-    balances = (await read("budget_balances", lambda c: read_balances(c, position=at))).result
+    closed = (await read("budget_balances", lambda c: read_closed(c, at))).result
     contacts = (await read("audit_trail", lambda c: read_contacts(c, at))).result
     at_once = (await read("casework", lambda c: _given_at_once(c, at, scope))).result
     asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["named_team"])]
     short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
-    balances = [one for one in balances if scope.sees_holder(one["holder"])]
+    closed = [one for one in closed if scope.sees_holder(one[0])]
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
     told = [
         Shortfall(row["matter"], row["kind"], row["reason"], parse_time(row["time"]).timestamp())
@@ -198,7 +197,7 @@ async def gap_report(
         "customers_waited": _customers(asked, policy),
         "silent_gap": _silent(blocked),
         "rubber_stamps": empowerment_gap.rubber_stamps(asked),
-        "unused": _unused(balances, contacts),
+        "unused": _unused(closed, contacts),
         "procedure": procedure(at_once, policy),
         "obstacles": [one for one in voices if one["what"] == "obstacle" and scope.shows(one["employee_id"])],
         "cannot_do": empowerment_gap.cannot_do(asked, silent),
@@ -336,21 +335,15 @@ def _silent(blocked: Sequence[Matter]) -> SilentGap:
     }
 
 
-def _unused(balances: Sequence[Row], contacts: Mapping[str, int]) -> UnusedAuthority:
+def _unused(closed: Sequence[tuple[str, int, int]], contacts: Mapping[str, int]) -> UnusedAuthority:
     """Return the use of the closed budgets of agents with enough contacts."""
     return unused(
         [
-            BudgetUse(one["holder"], _minor(one["spent"]), _minor(one["granted_in_period"]))
-            for one in balances
-            if one["closed"] and one["holder"].startswith("agent:")
-            if contacts.get(one["holder"].removeprefix("agent:"), 0) >= CONTACTS
+            BudgetUse(holder, spent, granted)
+            for holder, spent, granted in closed
+            if holder.startswith("agent:") and contacts.get(holder.removeprefix("agent:"), 0) >= CONTACTS
         ]
     )
-
-
-def _minor(money: dict[str, str]) -> int:
-    """Return the minor units of a balance, which may be below zero."""
-    return int(Decimal(money["amount"]).scaleb(digits_of(money["currency"])))
 
 
 def _money(minor: float | None, currency: str) -> dict[str, str] | None:

@@ -31,6 +31,7 @@ from projections.views.totals import (
     ScoreTotals,
     action_totals,
     budget_totals,
+    budgets_within,
     escalation_totals,
     help_totals,
     interaction_totals,
@@ -249,14 +250,14 @@ class _Totals:
         recorded = (await self._read("journeys", lambda _connection: None)).progress.recorded
         now = parse_time(recorded) if recorded else datetime.now(UTC)
         budgets, (done, asked, helped), handled = await gather(
-            self.query("budget_balances", lambda c: (budget_totals(c, group), budget_totals(c, whole))),
+            self.query("budget_balances", lambda c: budgets_within(c, times)),
             self.query(
                 "casework", lambda c: (action_totals(c, group), escalation_totals(c, group), help_totals(c, group))
             ),
             self.query("journeys", lambda c: (interaction_totals(c, group, now), score_totals(c, group))),
         )
-        parts = _Read(done, asked, handled, helped, budgets[0])
-        return parts, parts.whole(budgets[1])
+        parts = _Read(done, asked, handled, helped, budget_totals(budgets, group))
+        return parts, parts.whole(budget_totals(budgets, whole))
 
 
 async def summary(read: Reader, times: DateRange, by: By | None = None, scope: AccessScope = EVERYBODY) -> Summary:

@@ -17,7 +17,7 @@ from domain.periods import bounds_of
 from domain.serialization import encode
 from ledger.store.cloudevents import time_text
 from projections.engine.pages import by_key
-from projections.engine.row_cache import LIMIT, PreparedQuery, at_most
+from projections.engine.row_cache import LIMIT, PreparedQuery, at_most, plain_rows
 from projections.engine.sql_functions import listed_values
 from projections.engine.storage import upsert
 from projections.engine.temporal_tables import SINCE, Replaced, as_of, as_of_by_key, past_of, versions
@@ -331,6 +331,13 @@ def read_happened(
             total[name] += row[name] - (previous[name] if previous is not None else 0)
         total["closed"] = row["closed"]
     return [_shown(sums[key]) for key in sorted(sums)]
+
+
+def read_closed(connection: sa.Connection, position: int | None = None) -> list[tuple[str, int, int]]:
+    """Return each closed budget as of a position: its holder, and what was spent and granted of it in minor units."""
+    one = as_of(balances, position).c
+    query = sa.select(one.holder, one.spent_minor, (one.granted_minor + one.lapsed_minor).label("granted"))
+    return plain_rows(connection, query.where(one.closed).order_by(one.holder, one.period, one.currency))
 
 
 _AMOUNTS = ("granted_minor", "spent_minor", "reserved_minor", "lapsed_minor")

@@ -177,6 +177,7 @@ class VoicePage(NamedTuple):
 
     ``after`` is the time and the ``voice_id`` of the last row of the page before. ``at`` is the position of a past
     state. ``begin`` and ``end`` limit the time of submission, as texts: from the first on, and before the second.
+    ``first`` and ``behind`` limit the position at which the submission was recorded in the same way.
     """
 
     limit: int
@@ -185,6 +186,8 @@ class VoicePage(NamedTuple):
     at: int | None = None
     begin: str | None = None
     end: str | None = None
+    first: int | None = None
+    behind: int | None = None
 
 
 _THANKS = ("giver_id", "giver_kind", "receiver_id", "reason", "points", "interaction_id")
@@ -396,8 +399,18 @@ def _page_of(
         query = query.where(source.c.said >= page.begin)
     if page.end is not None:
         query = query.where(source.c.said < page.end)
+    if page.first is not None:
+        query = query.where(source.c.voice_id.not_in(_recorded_before(page.first)))
+    if page.behind is not None:
+        query = query.where(source.c.voice_id.in_(_recorded_before(page.behind)))
     query = by_key(query, (source.c[one.name] for one in VOICE_ORDER), page.after, descending=page.newest_first)
     return [dict(row) for row in connection.execute(query.limit(page.limit)).mappings()]
+
+
+def _recorded_before(position: int) -> sa.Select[tuple[str]]:
+    """Return a query of the ids of all ideas and obstacles that were recorded before a position."""
+    then = as_of(voices, position - 1)
+    return sa.select(then.c.voice_id).where(then.c.employee_id.is_not(None))
 
 
 def read_table(connection: sa.Connection, name: str, position: int | None = None) -> list[Row]:

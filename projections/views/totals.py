@@ -17,7 +17,7 @@ from projections.date_ranges import DateRange
 from projections.engine.day_blocks import Array, DayColumns
 from projections.engine.row_cache import plain_rows
 from projections.reading import AccessScope
-from projections.views.balances import balances
+from projections.views.balances import balances, read_periods
 from projections.views.casework import ACTION_DAYS, ESCALATION_DAYS, GIVEN, INTERACTION_DAYS
 from projections.views.journeys import ANSWERED, FEEDBACK_DAYS, JOURNEY_DAYS
 
@@ -341,22 +341,30 @@ class BudgetTotals:
         self.granted_minor = self.spent_minor = self.reserved_minor = self.lapsed_minor = 0
 
 
-def budget_totals(connection: sa.Connection, group: Group) -> dict[tuple[str, str], BudgetTotals]:
-    """Return the totals of budgets by group and currency, of periods with a day in the range.
+type BudgetRow = tuple[str, str, str, int, int, int, int]
+"""Holder, period and currency of a budget; what is granted, spent, reserved and lapsed of it, in minor units."""
+
+
+def budgets_within(connection: sa.Connection, times: DateRange) -> list[BudgetRow]:
+    """Return the budgets of all periods with a day in a range."""
+    one = balances.c
+    amounts = (one.granted_minor, one.spent_minor, one.reserved_minor, one.lapsed_minor)
+    query = sa.select(one.holder, one.period, one.currency, *amounts)
+    periods = times.overlapping(read_periods(connection))
+    return plain_rows(connection, query.where(one.period.in_(periods)))
+
+
+def budget_totals(rows: Sequence[BudgetRow], group: Group) -> dict[tuple[str, str], BudgetTotals]:
+    """Return the totals of the budgets of a range by group and currency.
 
     A group by day, week or month has the budgets of that period; longer and shorter periods are only in the total.
     """
     if group.by in {"agent_kind", "role", "kind", "reason", "channel"}:
         return {}
-    one = balances.c
-    amounts = (one.granted_minor, one.spent_minor, one.reserved_minor, one.lapsed_minor)
-    query = sa.select(one.holder, one.period, one.currency, *amounts)
-    rows = plain_rows(connection, query)
-    periods = set(group.times.overlapping({row[1] for row in rows}))
     known = group.scope.holders()
     found = defaultdict[tuple[str, str], BudgetTotals](BudgetTotals)
     for holder, period, currency, granted, spent, reserved, lapsed in rows:
-        if period not in periods or (known is not None and holder not in known):
+        if known is not None and holder not in known:
             continue
         kind, _, name = holder.partition(":")
         if group.by in {"team", "agent"} and kind != group.by:

@@ -134,8 +134,14 @@ async def test_the_total_of_a_list_is_that_of_all_its_pages(api: tuple[Upstream,
 
 async def test_a_range_of_recorded_times_has_the_events_recorded_in_it(api: tuple[Upstream, httpx.AsyncClient]) -> None:
     """With `by_time=recorded`, a late event is listed at the time at which the ledger recorded it."""
-    _, client = api
+    upstream, client = api
+    old: Document = {"employee_id": "B-1", "obstacle_id": "O-0", "text": "t", "kind": "form"}
+    await upstream.record(event("o-0", "obstacle.reported", time="2026-01-01T00:00:00Z", **old))
     trail = (await read_current(client, "trail", order="asc", limit=1000))["items"]
+    (recorded,) = [one["recorded"] for one in trail if one["type"].endswith("obstacle.reported.v1")]
+    for bound, ids in (("from", ["O-0"]), ("to", [])):
+        found = await read_current(client, "obstacles", by_time="recorded", **{bound: recorded})
+        assert ([one["obstacle_id"] for one in found["items"]], found["by_time"]) == (ids, "recorded"), bound
     begin, end = trail[len(trail) // 3]["recorded"], trail[-3]["recorded"]
     within = {one["position"] for one in trail if begin <= one["recorded"] < end}
     assert any(one["time"] < begin for one in trail if one["position"] in within)

@@ -95,7 +95,7 @@ interface Entry {
   path: string; query: Query; views: string[]; pause: number; readAt: number; busy: boolean;
   /** The state that the data shows: an announced position beyond it makes the data old. -1: never read, or a command has changed it. */
   position: number;
-  data: unknown; problem: string | null; tag: string | null; listeners: Set<() => void>;
+  reading: Promise<void> | null; data: unknown; problem: string | null; tag: string | null; listeners: Set<() => void>;
 }
 const entries = new Map<string, Entry>();
 const newest = (one: Entry): number => Math.max(0, ...one.views.map((view) => announced.get(view) ?? 0));
@@ -107,7 +107,7 @@ function entryOf(path: string, query: Query): Entry {
   let entry = entries.get(key);
   if (!entry) {
     const [, views, pause] = VIEWS.find(([pattern]) => pattern.test(path)) ?? [/^/, [], 0];
-    entry = { path, query, views: query.as_of || isRecorded(path, query) ? [] : views, pause, readAt: 0, position: -1, busy: false, data: null, problem: null, tag: null, listeners: new Set() };
+    entry = { path, query, views: query.as_of || isRecorded(path, query) ? [] : views, pause, readAt: 0, position: -1, busy: false, reading: null, data: null, problem: null, tag: null, listeners: new Set() };
     entries.set(key, entry);
     for (const [old, one] of entries) { // keeps what was read lately, for the way back
       if (entries.size <= 40) break;
@@ -117,7 +117,12 @@ function entryOf(path: string, query: Query): Entry {
   return entry;
 }
 
-async function load(entry: Entry): Promise<void> {
+function load(entry: Entry): Promise<void> {
+  entry.reading = fetchInto(entry).finally(() => { entry.reading = null; });
+  return entry.reading;
+}
+
+async function fetchInto(entry: Entry): Promise<void> {
   entry.busy = true;
   entry.position = newest(entry); // what was announced before the request is in the answer, unless the answer says otherwise
   try {
@@ -138,6 +143,15 @@ async function load(entry: Entry): Promise<void> {
   entry.readAt = Date.now();
   for (const tell of entry.listeners) tell();
   if (entry.listeners.size && isOld(entry)) plan();
+}
+
+/** The answer of a path: the one that the page holds, where it would not read it again yet, else a new one. */
+export async function readKept<T>(path: string, query: Query = {}): Promise<T> {
+  const entry = entryOf(path, query);
+  const kept = entry.data !== null && entry.problem === null && entry.views.length > 0 && (!isOld(entry) || Date.now() - entry.readAt < entry.pause);
+  if (!kept) await (entry.reading ?? load(entry));
+  if (entry.problem !== null) throw new Error(entry.problem);
+  return entry.data as T;
 }
 
 /** Rounds of reading again are far enough apart that they cost at most 1.5 requests and 7 kB a second. */

@@ -102,7 +102,7 @@ const BUDGETS: Column<Balance>[] = [
 ];
 export const Budgets = () => {
   const { query } = usePlace();
-  return <ListPage<Balance> title="Budgets" path="balances" columns={BUDGETS} about="What each holder may spend in a period, and what is left." fixed={query.closed ? {} : { closed: false }}
+  return <ListPage<Balance> title="Budgets" path="balances" columns={BUDGETS} about="What each holder may spend in a period, and what is left. A budget is posted when a decision is recorded, so its dates are always those of recording." fixed={query.closed ? {} : { closed: false }}
     choices={{ closed: ["true", "false"] }} names={{ holder: "Holder", team: "Team", period: "Period", closed: "Closed" }} />;
 };
 

@@ -52,7 +52,7 @@ export function Overview() {
   return (
     <>
       <Top title="Overview" tools={<Dates {...range} zone={data?.time_zone ?? null} newest={newest ?? null} />}>
-        {data?.before ? `Compared with ${day(data.before.from, data.time_zone)} to ${day(lastDay(data.before.to), data.time_zone)}.` : "Totals of the chosen days."}
+        {data?.before ? `Compared with ${day(data.before.from, data.time_zone)} to ${day(lastDay(data.before.to), data.time_zone)}.` : "Totals of the chosen days."} Everything counts on the day on which it happened; the lists can be limited by the day of recording instead.
       </Top>
       {!data ? <Pending problem={problem} /> : <Totals summary={data} range={range} />}
       {data && <GoodwillByDay summary={data} />}

@@ -1,6 +1,6 @@
 // A section of plain elements in the shell: filled once for each address, and not replaced while a form is in use.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { act, read, useRead } from "../api";
+import { act, readKept, useRead } from "../api";
 import type { Query } from "../api";
 import { Chart } from "../components/chart";
 import { Moment } from "../components/controls";
@@ -23,7 +23,7 @@ export function Section({ name, title, about, me }: { name: Name; title: string;
   useEffect(() => {
     let current = true;
     const ask = (path: string, asked: object = {}): Promise<unknown> =>
-      read(path, { ...asked, ...(asOf && /^(loyalty|gap|recognition)$/.test(path) ? { as_of: asOf } : {}) } as Query);
+      readKept(path, { ...asked, ...(asOf && /^(loyalty|gap|recognition)$/.test(path) ? { as_of: asOf } : {}) } as Query);
     const made = document.createElement("div");
     made.className = "section";
     setFilled(false);
