@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types types-here types-win32 types-darwin types-page fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-databases bench-views bench-failover bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types types-here types-win32 types-darwin types-page fuzz faults bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-databases bench-views bench-failover bench-reference wheels size docs picture check requirements help
 
 # Without bytecode every process compiles the whole program when it starts: half of a second each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -79,6 +79,9 @@ types-page:
 
 fuzz: setup  ## hostile bytes by all three doors of a running ledger; MINUTES=60, SEED=n
 	@$(BIN)/python -m tests.support.fuzzer --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
+
+faults: setup  ## kill, suspend, cut and fill real processes under load, then check everything; SCHEDULES=200, SEED=n, UPGRADE=--upgrade
+	@$(BIN)/python -W ignore -m tests.support.faults --schedules $(or $(SCHEDULES),200) $(if $(SEED),--seed $(SEED)) $(UPGRADE)
 
 bench: setup  ## this checkout and a commit (BASE=...; by default that of benchmarks/baseline.txt) by turns: rates, CPU an operation
 	@$(BIN)/python -m benchmarks.comparison $(if $(BASE),--base $(BASE))

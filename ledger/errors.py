@@ -77,13 +77,16 @@ _CONFLICTS = frozenset((10071, 10164))
 _TOO_LARGE = frozenset((10054, 10097, 10199))
 _GONE = frozenset((10014, 10059))
 """A consumer or a stream is missing. An operator may restore it."""
+_PASSING = frozenset((10158, 10176, 10210))
+"""The same message is being stored, a part of a batch was lost on the way, or too many batches are open."""
 _SERVER_ERROR = 500
 
 
 def jetstream_error(error: ApiError, operation: str, subjects: Sequence[str] = ()) -> LedgerError:
     """Return the exception for the ``error`` object in an answer of JetStream.
 
-    A condition that may pass without a change (no leader, full disk, missing stream) is an ``UnavailableError``.
+    A condition that may pass without a change is an ``UnavailableError``: no leader, a full disk, a missing stream, a
+    batch of which a part was lost.
     ``operation`` begins the message: the stream, and the operation on it.
     """
     code, text = error.get("err_code"), f"{operation}: {error.get('description', 'no reason given')}"
@@ -91,6 +94,8 @@ def jetstream_error(error: ApiError, operation: str, subjects: Sequence[str] = (
         return ConflictError(sorted(set(subjects)))
     if code in _TOO_LARGE:
         return TooLargeError(f"too large for {text}")
+    if code in _PASSING:
+        return UnavailableError(f"{text} ({code}); try again later")
     if code in _GONE or error.get("code", _SERVER_ERROR) >= _SERVER_ERROR:
         return UnavailableError(f"{text} ({code}); see the server's disk and log")
     return RefusedError(f"{text} ({code})")

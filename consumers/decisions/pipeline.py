@@ -305,7 +305,7 @@ class DecisionPipeline:
         """Handle requests while nothing is being stored, after reading up to the end of the log."""
         self._handling_since = time.monotonic()
         try:
-            await self._state.reach(await self._log.last_position())
+            await self._read_to_the_end()
         except LedgerError as error:
             self._give_up(group, "unavailable", f"{error}; {AGAIN}")
             return
@@ -327,6 +327,7 @@ class DecisionPipeline:
                 todo = [request for request in todo if not self._handle(request, missing)]
                 if missing:
                     await asyncio.gather(*map(self._budgets.load, missing))
+                    todo = self._new_in(todo)  # another decider's answers may have been read meanwhile
         except LedgerError as error:
             code = "unavailable" if isinstance(error, UnavailableError) else "internal"
             self._give_up_unhandled(group, code, f"{error}; {AGAIN}")
@@ -413,7 +414,7 @@ class DecisionPipeline:
                     state_is_current=request.state_is_current,
                     history=self._history,
                 )
-                outcome = decide(request.command, decision)
+                outcome = _decided(request, decision, unit)
                 if outcome is decision:
                     request.decision = decision
                     if decision.events:
@@ -455,17 +456,36 @@ class DecisionPipeline:
                 return False
         return True
 
+    async def _read_to_the_end(self) -> None:
+        """Wait until the state has read up to the present end of the log.
+
+        Raises:
+            UnavailableError: it has not within two seconds.
+
+        """
+        end = await self._log.last_position()
+        if not await self._state.reach(end):
+            raise UnavailableError(f"the log is read up to position {self._state.position} of {end}")
+
     async def _after_catch_up(self, request: PendingRequest) -> None:
-        await self._state.reach(await self._log.last_position())
+        await self._read_to_the_end()
         request.state_is_current = True
         self._enqueue(request)
 
     async def _after_timers(self, request: PendingRequest) -> None:
         """Decide the timers' commands that were due before a request (history mode), then the request."""
-        await self._state.reach(await self._log.last_position())
+        await self._read_to_the_end()
         for earlier in self.overdue_before(request.now):
             self._enqueue(earlier)
         self._enqueue(request)
+
+
+def _decided(request: PendingRequest, decision: Decision, unit: UnitOfWork) -> Outcome:
+    """Decide a request; where another decider may have answered it already, say that the log must be read first."""
+    outcome = decide(request.command, decision)
+    if outcome is decision and request.key and not unit.has_read_all(decision):
+        return Retry.AFTER_CATCH_UP
+    return outcome
 
 
 def command_request(

@@ -91,8 +91,7 @@ class UnitOfWork(msgspec.Struct, eq=False):
 
     def is_known(self, stream: BudgetKey | CustomerStream | OrderStream) -> bool:
         """Return whether the decision state has read all that others wrote to a stream; see ``LoadedStreams``."""
-        found = self.budgets.get(stream)
-        return found.own or found.last <= self.state.position
+        return self._has_read(self.budgets.get(stream))
 
     def last_position(self, stream: PolicyStream) -> int:
         """Return the position of the last event of a stream; it is loaded anew for each decision."""
@@ -115,7 +114,7 @@ class UnitOfWork(msgspec.Struct, eq=False):
         for event in decision.events:
             place, begins = event.stream, event.begins
             if type(place) is BudgetPeriod and not event.reopens:
-                stream = stream_of(BudgetKey(place.holder, place.currency))
+                stream = self._cached(event)
                 is_newest = stream.budget is not None and stream.budget.period == place.period
                 subject = stream.subject if is_newest else subject_of(place.holder, place.currency, place.period)
             else:
@@ -135,6 +134,25 @@ class UnitOfWork(msgspec.Struct, eq=False):
             if isinstance(stream.key, (FlagStream, PolicyStream)):
                 self.budgets.forget(stream)
         return drafts
+
+    def has_read_all(self, decision: Decision) -> bool:
+        """Return whether the decision state has read all that others wrote to the streams of a decision's events.
+
+        Otherwise one of these events may be the first answer to the same request, given by another decider.
+        """
+        return all(
+            self._has_read(self._cached(event)) for event in decision.events if type(event.stream) is not RefusalStream
+        )
+
+    def _cached(self, event: NewEvent) -> BudgetStream:
+        place = event.stream
+        if type(place) is BudgetPeriod and not event.reopens:
+            return self.budgets.get(BudgetKey(place.holder, place.currency))
+        assert not isinstance(place, RefusalStream)
+        return self.budgets.get(place)
+
+    def _has_read(self, stream: BudgetStream) -> bool:
+        return stream.own or stream.last <= self.state.position
 
     def abandon(self) -> None:
         """Forget the streams that the decision has read, because it may have changed them without a result."""

@@ -43,7 +43,8 @@ class HeartbeatTiming(NamedTuple):
     answer: float
 
 
-DECIDERS = HeartbeatTiming(interval=0.5, timeout=2.0, answer=0.05)
+DECIDERS = HeartbeatTiming(interval=0.25, timeout=1.25, answer=0.05)
+"""A request that was forwarded to a dead decider is repeated by its client: so its holders have answers after 2.5 s."""
 INTAKES = HeartbeatTiming(interval=0.2, timeout=1.0, answer=0.2)
 """Standbys take over from a silent intake. A takeover from a live one is correct, and costs only time."""
 

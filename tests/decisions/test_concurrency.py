@@ -10,8 +10,11 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 import pytest
@@ -21,12 +24,14 @@ from config.settings import load_settings
 from consumers.decisions.service import DecisionService
 from domain.serialization import encode
 from ledger.errors import LedgerError
+from ledger.nats.client import LedgerClient, connect
 from ledger.store.log import Log
 from ledger.store.streams import js_api
 from tests.support.builders import event, gbp
 from tests.support.cluster_sessions import cluster_session
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
+from tests.support.fault_links import Link
 from tests.support.independent_books import Kept
 from tests.support.nats_servers import Cluster
 from tests.support.organisations import FULL_POLICY
@@ -103,12 +108,38 @@ async def test_two_deciders_let_a_person_grant_no_more_than_the_amount_a_period(
         assert {one["error"]["code"] for one in answers if "error" in one} == {"insufficient"}
 
 
+async def test_a_request_that_another_decider_has_answered_is_not_decided_again_before_that_is_read(
+    session: Session, tmp_path: Path
+) -> None:
+    """The network of one decider's reader stalls; its own reads of budgets and its appends go through."""
+    async with upstream_of(session) as upstream, AsyncExitStack() as stack:
+        await set_up_organisation(upstream)
+        link = Link([urlsplit(session.server.servers[0]).port or 0])
+        await link.open()
+        stack.push_async_callback(link.close)
+        reader = await connect(replace(session.server, servers=(link.url,)), "reader")
+        stack.push_async_callback(reader.close)
+        one = await decider_beside(session, stack, tmp_path / "one")
+        other = await decider_beside(session, stack, tmp_path / "other", reader)
+        link.stall()
+        request = {"request_id": "r-1", "agent_id": "A-1", "amount": gbp("1.00")}
+        first = await ask_here(one, **request)
+        assert first["outcome"] == "taken"
+        assert (await ask_here(other, **request))["error"]["code"] == "unavailable"
+        link.heal()
+        again = partial(ask_here, other, **request)
+        assert await eventually(again, lambda answer: answer["outcome"] == "taken") == first
+        assert [one["request_id"] for one in await upstream.recorded("action.taken")] == ["r-1"]
+
+
 BOUND = {"per_period": "100.00", "to": "own_teams"}
 
 
-async def decider_beside(session: Session, stack: AsyncExitStack, folder: Path) -> DecisionService:
-    """Start another decider on a session's ledger."""
-    client, reader = await session.connection("decider"), await session.connection("decider")
+async def decider_beside(
+    session: Session, stack: AsyncExitStack, folder: Path, reader: LedgerClient | None = None
+) -> DecisionService:
+    """Start another decider on a session's ledger; ``reader`` is its connection for reading the log."""
+    client, reader = await session.connection("decider"), reader or await session.connection("decider")
     decider = DecisionService(session.url, client, reader, await Log.open(client, "LEDGER"), folder)
     await decider.start()
     stack.push_async_callback(decider.stop)

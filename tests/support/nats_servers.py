@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -75,24 +76,26 @@ class Server:
         assert self._process
         self._process.send_signal(number)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_seconds: float = 20) -> None:
         """End the server and wait until it has ended; do nothing where it does not run."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(number)
-            self._process.wait(20)
+            self._process.wait(timeout_seconds)
 
 
 class Cluster:
     """Three nats-servers, each with JetStream."""
 
-    def __init__(self, folder: Path, config: str = "") -> None:
+    def __init__(self, folder: Path, config: str = "", *, advertises: bool = True) -> None:
+        """``advertises``: the servers tell clients each other's addresses."""
         ports = free_ports(6)
+        names = f"name: c, no_advertise: {json.dumps(not advertises)}"
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[3:])
         self.servers = [
             Server(
                 folder / f"n{number}",
-                f'server_name: n{number}\ncluster {{ name: c, listen: "127.0.0.1:{ports[3 + number]}", routes: [{routes}] }}\n{config}',
+                f'server_name: n{number}\ncluster {{ {names}, listen: "127.0.0.1:{ports[3 + number]}", routes: [{routes}] }}\n{config}',
                 ports[number],
             )
             for number in range(3)
