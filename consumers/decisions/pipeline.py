@@ -57,6 +57,8 @@ _SAME_TIME_SECONDS = 0.001
 """Requests that arrive within this time share one value of the clock."""
 _STUCK_SECONDS, _CHECK_SECONDS = 1.2, 0.2
 """Requests are answered after so long without the log's reply; the contract allows two seconds."""
+_READER_SECONDS = 0.3
+"""A request waits so long for the state's reader, then the log is read for it."""
 _NO_REPLY = f"the log does not answer; {AGAIN}"
 
 
@@ -457,15 +459,15 @@ class DecisionPipeline:
         return True
 
     async def _read_to_the_end(self) -> None:
-        """Wait until the state has read up to the present end of the log.
+        """Bring the state to the present end of the log.
 
         Raises:
-            UnavailableError: it has not within two seconds.
+            UnavailableError: the log cannot be read so far.
 
         """
         end = await self._log.last_position()
-        if not await self._state.reach(end):
-            raise UnavailableError(f"the log is read up to position {self._state.position} of {end}")
+        if not await self._state.reach(end, _READER_SECONDS):
+            await self._state.read_on(self._log, end)
 
     async def _after_catch_up(self, request: PendingRequest) -> None:
         await self._read_to_the_end()

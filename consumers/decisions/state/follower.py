@@ -36,6 +36,7 @@ from domain.source_registry import SourceRegistry
 from domain.staff import Staff
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
+from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.event_id_index import Change, EventIdEntry, EventIdIndex
 from ledger.store.log import digest_of
 from ledger.store.subscription import Follower, ReadCursor
@@ -53,6 +54,7 @@ _WHOLE_LOG = "*"
 _WRITE_SECONDS = 1.0
 _WRITE_EVENTS = 20_000
 """A start that reads a long log writes its state so often, so that neither memory nor a repetition grows with it."""
+_READ_ON_SECONDS, _REPLICA_PAUSE_SECONDS = 2.0, 0.05
 _TRIES, _PAUSE_SECONDS = 5, 0.5
 """Attempts to apply one event, and the pause between them."""
 _ENTRIES_AT_ONCE = 500
@@ -109,6 +111,7 @@ class DecisionState:
         self._entries: list[EventIdEntry] = []
         self._notes: dict[str, tuple[int, bytes]] = {}
         self._moved = asyncio.Condition()
+        self._applying = asyncio.Lock()
         self._recent: dict[bytes, EventIdEntry] = {}
         self._own: dict[int, EventIdEntry] = {}
         for key, value in index.notes().items():
@@ -152,14 +155,38 @@ class DecisionState:
         """Read the log from the end of the index on, for ever or up to a position."""
         follower = Follower(client, log, "directory", self._written_to)
         async for batch in follower.batches(until=until):
-            await self._apply_all(batch, log)
-            log.observe_recorded_time(batch[-1].data)
-            async with self._moved:
-                self._moved.notify_all()
+            await self._take(batch, log)
             if until is not None and self.position - self._written_to.position >= _WRITE_EVENTS:
                 await self.write()
         if until is not None:
             await self.write()
+
+    async def read_on(self, log: Log, position: int) -> None:
+        """Read up to a position by plain requests, where ``follow`` is late: its consumer may have ended with a server.
+
+        Raises:
+            UnavailableError: the log cannot be read so far within ``_READ_ON_SECONDS``.
+
+        """
+        try:
+            async with asyncio.timeout(_READ_ON_SECONDS):
+                while self.position < position:
+                    batch, _ = await log.read_batch(">", self.position, MAX_BATCH)
+                    if not batch or batch[-1].position - self.position > len(batch):
+                        await asyncio.sleep(_REPLICA_PAUSE_SECONDS)  # this replica is behind
+                        continue
+                    await self._take(batch, log)
+        except TimeoutError:
+            message = f"{log.stream} could be read up to position {self.position} of {position} only"
+            raise UnavailableError(message) from None
+
+    async def _take(self, batch: Sequence[Recorded], log: Log) -> None:
+        """Apply those events of a batch that were not applied yet, and wake those who wait for them."""
+        async with self._applying:
+            await self._apply_all(batch, log)
+        log.observe_recorded_time(batch[-1].data)
+        async with self._moved:
+            self._moved.notify_all()
 
     async def _apply_all(self, batch: Sequence[Recorded], log: Log) -> None:
         """Apply a batch; after an error, continue with the event that failed.
