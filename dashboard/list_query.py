@@ -38,6 +38,14 @@ AsOf = Annotated[
     Query(alias="as_of", description="The state at this position, or at this recorded time."),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}),
 ]
+ChangedAfter = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        le=2**53,
+        description="Only items that were added or changed behind this position; `total` still counts the whole list.",
+    ),
+]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 type Order = Literal["asc", "desc"]
 NewestFirst = Annotated[Order, Query(alias="order", description="`desc`: the newest first; `asc`: the oldest first.")]
@@ -122,6 +130,18 @@ class PastQuery:
 
     def __init__(self, as_of: AsOf = None) -> None:
         self.as_of = as_of
+
+
+class ChangesQuery(PastQuery):
+    """The parameters of lists that are kept for every position, and that can be followed by their changes."""
+
+    def __init__(self, as_of: AsOf = None, changed_after: ChangedAfter = None) -> None:
+        super().__init__(as_of)
+        if as_of is not None and changed_after is not None:
+            raise ParameterError(
+                "changed_after", "a past state does not change: leave out one of as_of and changed_after"
+            )
+        self.changed_after = changed_after
 
 
 class RangeQuery:

@@ -52,7 +52,8 @@ class Listing(NamedTuple):
     ``row`` is the class of its rows, or the table whose rows they are; it decides the columns of a Parquet file.
     ``read`` returns up to ``limit`` rows behind a cursor (``None``: the first) at a position (``None``: the present).
     ``cursor`` returns the cursor of a row. ``shown`` returns rows as the reader may see them. ``more`` is added to the
-    answer. ``total`` returns the number of rows of the whole list; it has the parameters of ``read``.
+    answer. ``total`` returns the number of rows of the whole list; it has the parameters of ``read``. ``has_part`` says
+    that ``read`` returns some rows of that list alone.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Listing(NamedTuple):
     shown: Callable[[list[Row]], Awaitable[list[Row]]] | None = None
     more: Mapping[str, Json] | None = None
     total: Callable[[sa.Connection, int, Cursor, int | None], int] | None = None
+    has_part: bool = False
 
 
 class ListReader:
@@ -174,7 +176,7 @@ class ListReader:
 
     async def _total(self, listing: Listing, shown: int, following: Cursor) -> int | None:
         """Return the number of rows of a list; ``None`` where counting them takes too long."""
-        if following is None and not listing.after:
+        if following is None and not listing.after and not listing.has_part:
             return shown
         if (total := listing.total) is None:
             return None

@@ -623,6 +623,7 @@ _PARAMETERS: Mapping[str, tuple[str, Json]] = {
     "table": ("The table of the view.", "actions"),
     "name": ("The name of the file.", "ActionRequest.json"),
     "If-None-Match": ("The `ETag` of the client's copy.", '"casework-42-o"'),
+    "changed_after": ("Only items that were added or changed behind this position.", 4200),
     "Last-Event-ID": ("The id of the last event that the client has.", "42"),
     "idempotency-key": ("The `request_id`: retries get one answer.", "case-17-refund"),
     "resolution-ledger": ("The browser's session.", "s3ss10n"),

@@ -14,6 +14,7 @@ from dashboard.list_query import (
     AfterKey,
     AmountText,
     ByKey,
+    ChangesQuery,
     FeedQuery,
     FeedRangeQuery,
     PageQuery,
@@ -122,7 +123,7 @@ def _add_actions(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> Non
     async def actions(
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
-        past: Annotated[PastQuery, Depends()],
+        past: Annotated[ChangesQuery, Depends()],
         within: Annotated[FeedRangeQuery, Depends()],
         agent: str | None = None,
         team: str | None = None,
@@ -148,11 +149,13 @@ def _add_actions(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> Non
             source = source_of(casework.actions, some)
             where = casework.seen_by(source, scope) + casework.was_given(source, given)
             where += casework.has_amount(source, source.c.amount_minor, amounts)
+            if query is casework.read_actions and past.changed_after is not None:
+                where += (source.c.since > past.changed_after,)
             return query(connection, *where, page=some, source=source, **equal)
 
         read, total = partial(select, casework.read_actions), partial(select, casework.count_actions)
         listing = Listing("actions", ActionRow, "casework", read, _position, feed.after, at, more=times.told())
-        return await lists.answer(listing._replace(total=total), page, viewer)
+        return await lists.answer(listing._replace(total=total, has_part=past.changed_after is not None), page, viewer)
 
 
 def _add_escalations(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
@@ -166,7 +169,7 @@ def _add_escalations(api: FastAPI, lists: ListReader, authorizer: Authorizer) ->
     async def escalations(
         page: Annotated[PageQuery, Depends()],
         feed: Annotated[FeedQuery, Depends()],
-        past: Annotated[PastQuery, Depends()],
+        past: Annotated[ChangesQuery, Depends()],
         within: Annotated[FeedRangeQuery, Depends()],
         agent: str | None = None,
         team: str | None = None,
@@ -190,11 +193,13 @@ def _add_escalations(api: FastAPI, lists: ListReader, authorizer: Authorizer) ->
             source = source_of(casework.escalations, some)
             where = casework.seen_by(source, scope, asked=viewer.person_id)
             where += casework.has_amount(source, source.c.asked_minor, amounts)
+            if query is casework.read_escalations and past.changed_after is not None:
+                where += (source.c.since > past.changed_after,)
             return query(connection, *where, page=some, source=source, **equal)
 
         read, total = partial(select, casework.read_escalations), partial(select, casework.count_escalations)
         listing = Listing("escalations", EscalationRow, "casework", read, _position, feed.after, at, more=times.told())
-        return await lists.answer(listing._replace(total=total), page, viewer)
+        return await lists.answer(listing._replace(total=total, has_part=past.changed_after is not None), page, viewer)
 
 
 def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Authorizer) -> None:

@@ -109,7 +109,7 @@ class Trail:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "audit_trail"
-    version = 8
+    version = 9
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES

@@ -49,7 +49,7 @@ def describe(body: msgspec.Struct) -> str:  # noqa: C901, PLR0911, PLR0912 - one
         case facts.RecognitionGiven():
             return f"{body.giver_id} thanked {body.receiver_id}: {body.reason}"
         case facts.ActionReported():
-            return f"reported {body.kind} of {amount_text(body.amount)}: {body.reason}"
+            return f"reported {_words(body.kind)} of {amount_text(body.amount)}: {body.reason}"
         case facts.EscalationReported():
             return _join(f"escalation of {amount_text(body.amount)}", body.reason)
         case facts.EscalationOutcomeReported():
@@ -67,6 +67,11 @@ def describe(body: msgspec.Struct) -> str:  # noqa: C901, PLR0911, PLR0912 - one
     return found or _describe_people(body) or _describe_voices(body) or _describe_administration(body) or _name(body)
 
 
+def _words(code: str) -> str:
+    """Return a code such as ``keep_item`` in words."""
+    return code.replace("_", " ")
+
+
 def _by(text: str, person: str | None) -> str:
     return f"{text} by {person}" if person else text
 
@@ -75,10 +80,10 @@ def _describe_action(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one
     match body:
         case decisions.ActionTaken():
             approved = f", approved by {body.decided_by}" if body.decided_by else ""
-            return f"{body.kind} of {amount_text(body.amount)} ({_basis(body)}{approved}): {body.reason}"
+            return f"{_words(body.kind)} of {amount_text(body.amount)} ({_basis(body)}{approved}): {body.reason}"
         case decisions.ActionHeld():
             waits = "reserved for an escalation" if body.escalation_id else "held"
-            return f"{waits}: {body.kind} of {amount_text(body.amount)}: {body.reason}"
+            return f"{waits}: {_words(body.kind)} of {amount_text(body.amount)}: {body.reason}"
         case decisions.ActionSettled():
             beyond = f", {amount_text(body.beyond)} above it was reported" if body.beyond is not None else ""
             return f"settled {amount_text(body.amount)} of {amount_text(body.held)} held{beyond}"
@@ -110,7 +115,7 @@ def _describe_authority(body: msgspec.Struct) -> str | None:  # noqa: C901, PLR0
     match body:
         case decisions.EscalationRequested():
             to = ", ".join(body.to) or "nobody known"
-            return f"{body.agent_id} asks {to} for a {body.kind} of {amount_text(body.amount)}: {body.reason}"
+            return f"{body.agent_id} asks {to} for a {_words(body.kind)} of {amount_text(body.amount)}: {body.reason}"
         case decisions.EscalationForwarded():
             return _join(f"escalation goes to {', '.join(body.to)}", body.reason)
         case decisions.EscalationApproved():
@@ -121,7 +126,7 @@ def _describe_authority(body: msgspec.Struct) -> str | None:  # noqa: C901, PLR0
                 f"escalation {body.status}" + (f" by {body.decided_by}" if body.decided_by else ""), body.reason
             )
         case decisions.AuthorityFellShort():
-            asked = f"{body.kind} of {amount_text(body.amount)}"
+            asked = f"{_words(body.kind)} of {amount_text(body.amount)}"
             return f"{body.outcome}: {asked}: {reasons_text(body.reasons)}"
         case decisions.BudgetOpened():
             carried = f" and {amount_text(body.carried_over)} carried over" if body.carried_over.minor else ""

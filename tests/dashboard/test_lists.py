@@ -156,6 +156,30 @@ async def test_a_range_of_recorded_times_has_the_events_recorded_in_it(api: tupl
         assert (found["by_time"], found["from"]) == ("recorded", begin)
 
 
+async def test_the_changes_of_a_list_are_what_differs_from_an_earlier_position(
+    api: tuple[Upstream, httpx.AsyncClient],
+) -> None:
+    """Beside them stands the total of the whole list."""
+    upstream, client = api
+    told: Document = {"escalation_id": "E-third", "amount": gbp("30.00"), "requested_by": "F-1"}
+    await upstream.record(event("e-third", "escalation.reported", time="2026-05-03T12:00:00Z", **told))
+    denied: Document = {"escalation_id": "E-third", "verdict": "denied", "decided_by": "M-1"}
+    await upstream.record(event("e-end", "escalation.outcome_reported", time="2026-05-04T12:00:00Z", **denied))
+    for path in ("actions", "escalations"):
+        now = {row["position"]: row for row in (await read_current(client, path, limit=1000))["items"]}
+        differing = 0
+        for position in sorted(now)[-3:]:
+            then = {
+                row["position"]: row for row in (await read_current(client, path, limit=1000, as_of=position))["items"]
+            }
+            found = await read_current(client, path, limit=1000, changed_after=position, count=True)
+            changed = {row["position"]: row for row in found["items"]}
+            assert changed == {at: row for at, row in now.items() if row != then.get(at)}
+            assert found["total"] == len(now)
+            differing += any(row != now[at] for at, row in then.items())
+        assert differing or path == "actions"
+
+
 async def test_lists_are_searched_by_an_amount_or_a_range(session: Session) -> None:
     async with served(session) as (upstream, client):
         for name, amount in {"a": "5.01", "b": "15.00"}.items():

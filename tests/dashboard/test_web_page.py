@@ -19,9 +19,11 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from app.runtime.session import Session
+from config import topology
 from dashboard.auth.tokens import Tokens
 from domain.events.administration import TrailRead
 from hatch_build import WEB, build_page, install_packages
+from ledger.store.log import Draft, Log
 from projections.engine.events import read_event
 from tests.support.browser import CHROMIUM
 from tests.support.builders import event, gbp, reported_action
@@ -30,7 +32,8 @@ from tests.support.environment import ROOT
 from tests.support.http_api import read_current
 from tests.support.organisations import FULL_POLICY
 from tests.support.overview_oracle import assert_overview_is_the_oracles
-from tests.support.report_oracle import HistoryLedger
+from tests.support.report_histories import event_document
+from tests.support.report_oracle import HistoryLedger, recorded_of
 from tests.support.upstreams import set_up_organisation, upstream_of
 from tests.support.waiting import eventually
 from tests.support.web_page import FIRST_PAGES, PAGES, PHONE, WIDE, Opened, browsing, cells, column, figure
@@ -529,6 +532,25 @@ async def test_a_lead_sees_who_hardly_used_their_authority(session: Session) -> 
         await expect(one.page.locator("#main")).to_contain_text("2 of 3 employees spent less than a tenth")
         await rows.first.get_by_role("link").click()
         await expect(one.page.locator("#main h1")).to_have_text("Actions")
+        await assert_evidence_is_in_the_trail(one)
+
+
+async def assert_evidence_is_in_the_trail(one: Opened) -> None:
+    """Assert that a lead's case asks for no single event, which leads may not read, and opens the person's trail."""
+    about: Document = {"flag_id": "flag-0", "rule": "R10", "rule_version": 1, "about": ["agent:A-1"]}
+    cause = {"source": "guard", "request_id": "f", "seen_position": 1, "explanation": "often", "evidence": [1, 2]}
+    raised = event_document(1, "resolution-ledger", "flag.raised", datetime.now(UTC), about | cause)
+    log = await Log.unstamped(one.session.client, topology.LEDGER)
+    await log.append(
+        [Draft("ledger.flag.flag-0", recorded_of(raised | {"recordedtime": raised["time"], "position": 1}).data)]
+    )
+    await read_current(one.client, "flags")
+    await one.go("cases")
+    await one.page.get_by_role("button", name="Evidence").click()
+    await expect(one.page.locator("#main")).to_contain_text("2 events at the positions 1, 2 of the log")
+    await one.page.locator("#main .note").get_by_role("link", name="A-1").click()
+    await expect(one.page.locator("#main tbody")).to_contain_text("A-1")
+    assert [answer.url for answer in one.answers if answer.status == 403] == []
 
 
 def unused_of(manager: str, events: list[Document]) -> list[list[str]]:

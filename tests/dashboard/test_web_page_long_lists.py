@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
 from app.runtime.session import Session
 from config.settings import load_settings
+from dashboard.auth.tokens import Tokens
 from tests.support.browser import CHROMIUM
 from tests.support.documents import Document
 from tests.support.http_api import read_current
@@ -293,3 +295,44 @@ def mean_of(window: Document, name: str) -> str:
         return "–"
     ends = window[f"{name}_interval"] and [pounds_of(end) for end in window[f"{name}_interval"]]
     return f"{pounds_of(window[name])} ({shown_interval(ends, window['n'])})"
+
+
+async def test_a_list_that_stays_open_reads_its_changes_alone(long: LongPage) -> None:
+    """It keeps all its rows meanwhile, and reads one more without reading the others again."""
+    one, page = long.one, long.one.page
+    await one.go("accesses")
+    await expect(page.locator("#main h2").first).to_contain_text(" accesses")
+    before = await cells(page, "Accesses", whole=True)
+    assert len(before) > MANY
+    begun = len(one.answers)
+    token = Tokens(one.session.data_dir).make(f"visitor-{len(before)}", "auditor", None, None)
+    async with httpx.AsyncClient(base_url=one.address, timeout=20) as other:
+        assert (await other.post("/api/v1/session", json={"token": token})).status_code == 204
+    await expect(page.locator("#main h2").first).to_have_text(f"{len(before) + 1:,} accesses", timeout=15_000)
+    after = await cells(page, "Accesses")
+    assert (after[0][1:3], after[1:]) == ([f"visitor-{len(before)}", "sign-in"], before)
+    answers = [answer for answer in one.answers[begun:] if "/accesses" in answer.url]
+    assert len(answers) == 1, [answer.url for answer in answers]
+    assert (await answers[0].request.sizes())["responseBodySize"] < 2_000
+
+
+async def test_an_escalation_of_the_past_waited_until_then(long: LongPage) -> None:
+    events = [event for event in long.ledger.events if ".escalation." in event["type"]]
+    moment = events[-5]["recordedtime"]
+    asked: dict[str, Document] = {}
+    for event in events:
+        if event["recordedtime"] > moment:
+            break
+        if event["type"] == "resolution.escalation.requested.v1":
+            asked[event["data"]["escalation_id"]] = event
+        else:
+            del asked[event["data"]["escalation_id"]]
+    waiting = list(asked.values())[::-1][:20]
+    then = datetime.fromisoformat(moment)
+    days = [(then - datetime.fromisoformat(event["time"])) / timedelta(days=1) for event in waiting]
+    assert max(days) > 2
+    await long.one.go(f"escalations?status=waiting&as_of={moment}")
+    shown = column(await cells(long.one.page, "Escalations"), 8)
+    assert [text for text in shown if text.endswith("days")] == [f"{one:.0f} days" for one in days if one >= 2]
+    await long.one.go(f"escalations?status=waiting&as_of={waiting[0]['position']}")  # a position has no time
+    assert set(column(await cells(long.one.page, "Escalations"), 8)) == {"–"}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from domain.events.decisions import PolicyApproved
-from domain.events.facts import DelegationDeclared, TrainingCompleted
+from domain.events.facts import ActionReported, DelegationDeclared, TrainingCompleted
+from domain.money import Money
 from projections.views.event_summaries import describe
 
 ENDS = (
@@ -34,3 +35,8 @@ def test_an_approval_says_what_is_still_wanting() -> None:
     assert said(0, 3).endswith("policy version 3")
     assert said(1).endswith("1 more to approve")
     assert said(0).endswith("it waits for its time")
+
+
+def test_the_kind_of_an_action_is_in_words() -> None:
+    told = ActionReported(agent_id="A-1", kind="keep_item", amount=Money.parse("45.00", "GBP"), reason="late")
+    assert describe(told) == "reported keep item of 45.00 GBP: late"

@@ -1,5 +1,5 @@
 // Requests to the API. What a page reads is kept once for all its parts, and read again when a view behind it has changed.
-import { useEffect, useReducer, useRef, useState } from "preact/hooks";
+import { useEffect, useReducer } from "preact/hooks";
 import type { components } from "./api.d";
 import type { Items } from "./types";
 
@@ -92,7 +92,7 @@ const isRecorded = (path: string, query: Query): boolean =>
 const announced = new Map<string, number>();
 
 interface Entry {
-  path: string; query: Query; views: string[]; pause: number; readAt: number; busy: boolean;
+  path: string; query: Query; whole: boolean; views: string[]; pause: number; readAt: number; busy: boolean;
   /** The state that the data shows: an announced position beyond it makes the data old. -1: never read, or a command has changed it. */
   position: number;
   reading: Promise<void> | null; data: unknown; problem: string | null; tag: string | null; listeners: Set<() => void>;
@@ -102,12 +102,14 @@ const newest = (one: Entry): number => Math.max(0, ...one.views.map((view) => an
 const isOld = (one: Entry): boolean => one.position < newest(one);
 const due = (): Entry[] => [...entries.values()].filter((one) => one.listeners.size && !one.busy && isOld(one));
 
-function entryOf(path: string, query: Query): Entry {
-  const key = address(path, query);
+const keyOf = (path: string, query: Query, whole: boolean): string => `${whole ? "whole " : ""}${address(path, query)}`;
+
+function entryOf(path: string, query: Query, whole = false): Entry {
+  const key = keyOf(path, query, whole);
   let entry = entries.get(key);
   if (!entry) {
     const [, views, pause] = VIEWS.find(([pattern]) => pattern.test(path)) ?? [/^/, [], 0];
-    entry = { path, query, views: query.as_of || isRecorded(path, query) ? [] : views, pause, readAt: 0, position: -1, busy: false, reading: null, data: null, problem: null, tag: null, listeners: new Set() };
+    entry = { path, query, whole, views: query.as_of || isRecorded(path, query) ? [] : views, pause, readAt: 0, position: -1, busy: false, reading: null, data: null, problem: null, tag: null, listeners: new Set() };
     entries.set(key, entry);
     for (const [old, one] of entries) { // keeps what was read lately, for the way back
       if (entries.size <= 40) break;
@@ -126,13 +128,7 @@ async function fetchInto(entry: Entry): Promise<void> {
   entry.busy = true;
   entry.position = newest(entry); // what was announced before the request is in the answer, unless the answer says otherwise
   try {
-    const headers: Record<string, string> = { Accept: "application/json" };
-    if (entry.tag) headers["If-None-Match"] = entry.tag;
-    const response = await fetch(address(entry.path, entry.query), { headers, cache: "no-store" });
-    if (response.status !== 304) {
-      entry.data = await answerOf(response);
-      entry.tag = response.headers.get("ETag");
-    }
+    await (entry.whole ? readList(entry) : readOne(entry));
     const { position, lag_seconds: lag } = entry.data as { position?: number; lag_seconds?: number };
     if (position !== undefined && lag !== undefined && entry.position >= 0) entry.position = position; // a kept report may be older
     entry.problem = null;
@@ -143,6 +139,15 @@ async function fetchInto(entry: Entry): Promise<void> {
   entry.readAt = Date.now();
   for (const tell of entry.listeners) tell();
   if (entry.listeners.size && isOld(entry)) plan();
+}
+
+async function readOne(entry: Entry): Promise<void> {
+  const headers: Record<string, string> = { Accept: "application/json" };
+  if (entry.tag) headers["If-None-Match"] = entry.tag;
+  const response = await fetch(address(entry.path, entry.query), { headers, cache: "no-store" });
+  if (response.status === 304) return;
+  entry.data = await answerOf(response);
+  entry.tag = response.headers.get("ETag");
 }
 
 /** The answer of a path: the one that the page holds, where it would not read it again yet, else a new one. */
@@ -204,12 +209,14 @@ export function readFailedAgain(): void {
 addEventListener("visibilitychange", () => { if (!document.hidden) plan(); });
 
 /** The answer of a path as it is now; `null` in place of a path reads nothing. */
-export function useRead<T>(path: string | null, query: Query = {}): { data: T | null; problem: string | null } {
+export const useRead = <T>(path: string | null, query: Query = {}): { data: T | null; problem: string | null } => useEntry<T>(path, query, false);
+
+function useEntry<T>(path: string | null, query: Query, whole: boolean): { data: T | null; problem: string | null } {
   const [, redraw] = useReducer((turn: number) => turn + 1, 0);
-  const key = path === null ? null : address(path, query);
+  const key = path === null ? null : keyOf(path, query, whole);
   useEffect(() => {
     if (path === null) return undefined;
-    const entry = entryOf(path, query);
+    const entry = entryOf(path, query, whole);
     const tell = (): void => redraw(null as never);
     entry.listeners.add(tell);
     const followed = entry.views.length > 0 || Date.now() - entry.readAt < 10_000; // else it is read when it is opened
@@ -221,37 +228,59 @@ export function useRead<T>(path: string | null, query: Query = {}): { data: T | 
   return { data: (entry?.data ?? null) as T | null, problem: entry?.problem ?? null };
 }
 
-/** The most rows that a list is read to. */
+/** The most rows that a list is read to, and those of one page of it. */
 export const MOST_ROWS = 20_000;
+const MOST_OF_A_PAGE = 1000;
 
-export interface Whole<T> { items: T[]; next: number | string | null; problem: string | null; loaded: boolean }
+export interface Whole<T> { items: T[]; next: number | string | null; total: number | null; problem: string | null; loaded: boolean }
 
-/** A list read to its end, page by page, so that its total is exact; `next` is not null where it is longer. */
+/** A list read to its end, page by page, so that its total is exact; `next` is not null where it is longer, or not yet read to its end. */
 export function useWhole<T>(path: string, query: Query): Whole<T> {
-  const { data, problem } = useRead<Items<T>>(path, { ...query, limit: 1000 });
-  const [more, setMore] = useState<{ of: Items<T>; items: T[]; next: number | string | null } | null>(null);
-  useEffect(() => {
-    let current = true;
-    const follow = async (): Promise<void> => {
-      const items: T[] = [];
-      let next = data?.next ?? null;
-      while (next !== null && items.length < MOST_ROWS && current) {
-        const page: Items<T> = await read<Items<T>>(path, { ...query, limit: 1000, after: next });
-        items.push(...page.items);
-        next = page.next;
-      }
-      if (current && data) setMore({ of: data, items, next });
-    };
-    if (data?.next != null) void follow().catch(() => undefined);
-    return () => { current = false; };
-  }, [data]);
-  const rest = more && more.of === data ? more : null;
-  const key = JSON.stringify([path, query]);
-  const found = { key, items: [...(data?.items ?? []), ...(rest?.items ?? [])], next: rest ? rest.next : data?.next ?? null };
-  const isWhole = data !== null && (data.next == null || rest !== null);
-  const whole = useRef(found);
-  if (isWhole || whole.current.key !== key) whole.current = found; // while it is read again, the list before it stays
-  return { items: whole.current.items, next: whole.current.next, problem, loaded: data !== null };
+  const { data, problem } = useEntry<Items<T>>(path, query, true);
+  return { items: data?.items ?? [], next: data?.next ?? null, total: data?.total ?? null, problem, loaded: data !== null };
+}
+
+type Row = Record<string, unknown>;
+/** Where a list changed behind what was read of it, as the ledger tells it; a row keeps its place in the list. */
+const CHANGES: Record<string, (old: Items<Row>) => Query> = {
+  actions: (old) => ({ changed_after: old.position }),
+  escalations: (old) => ({ changed_after: old.position }),
+  accesses: (old) => ({ order: "asc", after: Math.max(0, ...old.items.map((row) => Number(row.position))) }), // none ever changes
+};
+
+/** Reads a list: the changes of one that was read to its end before, else all of it. */
+async function readList(entry: Entry): Promise<void> {
+  const old = entry.data as Items<Row> | null;
+  const changed = CHANGES[entry.path];
+  const isWhole = old && (old.next === null || old.items.length >= MOST_ROWS);
+  if (isWhole && changed) {
+    const changes = await read<Items<Row>>(entry.path, { ...entry.query, limit: MOST_OF_A_PAGE, count: true, ...changed(old) });
+    const list = withChanges(old, changes, entry.query.order === "asc" ? 1 : -1);
+    if (list) { entry.data = list; return; }
+  }
+  const pageOf = (more: Query): Promise<Items<Row>> => read<Items<Row>>(entry.path, { ...entry.query, limit: MOST_OF_A_PAGE, ...more });
+  let list = await pageOf({ count: true });
+  while (list.next !== null && list.items.length < MOST_ROWS) {
+    if (!old) { // the first rows are shown while the others are read
+      entry.data = list;
+      for (const tell of entry.listeners) tell();
+    }
+    const page = await pageOf({ after: list.next });
+    list = { ...list, items: [...list.items, ...page.items], next: page.next };
+  }
+  entry.data = list;
+}
+
+/** A list with the changes behind its position; `null` where these do not explain its total, as where a row has left it. */
+function withChanges(old: Items<Row>, changes: Items<Row>, order: 1 | -1): Items<Row> | null {
+  const before = old.next === null ? old.items.length : old.total;
+  if (changes.next !== null || changes.total == null || before == null) return null;
+  const rows = new Map(old.items.map((row) => [row.position, row]));
+  const added = changes.items.filter((row) => !rows.has(row.position)).length;
+  if (changes.total !== before + added) return null;
+  for (const row of changes.items) rows.set(row.position, row);
+  const items = changes.items.length ? [...rows.values()].sort((a, b) => order * (Number(a.position) - Number(b.position))) : old.items;
+  return { ...changes, items, next: old.next };
 }
 
 export const forgetAll = (): void => entries.clear();

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { act, refresh, useRead, useWhole } from "../api";
 import { Field } from "../components/controls";
 import { Card, Empty, Pending, State, Top } from "../components/parts";
+import { Person } from "../components/person";
 import { Table } from "../components/table";
 import { money, number, time } from "../format";
 import type { Case, Flag, Viewer } from "../types";
@@ -59,7 +60,7 @@ function Review({ flag, me, say }: { flag: Flag; me: Viewer; say: (text: string)
     <Card title={`Flag ${flag.rule}: ${flag.about.join(", ")}`} tools={<button type="button" class="plain" onClick={() => change({ flag: null })}>Close</button>}>
       <p>{flag.explanation}</p>
       {flag.answer && <p class="note">Answer of the person: {flag.answer}</p>}
-      <Evidence positions={flag.evidence} />
+      {["auditor", "operator"].includes(me.role) ? <Evidence positions={flag.evidence} /> : <InTrail flag={flag} />}
       {mayReview && (
         <form class="row" aria-label="Review" onSubmit={(event) => event.preventDefault()}>
           <Field label="Note"><input value={note} onInput={(event) => setNote(event.currentTarget.value)} /></Field>
@@ -71,6 +72,19 @@ function Review({ flag, me, say }: { flag: Flag; me: Viewer; say: (text: string)
     </Card>
   );
 }
+
+/** The evidence for a reader who may not open single events: where the trail of each person has it. */
+function InTrail({ flag }: { flag: Flag }) {
+  const people = flag.about.filter((one) => one.startsWith("agent:")).map((one) => one.slice("agent:".length));
+  const hidden = people.some((one) => one.startsWith("~")); // a pseudonym, until the review begins
+  return (
+    <p class="note">
+      The evidence is {number(flag.evidence.length)} {flag.evidence.length === 1 ? "event" : "events"} at the positions {flag.evidence.slice(0, MOST_POSITIONS).map(number).join(", ")}{flag.evidence.length > MOST_POSITIONS ? ", …" : ""}
+      {" "}of the log. {hidden ? "Begin the review to see whose audit trail has them" : "The audit trail has them: "}{!hidden && people.map((one, at) => <>{at > 0 && ", "}<a href={link("trail", { agent: one, from: null, to: null })}><Person id={one} /></a></>)}.
+    </p>
+  );
+}
+const MOST_POSITIONS = 20;
 
 interface Recorded { event: { time: string; data: Record<string, unknown> }; what: string }
 

@@ -1,5 +1,5 @@
 // Lists that figures open: actions, escalations and budgets, with filters in the address.
-import { MOST_ROWS, address, useRead, useWhole } from "../api";
+import { MOST_ROWS, address, useWhole } from "../api";
 import type { Access, Query } from "../api";
 import { Filters, KINDS, Moment } from "../components/controls";
 import { Card, Empty, Meter, Pending, State, Top } from "../components/parts";
@@ -7,13 +7,13 @@ import { Person } from "../components/person";
 import { Table } from "../components/table";
 import type { Column } from "../components/table";
 import { duration, money, number, percent, time, words } from "../format";
-import type { Action, Balance, Escalation, Items } from "../types";
+import type { Action, Balance, Escalation } from "../types";
 import { here, link, usePlace } from "../url";
 
 /** The number of items in a list; without a total that the ledger could count in time, the least that it may be. */
-export function totalOf(shown: number, next: number | string | null, counted: Items<unknown> | null): string {
+export function totalOf(shown: number, next: number | string | null, total: number | null | undefined): string {
   if (next === null) return number(shown);
-  return counted?.total == null ? `more than ${number(shown)}` : number(counted.total);
+  return total == null ? `more than ${number(shown)}` : number(total);
 }
 
 function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }: {
@@ -22,8 +22,7 @@ function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }
   const { query } = usePlace();
   const asked: Query = { ...fixed };
   for (const name of [...Object.keys(names), "as_of", "tz"]) if (query[name]) asked[name] = query[name];
-  const { items, next, problem, loaded } = useWhole<T>(path, asked);
-  const counted = useRead<Items<T>>(next === null ? null : path, { ...asked, limit: 1, count: true }).data;
+  const { items, next, total, problem, loaded } = useWhole<T>(path, asked);
   const filters = Object.entries(asked).filter(([name]) => name !== "as_of").map(([name, value]) => `${names[name] ?? name}: ${String(value)}`).join(", ");
   return (
     <>
@@ -31,7 +30,7 @@ function ListPage<T>({ title, path, names, choices, columns, about, fixed = {} }
       <Filters names={names} {...(choices ? { choices } : {})} />
       {problem && <Pending problem={problem} />}
       {!loaded ? !problem && <Pending problem={null} /> : (
-        <Card title={`${totalOf(items.length, next, counted)} ${title.toLowerCase()}`}>
+        <Card title={`${totalOf(items.length, next, total)} ${title.toLowerCase()}`}>
           {next !== null && items.length >= MOST_ROWS && <p class="note">The table has the first {number(items.length)}; a file has all.</p>}
           <Table key={path} caption={title} hideCaption rows={items} columns={columns} file={(format) => address(path, { ...asked, format })} perPage={20}
             empty={<Empty title={filters ? "Nothing fits these filters." : `No ${title.toLowerCase()} yet.`}>{filters ? "Clear a filter or choose other days." : "They appear here as soon as the ledger records the first."}</Empty>} />

@@ -27,7 +27,7 @@ export function TrailPage({ me }: { me: Viewer }) {
       <Filters names={NAMES} />
       {asked.action && <Explained action={asked.action} me={me} />}
       {needsAgent && !story ? <Empty title="Name an agent.">A team lead reads the trail of one person at a time.</Empty> : !data ? <Pending problem={problem} /> : (
-        <Card title={`${totalOf(data.items.length, data.next, data)} events`}>
+        <Card title={`${totalOf(data.items.length, data.next, data.total)} events`}>
           {data.next !== null && <p class="note">The table has {number(data.items.length)} of them; a file has all.</p>}
           <Table caption="Events" hideCaption rows={data.items} perPage={20} file={(format) => address("trail", { ...mine, ...asked, format })}
             empty={<Empty title="No event fits.">Check the spelling of ids, which are compared exactly, or choose other days.</Empty>} columns={[
