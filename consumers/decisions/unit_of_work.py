@@ -136,7 +136,7 @@ class UnitOfWork(msgspec.Struct, eq=False):
         return drafts
 
     def has_read_all(self, decision: Decision) -> bool:
-        """Return whether the decision state has read all that others wrote to the streams of a decision's events.
+        """Return whether the state has read every event of other deciders on the streams of a decision's events.
 
         Otherwise one of these events may be the first answer to the same request, given by another decider.
         """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -17,12 +18,28 @@ if TYPE_CHECKING:
 
     from ledger.store.log import Recorded
 
+
+class Upcast(NamedTuple):
+    """The class of a type's newer version, and the function that makes its body from one of the earlier version."""
+
+    newer: type[msgspec.Struct]
+    change: Callable[[Any], msgspec.Struct]
+
+
 TYPES: dict[str, type[msgspec.Struct]] = {**FACTS, **RECORDS}
 
 
+UPCASTS: dict[type[msgspec.Struct], Upcast] = {}
+"""Class of a type's earlier version -> its upcast. ``TYPES`` has the names of both versions."""
+
+
 def types_of(*classes: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
-    """Return the stored types of these classes and their subclasses."""
-    return {name: cls for name, cls in TYPES.items() if issubclass(cls, classes)}
+    """Return the stored types of these classes and their subclasses, and the earlier versions of these types."""
+
+    def newest(cls: type[msgspec.Struct]) -> type[msgspec.Struct]:
+        return UPCASTS[cls].newer if cls in UPCASTS else cls
+
+    return {name: cls for name, cls in TYPES.items() if issubclass(newest(cls), classes)}
 
 
 class Event:
@@ -86,7 +103,8 @@ _TYPE = b'"type":"'
 def read_event(recorded: Recorded, types: Mapping[str, type[msgspec.Struct]] = TYPES) -> Event:
     """Return the typed event of a stored message.
 
-    A reader on a hot path passes ``types`` with smaller classes that hold only the fields it needs.
+    A reader on a hot path passes ``types`` with smaller classes that hold only the fields it needs. The body of an
+    earlier version is that of the newest version; ``stored`` is as it was stored.
 
     Raises:
         UnknownEventError: this version does not know the event's type or form.
@@ -100,6 +118,7 @@ def read_event(recorded: Recorded, types: Mapping[str, type[msgspec.Struct]] = T
         if cls is None:
             raise UnknownEventError(recorded.position, name, "a type this version does not know")
         stored.time = utc_text(stored.time)  # views store and compare times as texts, so all have one form
-        return Event(recorded.position, stored, decode(cls, stored.data), recorded.subject)
+        body, upcast = decode(cls, stored.data), UPCASTS.get(cls)
+        return Event(recorded.position, stored, body if upcast is None else upcast.change(body), recorded.subject)
     except (msgspec.MsgspecError, FieldError, ValueError) as error:
         raise UnknownEventError(recorded.position, name, str(error)) from error

@@ -150,7 +150,9 @@ class Topology:
             await asyncio.to_thread(server.start)
         options = {"replicas": len(self.servers), "allow_lazy_fsync": True, "unregistered_sources": "desk"}
         words = [word for name, value in options.items() for word in self._words(name, value)]
-        await self._create(words)
+        await self._create(self.version, words)
+        if self.version != present():
+            await self._create(present(), words)  # adds the streams that are new, beside the earlier version
         settings = load_settings({"data_dir": str(self.folder / "operator"), "nats_url": self.url, **options}, {})
         opened = partial(Session(settings, creates=False).__aenter__)
         self.session = await eventually(opened, lambda _: True, 60, passing=(LedgerError,), every_seconds=0.2)
@@ -174,16 +176,16 @@ class Topology:
         option = f"--{name.replace('_', '-')}"
         return [option] if value is True else [option, str(value)]
 
-    async def _create(self, words: list[str]) -> None:
-        """Make the streams with the command of the first version, as soon as the cluster has a leader."""
-        command = self.version.command(
+    async def _create(self, version: Version, words: list[str]) -> None:
+        """Make the streams with the command of a version, as soon as the cluster has a leader."""
+        command = version.command(
             "admin", "init", *words, "--nats-url", self.url, "--data-dir", str(self.folder / "init")
         )
 
         async def status() -> str:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                env=self.version.environment(),
+                env=version.environment(),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
             )

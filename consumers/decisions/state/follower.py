@@ -181,7 +181,7 @@ class DecisionState:
             raise UnavailableError(message) from None
 
     async def _take(self, batch: Sequence[Recorded], log: Log) -> None:
-        """Apply those events of a batch that were not applied yet, and wake those who wait for them."""
+        """Apply the new events of a batch, and wake the tasks that wait for them."""
         async with self._applying:
             await self._apply_all(batch, log)
         log.observe_recorded_time(batch[-1].data)
