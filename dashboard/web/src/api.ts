@@ -128,9 +128,10 @@ async function fetchInto(entry: Entry): Promise<void> {
   entry.busy = true;
   entry.position = newest(entry); // what was announced before the request is in the answer, unless the answer says otherwise
   try {
-    await (entry.whole ? readList(entry) : readOne(entry));
+    const isDone = await (entry.whole ? readList(entry) : readOne(entry));
     const { position, lag_seconds: lag } = entry.data as { position?: number; lag_seconds?: number };
     if (position !== undefined && lag !== undefined && entry.position >= 0) entry.position = position; // a kept report may be older
+    if (!isDone) entry.position = -1; // it is read again when it is opened again
     entry.problem = null;
   } catch (problem) {
     entry.problem = (problem as Error).message;
@@ -141,13 +142,15 @@ async function fetchInto(entry: Entry): Promise<void> {
   if (entry.listeners.size && isOld(entry)) plan();
 }
 
-async function readOne(entry: Entry): Promise<void> {
+async function readOne(entry: Entry): Promise<true> {
   const headers: Record<string, string> = { Accept: "application/json" };
   if (entry.tag) headers["If-None-Match"] = entry.tag;
   const response = await fetch(address(entry.path, entry.query), { headers, cache: "no-store" });
-  if (response.status === 304) return;
-  entry.data = await answerOf(response);
-  entry.tag = response.headers.get("ETag");
+  if (response.status !== 304) {
+    entry.data = await answerOf(response);
+    entry.tag = response.headers.get("ETag");
+  }
+  return true;
 }
 
 /** The answer of a path: the one that the page holds, where it would not read it again yet, else a new one. */
@@ -248,27 +251,29 @@ const CHANGES: Record<string, (old: Items<Row>) => Query> = {
   accesses: (old) => ({ order: "asc", after: Math.max(0, ...old.items.map((row) => Number(row.position))) }), // none ever changes
 };
 
-/** Reads a list: the changes of one that was read to its end before, else all of it. */
-async function readList(entry: Entry): Promise<void> {
+/** Reads a list: the changes of one that was read to its end before, else all of it; returns false where its reader left meanwhile. */
+async function readList(entry: Entry): Promise<boolean> {
   const old = entry.data as Items<Row> | null;
   const changed = CHANGES[entry.path];
   const isWhole = old && (old.next === null || old.items.length >= MOST_ROWS);
   if (isWhole && changed) {
     const changes = await read<Items<Row>>(entry.path, { ...entry.query, limit: MOST_OF_A_PAGE, count: true, ...changed(old) });
     const list = withChanges(old, changes, entry.query.order === "asc" ? 1 : -1);
-    if (list) { entry.data = list; return; }
+    if (list) { entry.data = list; return true; }
   }
   const pageOf = (more: Query): Promise<Items<Row>> => read<Items<Row>>(entry.path, { ...entry.query, limit: MOST_OF_A_PAGE, ...more });
-  let list = await pageOf({ count: true });
+  let list = await pageOf({});
   while (list.next !== null && list.items.length < MOST_ROWS) {
     if (!old) { // the first rows are shown while the others are read
       entry.data = list;
       for (const tell of entry.listeners) tell();
     }
-    const page = await pageOf({ after: list.next });
-    list = { ...list, items: [...list.items, ...page.items], next: page.next };
+    if (!entry.listeners.size) return false;
+    const page = await pageOf({ after: list.next, ...(list.total == null ? { count: true } : {}) }); // the first page does not wait for a total
+    list = { ...list, items: [...list.items, ...page.items], next: page.next, total: list.total ?? page.total ?? null };
   }
   entry.data = list;
+  return true;
 }
 
 /** A list with the changes behind its position; `null` where these do not explain its total, as where a row has left it. */
