@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SLEEP_SECONDS = 90 * DAY
 """The time for which a dismissed pattern raises no flag, unless its amount doubles."""
 _GROWS_BY = 1.5
+_FALLS_TO = 0.1
 _ORDER_RULES = {"R7", "R14", "R16"}
 _SHIFT_RULES = {"R6"}
 _CUSTOMER_RULES = {"R3", "R4", "R10", "R17"}
@@ -74,7 +75,10 @@ class _Sleep:
 
 
 class FlagBook:
-    """The state of all flags. A flag is raised once, and updated when its evidence has grown by half."""
+    """The state of all flags. A flag is raised once.
+
+    It is updated when its evidence has grown by half, or when its chance has fallen to a tenth.
+    """
 
     def __init__(self, state: State) -> None:
         self._flags = state.table("flags", _Flag)
@@ -130,7 +134,7 @@ class FlagBook:
             return self._raise(finding, event)
         flag.evidence |= set(finding.evidence)
         self._flags.put(flag.flag_id, flag)
-        if len(flag.evidence) < _GROWS_BY * flag.told:
+        if len(flag.evidence) < _GROWS_BY * flag.told and not _is_less_likely(finding, flag.finding):
             return None
         return self._update(flag, finding, event)
 
@@ -221,6 +225,11 @@ class FlagBook:
         """Return the note about a late fact of a flag, or an empty text."""
         flag = self._flags.get(flag_id)
         return "" if flag is None else flag.note
+
+
+def _is_less_likely(finding: RuleFinding, told: RuleFinding) -> bool:
+    """Return whether the chance of a finding is at most a tenth of the one that was told."""
+    return finding.p is not None and told.p is not None and finding.p <= _FALLS_TO * told.p
 
 
 def _place(position: int) -> str:

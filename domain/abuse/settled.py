@@ -226,6 +226,19 @@ class SettledHistory:
         met = self._history.contacts_of(self._history.group(customer))
         return sum(contact.agent == agent and since < contact.at <= until for contact in met)
 
+    def regular_customers(self, agent: str, least: int) -> int:
+        """Return how many groups of customers an agent had so many interactions with, as far as is remembered."""
+        met = (self._history.contacts_of(group) for group in self._history.regulars)
+        return sum(sum(contact.agent == agent for contact in some) >= least for some in met)
+
+    def interactions(self, agents: Iterable[str], days: float) -> float:
+        """Return how many contacts some agents had in so many days, as known last night; 0 before the first night."""
+        rates = self._history.last_rates
+        if rates is None:
+            return 0.0
+        until = int(rates.end // DAY) + 1
+        return sum(rates.of(agent, until - int(days), until).contacts for agent in agents)
+
     def owed(self, order: str | None, currency: str) -> int | None:
         """Return the amount paid for an order less the amount given back before; ``None`` for an unknown order."""
         key = keyed(order or "", currency)
@@ -259,12 +272,13 @@ class _Counts(msgspec.Struct):
 class Tally:
     """A count by agent over a sliding window: how many of an agent's entries are marked, beside all others'."""
 
-    def __init__(self, state: State, name: str, days: float, variation: float = VARIATION) -> None:
+    def __init__(self, state: State, name: str, days: float, variation: float = VARIATION, least: float = 0.0) -> None:
         """Create a tally of so many days; ``variation`` is how honest people's shares differ.
 
-        ``name``: of the tally within this state.
+        ``name``: of the tally within this state. ``least``: the share that an honest habit may have where nobody else
+        has it.
         """
-        self._seconds, self._variation = days * DAY, variation
+        self._seconds, self._variation, self._least = days * DAY, variation, least
         self._counts = state.record(name, _Counts)
         self._entries = state.table(f"{name} entries", bool)
         self._marks = state.table(f"{name} marks", dict[str, tuple[int, ...]], cached=2_000)
@@ -313,7 +327,7 @@ class Tally:
 
     def chance(self, agent: str, mates: Iterable[str]) -> float:
         """Return the chance of as many marked entries of an honest agent: a beta-binomial tail at the usual share."""
-        share = min(self.usual(agent, mates), 0.95)
+        share = min(max(self.usual(agent, mates), self._least), 0.95)
         return varied_tail(self._counts.marked.get(agent, 0), self.of(agent), share, self._variation)
 
     def usual(self, agent: str, mates: Iterable[str]) -> float:

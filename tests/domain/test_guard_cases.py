@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from domain.abuse.cases import CaseDraft, strength
-from domain.abuse.findings import RuleFinding
+from domain.abuse.cases import PRIOR, CaseDraft, prior_of, strength
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
 from domain.events import decisions, facts
@@ -155,7 +154,7 @@ def test_currencies_are_ranked_by_their_own_usual_amounts() -> None:
     gives_to_own(story, "A-1", 60)
     found = sorted(nights(story), key=lambda one: one.rank)
     assert [one.subject for one in found] == ["agent:A-1", "agent:J-1"]
-    assert found[1].loss == (30_000, "JPY")
+    assert found[1].loss == (36_000, "JPY")
 
 
 def test_a_case_says_where_to_look_first_beside_peers_numbers() -> None:
@@ -304,8 +303,24 @@ def test_a_capacity_is_a_number(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("p", "number", "expected"), [(1e-4, 1, 0.5), (1e-5, 1, 0.909), (0.5, 9, 0.0), (None, 1, 0.5), (None, 3, 0.875)]
+    ("rule", "p", "number", "expected"),
+    [
+        ("R1", 2.5e-4, 1, 0.5),
+        ("R1", 2.5e-5, 1, 0.909),
+        ("R10", 2.5e-4, 1, 0.2),
+        ("R1", 0.5, 9, 0.0),
+        ("R1", None, 1, 0.6),
+        ("R1", None, 3, 0.936),
+    ],
 )
-def test_the_strength_of_a_flag(p: float | None, number: int, expected: float) -> None:
-    finding = RuleFinding("R1", 1, ("agent:A-1",), "", "", (1,), p)
-    assert strength(finding, number) == pytest.approx(expected, abs=0.001)
+def test_the_strength_of_a_flag(rule: str, p: float | None, number: int, expected: float) -> None:
+    assert strength(rule, p, number) == pytest.approx(expected, abs=0.001)
+
+
+def test_much_that_is_hardly_chance_raises_the_prior_and_nothing_lowers_it_to_nothing() -> None:
+    """By hand: (0.001 * 100 + 2 * 20 / 18) / (100 + 100), less what honest people would have."""
+    assert prior_of(0, 0) == pytest.approx(PRIOR)
+    assert prior_of(0, 100) == pytest.approx(PRIOR / 2)
+    assert prior_of(20, 100) == pytest.approx((0.1 + 2 * 20 / 18) / 200, rel=0.01)
+    assert 0 < prior_of(0, 100_000) < PRIOR
+    assert prior_of(20, 100_000) == prior_of(0, 100_000)  # as many come by chance

@@ -12,7 +12,7 @@ def test_a_flag_is_raised_once_grows_with_evidence_and_again_only_on_new_evidenc
     for number in range(12):
         story.gives(f"A-{number % 4}", 10, customer="C-claims", order=f"O-{number}", reason=f"reason {number}")
     assert story.rules() == ["R10"]
-    assert [one.number for one in story.raised] == [1, 2]
+    assert [one.number for one in story.raised] == [1, 2, 3, 4]  # half as much again, or a tenth of the chance
     story.guard.reviewed(story.raised[0].flag_id, len(story.seen))
     story.gives("A-1", 10, customer="C-claims", order="O-new", reason="new")
     assert story.rules() == ["R10"]

@@ -230,7 +230,7 @@ def test_r6_evenings_outside_any_shift_where_peers_have_none() -> None:
     story = Story()
     worked(story, evenings=4)
     assert story.rules() == ["R6"]
-    assert "peers on 0." in story.raised[0].finding.explanation
+    assert "4 of 16 days in 35 days; 1.0% of them are usual" in story.raised[0].finding.explanation
 
 
 def test_r6_shifts_that_all_forget_to_record_are_no_pattern() -> None:
@@ -427,6 +427,24 @@ def test_r11_a_ring_of_two() -> None:
         thanked(story, "A-1", "A-2", number)
         thanked(story, "A-2", "A-1", number)
     assert story.rules() == ["R11"]
+
+
+def test_r11_a_ring_says_less_in_a_team_whose_members_each_thank_one_colleague() -> None:
+    chances = []
+    for receivers in (["B-0"] * 30, [f"A-{number % 6}" for number in range(30)]):
+        story = Story()
+        for name in ("A-1", "A-2", "B-1", "B-2", "B-3"):
+            story.tell(facts.EmployeeJoined(employee_id=name, role="agent", team_ids=("team",)))
+        for number, receiver in enumerate(receivers):
+            thanked(story, f"B-{number % 3 + 1}", receiver, number)
+        for number in range(4):
+            thanked(story, "A-1", "A-2", 30 + number)
+            thanked(story, "A-2", "A-1", 30 + number)
+        (flag,) = story.raised
+        assert flag.finding.p is not None
+        chances.append(flag.finding.p)
+    # shares of thanks to one colleague, by hand: (8 + 30) / 50, and (8 + 3 * 5) / 50
+    assert chances == [pytest.approx(0.76**8), pytest.approx(0.46**8)]
 
 
 def test_r11_colleagues_with_many_thanks_are_no_ring() -> None:

@@ -364,6 +364,25 @@ def test_r16_entitlements_for_one_friend() -> None:
     assert story.waits() == ["R16"]
 
 
+def test_r16_a_customer_of_a_desk_whose_contacts_often_bring_entitlements_is_no_friend() -> None:
+    """The friend's five entitlements raise a flag at a desk that gives none to others (the test before)."""
+    story = Story()
+    for number in range(60):
+        interaction = story.contact("A-1", number * 3.0, customer=f"C-{number}")
+        if number % 2:
+            purchase(story, f"P-{number}", 30, f"C-{number}")
+            order = f"P-{number}"
+            customer = f"C-{number}"
+            story.gives("A-1", 10, basis="entitlement", order=order, customer=customer, interaction=interaction)
+    story.night()
+    for number in range(5):
+        interaction = story.contact("A-1", story.hour + 20, customer="C-regular")
+        purchase(story, f"O-{number}", 30, "C-regular")
+        order = f"O-{number}"
+        story.gives("A-1", 10, basis="entitlement", order=order, customer="C-regular", interaction=interaction)
+    assert story.waits() == []
+
+
 def test_r16_a_regular_customer_of_one_desk_with_few_entitlements_a_contact_is_no_friend() -> None:
     story = Story()
     for number in range(20):

@@ -23,6 +23,7 @@ type Scheme = Callable[[Plot], None]
 
 STRENGTHS = ("weak", "moderate", "strong")
 SHARE_OF_STRENGTHS = (0.15, 0.7, 0.15)
+_OFTEN = 10
 SHARE_OF_EVASIONS = 0.25
 """The share of moderate cases that evade their rule; they are reported apart."""
 EVASIONS: dict[str, tuple[str, ...]] = {
@@ -175,6 +176,7 @@ def _plant(world: World, random: Random, rule: str, strength: str, evasion: str,
         and (person.left_day is None or person.left_day > first_day + 35)
         and _suits(rule, person, organisation.teams[0].currency)
         and len(world.contacts[person.employee_id]) > organisation.days / 2
+        and (rule != "R9" or _gives_often(world, person, first_day))
     ]
     if not fit:
         return
@@ -185,6 +187,12 @@ def _plant(world: World, random: Random, rule: str, strength: str, evasion: str,
     if misuse.numbers:
         world.truth.append(misuse)
         busy.update(name.removeprefix("agent:") for name in misuse.subjects)
+
+
+def _gives_often(world: World, person: Person, first_day: int) -> bool:
+    """Return whether a person gives so much in thirty days that a multiple of it is more than a few gifts."""
+    begin = first_day * DAY
+    return sum(begin <= at < begin + 30 * DAY for at in world.gifts[person.employee_id]) >= _OFTEN
 
 
 def _suits(rule: str, person: Person, policy_currency: str) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     "R2",
-    3,
+    4,
     "split",
     {"hours": 24, "times": 3, "days": 30, "wide_hours": 72, "reach": 0.8, "ratio": 3.0, "p": 1e-4},
 )
@@ -26,6 +26,8 @@ RULE = Rule(
 
 _REGULARS = 1.0
 """The variation of parts over days: some people meet the same customers again."""
+_HABIT = 0.003
+"""The share of matters in several parts over days that may be one person's habit."""
 
 
 class _Part(NamedTuple):
@@ -118,8 +120,8 @@ class WideSplit:
         self._parameters = parameters
         self._given = state.table("R2 wide parts", list[ObservedAction])
         self._asked = state.table("R2 wide asked", list[_Request])
-        self._matters = Tally(state, "R2 wide matters", parameters["days"], _REGULARS)
-        self._again = Tally(state, "R2 wide matters again", parameters["days"], _REGULARS)
+        self._matters = Tally(state, "R2 wide matters", parameters["days"], _REGULARS, _HABIT)
+        self._again = Tally(state, "R2 wide matters again", parameters["days"], _REGULARS, _HABIT)
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding for the part that completes a split."""

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
     from domain.keyed_state import State, Table
 
-RULE = Rule("R6", 3, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 3e-4})
+RULE = Rule("R6", 4, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 3e-4})
 _HALF_A_DAY = 16 * 3600.0
 _LATE_SECONDS = 2 * DAY
 """Rosters may be uploaded the next day; a missing one is judged after so long."""
 _MANY_MINUTES = 75.0
 """Beyond overtime."""
+_HABIT = 0.01
+"""The share of days that an honest person may work off duty where peers never do."""
 _PRIOR = 100.0
 """The weight of all others beside those of the same unit, in days."""
 
@@ -84,12 +86,13 @@ class OffDuty:
             for off, attribute in ((mine.off, "off"), (mine.far, "far")):
                 everybody = _rate(days.values(), mine, attribute, 0.01, 50.0)
                 share = _rate(units[history.unit(agent)], mine, attribute, everybody, _PRIOR)
+                share = max(share, _HABIT)
                 chances.append((varied_tail(len(off), len(mine.all), share, VARIATION), share, off))
             p, share, off = min(chances, key=lambda chance: chance[0])
             if 2 * p < self._parameters["p"] and len(off) >= self._parameters["times"] * share * len(mine.all):
                 text = (
                     f"{agent} took actions outside any shift on {len(off)} of {len(mine.all)} days in "
-                    f"{self._parameters['days']} days; peers on {share:.1%} of theirs (chance {2 * p:.1g})"
+                    f"{self._parameters['days']} days; {share:.1%} of them are usual (chance {2 * p:.1g})"
                 )
                 evidence = [position for positions in off.values() for position in positions]
                 found.append(RULE.finding((f"agent:{agent}",), "shift", text, evidence, 2 * p))

@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
     from domain.abuse.peers import PeerRates
 
-RULE = Rule("R9", 2, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 1e-3})
+RULE = Rule("R9", 3, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 1e-3})
 _LEAST_GIFTS = 3.0
 _PRIOR = 10.0
 _PRIOR_PEERS, _USUAL_SPREAD = 8, 0.45
 _MONTHLY = 0.1
 """The coefficient of variation of an honest agent's share of goodwill from month to month."""
-_GROWN, _ALWAYS = 0.01, 1e-11
-"""An agent that was no different before, or whose earlier days are unknown, needs a far smaller chance."""
 
 
 class Others:
@@ -99,8 +97,8 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     of the team's same role. So a generous team, a recall week or a desk for hard cases explains itself. The first
     chance is a moderated t-test of log(given / expected). The second is a beta-binomial tail: so much of the agent's
     goodwill within the window, given that of the days before and both expectations (the conditional test of two Poisson
-    rates; Przyborowski and Wilenski 1940; honest months differ by a tenth). Honest agents may be generous for ever, so
-    an agent that was no different before needs a far smaller chance. Fisher's method combines both, as in R3.
+    rates; Przyborowski and Wilenski 1940; honest months differ by a tenth). An agent may be generous for ever, so the
+    second chance is 1 where earlier days are unknown. Fisher's method combines both, as in R3.
     """
     days = parameters["days"]
     starts = end - REMEMBERED_SECONDS, end - days * DAY
@@ -128,7 +126,7 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
                 grown = varied_tail(month.gifts, month.gifts + earlier.gifts, share, _MONTHLY)
             x = max(above, 1e-300) * max(grown, 1e-300)
             p = x * (1 - log(x))
-            if score > parameters["z"] and p < (parameters["p"] if grown < _GROWN else _ALWAYS):
+            if score > parameters["z"] and p < parameters["p"]:
                 text = (
                     f"{agent} gave {money(month.given, currency)} in {days} days ({month.contacts:.0f} contacts), "
                     f"where {peers} peers would give {money(round(month.expected), currency)} for the same work "

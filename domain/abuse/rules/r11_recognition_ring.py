@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
 
     from domain.keyed_state import State
 
-RULE = Rule("R11", 2, "recognition ring", {"share": 0.5, "times": 4, "days": 90})
+RULE = Rule("R11", 3, "recognition ring", {"share": 0.5, "times": 4, "days": 90})
 
 
-_TO_ONE = 0.39
-"""The share of an honest person's thanks that go to the colleague they thank most."""
+_TO_ONE = 0.4
+"""The usual share of an honest person's thanks that go to the colleague they thank most."""
+_PRIOR = 20.0
+"""The thanks of such people that count beside those of the team."""
 
 
 class RecognitionRing:
@@ -27,10 +30,12 @@ class RecognitionRing:
         self._parameters = parameters
         self._given = state.table("R11 points", list[tuple[float, str, int, int]])
 
-    def on(self, _history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
+    def on(self, history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding where each gives at least half of their points to the other, several times.
 
-        Its chance is that of thanks that all go to the one colleague whom an honest person thanks most.
+        Its chance is that of thanks that all go to the one colleague whom an honest person thanks most. The share of
+        such thanks is that of the team's other members, drawn towards the usual one: in a team of three, half of all
+        thanks go to one colleague by necessity.
         """
         body = event.body
         if not isinstance(body, facts.RecognitionGiven) or body.giver_kind == "customer":
@@ -47,13 +52,22 @@ class RecognitionRing:
         )
         if one != other and enough:
             pair = sorted((one, other))
-            p = _TO_ONE ** sum(len(positions) for _, positions in ways)
+            to_one = self._usual({*history.mates(one), *history.mates(other)} - {one, other}, since)
+            p = to_one ** sum(len(positions) for _, positions in ways)
             text = (
                 f"{one} gave {ways[0][0]:.0%} of all points to {other} ({len(ways[0][1])} times) and got back "
                 f"{ways[1][0]:.0%} ({len(ways[1][1])} times) in {self._parameters['days']} days"
             )
             about = tuple(f"agent:{name}" for name in pair)
             yield RULE.finding(about, "", text, [*ways[0][1], *ways[1][1]], p)
+
+    def _usual(self, mates: set[str], since: float) -> float:
+        """Return the share of the mates' thanks that go to the colleague each of them thanks most."""
+        most, thanks = _PRIOR * _TO_ONE, _PRIOR
+        for mate in sorted(mates):
+            taken = Counter(taker for at, taker, _, _ in self._given.get(mate) or () if at > since)
+            most, thanks = most + max(taken.values(), default=0), thanks + taken.total()
+        return most / thanks
 
     def _way(self, giver: str, taker: str, since: float) -> tuple[float, list[int]]:
         given = [gift for gift in self._given.get(giver) or () if gift[0] > since]

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from domain.keyed_state import State
 
-RULE = Rule("R15", 4, "churn", {"times": 3, "days": 30, "share": 0.5, "p": 5e-4, "holds": 5, "unsettled": 0.8})
+RULE = Rule("R15", 5, "churn", {"times": 3, "days": 30, "share": 0.5, "p": 5e-4, "holds": 5, "unsettled": 0.8})
 
+_HABIT = 0.002
+"""The share of actions that an honest person may reverse where nobody else does."""
 _SLIP_SECONDS = 3600.0
 """A mistake is mostly put right within an hour."""
 
@@ -26,8 +28,8 @@ class Churn:
     def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._seconds = parameters["days"] * DAY
-        self._actions = Tally(state, "R15 actions", parameters["days"])
-        self._slow = Tally(state, "R15 reversed late", parameters["days"])
+        self._actions = Tally(state, "R15 actions", parameters["days"], least=_HABIT)
+        self._slow = Tally(state, "R15 reversed late", parameters["days"], least=_HABIT)
         self._robots = state.table("R15 robots", list[tuple[float, str, str, int]], cached=1_000)
         self._held = state.table("R15 held", tuple[str, int])
         self._ended = state.table("R15 ended", list[tuple[float, bool, list[int]]])

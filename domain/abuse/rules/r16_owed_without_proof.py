@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, ObservedAction
-from domain.abuse.settled import ACTIONS, SettledHistory, Tally
+from domain.abuse.settled import ACTIONS, VARIATION, SettledHistory, Tally
 from domain.events import decisions
+from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.keyed_state import State
 
-RULE = Rule("R16", 2, "owed without proof", {"days": 35, "times": 3, "p": 1e-3, "claims": 4, "share": 0.75})
+RULE = Rule("R16", 3, "owed without proof", {"days": 35, "times": 3, "p": 1e-3, "claims": 4, "share": 0.75})
 _CUSTOM, _MOST = 10, 0.3
+_PRIOR, _SHARE = 20.0, 0.1
+"""The weight, in contacts, and the share of contacts that bring what is owed, before anything else is known."""
 
 
 class OwedWithoutProof:
@@ -28,7 +31,9 @@ class OwedWithoutProof:
       a chance below ``p`` at the team's share (beta-binomial tails over all actions and over amounts owed; the smaller
       one counts twice). A team most of whose amounts owed are unproven records no purchases, and is not judged;
     - ``claims`` actions by one agent for one customer's group in ``days`` days, if these are at least ``share`` of the
-      group's actions of this sort, and ``share`` of the agent's contacts with the group.
+      group's actions of this sort, and if so many in the agent's contacts with the group have a chance below ``p``: a
+      beta-binomial tail at the share of contacts in which the agent and the team give what is owed, times the number of
+      the agent's customers with so many contacts (Bonferroni).
     """
 
     takes: ClassVar[tuple[type, ...]] = ACTIONS
@@ -96,12 +101,26 @@ class OwedWithoutProof:
         mine = [one for one in given if one.agent == action.agent]
         if len(mine) < self._parameters["claims"] or len(mine) < self._parameters["share"] * len(given):
             return
-        met = settled.contacts(action.agent, customer, since, event.at)
-        if len(mine) >= self._parameters["share"] * met:
+        met = max(settled.contacts(action.agent, customer, since, event.at), len(mine))
+        usual = self._usual(settled, action.agent, len(mine), met)
+        p = varied_tail(len(mine), met, usual, VARIATION)
+        p *= max(settled.regular_customers(action.agent, self._parameters["claims"]), 1)
+        if p < self._parameters["p"]:
             total = sum(one.minor for one in mine if one.currency == action.currency)
             text = (
                 f"{action.agent} gave {group} {len(mine)} entitlements or corrections in {self._parameters['days']} "
-                f"days, {money(total, action.currency)}, in {met} contacts; others gave {len(given) - len(mine)}"
+                f"days, {money(total, action.currency)}, in {met} contacts; others gave {len(given) - len(mine)}; "
+                f"usual in so many contacts are {usual * met:.1f} (chance {p:.1g})"
             )
             about = (f"agent:{action.agent}", f"customer:{group}")
-            yield RULE.finding(about, "one customer", text, [one.position for one in mine])
+            yield RULE.finding(about, "one customer", text, [one.position for one in mine], p)
+
+    def _usual(self, settled: SettledHistory, agent: str, given: int, met: int) -> float:
+        """Return the share of an agent's other contacts that bring what is owed, drawn towards the team's share."""
+        days = self._parameters["days"]
+        mates = [mate for mate in settled.mates(agent) if mate != agent]
+        owed = sum(self._owed.of(mate) for mate in mates)
+        share = (owed + _PRIOR * _SHARE) / (max(settled.interactions(mates, days), owed) + _PRIOR)
+        own = max(self._owed.of(agent) - given, 0)
+        contacts = max(settled.interactions([agent], days) - met, own)
+        return min((own + _PRIOR * share) / (contacts + _PRIOR), 0.9)
