@@ -47,8 +47,6 @@ _UNSEEN = 100
 """Entries of others without a mark, of which one has it, that a young history is taken to have."""
 VARIATION = 0.5
 """The coefficient of variation of honest people's shares: they differ by about half."""
-_MATES_PRIOR = 60.0
-"""The weight of all others beside the mates of an agent, in entries."""
 _CHANCE = 1e-4
 
 
@@ -272,13 +270,22 @@ class _Counts(msgspec.Struct):
 class Tally:
     """A count by agent over a sliding window: how many of an agent's entries are marked, beside all others'."""
 
-    def __init__(self, state: State, name: str, days: float, variation: float = VARIATION, least: float = 0.0) -> None:
+    def __init__(
+        self,
+        state: State,
+        name: str,
+        days: float,
+        variation: float = VARIATION,
+        least: float = 0.0,
+        mates_prior: float = 60.0,
+    ) -> None:
         """Create a tally of so many days; ``variation`` is how honest people's shares differ.
 
         ``name``: of the tally within this state. ``least``: the share that an honest habit may have where nobody else
-        has it.
+        has it. ``mates_prior``: the weight of all others beside the mates of an agent, in entries.
         """
         self._seconds, self._variation, self._least = days * DAY, variation, least
+        self._mates_prior = mates_prior
         self._counts = state.record(name, _Counts)
         self._entries = state.table(f"{name} entries", bool)
         self._marks = state.table(f"{name} marks", dict[str, tuple[int, ...]], cached=2_000)
@@ -336,7 +343,7 @@ class Tally:
         share = (marked + 1) / (of + _UNSEEN)
         others = [mate for mate in mates if mate != agent]
         marked, of = sum(self._counts.marked.get(mate, 0) for mate in others), sum(self.of(mate) for mate in others)
-        return (marked + _MATES_PRIOR * share) / (of + _MATES_PRIOR)
+        return (marked + self._mates_prior * share) / (of + self._mates_prior)
 
     def others(self, agent: str) -> tuple[int, int]:
         """Return how many of all others' entries are marked, and how many there are."""

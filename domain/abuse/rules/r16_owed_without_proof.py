@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 RULE = Rule("R16", 3, "owed without proof", {"days": 35, "times": 3, "p": 1e-3, "claims": 4, "share": 0.75})
 _CUSTOM, _MOST = 10, 0.3
+_OTHER_TEAMS = 10.0
+"""The weight of other teams, in entries: one that records no purchases says little about another."""
 _PRIOR, _SHARE = 20.0, 0.1
 """The weight, in contacts, and the share of contacts that bring what is owed, before anything else is known."""
 
@@ -41,8 +43,8 @@ class OwedWithoutProof:
     def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._seconds = parameters["days"] * DAY
-        self._unproven = Tally(state, "R16 unproven", parameters["days"])
-        self._owed = Tally(state, "R16 owed", parameters["days"])
+        self._unproven = Tally(state, "R16 unproven", parameters["days"], mates_prior=_OTHER_TEAMS)
+        self._owed = Tally(state, "R16 owed", parameters["days"], mates_prior=_OTHER_TEAMS)
         self._of_group = state.table("R16 by customer", list[ObservedAction])
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
