@@ -19,6 +19,7 @@ from ledger.nats.client import LedgerClient
 from ledger.store.streams import js_api
 from tests.support.cluster_sessions import cluster_session
 from tests.support.documents import Document
+from tests.support.environment import long_only
 from tests.support.nats_servers import Cluster, Server
 from tests.support.waiting import eventually
 
@@ -130,7 +131,7 @@ async def lead_from(session: Session, server: str) -> None:
     await eventually(leaders, lambda found: found == {server})
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=long_only)])
 async def test_a_copy_on_a_server_that_is_away_is_named_with_the_server(
     cluster: Cluster, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -21,11 +21,11 @@ from ledger.store.handover import take_over
 from ledger.store.streams import ensure_consumer, js_api
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
-from tests.support.environment import ROOT, clean_environment
+from tests.support.environment import LONG, ROOT, clean_environment
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import eventually, wait_for_intake, wait_for_processes
 
-KILLS = 6
+KILLS = 6 if LONG else 3
 SOURCES = ("crm", "till", "web")
 SOON_SECONDS = 2.0
 

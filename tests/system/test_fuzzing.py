@@ -1,4 +1,4 @@
-"""Eight thousand hostile inputs by the three doors of a running ledger; `tests/support/fuzzer.py` does it for longer by hand."""
+"""Three thousand hostile inputs by the three doors of a running ledger; `tests/support/fuzzer.py` does it for longer by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.support.fuzz_inputs import make_input
 from tests.support.fuzzer import fuzz
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "8000"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "3000"))
 
 
 @pytest.mark.integration

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.demo.moments import make_world
-from tests.support.environment import DATA, LONG
+from tests.support.environment import DATA, LONG, long_only
 from tests.support.forked_cli import CommandLine, json_of
 from tests.support.loyalty_comparisons import loyalty_differences, value_differences
 from tests.support.loyalty_histories import LoyaltyHistory
@@ -55,7 +55,10 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=long_only) if name == "bpic2013_incidents" else name for name in SETS],
+)
 def test_the_figures_of_a_real_data_set(
     command: CommandLine, prepared: Callable[..., PreparedLedger], name: str
 ) -> None:
