@@ -184,6 +184,20 @@ def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct
         value = getattr(record, name)
         if _is_blank(value) and (recorded is None or value != getattr(recorded, name, None)):
             raise FieldError(f"`{name}` must not be blank", f"{at}.{name}" if at else name)
+    for name in _fields_with_records(type(record)):
+        if (inner := getattr(record, name)) is not None:
+            check_ids(inner, f"{at}.{name}" if at else name, getattr(recorded, name, None))
+
+
+@lru_cache(maxsize=256)
+def _fields_with_records(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields of a class that hold another record."""
+    parts = {field.name: (field.type, *get_args(field.type)) for field in msgspec.structs.fields(cls)}
+    return tuple(
+        name
+        for name, some in parts.items()
+        if any(isinstance(part, type) and issubclass(part, msgspec.Struct) for part in some)
+    )
 
 
 def check_currencies(
@@ -199,6 +213,9 @@ def check_currencies(
         money = getattr(record, name)
         if money is not None and (fault := currency_fault(money.currency, moment, grace)):
             raise FieldError(fault, f"{at}.{name}.currency" if at else f"{name}.currency")
+    for name in _fields_with_records(type(record)):
+        if (inner := getattr(record, name)) is not None:
+            check_currencies(inner, moment, f"{at}.{name}" if at else name, grace)
 
 
 def convert[T](wanted: type[T], value: object, at: str = "data") -> T:

@@ -5,7 +5,7 @@ Each event carries its cause (``domain.events.causes.Caused``).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -21,7 +21,7 @@ from domain.events.administration import (
     TrailRead,
 )
 from domain.events.causes import Caused
-from domain.events.facts import ActionState, AgentKind, Basis, Kind
+from domain.events.facts import ActionState, AgentKind, Basis, Count, Kind
 from domain.events.flags import (
     CaseOpened,
     CaseRanked,
@@ -72,16 +72,16 @@ class Record(Caused, frozen=True, kw_only=True):
 class LimitEvidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The effect of a limit of one action in a replay of history as of a position, which its proposer attached."""
 
-    position: int
+    position: Count
     role: str
     kind: Kind
     limit: Money
-    days: float
-    given_at_once: int
-    escalations_spared: int
+    days: Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+    given_at_once: Count
+    escalations_spared: Count
     not_approved: Money
     """The amount of the escalations that had no approval in history."""
-    would_escalate: int
+    would_escalate: Count
     """The actions that were given at once, and that would have needed an approval."""
     people_of: Id | None = None
     """The manager whose people were counted; absent: all people."""

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import iso4217
 import msgspec
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from app.policy_file import check_policy_file
 from app.runtime.session import Session
+from consumers.runtime.request_form import read_form
 from domain import commands
 from domain.currencies import CURRENCIES, GRACE, UNLISTED_DIGITS, currency_fault
 from domain.events.facts import FACTS
@@ -131,12 +132,56 @@ def test_a_policy_that_was_published_is_read_in_any_currency() -> None:
 
 
 def test_every_amount_of_a_fact_and_of_a_request_is_looked_at() -> None:
-    """`check_currencies` looks at fields; an amount within something else would slip through."""
+    """`check_currencies` looks at fields and at records in fields; an amount within a list would slip through."""
     kinds = [one for one in vars(commands).values() if isinstance(one, type) and issubclass(one, msgspec.Struct)]
     for cls in (*FACTS.values(), *kinds):
         for field in msgspec.structs.fields(cls):
-            inner = {part for part in get_args(field.type) if isinstance(part, type) and part is not type(None)}
-            assert not any(issubclass(part, msgspec.Struct) for part in inner), (cls, field.name)
+            of_lists = [
+                part
+                for one in (field.type, *get_args(field.type))
+                for part in get_args(one)
+                if get_origin(one) is tuple
+            ]
+            assert not any(isinstance(part, type) and issubclass(part, msgspec.Struct) for part in of_lists), (
+                cls,
+                field.name,
+            )
+
+
+EVIDENCE: Document = {
+    "position": 3,
+    "role": "agent",
+    "kind": "refund",
+    "limit": gbp("5.00"),
+    "days": 3.5,
+    "given_at_once": 1,
+    "escalations_spared": 2,
+    "not_approved": gbp("5.00"),
+    "would_escalate": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"limit": {"amount": "5.00", "currency": "QQQ"}}, "evidence.limit.currency"),
+        ({"people_of": "a\u0000b"}, "evidence.people_of"),
+        ({"role": " "}, "evidence.role"),
+        ({"position": -5}, "evidence.position"),
+        ({"would_escalate": 10**30}, "evidence.would_escalate"),
+        ({"days": -1}, "evidence.days"),
+        ({"nonsense": 1}, "evidence.nonsense"),
+    ],
+)
+def test_a_record_within_a_request_is_checked_like_the_request(changed: Document, field: str) -> None:
+    request = {"request_id": "r", "operation": "propose", "policy": {}, "replaces": 1, "proposed_by": "M-1"}
+    assert read_form(commands.PolicyProposal, encode(request | {"evidence": EVIDENCE})).refusal is None
+    with pytest.raises(commands.RequestError) as refused:
+        raise (
+            read_form(commands.PolicyProposal, encode(request | {"evidence": EVIDENCE | changed})).refusal
+            or AssertionError
+        )
+    assert refused.value.field == field
 
 
 # ------------------------------------------------------------------ what comes in
