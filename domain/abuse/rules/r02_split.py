@@ -26,8 +26,10 @@ RULE = Rule(
 
 _REGULARS = 1.0
 """The variation of parts over days: some people meet the same customers again."""
-_HABIT = 0.003
+_HABIT = 0.001
 """The share of matters in several parts over days that may be one person's habit."""
+_MATTERS = 4
+"""The least number of such matters: three are a week of regular customers, whatever the others' share."""
 
 
 class _Part(NamedTuple):
@@ -108,7 +110,7 @@ class WideSplit:
     Parts are an agent's actions within ``wide_hours`` for one matter (a customer's other orders and reasons are
     other matters), each within its limit, together above the highest
     of their limits. They prove a split after the answer `escalate`, if they reach ``reach`` of the amount that was
-    asked. Without such an answer, ``times`` matters in ``days`` days do, if their share among the agent's matters is
+    asked. Without such an answer, four matters in ``days`` days do, if their share among the agent's matters is
     at least ``ratio`` times the others' share, and its tail at the share of the agent's team is below ``p``, among all
     matters and among those with several parts: a refund with a credit may be the custom, and an account manager meets
     the same customers again.
@@ -182,7 +184,7 @@ class WideSplit:
     def _often(self, action: ObservedAction, p: float) -> Iterator[RuleFinding]:
         agent, days = action.agent, self._parameters["days"]
         found = self._matters.marked(agent)
-        if len(found) < self._parameters["times"] or not self._matters.stands_out(agent, self._parameters["ratio"]):
+        if len(found) < _MATTERS or not self._matters.stands_out(agent, self._parameters["ratio"]):
             return
         if p < self._parameters["p"]:
             others, of_others = self._matters.others(agent)
