@@ -184,7 +184,7 @@ class BatchCommitter:
         position = await self._log.append(drafts)
         if any(type(request.command) in _ABOUT_POLICIES for request in batch):
             # The policy is in force for the very next request.
-            await self._state.reach(position + sum(len(request.drafts) for request in batch) - 1)
+            await self._state.reach_or_read_on(self._log, position + sum(len(one.drafts) for one in batch) - 1)
         self._answer(batch, position)
 
     def _answer(self, batch: list[PendingRequest], position: int) -> None:
@@ -195,7 +195,9 @@ class BatchCommitter:
             decision = request.decision
             for draft in request.drafts:
                 stream, record = draft.stream, draft.record
-                stream.last, stream.own = position, True
+                # What another decider wrote before stays unread: a timer or a preview may write without having read it.
+                stream.own = stream.own or stream.last <= self._state.position
+                stream.last = position
                 stream.unstored -= 1
                 if draft.row is not None:
                     draft.row.position = position

@@ -57,8 +57,6 @@ _SAME_TIME_SECONDS = 0.001
 """Requests that arrive within this time share one value of the clock."""
 _STUCK_SECONDS, _CHECK_SECONDS = 1.2, 0.2
 """Requests are answered after so long without the log's reply; the contract allows two seconds."""
-_READER_SECONDS = 0.3
-"""A request waits so long for the state's reader, then the log is read for it."""
 _NO_REPLY = f"the log does not answer; {AGAIN}"
 
 
@@ -465,11 +463,13 @@ class DecisionPipeline:
             UnavailableError: the log cannot be read so far.
 
         """
-        end = await self._log.last_position()
-        if not await self._state.reach(end, _READER_SECONDS):
-            await self._state.read_on(self._log, end)
+        await self._state.reach_or_read_on(self._log, await self._log.last_position())
 
     async def _after_catch_up(self, request: PendingRequest) -> None:
+        late = time.monotonic() - request.received_at > _STUCK_SECONDS
+        if late and request.state_is_current and not self._history:  # others write without pause
+            self._give_up([request], "busy", f"too many requests change this budget at once; {AGAIN}")
+            return
         await self._read_to_the_end()
         request.state_is_current = True
         self._enqueue(request)
@@ -483,9 +483,14 @@ class DecisionPipeline:
 
 
 def _decided(request: PendingRequest, decision: Decision, unit: UnitOfWork) -> Outcome:
-    """Decide a request; where another decider may have answered it already, say that the log must be read first."""
+    """Decide a request; where another decider may have answered it already, say that the log must be read first.
+
+    A first answer that was not read yet may also be the reason of a refusal: it has taken the money already.
+    """
     outcome = decide(request.command, decision)
     if outcome is decision and request.key and not unit.has_read_all(decision):
+        return Retry.AFTER_CATCH_UP
+    if isinstance(outcome, RequestError) and request.key and not request.state_is_current:
         return Retry.AFTER_CATCH_UP
     return outcome
 

@@ -124,7 +124,19 @@ async def test_a_decider_whose_reader_is_late_gives_the_first_answer_of_another_
         request = {"request_id": "r-1", "agent_id": "A-1", "amount": gbp("1.00")}
         first = await ask_here(one, **request)
         assert first["outcome"] == "taken"
+        beyond = {"agent_id": "A-1", "kind": "refund", "reason": "late", "amount": gbp("55.00")}
+        await ask_here(other, "preview", **beyond, interaction_id="I-1")  # writes to the budget without a first answer
         assert await ask_here(other, **request) == first
+        emptied = {
+            "operation": "transfer",
+            "holder": "team:doorstep",
+            "to_holder": "agent:A-2",
+            "amount": gbp("1000.00"),
+        }
+        emptied |= {"request_id": "t-1", "granted_by": "M-1", "reason": "fair"}
+        done = await ask_here(one, "budget", **emptied)
+        assert done["outcome"] == "done"
+        assert await ask_here(other, "budget", **emptied) == done  # not refused for the money that it took itself
         then = await ask_here(other, request_id="r-2", agent_id="A-1", amount=gbp("2.00"))
         assert then["budget"]["spent"] == gbp("3.00")
         link.heal()

@@ -53,7 +53,9 @@ _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
 _WRITE_SECONDS = 1.0
 _WRITE_EVENTS = 20_000
-"""A start that reads a long log writes its state so often, so that neither memory nor a repetition grows with it."""
+"""Events between two writes of the state during a start: a long log makes neither memory nor a repeat larger."""
+_READER_SECONDS = 0.3
+"""Seconds for which a request waits for the reader; then the log is read for all that wait."""
 _READ_ON_SECONDS, _REPLICA_PAUSE_SECONDS = 2.0, 0.05
 _TRIES, _PAUSE_SECONDS = 5, 0.5
 """Attempts to apply one event, and the pause between them."""
@@ -111,7 +113,7 @@ class DecisionState:
         self._entries: list[EventIdEntry] = []
         self._notes: dict[str, tuple[int, bytes]] = {}
         self._moved = asyncio.Condition()
-        self._applying = asyncio.Lock()
+        self._applying, self._reading_on = asyncio.Lock(), asyncio.Lock()
         self._recent: dict[bytes, EventIdEntry] = {}
         self._own: dict[int, EventIdEntry] = {}
         for key, value in index.notes().items():
@@ -161,15 +163,27 @@ class DecisionState:
         if until is not None:
             await self.write()
 
+    async def reach_or_read_on(self, log: Log, position: int) -> None:
+        """Wait until the log was read up to a position; where ``follow`` is late, read it here.
+
+        Raises:
+            UnavailableError: the log cannot be read so far.
+
+        """
+        if not await self.reach(position, _READER_SECONDS):
+            await self.read_on(log, position)
+
     async def read_on(self, log: Log, position: int) -> None:
         """Read up to a position by plain requests, where ``follow`` is late: its consumer may have ended with a server.
+
+        All that wait share one reading.
 
         Raises:
             UnavailableError: the log cannot be read so far within ``_READ_ON_SECONDS``.
 
         """
         try:
-            async with asyncio.timeout(_READ_ON_SECONDS):
+            async with asyncio.timeout(_READ_ON_SECONDS), self._reading_on:
                 while self.position < position:
                     batch, _ = await log.read_batch(">", self.position, MAX_BATCH)
                     if not batch or batch[-1].position - self.position > len(batch):
