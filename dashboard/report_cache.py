@@ -73,7 +73,12 @@ class ReportCache:
             if kept is not None and begun < kept.until:
                 return kept
             views = _ViewsOfReport(self._views)
-            document = await compute(views.read)
+            try:
+                document = await compute(views.read)
+            except BaseException:
+                if key not in self._reports:
+                    self._locks.pop(key, None)
+                raise
             now = time.monotonic()
             made = _CachedReport(document, views.progress(), now + max(_MIN_SECONDS, _COMPUTING_TIMES * (now - begun)))
             self._reports[key] = made

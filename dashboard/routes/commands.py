@@ -362,8 +362,6 @@ def _with_limit(in_force: Policy | None, command: LimitTrial, now: datetime) -> 
     if command.mode == "shadow":
         changed["mode"] = "shadow"
         changed.pop("trial", None)
-    elif in_force.trial is not None and (in_force.trial.role, in_force.trial.kind) == (command.role, command.kind):
-        del changed["trial"]  # the limit is that of all teams now
     document = copy.deepcopy(in_force.document) if command.mode == "trial" else changed
     document["effective_from"] = now.isoformat()
     if command.mode == "trial":

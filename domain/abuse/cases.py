@@ -184,6 +184,11 @@ class CaseBook:
         self._cases = cases = state.record("cases", _Cases)
         self._of_subject, self._subject_of, self._capacity = cases.of_subject, cases.subject_of, cases.capacity
 
+    @property
+    def prior(self) -> float:
+        """The share of people that misuse authority in one way, as of the last night."""
+        return self._cases.prior
+
     # ------------------------------------------------------------------ flags and reviews
 
     def flag(self, flag_id: str, number: int, finding: RuleFinding, weight: Weight, recorded: float) -> None:
@@ -202,8 +207,11 @@ class CaseBook:
         )
         self._subject_of[flag_id] = case.subject
         case.changed, case.at = True, recorded
+
+    def found(self, finding: RuleFinding, recorded: float) -> None:
+        """Note a finding for the prior, whether it raises a flag or a review keeps it from that."""
         if finding.p is not None and finding.p <= _SURE:
-            self._cases.sure[keyed(case.subject, finding.rule)] = recorded
+            self._cases.sure[keyed(finding.about[0], finding.rule)] = recorded
 
     def _case_of(self, flag_id: str) -> _Case | None:
         return self._of_subject.get(self._subject_of.get(flag_id, ""))

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SLEEP_SECONDS = 90 * DAY
 """The time for which a dismissed pattern raises no flag, unless its amount doubles."""
 _GROWS_BY = 1.5
-_FALLS_TO = 0.1
+_FALLS_TO, _CERTAIN = 0.1, 1e-8
+"""A flag is told anew at a tenth of its chance, until the chance is so small that less says nothing more."""
 _ORDER_RULES = {"R7", "R14", "R16"}
 _SHIFT_RULES = {"R6"}
 _CUSTOMER_RULES = {"R3", "R4", "R10", "R17"}
@@ -229,7 +230,7 @@ class FlagBook:
 
 def _is_less_likely(finding: RuleFinding, told: RuleFinding) -> bool:
     """Return whether the chance of a finding is at most a tenth of the one that was told."""
-    return finding.p is not None and told.p is not None and finding.p <= _FALLS_TO * told.p
+    return finding.p is not None and told.p is not None and told.p > _CERTAIN and finding.p <= _FALLS_TO * told.p
 
 
 def _place(position: int) -> str:

@@ -144,7 +144,11 @@ class Guard:
 
     def take(self, event: GuardEvent) -> list[FlagDraft]:
         """Return the flags that this event raises, or that its recorded time makes due."""
-        raised = [draft for finding in self._findings(event) if (draft := self._flags.told(finding, event)) is not None]
+        raised: list[FlagDraft] = []
+        for finding in self._findings(event):
+            self.cases.found(finding, event.recorded)
+            if (draft := self._flags.told(finding, event)) is not None:
+                raised.append(draft)
         raised += self._flags.late(event)
         for draft in raised:
             finding = draft.finding

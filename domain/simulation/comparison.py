@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -163,7 +164,7 @@ class OutcomeComparison:
         """Count and minor units of actions that would not have been taken at once, by agent, role, kind, currency."""
         self._open: dict[tuple[str, ...], SparedRequest] = {}
         """Those without an escalation yet, by matter."""
-        self._first = self._last = 0.0
+        self._first, self._last = math.inf, -math.inf
         self.saved: set[str] = set()
         """Ids of escalations that would not have been needed."""
         self.waited: dict[str, tuple[str, float]] = {}
@@ -171,8 +172,8 @@ class OutcomeComparison:
 
     @property
     def seconds(self) -> float:
-        """The time between the first and the last decision that were compared."""
-        return self._last - self._first
+        """The time between the earliest and the latest decision that were compared, in whatever order they came."""
+        return max(self._last - self._first, 0.0)
 
     def tell(
         self, position: int, at: datetime, one: DecisionSummary, now: str, reasons: Sequence[decisions.Reason]
@@ -181,9 +182,8 @@ class OutcomeComparison:
         then = "taken" if one.done else one.outcome
         before = one.rules
         why = tuple([reason.rule for reason in reasons])
-        self._last = at.timestamp()
-        if self.decisions == 0:
-            self._first = self._last
+        moment = at.timestamp()
+        self._first, self._last = min(self._first, moment), max(self._last, moment)
         self.decisions += 1
         for name in before:
             self.hit[0][name] += 1

@@ -70,7 +70,7 @@ class LimitWhatIf(SimulatedLimit):
 
 
 def policy_with_limit(policy: Policy, role: str, kind: str, limit: Money) -> JsonObject:
-    """Return the document of a policy with another limit of one action.
+    """Return the document of a policy with another limit of one action, for all teams.
 
     Raises:
         LimitError: the policy has no such role, or another currency.
@@ -82,6 +82,8 @@ def policy_with_limit(policy: Policy, role: str, kind: str, limit: Money) -> Jso
         raise LimitError("amount", f"the policy in force is in {policy.currency}, not in {limit.currency}")
     document: dict[str, Any] = deepcopy(policy.document)
     document["roles"][role].setdefault("limits", {})[kind] = limit.wire()["amount"]
+    if policy.trial is not None and (policy.trial.role, policy.trial.kind) == (role, kind):
+        del document["trial"]  # the limit is that of all teams
     return document
 
 

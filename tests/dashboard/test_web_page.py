@@ -268,7 +268,7 @@ async def try_another_limit(one: Opened) -> None:
         assert shown[5].startswith(f"{sums['would_escalate']} given actions, ")
     await form.get_by_role("button", name="Try in the shadow").click()
     await expect(form.get_by_role("status")).to_contain_text("In the shadow: version 2")
-    await form.get_by_role("button", name="Propose with this evidence").click()
+    await form.get_by_role("button", name="Enforce with this evidence").click()
     await expect(form.get_by_role("status")).to_contain_text("New limit with its evidence: version 3")
     await one.go("policy")
     newest = (await cells(page, "Versions"))[0]

@@ -324,3 +324,24 @@ def test_much_that_is_hardly_chance_raises_the_prior_and_nothing_lowers_it_to_no
     assert prior_of(20, 100) == pytest.approx((0.1 + 2 * 20 / 18) / 200, rel=0.01)
     assert 0 < prior_of(0, 100_000) < PRIOR
     assert prior_of(20, 100_000) == prior_of(0, 100_000)  # as many come by chance
+
+
+def test_a_review_changes_nothing_in_the_prior() -> None:
+    """A dismissed pattern sleeps, and what is found of it meanwhile counts as it would without the review."""
+    priors = []
+    for is_reviewed in (False, True):
+        story = with_capacity(0)
+        people_work(story, 30)
+        for number in range(14):
+            for giver, receiver in (("A-1", "A-2"), ("A-2", "A-1")):
+                fields: Document = {"recognition_id": f"t-{giver}-{number}", "giver_id": giver, "receiver_id": receiver}
+                story.tell(facts.RecognitionGiven(**fields, reason="thanks", points=10))
+            if number == 9:
+                if is_reviewed:
+                    flag = story.raised[0]
+                    story.guard.reviewed(flag.flag_id, len(story.seen), "dismissed", story.seen[-1].recorded)
+                story.later(60 * 24)
+        for day in range(61, 121):  # the first findings are forgotten, the last ones are not
+            story.gives("A-9", 5, day * 24)
+        priors.append(story.guard.cases.prior)
+    assert priors[0] == priors[1] > prior_of(0, 30)

@@ -4,6 +4,8 @@ import pytest
 
 from domain.abuse.findings import RuleFinding, benjamini_hochberg
 from domain.abuse.guard import Guard, parameters_of
+from domain.events import facts
+from tests.support.documents import Document
 from tests.support.guard_story import Story
 
 
@@ -19,6 +21,16 @@ def test_a_flag_is_raised_once_grows_with_evidence_and_again_only_on_new_evidenc
     for number in range(6):
         story.gives(f"A-{number % 4}", 10, customer="C-claims", order=f"P-{number}", reason=f"new {number}")
     assert story.rules() == ["R10", "R10"]
+
+
+def test_a_pattern_without_end_is_told_anew_ever_more_seldom() -> None:
+    story = Story()
+    for number in range(400):
+        for giver, receiver in (("A-1", "A-2"), ("A-2", "A-1")):
+            fields: Document = {"recognition_id": f"t-{giver}-{number}", "giver_id": giver, "receiver_id": receiver}
+            story.tell(facts.RecognitionGiven(**fields, reason="thanks", points=10), number / 10)
+    assert story.rules() == ["R11"]
+    assert len(story.raised) < 25  # at a tenth of the chance five times, then at half as much evidence again
 
 
 def test_the_same_history_gives_the_same_flags() -> None:

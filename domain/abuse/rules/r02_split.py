@@ -184,7 +184,9 @@ class WideSplit:
     def _often(self, action: ObservedAction, p: float) -> Iterator[RuleFinding]:
         agent, days = action.agent, self._parameters["days"]
         found = self._matters.marked(agent)
-        if len(found) < _MATTERS or not self._matters.stands_out(agent, self._parameters["ratio"]):
+        if len(found) < max(_MATTERS, self._parameters["times"]) or not self._matters.stands_out(
+            agent, self._parameters["ratio"]
+        ):
             return
         if p < self._parameters["p"]:
             others, of_others = self._matters.others(agent)

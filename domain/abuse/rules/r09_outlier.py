@@ -124,7 +124,7 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
             if earlier is not None:
                 share = month.expected_gifts / (month.expected_gifts + earlier.expected_gifts)
                 grown = varied_tail(month.gifts, month.gifts + earlier.gifts, share, _MONTHLY)
-            x = max(above, 1e-300) * max(grown, 1e-300)
+            x = max(above * grown, 1e-300)
             p = x * (1 - log(x))
             if score > parameters["z"] and p < parameters["p"]:
                 text = (

@@ -21,6 +21,7 @@ _TO_ONE = 0.4
 """The usual share of an honest person's thanks that go to the colleague they thank most."""
 _PRIOR = 20.0
 """The thanks of such people that count beside those of the team."""
+_MOST_OF_ONE = 10
 
 
 class RecognitionRing:
@@ -62,11 +63,16 @@ class RecognitionRing:
             yield RULE.finding(about, "", text, [*ways[0][1], *ways[1][1]], p)
 
     def _usual(self, mates: set[str], since: float) -> float:
-        """Return the share of the mates' thanks that go to the colleague each of them thanks most."""
+        """Return the share of the mates' thanks that go to the colleague each of them thanks most.
+
+        Each mate counts as at most ``_MOST_OF_ONE`` thanks, so that nobody hides a ring by thanking without end.
+        """
         most, thanks = _PRIOR * _TO_ONE, _PRIOR
         for mate in sorted(mates):
             taken = Counter(taker for at, taker, _, _ in self._given.get(mate) or () if at > since)
-            most, thanks = most + max(taken.values(), default=0), thanks + taken.total()
+            weight = min(taken.total(), _MOST_OF_ONE)
+            most += weight * max(taken.values(), default=0) / max(taken.total(), 1)
+            thanks += weight
         return most / thanks
 
     def _way(self, giver: str, taker: str, since: float) -> tuple[float, list[int]]:

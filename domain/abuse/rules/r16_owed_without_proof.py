@@ -106,6 +106,8 @@ class OwedWithoutProof:
         met = max(settled.contacts(action.agent, customer, since, event.at), len(mine))
         usual = self._usual(settled, action.agent, len(mine), met)
         p = varied_tail(len(mine), met, usual, VARIATION)
+        if p >= self._parameters["p"]:
+            return
         p *= max(settled.regular_customers(action.agent, self._parameters["claims"]), 1)
         if p < self._parameters["p"]:
             total = sum(one.minor for one in mine if one.currency == action.currency)

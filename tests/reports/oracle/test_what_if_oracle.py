@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.money import Money
+from domain.policy.parsing import read_policy
+from projections.reports.limit_simulation import policy_with_limit
+from tests.support.organisations import BASIC_POLICY
 from tests.support.report_oracle import HistoryLedger
 from tests.support.what_if_histories import (
     WhatIfHistory,
@@ -38,3 +43,13 @@ def test_the_effects_of_recommended_limits(seed: int, requests: int) -> None:
 @given(st.integers(0, 10**6), st.sampled_from((20, 80)))
 def test_the_effect_of_another_limit(seed: int, days: int) -> None:
     assert limit_differences(HistoryLedger(WhatIfHistory(seed, 90, days=days).events())) == []
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("refund", True), ("credit", False)])
+def test_a_limit_for_all_teams_ends_the_trial_of_the_same_limit(kind: str, ends: bool) -> None:
+    limit = {"role": "agent", "kind": "refund", "amount": "70.00"}
+    trial = {"limit": limit, "share_of_teams": 0.5, "seed": 7, "until": "2036-03-01T00:00:00Z"}
+    policy = read_policy(BASIC_POLICY | {"trial": trial})
+    changed = read_policy(policy_with_limit(policy, "agent", kind, Money(6000, "GBP")))
+    assert (changed.trial is None) == ends
+    assert changed.roles["agent"].limits[kind] == Money(6000, "GBP")

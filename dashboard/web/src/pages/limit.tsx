@@ -44,7 +44,7 @@ function OtherLimit({ one, me }: { one: Limited; me: Viewer }) {
         <button class="first" aria-disabled={busy}>What if</button>
         {mayTry && <button type="button" aria-disabled={busy} onClick={() => void run(start("shadow"))}>Try in the shadow</button>}
         {me.role === "operator" && <button type="button" aria-disabled={busy} onClick={() => void run(start("trial"))}>Try by lot</button>}
-        {mayTry && shown && <button type="button" aria-disabled={busy} onClick={() => void run(start("enforced"))}>Propose with this evidence</button>}
+        {mayTry && shown && <button type="button" aria-disabled={busy} onClick={() => void run(start("enforced"))}>Enforce with this evidence</button>}
       </div>
       {shown && <Effect of={shown} />}
       <p role="status" class="answer">{said}</p>
