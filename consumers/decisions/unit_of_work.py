@@ -91,7 +91,8 @@ class UnitOfWork(msgspec.Struct, eq=False):
 
     def is_known(self, stream: BudgetKey | CustomerStream | OrderStream) -> bool:
         """Return whether the decision state has read all that others wrote to a stream; see ``LoadedStreams``."""
-        return self._has_read(self.budgets.get(stream))
+        found = self.budgets.get(stream)
+        return found.own or found.last <= self.state.position
 
     def last_position(self, stream: PolicyStream) -> int:
         """Return the position of the last event of a stream; it is loaded anew for each decision."""
@@ -140,9 +141,12 @@ class UnitOfWork(msgspec.Struct, eq=False):
 
         Otherwise one of these events may be the first answer to the same request, given by another decider.
         """
-        return all(
-            self._has_read(self._cached(event)) for event in decision.events if type(event.stream) is not RefusalStream
-        )
+        for event in decision.events:
+            if type(event.stream) is not RefusalStream:
+                stream = self._cached(event)
+                if not stream.own and stream.last > self.state.position:
+                    return False
+        return True
 
     def _cached(self, event: NewEvent) -> BudgetStream:
         place = event.stream
@@ -150,9 +154,6 @@ class UnitOfWork(msgspec.Struct, eq=False):
             return self.budgets.get(BudgetKey(place.holder, place.currency))
         assert not isinstance(place, RefusalStream)
         return self.budgets.get(place)
-
-    def _has_read(self, stream: BudgetStream) -> bool:
-        return stream.own or stream.last <= self.state.position
 
     def abandon(self) -> None:
         """Forget the streams that the decision has read, because it may have changed them without a result."""
