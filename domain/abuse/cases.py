@@ -30,10 +30,10 @@ FLOOR = 0.6
 PRIOR = 0.001
 """The share of people that misuse authority in one way in a quarter: 1 to 4 % in all, over eighteen rules."""
 LOOKS = {"R2": 10.0, "R8": 6.0, "R9": 10.0, "R10": 16.0, "R11": 12.0, "R13": 3.0, "R14": 6.0, "R15": 6.0, "R16": 6.0}
-"""Honest people who get a flag of a rule with a chance below p in a quarter, each as a multiple of p.
+"""The number of independent tests by which a rule may flag one honest person in a quarter.
 
-Candidates alone are tested, and tests of sliding windows say little that is new. Measured on the tuning worlds of
-``benchmarks.detection``, times two.
+A rule flags about ``LOOKS`` p of the honest people with a chance below p. The numbers were chosen on the tuning worlds of
+``benchmarks.detection``: rules that test candidates alone have the smallest ones.
 """
 _OTHER_LOOKS = 4.0
 _PRIOR_PEOPLE = 100

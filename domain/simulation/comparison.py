@@ -172,7 +172,7 @@ class OutcomeComparison:
 
     @property
     def seconds(self) -> float:
-        """The time between the earliest and the latest decision that were compared, in whatever order they came."""
+        """The seconds between the earliest and the latest compared decision. The order of their positions does not matter."""
         return max(self._last - self._first, 0.0)
 
     def tell(

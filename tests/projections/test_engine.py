@@ -162,7 +162,7 @@ def rows_of(views: ViewStore, model: Projection) -> dict[str, list[str]]:
 async def test_views_dropped_and_rebuilt_answer_byte_for_byte_the_same(
     stopped: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether a view is built at once, or with no row cached from one small batch to the next, its rows are the same."""
+    """A view has the same rows when one batch builds it and when small batches without cached rows do."""
     before = await all_answers(stopped.session)
     views = stopped.session.views
     for name, make in MODELS.items():

@@ -1,4 +1,4 @@
-"""What must hold after faults, looked at by means that are not the product's: the raw stream, own books, SQL of DuckDB."""
+"""Checks after faults by other means than the product's: the raw stream, a fold of budgets, and SQL of DuckDB."""
 
 from __future__ import annotations
 

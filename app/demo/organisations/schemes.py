@@ -23,9 +23,10 @@ type Scheme = Callable[[Plot], None]
 
 STRENGTHS = ("weak", "moderate", "strong")
 SHARE_OF_STRENGTHS = (0.15, 0.7, 0.15)
-_OFTEN = 10
 SHARE_OF_EVASIONS = 0.25
 """The share of moderate cases that evade their rule; they are reported apart."""
+_OFTEN = 10
+"""Gifts in thirty days; misuse that multiplies fewer gifts adds too few to be seen."""
 EVASIONS: dict[str, tuple[str, ...]] = {
     "R1": ("84 to 90 % of the limit", "two kinds"),
     "R2": ("25 hours apart", "two kinds"),

@@ -29,7 +29,7 @@ _REGULARS = 1.0
 _HABIT = 0.001
 """The share of matters in several parts over days that may be one person's habit."""
 _MATTERS = 4
-"""The least number of such matters: three are a week of regular customers, whatever the others' share."""
+"""The least number of such matters. Regular customers bring three of them in a week."""
 
 
 class _Part(NamedTuple):

@@ -25,7 +25,7 @@ _LATE_SECONDS = 2 * DAY
 _MANY_MINUTES = 75.0
 """Beyond overtime."""
 _HABIT = 0.01
-"""The share of days that an honest person may work off duty where peers never do."""
+"""The least usual share of days off duty. One honest person may have so many, though peers have none."""
 _PRIOR = 100.0
 """The weight of all others beside those of the same unit, in days."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RULE = Rule("R15", 5, "churn", {"times": 3, "days": 30, "share": 0.5, "p": 5e-4, "holds": 5, "unsettled": 0.8})
 
 _HABIT = 0.002
-"""The share of actions that an honest person may reverse where nobody else does."""
+"""The least usual share of reversed actions. One honest person may reverse so many, though peers reverse none."""
 _SLIP_SECONDS = 3600.0
 """A mistake is mostly put right within an hour."""
 
