@@ -32,8 +32,8 @@ PRIOR = 0.001
 LOOKS = {"R2": 10.0, "R8": 6.0, "R9": 10.0, "R10": 16.0, "R11": 12.0, "R13": 3.0, "R14": 6.0, "R15": 6.0, "R16": 6.0}
 """The number of independent tests by which a rule may flag one honest person in a quarter.
 
-A rule flags about ``LOOKS`` p of the honest people with a chance below p. The numbers were chosen on the tuning worlds of
-``benchmarks.detection``: rules that test candidates alone have the smallest ones.
+A rule flags about ``LOOKS`` p of the honest people with a chance below p. The numbers were chosen on the tuning worlds
+of ``benchmarks.detection``: rules that test candidates alone have the smallest ones.
 """
 _OTHER_LOOKS = 4.0
 _PRIOR_PEOPLE = 100

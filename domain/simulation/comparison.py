@@ -172,7 +172,7 @@ class OutcomeComparison:
 
     @property
     def seconds(self) -> float:
-        """The seconds between the earliest and the latest compared decision. The order of their positions does not matter."""
+        """The seconds between the earliest and the latest compared decision, by their times."""
         return max(self._last - self._first, 0.0)
 
     def tell(
