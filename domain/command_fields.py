@@ -28,20 +28,24 @@ def known_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
 
 
 @lru_cache(maxsize=64)
-def _inner_fields(cls: type[msgspec.Struct]) -> tuple[tuple[str, frozenset[str]], ...]:
-    """Return the fields that hold an object, each with the names that are known in it."""
-    found: list[tuple[str, frozenset[str]]] = []
+def _inner_fields(cls: type[msgspec.Struct]) -> tuple[tuple[str, type[msgspec.Struct] | None], ...]:
+    """Return the fields that hold an object, each with its class; ``None`` for an amount."""
+    found: list[tuple[str, type[msgspec.Struct] | None]] = []
     for name, hint in get_type_hints(cls).items():
         for one in (hint, *get_args(hint)):
             if one is Money:
-                found.append((name, _MONEY))
+                found.append((name, None))
             elif isinstance(one, type) and issubclass(one, msgspec.Struct):
-                found.append((name, known_fields(one)))
+                found.append((name, one))
     return tuple(found)
 
 
-def check_fields(value: Mapping[str, object], cls: type[msgspec.Struct], own: frozenset[str] = frozenset()) -> None:
+def check_fields(
+    value: Mapping[str, object], cls: type[msgspec.Struct], own: frozenset[str] = frozenset(), at: str = ""
+) -> None:
     """Reject a request with an unknown field at any level; ``own`` are fields that the ledger adds.
+
+    ``at`` is the path before the request, ending in a point.
 
     Raises:
         RequestError: `unknown_field`, with its path and the nearest known field.
@@ -49,11 +53,15 @@ def check_fields(value: Mapping[str, object], cls: type[msgspec.Struct], own: fr
     """
     known = known_fields(cls) | own if own else known_fields(cls)
     if not known.issuperset(value):
-        check_names(value, known)
-    for name, names in _inner_fields(cls):
+        check_names(value, known, at)
+    for name, inner_class in _inner_fields(cls):
         inner = value.get(name)
-        if isinstance(inner, dict) and not names.issuperset(inner):
-            check_names(inner, names, f"{name}.")
+        if not isinstance(inner, dict):
+            continue
+        if inner_class is not None:
+            check_fields(inner, inner_class, at=f"{at}{name}.")
+        elif not _MONEY.issuperset(inner):
+            check_names(inner, _MONEY, f"{at}{name}.")
 
 
 def check_names(value: Mapping[str, object], known: frozenset[str], at: str = "") -> None:

@@ -115,7 +115,7 @@ def strength(rule: str, p: float | None, number: int, prior: float = PRIOR) -> f
 
     With a p-value: the expected misuse over misuse and false alarms, prior / (prior + ``LOOKS`` p), as in the false
     discovery rate of a tail area (Efron 2004). ``prior`` is misuse of one sort for each person and quarter. Without a
-    p-value the first flag leaves four parts of ten in doubt, and each update four parts of ten of these.
+    p-value the first flag has a chance of 0.6, and each update multiplies the doubt by 0.4.
     """
     if p is not None:
         return prior / (prior + LOOKS.get(rule, _OTHER_LOOKS) * p)

@@ -281,8 +281,8 @@ class Tally:
     ) -> None:
         """Create a tally of so many days; ``variation`` is how honest people's shares differ.
 
-        ``name``: of the tally within this state. ``least``: the least usual share. One person's honest habit may
-        have so much, though others have none. ``mates_prior``: the weight of all others beside the mates of an agent, in entries.
+        ``name``: of the tally within this state. ``least``: the least usual share. One person's honest habit may have
+        so much, though others have none. ``mates_prior``: the weight of all others beside the mates, in entries.
         """
         self._seconds, self._variation, self._least = days * DAY, variation, least
         self._mates_prior = mates_prior

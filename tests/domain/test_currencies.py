@@ -171,6 +171,7 @@ EVIDENCE: Document = {
         ({"would_escalate": 10**30}, "evidence.would_escalate"),
         ({"days": -1}, "evidence.days"),
         ({"nonsense": 1}, "evidence.nonsense"),
+        ({"limit": gbp("5.00") | {"nonsense": 1}}, "evidence.limit.nonsense"),
     ],
 )
 def test_a_record_within_a_request_is_checked_like_the_request(changed: Document, field: str) -> None:
