@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ class ApiContext(NamedTuple):
     """The dependencies of the routes.
 
     ``authorizer`` authenticates and authorizes callers. ``rejected`` is the log of rejected messages. ``hosts`` are the
-    server's own names.
+    server's own names. ``replaying`` lets one replay of history run at a time: each takes a thread and its memory.
     """
 
     views: ViewReader
@@ -33,3 +34,4 @@ class ApiContext(NamedTuple):
     data_dir: Path
     hosts: frozenset[str]
     metrics: Metrics
+    replaying: asyncio.Semaphore

@@ -110,6 +110,7 @@ class DashboardService(RoleService):
             data_dir=self._data_dir,
             hosts=where.host_names(),
             metrics=metrics,
+            replaying=asyncio.Semaphore(1),
         )
         config = uvicorn.Config(
             make_api(context, self._openid),

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
     from dashboard.view_reader import ViewReader
@@ -276,10 +275,11 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         body = command.model_dump(exclude_none=True) | {"granted_by": _reviewer(viewer)}
         return await commands.ask("budget", body, viewer)
 
-    _add_policy(api, context.log, authorizer, commands)
+    _add_policy(api, context, commands)
 
 
-def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: CommandClient) -> None:
+def _add_policy(api: FastAPI, context: ApiContext, commands: CommandClient) -> None:
+    log, authorizer = context.log, context.authorizer
     caller = Depends(authorizer.viewer)
 
     @api.get(
@@ -303,7 +303,8 @@ def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: Comman
             request = await _trial_request(log, command, viewer)
             if command.mode == "enforced":
                 scope = await authorizer.scope(viewer)
-                request["evidence"] = await _evidence(log, commands.views, command, scope, viewer)
+                async with context.replaying:
+                    request["evidence"] = await _evidence(log, commands.views, command, scope, viewer)
         else:
             field = {"propose": "proposed_by", "approve": "approved_by", "object": "objected_by"}[command.operation]
             request = command.model_dump(exclude_none=True) | {field: _reviewer(viewer)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,7 +113,6 @@ def add_what_if_route(api: FastAPI, context: ApiContext) -> None:
     """Add the route of the effect of another limit."""
     views, log, authorizer = context.views, context.log, context.authorizer
     reports, caller = ReportCache(views), Depends(authorizer.viewer)
-    replaying = asyncio.Semaphore(1)  # each replay of history takes a thread and its memory
 
     @api.get(
         "/api/v1/what-if",
@@ -124,7 +122,7 @@ def add_what_if_route(api: FastAPI, context: ApiContext) -> None:
     )
     async def what_if(role: str, kind: Kind, amount: LimitText, viewer: Principal = caller) -> Response:
         async def compute(read: Reader) -> Mapping[str, Json]:
-            async with replaying:
+            async with context.replaying:
                 return await what_if_of_limit(read, await published_policies(log), role, kind, limit, scope)
 
         limit, scope = limit_of(amount), await authorizer.scope(viewer)

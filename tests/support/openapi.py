@@ -36,6 +36,7 @@ def api_document() -> Document:
         Path("no-such-folder"),
         frozenset(),
         Metrics(nothing, nothing, Path("no-such-folder")),
+        nothing,
     )
     document: Document = json.loads(json.dumps(openapi_document(make_api(context))))
     return document
