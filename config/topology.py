@@ -54,6 +54,9 @@ KEYS = "KV_ledger-keys"
 SESSIONS = "KV_ledger-sessions"
 """Sessions of the page, which every dashboard process sees."""
 SESSIONS_SUBJECT = "$KV.ledger-sessions"
+SNAPSHOTS = "OBJ_ledger-snapshots"
+"""An object store with copies of roles' state, from which a fresh machine starts (ledger/store/snapshots.py)."""
+SNAPSHOTS_SUBJECT = "$O.ledger-snapshots"
 SEAL = "SEAL"
 WEBHOOKS = "WEBHOOKS"
 INTAKE_CONSUMER = "intake"
@@ -101,6 +104,7 @@ class DeclaredStream(TypedDict, total=False):
     duplicate_window: int
     allow_atomic: bool
     allow_direct: bool
+    allow_rollup_hdrs: bool
     deny_delete: bool
     deny_purge: bool
 
@@ -213,6 +217,14 @@ _SESSIONS_FIELDS: DeclaredStream = {
 }
 
 
+_SNAPSHOTS_FIELDS: DeclaredStream = {
+    "name": SNAPSHOTS,
+    "subjects": [f"{SNAPSHOTS_SUBJECT}.C.>", f"{SNAPSHOTS_SUBJECT}.M.>"],
+    "allow_atomic": False,
+    "allow_rollup_hdrs": True,
+}
+
+
 def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
     """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds."""
     common = _common(replicas)
@@ -248,6 +260,8 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
         _book(replicas) | {"name": KEYS, "subjects": ["$KV.ledger-keys.>"]},
         # Hashes of the cookies of browsers (dashboard/auth/sessions.py).
         _book(replicas) | _SESSIONS_FIELDS,
+        # In the form of an object store, as nats-py and other clients make it.
+        common | _SNAPSHOTS_FIELDS,
         # Begun seals with their keys, and one of the last checkpoints (ledger/transparency/seal_record.py).
         common
         | {

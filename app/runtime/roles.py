@@ -70,8 +70,10 @@ async def create_service(  # noqa: PLR0911 - one return a role
     indexes = session.data_dir / "index"
     match role:
         case "intake":
-            from consumers.intake.service import IntakeService
+            from consumers.intake.service import IntakeService, snapshots_of
+            from ledger.store.snapshots import restore_alone
 
+            await restore_alone(snapshots_of(session.client), indexes / "intake.sqlite")
             return IntakeService(
                 session.server,
                 session.client,
@@ -86,7 +88,9 @@ async def create_service(  # noqa: PLR0911 - one return a role
             )
         case "decisions":
             from consumers.decisions.service import DecisionService
+            from consumers.decisions.state.follower import restore_index
 
+            await restore_index(session.client, indexes)
             reader = await session.connection("directory")
             return DecisionService(
                 session.server,

@@ -21,7 +21,7 @@ from config import topology
 from consumers.decisions.notifications import Notifications
 from consumers.decisions.pending_request import COMMANDS, holder_in
 from consumers.decisions.pipeline import DecisionPipeline
-from consumers.decisions.state.follower import DecisionState
+from consumers.decisions.state.follower import INDEX_NAME, DecisionState, snapshots_of
 from consumers.decisions.timers import Timers
 from consumers.privacy.field_encryption import encrypt_request, may_have_note
 from consumers.runtime.broker import answered, error_answer, make_broker
@@ -106,7 +106,7 @@ class DecisionService(RoleService):
         self._history = history
         self._precedence = precedence or Precedence()
         self._reading = Heartbeat("the log")
-        index = EventIdIndex.open_exclusive(indexes, "decisions")
+        index = EventIdIndex.open_exclusive(indexes, INDEX_NAME)
         self.state = DecisionState(index, admits_unregistered=admits_unregistered)
         self.pipeline = DecisionPipeline(log, self.state, history=history)
         self.pipeline.on_answers = self._send_all
@@ -132,6 +132,8 @@ class DecisionService(RoleService):
         self.spawn(restarting("the decider", self.pipeline.run))
         self.spawn(self._timers.run())
         self.spawn(self.state.keep_writing())
+        copies, index = snapshots_of(self._client), self.state.index.path
+        self.spawn(copies.keep_going(index, lambda: self.state.written_to, lambda: self._members.is_first))
         self.spawn(self._notifications.run())
         from_others = f"{topology.DECIDERS_SUBJECT}.{self._members.name}.*.*"
         self._subscriptions.append(await self._client.subscribe_raw(from_others, self._on_forwarded))

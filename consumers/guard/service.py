@@ -9,13 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from consumers.guard.flag_writer import FlagWriter, record_draft
-from consumers.guard.state import guard_folder, open_state
+from consumers.guard.state import guard_folder, open_state, state_file, state_version
 from domain.keyed_state import LostRowError, MemoryState
 from ledger import traces
 from ledger.background_service import RoleService, restarting
 from ledger.errors import StateError, UnavailableError
 from ledger.store.log import digest_of
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
+from ledger.store.snapshots import Snapshots
 from ledger.store.subscription import Follower, ReadCursor
 from projections.engine.storage import claim
 
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
 _CLAIM_SECONDS = 0.2
 _AT_ONCE = 200
+_VERSION_DIGITS = 16
 _COMMIT_EVENTS, _COMMIT_SECONDS = 10_000, 5.0
 
 
@@ -59,7 +61,9 @@ class GuardService(RoleService):
         self._plugins = plugins
         self.position = 0
         """The position up to which all flags are recorded."""
+        self._committed = 0
         self._pulse = Heartbeat("the guard", lambda: False)
+        self._copies = Snapshots(log.client, "guard", state_version(event_times=history)[:_VERSION_DIGITS])
 
     def status(self) -> RoleStatus:
         """Return the status of the guard; without details where another process guards in this directory."""
@@ -72,6 +76,8 @@ class GuardService(RoleService):
         """Start to read the log."""
         reader = await self.connection(self._server, "guard")
         self.spawn(restarting("the guard", partial(self._run, reader), self._pulse))
+        file = state_file(self._folder)
+        self.spawn(self._copies.keep_going(file, lambda: self._committed, lambda: self._pulse.active))
 
     async def _run(self, reader: LedgerClient) -> None:
         waits_for = ""
@@ -97,6 +103,9 @@ class GuardService(RoleService):
         Raises:
             StateError: the state cannot be read or written now.
         """
+        file = state_file(self._folder)
+        if not file.exists():
+            await self._copies.restore(file)
         with await open_state(self._folder, self._log, event_times=self._history) as state:
             try:
                 await self._guard(reader, state)
@@ -113,7 +122,7 @@ class GuardService(RoleService):
             state.discard("rules of other packages")
         writer = FlagWriter(event_times=self._history, plugins=plugins, state=MemoryState() if plugins else state)
         self.position = state.cursor.position
-        committed, committed_at = self.position, time.monotonic()
+        self._committed, committed_at = self.position, time.monotonic()
         async for batch in Follower(reader, self._log, "guard", state.cursor).batches():
             for at in range(0, len(batch), _AT_ONCE):
                 part = batch[at : at + _AT_ONCE]
@@ -124,9 +133,9 @@ class GuardService(RoleService):
                         await self._record(draft)
                 self.position, last = writer.position, part[-1]
                 late = time.monotonic() - committed_at > _COMMIT_SECONDS
-                if not plugins and (late or self.position - committed >= _COMMIT_EVENTS):
+                if not plugins and (late or self.position - self._committed >= _COMMIT_EVENTS):
                     state.commit(ReadCursor(last.position, digest_of(last.data)))
-                    committed, committed_at = self.position, time.monotonic()
+                    self._committed, committed_at = self.position, time.monotonic()
                 self._pulse.beat(self.position)
                 await asyncio.sleep(0)
 

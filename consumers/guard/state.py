@@ -28,6 +28,11 @@ def guard_folder(data_dir: Path) -> Path:
     return data_dir / "guard"
 
 
+def state_file(folder: Path) -> Path:
+    """Return the path of the state's file."""
+    return folder / "state.sqlite"
+
+
 def state_version(*, event_times: bool) -> str:
     """Return the version of the guard's state: another form or meaning of any value has another one.
 
@@ -56,7 +61,7 @@ async def open_state(folder: Path, log: Log, *, event_times: bool) -> StateFile:
         UnavailableError: the server does not answer.
     """
     state = StateFile(
-        folder / "state.sqlite",
+        state_file(folder),
         state_version(event_times=event_times),
         enc_hook=to_stored,
         dec_hook=from_stored,

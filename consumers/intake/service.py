@@ -30,6 +30,7 @@ from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.role_status import Heartbeat, RoleStatus
+from ledger.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _STANDBY_SECONDS = 1.0
+
+
+def snapshots_of(client: LedgerClient) -> Snapshots:
+    """Return the copies of the intake's index in its present layout."""
+    return Snapshots(client, "intake", "1")
 
 
 class IntakeService(RoleService):
@@ -107,6 +113,8 @@ class IntakeService(RoleService):
         await self._take_turn()
         self.spawn(restarting("the intake's turn", self._take_turns))
         self.spawn(restarting("the end of day keys", self._destroy_day_keys))
+        copies = snapshots_of(self._client)
+        self.spawn(copies.keep_going(self._index.path, self._index.position, lambda: self._worker is not None))
         await self.broker.start()
 
     async def stop(self) -> None:

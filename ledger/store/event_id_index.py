@@ -65,17 +65,10 @@ class EventIdIndex:
     @classmethod
     def open_exclusive(cls, folder: Path, name: str) -> EventIdIndex:
         """Open the first unlocked file of ``name``, ``name-2``, ... for this process alone."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            path = folder / (f"{name}.sqlite" if number == 1 else f"{name}-{number}.sqlite")
-            lock_file = path.with_suffix(".lock").open("a")
-            if not try_lock(lock_file):
-                lock_file.close()
-                continue
-            index = cls(path)
-            index._lock = lock_file
-            return index
-        raise AssertionError  # count() never ends
+        path, lock = claim_file(folder, name)
+        index = cls(path)
+        index._lock = lock
+        return index
 
     def require_layout(self, number: int) -> None:
         """Empty a file that was written in another layout, so that it is caught up from the log again."""
@@ -117,6 +110,11 @@ class EventIdIndex:
         """Return the cursors up to which the index is complete, by subject."""
         rows = self._db.execute("SELECT subject, position, digest FROM heads").fetchall()
         return {subject: ReadCursor(position, digest) for subject, position, digest in rows}
+
+    def position(self) -> int:
+        """Return the newest position of any subject; 0 for an empty index."""
+        (position,) = self._db.execute("SELECT coalesce(max(position), 0) FROM heads").fetchone()
+        return int(position)
 
     def sources_with_token(self, token: str) -> list[str]:
         """Return the known sources with this subject token."""
@@ -209,3 +207,15 @@ class EventIdIndex:
         self._writer.close()
         if self._lock is not None:
             self._lock.close()
+
+
+def claim_file(folder: Path, name: str) -> tuple[Path, IO[str]]:
+    """Return the first unlocked file of ``name``, ``name-2``, ... and its lock, which holds until it is closed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        path = folder / (f"{name}.sqlite" if number == 1 else f"{name}-{number}.sqlite")
+        lock = path.with_suffix(".lock").open("a")
+        if try_lock(lock):
+            return path, lock
+        lock.close()
+    raise AssertionError  # count() never ends

@@ -144,6 +144,7 @@ _ABSENT: JsonObject = {
     "sealed": False,
     "placement": None,
     "allow_atomic": False,
+    "allow_rollup_hdrs": False,
     "discard_new_per_subject": False,
 }
 """Defaults that the server leaves out of its answer."""

@@ -16,6 +16,7 @@ from app.runtime.access_records import note_access
 from app.runtime.seal import begin_anew as begin_seal_anew
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
 from app.runtime.session import Session
+from ledger.store import snapshots
 from ledger.transparency import alarm as alarms
 from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.sealer import seal_folder
@@ -106,6 +107,7 @@ async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
         found = await alarms.read_alarm(session.client)
         if clear and found is not None:
             user = "operator" if session.embedded else "ledger"
+            await snapshots.remove_all(session.client)
             await alarms.clear_alarm(await session.connection("alarm", user=user))
     if as_json:
         print_json(

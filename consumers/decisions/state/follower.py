@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import chain
@@ -37,14 +37,16 @@ from domain.staff import Staff
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
 from ledger.store.atomic_batches import MAX_BATCH
-from ledger.store.event_id_index import Change, EventIdEntry, EventIdIndex
+from ledger.store.event_id_index import Change, EventIdEntry, EventIdIndex, claim_file
 from ledger.store.log import digest_of
+from ledger.store.snapshots import Snapshots
 from ledger.store.subscription import Follower, ReadCursor
 from projections.engine.corrections import correction_of, originals_of
 from projections.engine.events import Correction, Event, UnknownEventError, read_event, types_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log, Recorded
@@ -62,6 +64,24 @@ _TRIES, _PAUSE_SECONDS = 5, 0.5
 _ENTRIES_AT_ONCE = 500
 _LAYOUT = 5
 """The layout of the index; it grows with each change that needs the whole log to be read again."""
+
+
+INDEX_NAME = "decisions"
+
+
+def snapshots_of(client: LedgerClient) -> Snapshots:
+    """Return the copies of the index in this layout."""
+    return Snapshots(client, INDEX_NAME, str(_LAYOUT))
+
+
+async def restore_index(client: LedgerClient, folder: Path) -> None:
+    """Bring the index that this process is about to open near the log's end by a copy, where it is far behind."""
+    path, lock = claim_file(folder, INDEX_NAME)
+    with lock:
+        with closing(EventIdIndex(path)) as index:
+            index.require_layout(_LAYOUT)
+            position = index.head(_WHOLE_LOG).position
+        await snapshots_of(client).restore(path, position)
 
 
 class _PolicyNote(msgspec.Struct, array_like=True):
@@ -131,6 +151,11 @@ class DecisionState:
             else:
                 note = msgspec.json.decode(value, type=_PolicyNote)
                 self.policies.add(Rules(int(name), read_policy(note.policy), note.trial_teams, note.rules_version))
+
+    @property
+    def written_to(self) -> int:
+        """The position up to which the index contains the log."""
+        return self._written_to.position
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, EventIdEntry]:
         """Return the answered requests with these keys, as far as they are known."""

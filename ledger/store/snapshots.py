@@ -1,0 +1,209 @@
+"""Copies of roles' state files in an object store of the server: a fresh machine starts nearly as fast as an old one.
+
+A copy is derived like the file itself, and may be missing, old or unreadable at any time: the log is read instead. A
+reader of the file checks its position against the log, as after any start. Digests (SHA-256), chunks and the replacing
+of an object are those of nats-py's object store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import sqlite3
+import tempfile
+import time
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import nats.errors
+from nats.js.api import ObjectMeta, ObjectMetaOptions
+from nats.js.errors import BadObjectMetaError, DigestMismatchError, ObjectNotFoundError
+from nats.js.object_store import ObjectStore
+
+from ledger.errors import LedgerError, reason_of
+from ledger.files import try_lock
+from ledger.nats.incidents import report
+from ledger.store.streams import js_api
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ledger.nats.client import LedgerClient
+
+_log = logging.getLogger(__name__)
+BUCKET = "ledger-snapshots"
+STREAM = f"OBJ_{BUCKET}"
+_SUBJECTS = f"$O.{BUCKET}"
+_FEWEST_EVENTS = 50_000
+"""Events that a role reads again in seconds; no copy is worth less."""
+_SHARE = 40
+"""A copy is due after a fortieth of the history, so that copies cost the same for each event however long it is."""
+_LOOK_SECONDS = 30.0
+_LOCK_SECONDS = 0.05
+_RESTORE_SECONDS = 120.0
+_CHUNK_BYTES = 512 * 1024
+_LEFT_SECONDS = 3600.0
+"""After this time a chunk without an object was left by a process that was killed."""
+_OLD_FORM_SECONDS = 7 * 24 * 3600.0
+_FAULTS = (LedgerError, nats.errors.Error, OSError, TimeoutError, sqlite3.Error, ValueError)
+
+
+class _Copy(NamedTuple):
+    """A stored copy: the position that its file contains, and its size in bytes."""
+
+    position: int
+    size: int
+
+
+class Snapshots:
+    """The copies of one role's state file, for one form of that file."""
+
+    def __init__(self, client: LedgerClient, role: str, form: str) -> None:
+        """``form`` names the layout of the file: another version of the program neither reads nor replaces the copy."""
+        self._client = client
+        self._role, self._name = role, f"{role}-{form}"
+        self._store = ObjectStore(BUCKET, STREAM, client.jetstream())
+        self._kept: int | None = None
+
+    async def restore(self, path: Path, position: int = 0) -> bool:
+        """Put the copy in the place of a missing file, or of one that is far behind it; return whether it was.
+
+        ``position`` is the file's. Nobody may have the file open. Any fault is logged, and leaves the file as it was.
+        """
+        try:
+            async with asyncio.timeout(_RESTORE_SECONDS):
+                copy = await self._find()
+                if copy is None or copy.position < position + _FEWEST_EVENTS:
+                    return False
+                begun = time.monotonic()
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with _beside(path) as fetched:
+                    with fetched.open("wb") as file:
+                        await self._store.get(self._name, file)
+                    await asyncio.to_thread(_require_sound, fetched)
+                    for suffix in ("-wal", "-shm"):
+                        path.with_name(path.name + suffix).unlink(missing_ok=True)
+                    fetched.replace(path)
+        except _FAULTS as error:
+            _log.warning("no copy of %s could be used, so the log is read: %s", path.name, reason_of(error))
+            return False
+        seconds = time.monotonic() - begun
+        _log.info("%s: %d bytes up to position %d in %.1f s", self._name, copy.size, copy.position, seconds)
+        return True
+
+    async def keep(self, path: Path, position: int) -> None:
+        """Store a copy of a file that may be in use; ``position`` is what it contains at least.
+
+        Raises:
+            OSError, sqlite3.Error: the file cannot be copied, for example because the disk is full.
+            nats.errors.Error: the server does not take the copy.
+        """
+        with _beside(path) as copied:
+            await asyncio.to_thread(_copy, path, copied)
+            await self._remove_left()
+            options = ObjectMetaOptions(max_chunk_size=_CHUNK_BYTES)
+            meta = ObjectMeta(self._name, description=str(position), options=options)
+            with copied.open("rb") as file:
+                await self._store.put(self._name, file, meta)
+        self._kept = position
+
+    async def is_due(self, position: int) -> bool:
+        """Return whether so much was read since the last copy that another one is worth its cost."""
+        if self._kept is None:
+            copy = await self._find()
+            self._kept = 0 if copy is None else copy.position
+        return position - self._kept >= max(_FEWEST_EVENTS, position // _SHARE)
+
+    async def keep_going(self, path: Path, position: Callable[[], int], ours: Callable[[], bool]) -> None:
+        """Store a copy whenever one is due, as long as ``ours`` says that this process does it, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not ours():
+                self._kept = None  # another process stores copies
+                continue
+            try:
+                if await self.is_due(position()):
+                    await self.keep(path, position())
+            except _FAULTS as error:
+                _log.warning("a copy of %s is stored the next time: %s", path.name, reason_of(error))
+            except Exception as error:  # noqa: BLE001 - the role goes on without a copy
+                report("a copy of the state could not be stored", error, error)
+
+    async def _find(self) -> _Copy | None:
+        try:
+            info = await self._store.get_info(self._name)
+        except ObjectNotFoundError:
+            return None
+        if not (info.description or "").isdecimal():
+            raise BadObjectMetaError
+        chunks = f"{_SUBJECTS}.C.{info.nuid}"
+        if (await self._messages(chunks)).get(chunks, 0) != info.chunks:
+            raise DigestMismatchError
+        return _Copy(int(info.description or 0), info.size or 0)
+
+    async def _remove_left(self) -> None:
+        """Remove copies of other forms that no version has replaced for days, and chunks that belong to no object.
+
+        Such chunks were left by a process that was killed while it stored them.
+        """
+        now = time.time()
+        used: set[str] = set()
+        for subject in await self._messages(f"{_SUBJECTS}.M.>"):
+            name = base64.urlsafe_b64decode(subject.rpartition(".")[2]).decode()
+            with suppress(ObjectNotFoundError):
+                info = await self._store.get_info(name)
+                used.add(f"{_SUBJECTS}.C.{info.nuid}")
+                age = now - datetime.fromisoformat(info.mtime or "").timestamp()
+                if name != self._name and name.rpartition("-")[0] == self._role and age > _OLD_FORM_SECONDS:
+                    await self._store.delete(name)
+        for subject in set(await self._messages(f"{_SUBJECTS}.C.>")) - used:
+            last = await self._client.jetstream().get_last_msg(STREAM, subject)
+            if last.time is not None and now - last.time.timestamp() > _LEFT_SECONDS:
+                await js_api(self._client, f"STREAM.PURGE.{STREAM}", {"filter": subject})
+
+    async def _messages(self, subjects: str) -> dict[str, int]:
+        """Return the number of messages of each subject, of all that match ``subjects``."""
+        answer = await js_api(self._client, f"STREAM.INFO.{STREAM}", {"subjects_filter": subjects})
+        return answer.get("state", {}).get("subjects") or {}
+
+
+async def remove_all(client: LedgerClient) -> None:
+    """Remove all copies: an operator has accepted a log that lost events, which the copies may still contain.
+
+    Raises:
+        UnavailableError: the server does not answer.
+    """
+    await js_api(client, f"STREAM.PURGE.{STREAM}", {})
+
+
+async def restore_alone(snapshots: Snapshots, path: Path) -> None:
+    """Restore a file that several processes of one data directory open, before any of them has it open."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".restore.lock").open("a") as lock:
+        while not try_lock(lock):  # noqa: ASYNC110 - another process has the lock
+            await asyncio.sleep(_LOCK_SECONDS)
+        if not path.exists():
+            await snapshots.restore(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file on the same disk, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(
+        prefix=f"{path.stem}-copy-", dir=path.parent, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder) / "copy.sqlite"
+
+
+def _copy(path: Path, to: Path) -> None:
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        connection.execute("VACUUM INTO ?", (str(to),))
+
+
+def _require_sound(path: Path) -> None:
+    """Raise sqlite3.Error for bytes that are no database."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection, suppress(IndexError):
+        connection.execute("PRAGMA schema_version").fetchone()
