@@ -20,7 +20,6 @@ from benchmarks.ledgers import POLICY
 from benchmarks.load import send_all, validated
 from benchmarks.rivals import ES_POSTGRES, ES_SQLITE, make_stream
 from benchmarks.uma import uma_conditional_appends
-from config import topology
 from domain.serialization import encode
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
 
 LEDGER = "ledger, request and reply"
-TWO = "ledger, two processes"
 PUBLISH = "a raw durable publish, the same load"
 NEEDED = "target"
 AGENTS = 100
@@ -97,7 +95,7 @@ class Purses(Application[UUID]):
 
 
 async def decisions(context: BenchmarkContext) -> list[Contest]:
-    """Measure decisions with 1 to 256 in flight, by one and two processes, sequentially, and 64 drivers on one pool."""
+    """Measure decisions with 1 to 256 in flight, sequentially, and 64 drivers on one pool."""
     upstream = await context.session.upstream("bench")
     await make_stream(context.session.client, "PUBLISH")
     load = _Load(context, upstream)
@@ -130,18 +128,6 @@ async def decisions(context: BenchmarkContext) -> list[Contest]:
                 for width, number in WIDTHS.items()
             ]
             results += await _latencies(context, load, apps, cpu)
-            results.append(
-                await contest(
-                    "decisions, 256 in flight, two processes",
-                    "per s",
-                    {
-                        TWO: load.shared(WIDTHS[256], 256, processes=2),
-                        LEDGER: load.shared(WIDTHS[256], 256, processes=1),
-                    },
-                    needs={LEDGER: 0.7},
-                    cpu_of=cpu,
-                )
-            )
             results.append(
                 await contest(
                     "decisions, 64 writers on one pool, a draw each",
@@ -201,27 +187,6 @@ class _Load:
             return _figure(await self.ask(self._context.scaled(number), width, role), share)
 
         return run
-
-    def shared(self, number: int, width: int, *, processes: int) -> Run:
-        """Measure decisions by one process, or by two that share the agents, without changes of membership."""
-
-        async def run(_round: int) -> float:
-            async with contextlib.AsyncExitStack() as stack:
-                if processes == 2:
-                    await stack.enter_async_context(self._context.role("decisions"))
-                await self._until_announced(processes)
-                await self.ask(AGENTS * 10, 64, warming=True)  # each process reads budgets that the other wrote
-                return _figure(await self.ask(self._context.scaled(number), width), None)
-
-        return run
-
-    async def _until_announced(self, processes: int) -> None:
-        """Wait until so many deciders have announced themselves."""
-        alive = await self._context.session.client.subscribe(f"{topology.DECIDERS_SUBJECT}.alive")
-        names: set[str] = set()
-        while len(names) < processes:
-            names.add(json.loads((await alive.next_msg(timeout=30)).data)["name"])
-        await alive.unsubscribe()
 
     def publish_rate(self, number: int, width: int, *, share: float | None = None) -> Run:
         """Measure durable publishes of 500 bytes by the same generator."""

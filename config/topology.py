@@ -20,10 +20,6 @@ READ_SUBJECT = "resolution.read"
 VIEWS_SUBJECT = "resolution.views"
 ESCALATION_SUBJECT = "resolution.notify.escalation"
 """One subject below it for each source: the steps of the escalations that the source filed."""
-WEBHOOKS_SUBJECT = "resolution.webhooks"
-"""Signs of life of the processes that send webhooks."""
-DECIDERS_SUBJECT = "resolution.deciders"
-INTAKES_SUBJECT = "resolution.intakes"
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "webhooks", "dashboard")
 ROLES_SUBJECT = "resolution.roles"
 """Each process with a role answers to ``resolution.roles.<role>``; upstreams may not ask."""
@@ -54,6 +50,8 @@ KEYS = "KV_ledger-keys"
 SESSIONS = "KV_ledger-sessions"
 """Sessions of the page, which every dashboard process sees."""
 SESSIONS_SUBJECT = "$KV.ledger-sessions"
+LEASES = "KV_ledger-leases"
+"""Which process works, of those that stand by for one another (ledger/store/lease.py)."""
 SNAPSHOTS = "OBJ_ledger-snapshots"
 """An object store with copies of roles' state, from which a fresh machine starts (ledger/store/snapshots.py)."""
 SNAPSHOTS_SUBJECT = "$O.ledger-snapshots"
@@ -260,6 +258,7 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
         _book(replicas) | {"name": KEYS, "subjects": ["$KV.ledger-keys.>"]},
         # Hashes of the cookies of browsers (dashboard/auth/sessions.py).
         _book(replicas) | _SESSIONS_FIELDS,
+        _book(replicas) | {"name": LEASES, "subjects": ["$KV.ledger-leases.>"]},
         # In the form of an object store, as nats-py and other clients make it.
         common | _SNAPSHOTS_FIELDS,
         # Begun seals with their keys, and one of the last checkpoints (ledger/transparency/seal_record.py).

@@ -48,18 +48,13 @@ _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 class PendingRequest(msgspec.Struct, eq=False):
-    """A request that waits for its answer, which ``answer`` gives; ``token`` is the source's token in the subject."""
+    """A request that waits for its answer, which ``answer`` gives."""
 
-    token: str
     operation: str
-    body: bytes
     answer: Callable[[bytes], None]
     command: Command | InternalCommand
     cause: RequestContext
     now: datetime
-    reply_subject: bytes = b""
-    """The subject to which another decider may send the answer."""
-    encrypted: bool = False
     refusal: RequestError | None = None
     """The answer, unless the request was answered before."""
     key: bytes = b""
@@ -88,21 +83,6 @@ class PendingRequest(msgspec.Struct, eq=False):
             self.answer(answer)
 
 
-class _AgentField(msgspec.Struct):
-    agent_id: str
-
-
-_agent_field = msgspec.json.Decoder(_AgentField)
-
-
-def holder_in(body: bytes) -> str | None:
-    """Return the holder of the agent in a request, reading nothing else of it; ``None`` where there is none."""
-    try:
-        return f"agent:{_agent_field.decode(body).agent_id}"
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-
-
 def read_request(
     token: str,
     operation: str,
@@ -111,7 +91,6 @@ def read_request(
     now: datetime,
     *,
     history: bool,
-    reply_subject: bytes = b"",
     encrypted: bool = False,
     refusal: RequestError | None = None,
     via: str | None = None,
@@ -145,7 +124,7 @@ def read_request(
         if refusal is not None:  # a preview has no first answer
             raise refusal
         cause = RequestContext(source=source, request_id=request_id, seen_position=0, command=body_of_command, via=via)
-        return PendingRequest(token, operation, body, answer, command, cause, now, reply_subject, encrypted)
+        return PendingRequest(operation, answer, command, cause, now)
     action_id = action_id_of(source, request_id)
     cause = RequestContext(
         source=source,
@@ -158,15 +137,11 @@ def read_request(
     )
     old_source = fact_token(source)
     return PendingRequest(
-        token,
         operation,
-        body,
         answer,
         command,
         cause,
         now,
-        reply_subject,
-        encrypted,
         refusal,
         key=bytes.fromhex(action_id[4:]),
         old_key=b"" if old_source == source else bytes.fromhex(action_id_of(old_source, request_id)[4:]),

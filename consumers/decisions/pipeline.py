@@ -22,7 +22,7 @@ from consumers.decisions.responses import first_answer
 from consumers.decisions.unit_of_work import UnitOfWork
 from consumers.runtime.source_tokens import read_token
 from domain.commands import Preview, RequestError
-from domain.decisions.decide import decide, holder_of
+from domain.decisions.decide import decide
 from domain.decisions.decision import Decision, Retry
 from domain.decisions.governance import GOVERNING, ungoverned_refusal
 from domain.decisions.source_authority import command_refusal
@@ -33,7 +33,6 @@ from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
 from ledger.store.role_status import Heartbeat
 from ledger.store.role_totals import DECISION_BOUNDS, DurationTotals, LabelledTotals
-from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -52,6 +51,7 @@ _log = logging.getLogger(__name__)
 _GROUP = 128  # half of a busy source's requests in flight: one half is stored while the other half is handled
 _LEAP = timedelta(minutes=10)
 _PAUSE_SECONDS = 0.005
+_SETTLED_SECONDS = 0.01
 _NOW = partial(datetime.now, UTC)
 _SAME_TIME_SECONDS = 0.001
 """Requests that arrive within this time share one value of the clock."""
@@ -91,21 +91,26 @@ class DecisionPipeline:
         self._handling_since = self._storing_since = math.inf
         self._committer = BatchCommitter(log, state, self._budgets, self._finish, self._give_up, self._on_batch_end)
         self._side_tasks: set[asyncio.Task[None]] = set()
-        self.pulse = Heartbeat(
-            "decisions", lambda: bool(self._queue or self._ready or self._need_idle or self._storing)
-        )
+        self.pulse = Heartbeat("decisions", self._is_busy)
         self.answers = LabelledTotals("decisions")
         """Answers by operation, outcome, and code of an error."""
         self.durations = DurationTotals("decision_duration_seconds", DECISION_BOUNDS)
         """Seconds from the arrival of a request to its answer."""
-        self.forward: Callable[[PendingRequest, str | None], bool] | None = None
-        """Forwards a request to the owner of its holder; returns whether it did. ``None`` without other deciders."""
         self.old_keys_until = 0
         """The last position with requests under their source's old token, which several sources may share."""
         self.on_answers: Callable[[], None] = lambda: None
         """Called after the answers of a batch."""
         self.overdue_before: Callable[[datetime], Sequence[PendingRequest]] = lambda _now: ()
         """Returns the timers' commands that are due before a moment; used in history mode."""
+
+    def _is_busy(self) -> bool:
+        return bool(self._queue or self._ready or self._need_idle or self._storing)
+
+    async def settled(self, seconds: float) -> None:
+        """Wait until every request has its answer, at most so long."""
+        until = time.monotonic() + seconds
+        while self._is_busy() and time.monotonic() < until:  # noqa: ASYNC110 - once in the life of a process
+            await asyncio.sleep(_SETTLED_SECONDS)
 
     @property
     def now(self) -> datetime:
@@ -119,17 +124,15 @@ class DecisionPipeline:
         body: bytes,
         answer: Callable[[bytes], None],
         *,
-        reply_subject: bytes = b"",
-        here: bool = False,
         encrypted: bool = False,
         refusal: RequestError | None = None,
         via: str | None = None,
         span: RequestSpan | None = None,
     ) -> None:
-        """Submit a request. ``answer`` is called once with JSON, by this decider or by the owner of the holder.
+        """Submit a request. ``answer`` is called once with JSON.
 
-        ``token`` names the source. ``here``: another decider forwarded the request, so it must be decided here. A
-        request with a ``refusal`` gets its first answer if it has one, otherwise the refusal. ``encrypted``: see
+        ``token`` names the source. A request with a ``refusal`` gets its first answer if it has one, otherwise the
+        refusal. ``encrypted``: see
         ``read_form``. ``via``: `cli` or `http`, where the ledger's own commands or page sent it. ``span`` is the
         request's, where traces are on.
         """
@@ -146,7 +149,6 @@ class DecisionPipeline:
                 answer,
                 self._received,
                 history=self._history,
-                reply_subject=reply_subject,
                 encrypted=encrypted,
                 refusal=refusal,
                 via=via,
@@ -160,8 +162,6 @@ class DecisionPipeline:
         if self._check is None and not self._history:
             self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._answer_stuck)
         if request.refusal is None:
-            if self.forward is not None and not here and self.forward(request, holder_of(request.command, self._state)):
-                return
             names_time = request.now is not self._received
             if self._history and names_time and request.now > self._latest and self._leaps(request):
                 return
@@ -499,5 +499,4 @@ def command_request(
     command: InternalCommand, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
 ) -> PendingRequest:
     """Return a command of the timers as a request."""
-    token = token_of_source(cause.source)
-    return PendingRequest(token, "", b"", done, command, cause, now, state_is_current=True)
+    return PendingRequest("", done, command, cause, now, state_is_current=True)

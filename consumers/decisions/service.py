@@ -1,8 +1,7 @@
-"""The role `decisions`: answers requests by request-reply, and forwards them between deciders.
+"""The role `decisions`: answers requests by request-reply. Of several deciders one answers, and the others stand by.
 
 Agents wait for `action` and `preview`, so these are read straight from the connection, without FastStream's steps for
-each message (docs/decisions/nats-connections.md). FastStream reads the others. Where several deciders run, a request is
-forwarded to the decider that owns its holder.
+each message (docs/decisions/nats-connections.md). FastStream reads the others.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 
 from config import topology
 from consumers.decisions.notifications import Notifications
-from consumers.decisions.pending_request import COMMANDS, holder_in
+from consumers.decisions.pending_request import COMMANDS
 from consumers.decisions.pipeline import DecisionPipeline
 from consumers.decisions.state.follower import INDEX_NAME, DecisionState, snapshots_of
 from consumers.decisions.timers import Timers
 from consumers.privacy.field_encryption import encrypt_request, may_have_note
 from consumers.runtime.broker import answered, error_answer, make_broker
-from consumers.runtime.membership import Membership
 from consumers.runtime.precedence import Precedence
 from consumers.runtime.request_form import lost_by_encryption
 from consumers.runtime.source_tokens import refuse_foreign
@@ -36,6 +34,7 @@ from ledger.nats.client import frame, is_answerable, text_of
 from ledger.nats.incidents import report
 from ledger.nats.request_reply import header_of
 from ledger.store.event_id_index import EventIdIndex
+from ledger.store.lease import Lease
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.streams import stream_config
 
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from faststream.nats import NatsBroker
     from nats.aio.subscription import Subscription
 
-    from consumers.decisions.pending_request import PendingRequest
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
     from ledger.spans import RequestSpan
@@ -54,10 +52,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _QUEUE = "decisions"
-_FORWARD_SECONDS = 1.0
-_ANSWER_TO = b"Answer-To"
-_VIA = b"Via"
-_TRACEPARENT = b"traceparent"
+_SETTLED_SECONDS = 2.0
 _NO_POLICY = "no policy is in force, so every request is refused: publish one with `resolution-ledger decide policy`"
 _ANY_ROLE = "any"
 _PAGE = "dashboard"
@@ -110,18 +105,18 @@ class DecisionService(RoleService):
         self.state = DecisionState(index, admits_unregistered=admits_unregistered)
         self.pipeline = DecisionPipeline(log, self.state, history=history)
         self.pipeline.on_answers = self._send_all
-        self._members = Membership(client, self._on_members)
-        owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
-        self._timers = Timers(self.pipeline, self.state, log, owns, history=history)
+        self._changed = asyncio.Event()
+        self._lease = Lease(client, "decisions", self._changed.set)
+        self._timers = Timers(self.pipeline, self.state, log, lambda: self._lease.is_ours, history=history)
         self._notifications = Notifications(self.state, log)
         self._outgoing: list[bytes] = []
         self._requests: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
-        self.broker = make_broker(server, "decisions")
-        declare_decisions(self.broker, self)
+        self._server = server
+        self._broker: NatsBroker | None = None
 
     async def start(self) -> None:
-        """Read the log to its end, then start to decide."""
+        """Read the log to its end, then start to decide, or to stand by for the process that does."""
         self._keys = await Keyring.open(self._client)
         await self._keys.watch()
         await self._notifications.open(self._client)
@@ -130,31 +125,64 @@ class DecisionService(RoleService):
         self.pipeline.old_keys_until = int(inbox.get("metadata", {}).get(topology.TOKENS_SINCE, 0))
         self.spawn(self.state.follow(self._reader, self._log))
         self.spawn(restarting("the decider", self.pipeline.run))
-        self.spawn(self._timers.run())
         self.spawn(self.state.keep_writing())
-        copies, index = snapshots_of(self._client), self.state.index.path
-        self.spawn(copies.keep_going(index, lambda: self.state.written_to, lambda: self._members.is_first))
         self.spawn(self._notifications.run())
-        from_others = f"{topology.DECIDERS_SUBJECT}.{self._members.name}.*.*"
-        self._subscriptions.append(await self._client.subscribe_raw(from_others, self._on_forwarded))
-        await self._members.start()
+        copies, index = snapshots_of(self._client), self.state.index.path
+        self.spawn(copies.keep_going(index, lambda: self.state.written_to, lambda: self._lease.is_ours))
+        await self._lease.start()
+        await self._take_turn()
+        self.spawn(self._timers.run())
+        self.spawn(restarting("the decider's turn", self._take_turns))
+
+    async def stop(self) -> None:
+        """Stop to answer, give up the lease, then stop; clients retry the requests that got no answer."""
+        await self._stand_by()
+        await self._lease.stop()
+        await super().stop()
+        await self.state.close()
+
+    async def _take_turns(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._take_turn()
+            except BaseException:
+                self._changed.set()
+                raise
+
+    async def _take_turn(self) -> None:
+        """Start or stop to answer, depending on whether this process has the lease."""
+        if self._lease.is_ours and not self._subscriptions:
+            await self.state.reach_or_read_on(self._log, await self._log.last_position())
+            try:
+                await self._answer_requests()
+            except BaseException:
+                await self._stand_by()
+                raise
+        elif not self._lease.is_ours:
+            await self._stand_by()
+
+    async def _answer_requests(self) -> None:
         for operation in FAST_OPERATIONS:
             subject = f"{topology.DECIDE_SUBJECT}.*.{operation}"
             self._subscriptions.append(await self._client.subscribe_raw(subject, self._on_request, _QUEUE))
         own = f"{topology.OPERATE_SUBJECT}.*.*"
         self._subscriptions.append(await self._client.subscribe_raw(own, self._on_request, _QUEUE))
-        await self.broker.start()
+        self._broker = make_broker(self._server, "decisions")
+        declare_decisions(self._broker, self)
+        await self._broker.start()
         await self._client.flush()
 
-    async def stop(self) -> None:
-        """Leave the membership, then stop; clients retry the requests that got no answer."""
-        await self._members.stop()
+    async def _stand_by(self) -> None:
+        """Stop to answer new requests; those that wait are answered."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        broker, self._broker = self._broker, None
         with suppress(nats.errors.Error):
-            for subscription in self._subscriptions:
-                await self._client.unsubscribe_raw(subscription)
-        await self.broker.stop()
-        await super().stop()
-        await self.state.close()
+            await self._client.drain_raw(subscriptions)
+        if broker is not None:
+            await self.pipeline.settled(_SETTLED_SECONDS)
+            await broker.stop()
 
     def status(self) -> RoleStatus:
         """Return the status of the decider."""
@@ -194,19 +222,13 @@ class DecisionService(RoleService):
         body: bytes,
         give: Callable[[bytes], None],
         *,
-        reply: bytes = b"",
         via: str | None = None,
         span: RequestSpan | None = None,
     ) -> None:
         """Encrypt the personal text of a request before it is submitted, so that it is never recorded unencrypted."""
         encrypted = await encrypt_request(self._keys, source, body)
         refusal = lost_by_encryption(body)
-        self.pipeline.submit(
-            source, operation, encrypted, give, reply_subject=reply, encrypted=True, refusal=refusal, via=via, span=span
-        )
-
-    def _on_members(self, has_others: bool) -> None:
-        self.pipeline.forward = self._forward if has_others else None
+        self.pipeline.submit(source, operation, encrypted, give, encrypted=True, refusal=refusal, via=via, span=span)
 
     def _on_request(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
         if reply and not is_answerable(reply):
@@ -216,27 +238,14 @@ class DecisionService(RoleService):
         try:
             _, kind, token, operation = text_of(subject).split(".")
             via = None if kind == "decide" else _via(token, headers)
-            if may_have_note(body) or operation == "flag" or (self.pipeline.forward is not None and reply):
-                self._take(token, operation, body, reply, headers, via)
+            give, span = self._answering(token, operation, reply, headers)
+            if may_have_note(body) or operation == "flag":
+                refuse_foreign(token)
+                self._run_beside(self._take_with_note(token, operation, body, give, via, span))
             else:
-                give, span = partial(self._reply, reply), None
-                if traces.spans is not None:
-                    span = traces.spans.request(_decide_subject(token, operation), headers)
-                    give = partial(span.answer, give)
-                self.pipeline.submit(token, operation, body, give, reply_subject=reply, via=via, span=span)
+                self.pipeline.submit(token, operation, body, give, via=via, span=span)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
-
-    def _take(self, source: str, operation: str, body: bytes, reply: bytes, headers: bytes, via: str | None) -> None:
-        """Take a request that may have a note, or may belong to another decider."""
-        refuse_foreign(source)
-        give, span = self._answering(source, operation, reply, headers)
-        if may_have_note(body) or operation == "flag":
-            self._run_beside(self._take_with_note(source, operation, body, give, reply, via, span))
-        elif owner := self._members.owner_of(holder_in(body)):
-            self._send_to(owner, source, operation, body, reply, via, span)  # the owner checks the request
-        else:
-            self.pipeline.submit(source, operation, body, give, reply_subject=reply, via=via, span=span)
 
     def _answering(
         self, source: str, operation: str, reply: bytes, headers: bytes
@@ -254,87 +263,18 @@ class DecisionService(RoleService):
         operation: str,
         body: bytes,
         give: Callable[[bytes], None],
-        reply: bytes,
         via: str | None,
         span: RequestSpan | None,
     ) -> None:
         try:
-            await self._submit_encrypted(source, operation, body, give, reply=reply, via=via, span=span)
+            await self._submit_encrypted(source, operation, body, give, via=via, span=span)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             give(error_answer(error))
-
-    def _on_forwarded(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
-        reply = reply or header_of(headers, _ANSWER_TO) or b""
-        try:
-            _, _, _, source, operation = subject.decode().split(".")
-            found = header_of(headers, _VIA)
-            via = found.decode() if found else None
-            give, span = self._answering(source, operation, reply, headers)
-            self.pipeline.submit(source, operation, body, give, here=True, encrypted=True, via=via, span=span)
-        except Exception as error:  # noqa: BLE001 - every request gets an answer
-            self._reply(reply, error_answer(error))
-
-    def _forward(self, request: PendingRequest, holder: str | None) -> bool:
-        """Forward a request to the decider that owns its holder; return False where this one does."""
-        owner = self._members.owner_of(holder)
-        if owner is None:
-            return False
-        if request.reply_subject:
-            token, operation, via = request.token, request.operation, request.cause.via
-            self._send_to(owner, token, operation, request.body, request.reply_subject, via, request.span)
-            request.answered = True  # by the owner, to the sender
-        else:
-            self._run_beside(self._ask_owner(owner, request))
-        return True
 
     def _run_beside(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
-
-    def _send_to(
-        self,
-        owner: str,
-        source: str,
-        operation: str,
-        body: bytes,
-        answer_to: bytes,
-        via: str | None,
-        span: RequestSpan | None,
-    ) -> None:
-        # A header, because the server does not accept another account's reply subject as the message's own.
-        headers = _ANSWER_TO + b": " + answer_to + b"\r\n"
-        if via is not None:
-            headers += _VIA + b": " + via.encode() + b"\r\n"
-        if span is not None:
-            headers += _TRACEPARENT + b": " + span.traceparent + b"\r\n"
-            span.end()
-        self._send(frame(_owner_subject(owner, source, operation).encode(), body, headers=headers))
-
-    async def _ask_owner(self, owner: str, request: PendingRequest) -> None:
-        """Pass on the owner's answer; without one, decide here: a request that is decided twice has one answer."""
-        subject = _owner_subject(owner, request.token, request.operation)
-        headers = {} if request.cause.via is None else {_VIA.decode(): request.cause.via}
-        if request.span is not None:
-            headers[_TRACEPARENT.decode()] = request.span.traceparent.decode()
-        try:
-            answer = (
-                await self._client.request(subject, request.body, timeout=_FORWARD_SECONDS, headers=headers or None)
-            ).data
-        except (nats.errors.Error, TimeoutError):
-            self._members.remove(owner)
-            self.pipeline.submit(
-                request.token,
-                request.operation,
-                request.body,
-                request.finish_encoded,
-                here=True,
-                encrypted=request.encrypted,
-                via=request.cause.via,
-                span=request.span,
-            )
-        else:
-            request.finish_encoded(answer)
 
     async def notifications(self, token: str, body: bytes) -> bytes:
         """Return the kept notifications of a source."""
@@ -346,12 +286,6 @@ class DecisionService(RoleService):
             if not self._outgoing:
                 asyncio.get_running_loop().call_soon(self._send_all)
             self._outgoing.append(frame(subject, answer))
-
-    def _send(self, message: bytes) -> None:
-        """Queue a message to be sent together with the other messages of its group."""
-        if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._send_all)
-        self._outgoing.append(message)
 
     def _send_all(self) -> None:
         messages, self._outgoing = self._outgoing, []
@@ -373,10 +307,6 @@ def _via(token: str, headers: bytes) -> str:
 def _decide_subject(source: str, operation: str) -> str:
     """Return the subject of a request as its span names it: a sender may invent an operation, of any length."""
     return f"{topology.DECIDE_SUBJECT}.{source}.{operation if operation in COMMANDS else 'unknown'}"
-
-
-def _owner_subject(owner: str, source: str, operation: str) -> str:
-    return f"{topology.DECIDERS_SUBJECT}.{owner}.{source}.{operation}"
 
 
 def _settle(future: asyncio.Future[bytes], answer: bytes) -> None:

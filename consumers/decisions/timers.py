@@ -48,15 +48,15 @@ class Timers:
         pipeline: DecisionPipeline,
         state: DecisionState,
         log: Log,
-        owns: Callable[[str], bool],
+        is_ours: Callable[[], bool],
         *,
         history: bool = False,
     ) -> None:
-        """``owns`` tells whether this process decides for a holder."""
+        """``is_ours`` tells whether this process decides, and does not stand by."""
         self._pipeline = pipeline
         self._state = state
         self._log = log
-        self._owns = owns
+        self._is_ours = is_ours
         self._history = history
         self._submitted: set[object] = set()
         self.pulse = Heartbeat("clock")
@@ -67,6 +67,10 @@ class Timers:
         while True:
             try:
                 await self._log.check_clock()
+                if not self._is_ours():
+                    self.pulse.beat()
+                    await asyncio.sleep(_CHECK_SECONDS)
+                    continue
                 now = self._pipeline.now
                 for command in list(self._overdue(now)):
                     moment = datetime.fromtimestamp(command.due, UTC) if self._history else now
@@ -97,24 +101,20 @@ class Timers:
             asked = escalation.asked
             holder = f"agent:{asked.agent_id}"
             overdue = OverdueEscalation(holder, asked.escalation_id, escalation.due.timestamp())
-            if overdue not in self._submitted and self._owns(holder):
+            if overdue not in self._submitted:
                 yield overdue
         for row in self._state.actions.held_until(moment):
             hold = OverdueHold(row.holder, row.action_id, row.expires_at or 0)
-            if hold not in self._submitted and self._owns(row.holder):
+            if hold not in self._submitted:
                 yield hold
         for proposal in self._state.proposals.due_by(now, self._state.policies.newest_enforced):
             assert proposal.due is not None
             publication = OverdueProposal(NO_HOLDER, proposal.sha256, proposal.due.timestamp())
-            if publication not in self._submitted and self._owns(NO_HOLDER):
+            if publication not in self._submitted:
                 yield publication
 
     async def _post(self) -> None:
-        todo = [
-            due
-            for position, due in self._state.pending.dues.items()
-            if position not in self._submitted and self._owns(due.holder)
-        ]
+        todo = [due for position, due in self._state.pending.dues.items() if position not in self._submitted]
         for due in todo[:_POSTINGS_AT_ONCE]:
             recorded = await self._log.at(due.position)
             if recorded is None:

@@ -21,7 +21,6 @@ from consumers.intake.worker import InboxSettings, IntakeWorker
 from consumers.privacy.erasure import forget_again
 from consumers.rejections import rejected_owner
 from consumers.runtime.broker import answered, make_broker
-from consumers.runtime.membership import INTAKES, Membership
 from consumers.runtime.precedence import Precedence
 from consumers.runtime.source_watch import SourceWatch
 from domain.serialization import encode
@@ -29,6 +28,7 @@ from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
 from ledger.store.event_id_index import EventIdIndex
+from ledger.store.lease import Lease
 from ledger.store.role_status import Heartbeat, RoleStatus
 from ledger.store.snapshots import Snapshots
 
@@ -94,7 +94,7 @@ class IntakeService(RoleService):
         self._sources = SourceWatch(log, admits_unregistered=admits_unregistered)
         self._check = EventCheck(self._sources)
         self._changed = asyncio.Event()
-        self._members = Membership(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
+        self._lease = Lease(client, "intake", self._changed.set)
         self._worker: IntakeWorker | None = None
         self.broker = make_broker(server, "intake")
         declare_intake(self.broker, self)
@@ -109,7 +109,7 @@ class IntakeService(RoleService):
         self._intake = Intake(self._log, self._rejected, self._index, self._keys, self._sources)
         self._intake.precedence = self._precedence
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
-        await self._members.start()
+        await self._lease.start()
         await self._take_turn()
         self.spawn(restarting("the intake's turn", self._take_turns))
         self.spawn(restarting("the end of day keys", self._destroy_day_keys))
@@ -123,7 +123,7 @@ class IntakeService(RoleService):
         await super().stop()
         if self._worker is not None:
             await self._worker.stop()
-        await self._members.stop()  # last, because the next intake takes over at once
+        await self._lease.stop()  # last, because the next intake takes over at once
         self._index.close()
 
     def status(self) -> RoleStatus:
@@ -146,7 +146,7 @@ class IntakeService(RoleService):
 
     async def _take_turn(self) -> None:
         """Start or stop to record, depending on whether it is this intake's turn."""
-        if self._members.is_first and self._worker is None:
+        if self._lease.is_ours and self._worker is None:
             known = self._index.sources(f"{topology.FACT_SUBJECT}.")
             worker = IntakeWorker(self._client, self._intake, self._inboxes, known, self._pulse, self.failed)
             try:
@@ -156,7 +156,7 @@ class IntakeService(RoleService):
                 await worker.stop()
                 raise
             self._worker = worker
-        elif not self._members.is_first and self._worker is not None:
+        elif not self._lease.is_ours and self._worker is not None:
             _log.info("another intake records; this one stands by")
             worker, self._worker = self._worker, None
             await worker.stop()

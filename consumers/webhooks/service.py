@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from config import topology
-from consumers.runtime.membership import INTAKES, Membership
 from consumers.webhooks.deliveries import AttemptTiming, Deliveries, GoneError
 from consumers.webhooks.messages import WebhookMessage, event_message
 from consumers.webhooks.sender import MailServer, Sender
@@ -28,6 +27,7 @@ from ledger.encryption.keyring import Keyring
 from ledger.errors import ConflictError, LostEventsError, UnavailableError
 from ledger.nats.incidents import report
 from ledger.store.cloudevents import stored_decoder
+from ledger.store.lease import Lease
 from ledger.store.log import Log
 from ledger.store.role_status import Heartbeat, RoleStatus
 from ledger.store.shared_tail import SharedTail
@@ -280,7 +280,7 @@ class WebhookService(RoleService):
         self.sender: Sender
         self._tail: SharedTail
         self._workers: dict[str, tuple[_Worker, asyncio.Task[None]]] = {}
-        self._members: Membership
+        self._lease: Lease
         self._pulse = Heartbeat("webhooks")
 
     def status(self) -> RoleStatus:
@@ -296,19 +296,19 @@ class WebhookService(RoleService):
         self.notifications = await Log.unstamped(self.client, topology.NOTIFY)
         self.keys = await Keyring.open(self.client)
         await self.keys.watch()
-        self._members = Membership(self.client, lambda _others: None, topology.WEBHOOKS_SUBJECT, INTAKES)
-        await self._members.start()
+        self._lease = Lease(self.client, "webhooks")
+        await self._lease.start()
         self.spawn(restarting("webhooks", self._run, self._pulse))
 
     async def stop(self) -> None:
         """Stop to send, and leave the work to the next process."""
-        await self._members.stop()
+        await self._lease.stop()
         await super().stop()
 
     async def _run(self) -> None:
         while True:
-            self._pulse.active = self._members.is_first
-            if self._members.is_first:
+            self._pulse.active = self._lease.is_ours
+            if self._lease.is_ours:
                 self.sender = Sender(private=self._private, mail=self._mail)
                 self._tail = SharedTail(self.client, self.log, "webhooks")
                 tail = asyncio.create_task(self._tail.run())
@@ -322,8 +322,8 @@ class WebhookService(RoleService):
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _serve(self, tail: asyncio.Task[None]) -> None:
-        """Run a worker for each subscription, as long as this process is the first."""
-        while self._members.is_first:
+        """Run a worker for each subscription, as long as this process has the lease."""
+        while self._lease.is_ours:
             if tail.done():
                 tail.result()
             try:

@@ -13,7 +13,6 @@ from domain.decisions.streams import StreamNotLoadedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from domain.decisions.known import KnownState
     from domain.decisions.streams import LoadableStream
 
 type Command = (
@@ -77,19 +76,3 @@ def decide(command: Command | InternalCommand, decision: Decision) -> Outcome:
         return error.retry
     except StreamNotLoadedError as error:
         return error.stream
-
-
-def holder_of(command: Command | InternalCommand, state: KnownState) -> str | None:
-    """Return the holder of the budget that a command concerns, as far as it is known."""
-    match command:
-        case commands.Preview():
-            return f"agent:{command.agent_id}"
-        case commands.GrantRequest() | commands.TransferRequest():
-            return command.holder
-        case commands.HoldRequest() | commands.ReversalRequest():
-            action = state.actions.action(command.action_id)
-            return action.holder if action else None
-        case commands.EscalationDecision():
-            escalation = state.pending.open.get(command.escalation_id)
-            return f"agent:{escalation.asked.agent_id}" if escalation else None
-    return NO_HOLDER

@@ -27,6 +27,7 @@ from ledger.nats.transport import ReconnectingTransport
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
     from nats.aio.client import Srv
     from nats.aio.msg import Msg
@@ -199,6 +200,14 @@ class LedgerClient(Client):
                 self.send(b"UNSUB %b\r\n" % _sid(subscription))
         finally:
             self._ps.sinks.pop(_sid(subscription), None)
+
+    async def drain_raw(self, subscriptions: Sequence[Subscription]) -> None:
+        """End such subscriptions once their sinks have what the server had sent by then, so that nothing is lost."""
+        for subscription in subscriptions:
+            self.send(b"UNSUB %b\r\n" % _sid(subscription))
+        await self.flush(timeout=2)
+        for subscription in subscriptions:
+            await self.unsubscribe_raw(subscription)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if reply.startswith(_ACK) and status_of(headers):

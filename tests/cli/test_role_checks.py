@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -447,14 +447,20 @@ def policy_of_tests(tmp_path: Path) -> Path:
     return path
 
 
+def words_of(process: Path) -> list[bytes]:
+    """Return the command line of a process in /proc; none of one that has ended."""
+    with suppress(OSError):
+        return (process / "cmdline").read_bytes().split(b"\0")
+    return []
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="the dashboard's process is found in /proc")
 def test_an_announced_http_server_that_hangs_is_named(command: CommandLine, up: UpProcess) -> None:
     up.wait_until_up()
-    processes = [(folder, (folder / "cmdline").read_bytes()) for folder in Path("/proc").glob("[0-9]*")]
     (pid,) = [
         int(folder.name)
-        for folder, words in processes
-        if b"dashboard" in words.split(b"\0") and str(up.data_dir).encode() in words
+        for folder in Path("/proc").glob("[0-9]*")
+        if b"dashboard" in (words := words_of(folder)) and str(up.data_dir).encode() in words
     ]
     assert command("admin", "doctor", "--wait", "30").returncode == 0
     os.kill(pid, signal.SIGSTOP)

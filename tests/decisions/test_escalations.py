@@ -13,7 +13,7 @@ from projections.views.balances import read_balances
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
-from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+from tests.support.upstreams import Upstream, set_up_organisation, two_at_work, upstream_of
 from tests.support.waiting import eventually
 
 BIG: Document = {"kind": "refund", "reason": "broken", "customer_id": "C-1", "interaction_id": "I-1"}
@@ -212,7 +212,7 @@ async def test_an_escalation_is_approved_in_a_later_period(session: Session) -> 
 
 async def test_with_two_deciders_an_escalation_expires_once(session: Session) -> None:
     policy = FULL_POLICY | {"escalation": {"payer": "team", "after_hours": 0.0003, "then": "expire"}}
-    async with upstream_of(session) as upstream, upstream_of(session, "decisions"):
+    async with two_at_work(session) as upstream:
         await set_up_organisation(upstream, policy)
         for number in range(10):
             await upstream.action(f"r-{number}", "70.00", agent_id="D-1", kind="refund", escalate=True)

@@ -8,7 +8,7 @@ import pytest
 from app.runtime.session import Session
 from tests.support.builders import event, gbp, reported_action
 from tests.support.organisations import FULL_POLICY
-from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+from tests.support.upstreams import Upstream, set_up_organisation, two_at_work, upstream_of
 from tests.support.waiting import eventually
 
 
@@ -147,7 +147,7 @@ async def test_an_unsettled_hold_expires(session: Session) -> None:
 
 async def test_a_reported_action_is_charged_once_even_beyond_the_budget(session: Session) -> None:
     """Two deciders see each fact, and a restarted one sees it again."""
-    async with upstream_of(session) as upstream, upstream_of(session, "decisions"):
+    async with two_at_work(session) as upstream:
         await set_up_organisation(upstream)
         now = (await upstream.action("r-0", "10.00"))["budget"]["period"]
         for number in range(5):

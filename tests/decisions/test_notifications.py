@@ -19,7 +19,7 @@ from ledger.store.streams import js_api, stream_config
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
-from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+from tests.support.upstreams import Upstream, set_up_organisation, two_at_work, upstream_of
 from tests.support.waiting import eventually
 
 
@@ -164,7 +164,7 @@ async def test_a_crash_between_a_decision_and_its_notification_loses_none(
 
 
 async def test_two_deciders_store_one_copy(session: Session) -> None:
-    async with upstream_of(session) as upstream, upstream_of(session, "decisions"):
+    async with two_at_work(session) as upstream:
         await set_up_organisation(upstream)
         for number in range(5):
             await filed(upstream, f"r-{number}")

@@ -34,7 +34,7 @@ from tests.support.builders import event, reported_action
 from tests.support.documents import Document
 from tests.support.independent_books import Kept, minor_of, money
 from tests.support.organisations import FULL_POLICY, STAFF
-from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+from tests.support.upstreams import set_up_organisation, two_at_work
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +47,7 @@ interactions = st.sampled_from([None, "I-1", "I-2"])
 
 
 class Authority(RuleBasedStateMachine):
-    """Two deciders, a clock that moves, and requests of any kind by any employee."""
+    """Two deciders at work, a clock that moves, and requests of any kind by any employee."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,8 +69,7 @@ class Authority(RuleBasedStateMachine):
         async def work() -> None:
             folder = self.stack.enter_context(tempfile.TemporaryDirectory())
             self.session = await self.stack.enter_async_context(Session(load_settings({"data_dir": folder}, {})))
-            self.upstream: Upstream = await self.stack.enter_async_context(upstream_of(self.session, history=True))
-            await self.stack.enter_async_context(upstream_of(self.session, "decisions", history=True))
+            self.upstream = await self.stack.enter_async_context(two_at_work(self.session, history=True))
             await set_up_organisation(self.upstream)
             await self.upstream.record(event("link", "customer.linked", a="C-1", b="C-2", relation="household"))
 

@@ -499,7 +499,7 @@ def _protocol(chance: random.Random, number: int) -> bytes:
             b"PUB resolution.read.crm.receipt _R_.\xff\xfe 2\r\n{}\r\n",
             b"SUB > 1\r\nSUB resolution.decide.*.* q 2\r\nSUB _R_.> 3\r\nSUB $JS.> 4\r\n",
             b"PUB $JS.API.STREAM.DELETE.LEDGER 0\r\n\r\nPUB ledger.fact.crm 2\r\n{}\r\nPUB alarm.seal 2\r\n{}\r\n",
-            b"PUB resolution.deciders.alive 2\r\n{}\r\nPUB resolution.views.x 2\r\n{}\r\n",
+            b"PUB $KV.ledger-leases.decisions 2\r\n{}\r\nPUB resolution.views.x 2\r\n{}\r\n",
             b'CONNECT {"verbose": true, "pedantic": true}\r\nPUB %b %d\r\n%b\r\n' % (subject, size, inner.body),
             b"CONNECT {" + chance.randbytes(50) + b"\r\n",
             chance.randbytes(chance.randint(1, 2000)) + b"\r\n",

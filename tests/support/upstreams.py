@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import nats.errors
+import pytest
 
 from app.runtime.roles import running
 from app.runtime.session import Session
 from ledger.encryption.keyring import Keyring
 from ledger.nats.client import LedgerClient
+from ledger.store.lease import Lease
 from ledger.store.subject_tokens import token_of_source
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
@@ -159,3 +161,19 @@ async def set_up_organisation(upstream: Upstream, policy: Document = FULL_POLICY
     for name in STAFF:
         await upstream.receipt(f"join-{name}")
     await upstream.wait_for_decider()
+
+
+@asynccontextmanager
+async def two_at_work(session: Session, *, history: bool = False) -> AsyncIterator[Upstream]:
+    """Run an intake and two deciders that both answer, as one does that was suspended and has lost its lease since."""
+
+    async def turn(lease: Lease) -> None:
+        lease._become(ours=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lease, "_turn", turn)
+        async with (
+            upstream_of(session, history=history) as upstream,
+            upstream_of(session, "decisions", history=history),
+        ):
+            yield upstream

@@ -266,8 +266,8 @@ async def joins(stage: Stage) -> None:
 
 
 async def lives(stage: Stage) -> None:
-    """Announce a decider."""
-    await stage.session.client.publish("resolution.deciders.alive", b'{"name": "another", "leaving": true}')
+    """Write on the subject of the deciders' lease."""
+    await stage.session.client.publish("$KV.ledger-leases.decisions", b'{"holder": "another"}')
 
 
 async def reads(stage: Stage) -> None:
@@ -391,24 +391,8 @@ BOUNDARIES = [
         asks("resolution.decide.crm.action", request_id="n", note="a note", amount=gbp("1.00"), **PREVIEW),
         decides,
     ),
-    B(
-        "requests that another decider sent on",
-        "consumers.decisions.service.DecisionService._on_forwarded",
-        DECISIONS,
-        lambda stage: stage.session.client.publish(
-            f"resolution.deciders.{stage.services[2]._members.name}.crm.action", b"{}"
-        ),
-        decides,
-    ),
-    B("other deciders", "consumers.runtime.membership.Membership._on_heartbeat", DECISIONS, lives, decides),
-    B(
-        "saying to be there",
-        "consumers.runtime.membership.Membership._send_heartbeat",
-        DECISIONS,
-        nothing,
-        decides,
-        again=True,
-    ),
+    B("the lease, looked after", "ledger.store.lease.Lease._turn", DECISIONS, nothing, decides, again=True),
+    B("the lease, given up by another", "ledger.store.lease.Lease._on_write", DECISIONS, lives, decides),
     B("keys that are destroyed", "ledger.encryption.keyring.Keyring._drop_cached", DECISIONS, forgets, decides),
     B(
         "the log, as deciders learn it",

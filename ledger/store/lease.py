@@ -1,0 +1,147 @@
+"""A lease: of the processes of one role on one ledger, on any machine, one works and the others stand by.
+
+The lease of a task is the last message of a subject in a key-value bucket of the server. Its holder writes it again
+and again; each write expects the sequence of the one before, so that at most one process holds it as the server sees
+it. A standby takes it once its holder has given it up, or has not written for ``_SILENT_SECONDS`` by the standby's own
+clock. No process needs another's clock, and the server removes nothing.
+
+A lease settles who works, not what is right: a holder that was suspended learns late that it lost the lease. What it
+writes meanwhile is refused by the expected sequences of its events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import nats.errors
+
+from ledger.background_service import BackgroundService
+from ledger.errors import ConflictError, LedgerError
+from ledger.nats.incidents import report
+from ledger.store.log import Draft, Log
+from ledger.store.role_status import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.subscription import Subscription
+
+    from ledger.nats.client import LedgerClient
+
+_log = logging.getLogger(__name__)
+STREAM = "KV_ledger-leases"
+_SUBJECT = "$KV.ledger-leases"
+_RENEW_SECONDS = 0.4
+_LOOK_SECONDS = 0.2
+_SILENT_SECONDS = 1.3
+_PATIENCE_SECONDS = 1.0
+
+
+class Lease(BackgroundService):
+    """The lease of one task, as one process sees it."""
+
+    def __init__(self, client: LedgerClient, task: str, on_change: Callable[[], None] = lambda: None) -> None:
+        """``on_change`` is called after ``is_ours`` has changed."""
+        super().__init__(f"lease of {task}")
+        self.is_ours = False
+        """Whether this process works. It may be true for a moment after another process took over."""
+        self._client, self._task, self._on_change = client, task, on_change
+        self._subject = f"{_SUBJECT}.{task}"
+        self._name = f"{HOST}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._log: Log
+        self._position = 0
+        """The sequence of the newest write: by this process while it holds the lease, else by the holder."""
+        self._written_at = 0.0
+        self._others = False
+        """Whether another process was seen to write."""
+        self._writes = 0
+        self._given_up = asyncio.Event()
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Take the lease, unless a process that is alive holds it.
+
+        It waits until one or the other is known, at most some seconds: a holder that was killed is silent.
+        """
+        self._log = await Log.unstamped(self._client, STREAM)
+        self._subscription = await self._client.subscribe_raw(self._subject, self._on_write)
+        until = time.monotonic() + 2 * _SILENT_SECONDS
+        await self._turn()
+        while not (self.is_ours or self._others) and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self._turn()
+        self.spawn(self._keep())
+
+    async def stop(self) -> None:
+        """Give the lease up, so that a standby takes it at once."""
+        await super().stop()
+        with suppress(nats.errors.Error, LedgerError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                if self._subscription is not None:
+                    await self._client.unsubscribe_raw(self._subscription)
+                if self.is_ours:
+                    await self._write(b"")
+        self.is_ours = False
+
+    def _on_write(self, _subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
+        if not body:
+            self._given_up.set()
+
+    async def _keep(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RENEW_SECONDS if self.is_ours else _LOOK_SECONDS):
+                    await self._given_up.wait()
+            self._given_up.clear()
+            try:
+                await self._turn()
+            except Exception as error:  # noqa: BLE001 - our own error: tried again in a moment
+                report("a lease could not be kept", error, error)
+
+    async def _turn(self) -> None:
+        """Renew the lease, or look whether it is free; without an answer of the server everything stays as it is."""
+        try:
+            if self.is_ours:
+                await self._write()
+            else:
+                await self._look()
+        except ConflictError:
+            self._written_at = time.monotonic()
+            self._become(ours=False)
+        except LedgerError as error:
+            _log.debug("the lease of %s: %s", self._task, error)
+            self._written_at = time.monotonic()  # others had no answer either: the holder goes first
+
+    async def _look(self) -> None:
+        newest, now = await self._log.read_from_leader(self._subject), time.monotonic()
+        position = 0 if newest is None else newest.position
+        if position != self._position:
+            self._others = self._others or self._position > 0
+            self._position, self._written_at = position, now
+        if newest is None or not newest.data or now - self._written_at > _SILENT_SECONDS:
+            await self._write()
+            self._become(ours=True)
+
+    async def _write(self, body: bytes | None = None) -> None:
+        """Write the lease anew after the newest write that is known.
+
+        Raises:
+            ConflictError: another process has written.
+            LedgerError: the server does not answer.
+        """
+        self._writes += 1
+        data = json.dumps({"holder": self._name, "writes": self._writes}).encode() if body is None else body
+        self._position = await self._log.append([Draft(self._subject, data, self._position)], _PATIENCE_SECONDS)
+
+    def _become(self, *, ours: bool) -> None:
+        if ours != self.is_ours:
+            self.is_ours = ours
+            _log.info("%s %s", self._task, "is this process's work" if ours else "is another process's work now")
+            self._on_change()

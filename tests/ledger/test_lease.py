@@ -1,0 +1,154 @@
+"""Leases: of several processes one works; another takes over from one that dies, hangs, or gives up."""
+
+import asyncio
+import json
+import random
+import time
+
+from app.runtime.session import Session
+from ledger.store import lease
+from ledger.store.lease import Lease
+from ledger.store.log import Draft, Log
+from tests.support.waiting import eventually
+
+
+async def begun(session: Session, task: str = "test") -> Lease:
+    one = Lease(session.client, task)
+    await one.start()
+    return one
+
+
+async def die(one: Lease) -> None:
+    """End a lease's work as SIGKILL does: nothing is given up."""
+    for task in one._tasks:
+        task.cancel()
+    await asyncio.gather(*one._tasks, return_exceptions=True)
+
+
+async def holds(one: Lease, seconds: float = 20) -> float:
+    """Wait until it is a process's turn; return the seconds."""
+    begun_at = time.monotonic()
+
+    async def is_ours() -> bool:
+        return one.is_ours
+
+    await eventually(is_ours, timeout_seconds=seconds, every_seconds=0.005)
+    return time.monotonic() - begun_at
+
+
+async def test_the_first_works_and_the_others_stand_by(session: Session) -> None:
+    leases = [await begun(session) for _ in range(3)]
+    other = await begun(session, "another-task")
+    await asyncio.sleep(2 * lease._SILENT_SECONDS)
+    assert [one.is_ours for one in (*leases, other)] == [True, False, False, True]
+    for one in (*leases, other):
+        await one.stop()
+
+
+async def test_a_lease_that_is_given_up_is_taken_at_once(session: Session) -> None:
+    first, second = await begun(session), await begun(session)
+    await first.stop()
+    assert await holds(second) < lease._SILENT_SECONDS / 2
+    third = await begun(session)
+    assert not third.is_ours
+    await third.stop()
+    assert second.is_ours
+    await second.stop()
+    assert (await begun(session)).is_ours
+
+
+async def test_another_takes_over_from_one_that_dies(session: Session) -> None:
+    first, second, third = [await begun(session) for _ in range(3)]
+    await die(first)
+    await asyncio.wait([asyncio.create_task(holds(one)) for one in (second, third)], return_when="FIRST_COMPLETED")
+    await asyncio.sleep(2 * lease._SILENT_SECONDS)
+    assert second.is_ours != third.is_ours
+    first._writes += 1  # it goes on after it was suspended, and learns that it has lost
+    await first._turn()
+    assert not first.is_ours
+    for one in (second, third):
+        await one.stop()
+
+
+async def test_a_process_that_starts_after_a_crash_works_before_its_start_ends(session: Session) -> None:
+    await die(await begun(session))
+    again = await begun(session)
+    assert again.is_ours
+    await again.stop()
+
+
+async def test_a_standby_does_not_count_the_time_in_which_it_was_suspended(session: Session) -> None:
+    first, second = await begun(session), await begun(session)
+    await die(second)
+    await asyncio.sleep(2 * lease._SILENT_SECONDS)
+    await second._turn()
+    assert (first.is_ours, second.is_ours) == (True, False)
+    await first.stop()
+
+
+async def test_without_a_server_nothing_changes_and_the_holder_goes_first(session: Session) -> None:
+    """Nobody counts the time of an outage as another's silence."""
+    first, second = await begun(session), await begun(session)
+    kept = first._log, second._log
+    away = await Log.unstamped(session.client, "NO_SUCH_STREAM")
+    first._log = second._log = away
+    await asyncio.sleep(2 * lease._SILENT_SECONDS)
+    assert (first.is_ours, second.is_ours) == (True, False)
+    first._log, second._log = kept
+    await asyncio.sleep(2 * lease._SILENT_SECONDS)
+    assert (first.is_ours, second.is_ours) == (True, False)
+    for one in (first, second):
+        await one.stop()
+
+
+async def test_what_others_write_on_the_subject_harms_nobody(session: Session) -> None:
+    first, second = await begun(session), await begun(session)
+    for body in (b"", b"\xff", b"[", b"{}" * 1000):
+        await session.client.publish(first._subject, body)
+        await session.client.flush()
+        await asyncio.sleep(0.3)
+    await eventually(lambda: asyncio.sleep(0, first.is_ours or second.is_ours))
+    await asyncio.sleep(lease._SILENT_SECONDS)
+    assert first.is_ours != second.is_ours
+    for one in (first, second):
+        await one.stop()
+
+
+async def test_each_write_follows_the_one_before_whoever_dies(session: Session) -> None:
+    """Six processes begin, die and give up at random; the stream shows one holder after another, each with a run."""
+    chance = random.Random(11)
+    log = await Log.unstamped(session.client, lease.STREAM)
+    written: list[str] = []
+    positions: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            newest = await log.read_from_leader("$KV.ledger-leases.test")
+            if newest is not None and newest.data and newest.position not in positions:
+                positions.append(newest.position)
+                written.append(json.loads(newest.data)["holder"])
+            await asyncio.sleep(0.02)
+
+    watching = asyncio.create_task(watch())
+    leases = [await begun(session) for _ in range(3)]
+    for _ in range(4):
+        await asyncio.sleep(chance.uniform(0, 2))
+        one = leases.pop(chance.randrange(len(leases)))
+        await (die(one) if chance.random() < 0.5 else one.stop())
+        leases.append(await begun(session))
+    await asyncio.sleep(2 * lease._SILENT_SECONDS)
+    assert sum(one.is_ours for one in leases) == 1
+    watching.cancel()
+    runs = [name for number, name in enumerate(written) if number == 0 or written[number - 1] != name]
+    assert len(runs) == len(set(runs)) > 1, runs  # nobody comes back after another has worked
+    for one in leases:
+        await one.stop()
+
+
+async def test_a_write_that_was_stored_without_an_answer_is_no_loss(session: Session) -> None:
+    first = await begun(session)
+    data = json.dumps({"holder": first._name, "writes": first._writes + 1}).encode()
+    await first._log.append([Draft(first._subject, data, first._position)])  # stored; the answer was lost
+    await first._turn()
+    assert first.is_ours
+    await first.stop()
