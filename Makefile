@@ -44,6 +44,7 @@ test-fast: setup  ## tests without servers or processes, with few random example
 	@$(BIN)/python -m pytest -m "not integration and not long" --hypothesis-profile fast
 
 test-long: setup  ## all tests with every example; crashes, random commands, HTTP operations, hostile bytes for hours; MINUTES=60 of fuzz
+	@$(MAKE) types
 	@LONG_TESTS=1 $(BIN)/python -m pytest --hypothesis-profile long --timeout 7200
 	@CRASH_ROUNDS=55 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_crash.py
 	@MACHINE_EXAMPLES=60 $(BIN)/python -m pytest -n0 --timeout 7200 tests/decisions/test_stateful.py

@@ -23,7 +23,7 @@ from projections.reports.service_quality import interaction_story, quality_repor
 from projections.views.journeys import journeys as journeys_table
 from tests.support.builders import event, reported_action
 from tests.support.documents import Document
-from tests.support.environment import ROOT
+from tests.support.environment import ROOT, long_only
 from tests.support.forked_cli import CommandLine
 from tests.support.prepared_ledgers import PreparedLedger
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
@@ -274,6 +274,7 @@ async def test_the_story_of_one_interaction(session: Session) -> None:
     assert await interaction_story(read, "I-10") is None
 
 
+@long_only
 @pytest.mark.skipif(not BPI.exists(), reason="BPI 2013 is not at ../shared/data")
 def test_bpi_2013_by_the_commands(command: CommandLine, prepared: Callable[..., PreparedLedger]) -> None:
     prepared("import", "bpic2013_incidents", str(BPI), "--json")

@@ -78,6 +78,7 @@ def test_both_versions_take_turns_and_each_process_has_its_cpu_time(tmp_path: Pa
     assert left_over(tmp_path) == []
 
 
+@long_only
 @pytest.mark.integration
 @WITHOUT_GIT
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

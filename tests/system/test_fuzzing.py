@@ -10,7 +10,7 @@ import pytest
 from tests.support.fuzz_inputs import make_input
 from tests.support.fuzzer import fuzz
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "3000"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "1500"))
 
 
 @pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 
 from app.cli import read_audit
 from tests.support.builders import event
-from tests.support.environment import LONG, ROOT, clean_environment
+from tests.support.environment import LONG, ROOT, clean_environment, long_only
 from tests.support.source_code import MODULES, ROOMS, module_name, modules_of, syntax_tree
 from tests.support.up_process import UpProcess
 
@@ -139,6 +139,7 @@ def test_every_module_loads(tmp_path: Path) -> None:
     assert done.stdout == "loaded\n", done.stderr
 
 
+@long_only
 @pytest.mark.integration
 def test_commands_work_against_a_ledger_elsewhere(elsewhere: str, tmp_path: Path) -> None:
     joined = event("ev-1", "employee.joined", employee_id="A-1", role="agent", team_ids=["t"])
