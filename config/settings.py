@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allow_lazy_fsync: bool = False
     database_url: str | None = None
     webhooks_to_private: bool = False
+    seal_secret: str | None = None
     smtp_url: str | None = None
     mail_from: str = "resolution-ledger@localhost"
     unregistered_sources: Literal["desk", "none"] | None = None
@@ -100,6 +101,10 @@ HELP: dict[str, str] = {
     "replicas": "Copies of each stream in a NATS cluster: 1, 3 or 5.",
     "allow_lazy_fsync": "Accept a server that acknowledges events before they are on disk.",
     "webhooks_to_private": "Allow webhooks to addresses inside the own network.",
+    "seal_secret": (
+        "A secret of 32 or more characters: the seal's key is kept in the NATS server, encrypted by it, so that "
+        "`run seal` can go on at another machine. It has no option."
+    ),
     "smtp_url": "The mail server of webhooks to mailto: addresses: smtp://user:password@host:587, or smtps://.",
     "mail_from": "The sender's address of these mails.",
     "unregistered_sources": (
@@ -121,6 +126,7 @@ HELP: dict[str, str] = {
 }
 """One sentence for each setting, for ``--help`` and docs/operate/connect.md."""
 
+_SEAL_SECRET = 32
 SECRET = (
     "nats_url",
     "upstream_nats_url",
@@ -129,9 +135,10 @@ SECRET = (
     "nats_password",
     "nats_token",
     "oidc_client_secret",
+    "seal_secret",
 )
 """Settings that may hold a password: never on the command line of a child process."""
-WITHOUT_OPTION = ("nats_password", "nats_token", "oidc_client_secret")
+WITHOUT_OPTION = ("nats_password", "nats_token", "oidc_client_secret", "seal_secret")
 """Settings that are secrets: they have no option."""
 CONNECTION = (
     "user",
@@ -182,6 +189,8 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
 def _check(settings: Settings) -> None:
     if settings.replicas not in (1, 3, 5):
         raise SettingsError(f"replicas must be 1, 3 or 5, not {settings.replicas}")
+    if settings.seal_secret is not None and len(settings.seal_secret) < _SEAL_SECRET:
+        raise SettingsError(f"seal_secret needs {_SEAL_SECRET} or more characters: `openssl rand -hex 32` makes one")
     if settings.smtp_url and not re.match(r"smtps?://[^/?#]+$", settings.smtp_url):
         raise SettingsError("smtp_url has the form smtp://user:password@host:587, or smtps://host")
     if bool(settings.oidc_issuer) != bool(settings.oidc_client_id):

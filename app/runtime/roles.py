@@ -119,7 +119,8 @@ async def create_service(  # noqa: PLR0911 - one return a role
         case "seal":
             from consumers.seal.service import SealService
 
-            return SealService(session.server, session.client, session.log, session.data_dir)
+            secret = session.settings.seal_secret
+            return SealService(session.server, session.client, session.log, session.data_dir, secret=secret)
         case "archive":
             from consumers.seal.archive_service import ArchiveService
 

@@ -51,7 +51,8 @@ async def seal_to_the_end(session: Session) -> None:
     while True:
         with claim(session.data_dir, LOCK) as claimed:
             if claimed:
-                await seal_log(await session.connection("seal"), session.log, folder, until=end)
+                secret = session.settings.seal_secret
+                await seal_log(await session.connection("seal"), session.log, folder, until=end, secret=secret)
                 return
         newest = folder.checkpoint()
         if newest is not None and newest.size >= end:
@@ -96,7 +97,8 @@ async def begin_anew(session: Session, reason: str) -> tuple[Verifier, Path | No
                 signer = folder.begin()
                 end = await session.log.last_position()
                 await record.begin(signer.verifier, end, reason)
-                await seal_log(await session.connection("seal"), session.log, folder, until=end)
+                secret = session.settings.seal_secret
+                await seal_log(await session.connection("seal"), session.log, folder, until=end, secret=secret)
                 return signer.verifier, moved
         await asyncio.sleep(0.05)
     raise UnavailableError("a seal is running: stop `resolution-ledger run seal` (or `up`) first")

@@ -14,9 +14,11 @@ from consumers.seal.archive_service import archive_of
 from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
+from ledger.store.lease import Lease
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency import alarm
+from ledger.transparency.seal_copy import SealCopy
 from ledger.transparency.seal_record import SealRecord, open_seal
 from ledger.transparency.sealer import Sealer, SealError, SealFolder, check_positions, seal_folder
 from ledger.transparency.signed_notes import NoteError
@@ -47,8 +49,11 @@ async def seal_log(
     until: int | None = None,
     progressed: Callable[[Sealer], None] | None = None,
     pulse: Heartbeat | None = None,
+    secret: str | None = None,
 ) -> None:
     """Seal the log after the newest checkpoint, up to a position or for ever. A new ledger gets its first seal.
+
+    With a ``secret`` the seal's key is copied to the server, encrypted, and brought back from there.
 
     Raises:
         SealError: the log differs from the seal, or the seal's folder is missing.
@@ -56,10 +61,13 @@ async def seal_log(
 
     """
     record = await SealRecord.open(log.client)
-    sealer = Sealer(folder, await open_seal(record, folder, log, archived=_archived(folder)))
+    copy = SealCopy(record.log, secret) if secret else None
+    sealer = Sealer(folder, await open_seal(record, folder, log, archived=_archived(folder), copy=copy))
+    if copy is not None:
+        await copy.keep(folder)
     await sealer.check(log)
     follower = Follower(client, log, "seal", ReadCursor(sealer.size), gaps=True)
-    signing = asyncio.create_task(_keep_signing(sealer, record, pulse)) if until is None else None
+    signing = asyncio.create_task(_keep_signing(sealer, record, pulse, copy, folder)) if until is None else None
     try:
         async for batch in follower.batches(until=until):
             gaps = sealer.gaps
@@ -79,11 +87,15 @@ async def seal_log(
                 await signing
 
 
-async def _keep_signing(sealer: Sealer, record: SealRecord, pulse: Heartbeat | None) -> None:
+async def _keep_signing(
+    sealer: Sealer, record: SealRecord, pulse: Heartbeat | None, copy: SealCopy | None, folder: SealFolder
+) -> None:
     while True:
         await asyncio.sleep(_SIGN_SECONDS)
         reason = ""
         try:
+            if copy is not None:
+                await copy.keep(folder)  # before anything is signed with a new key
             await record.keep(sealer.sign())
         except UnavailableError as error:
             _log.debug("a checkpoint is kept the next time: %s", error)
@@ -110,8 +122,14 @@ def _archived(folder: SealFolder) -> int:
 class SealService(RoleService):
     """The seal as a service; it raises the alarm and fails where the log differs from the seal."""
 
-    def __init__(self, server: NatsServer, client: LedgerClient, log: Log, data_dir: Path) -> None:
+    def __init__(
+        self, server: NatsServer, client: LedgerClient, log: Log, data_dir: Path, *, secret: str | None = None
+    ) -> None:
+        """``secret``: see ``seal_log``."""
         super().__init__("seal")
+        self._secret = secret
+        self._changed = asyncio.Event()
+        self._lease = Lease(client, "seal", self._changed.set)
         self._server = server
         self._client = client
         self._log = log
@@ -132,16 +150,22 @@ class SealService(RoleService):
     async def start(self) -> None:
         """Start to seal, unless another process seals in this folder."""
         reader = await self.connection(self._server, "seal")
+        await self._lease.start()
         self.spawn(restarting("the seal", partial(self._run, reader)))
         self.spawn(restarting("the seal's look back", self._look_back))
 
+    async def stop(self) -> None:
+        """Stop to seal, and leave the work to the next process."""
+        await super().stop()
+        await self._lease.stop()
+
     async def _run(self, reader: LedgerClient) -> None:
         while True:
-            with claim(self._data_dir, LOCK) as ours:
-                self._pulse.active = ours
-                if ours:
+            with claim(self._data_dir, LOCK) as claimed:
+                self._pulse.active = claimed and self._lease.is_ours
+                if self._pulse.active:
                     try:
-                        await seal_log(reader, self._log, self._folder, pulse=self._pulse)
+                        await self._seal_while_ours(reader)
                     except (UnavailableError, OSError) as error:  # the server does not answer, or the disk is full
                         _log.warning("the seal waits: %s", error)
                         self._pulse.wait(str(error))
@@ -149,6 +173,22 @@ class SealService(RoleService):
                     except (SealError, NoteError) as error:
                         await self._raise_alarm(error)
             await asyncio.sleep(_CLAIM_SECONDS)
+
+    async def _seal_while_ours(self, reader: LedgerClient) -> None:
+        """Seal until another process has the lease."""
+        self._changed.clear()
+        sealing = asyncio.create_task(
+            seal_log(reader, self._log, self._folder, pulse=self._pulse, secret=self._secret), name="seal"
+        )
+        lost = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait([sealing, lost], return_when=asyncio.FIRST_COMPLETED)
+            if sealing.done():
+                sealing.result()
+        finally:
+            for task in (sealing, lost):
+                task.cancel()
+            await asyncio.gather(sealing, lost, return_exceptions=True)
 
     async def _look_back(self) -> None:
         """Compare random sealed positions with the log, at the start and for ever."""

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -125,7 +126,7 @@ class Lease(BackgroundService):
         if position != self._position:
             self._others = self._others or self._position > 0
             self._position, self._written_at = position, now
-        if newest is None or not newest.data or now - self._written_at > _SILENT_SECONDS:
+        if newest is None or not _is_held(newest.data) or now - self._written_at > _SILENT_SECONDS:
             await self._write()
             self._become(ours=True)
 
@@ -145,3 +146,21 @@ class Lease(BackgroundService):
             self.is_ours = ours
             _log.info("%s %s", self._task, "is this process's work" if ours else "is another process's work now")
             self._on_change()
+
+
+def _is_held(data: bytes) -> bool:
+    """Return whether a lease was not given up, and its holder is no process of this host that has ended."""
+    try:
+        holder = str(json.loads(data)["holder"])
+    except (ValueError, TypeError, KeyError):
+        return bool(data)
+    host, _, rest = holder.rpartition("/")[0].rpartition("/")
+    if host != HOST or not rest.isdecimal() or sys.platform == "win32":
+        return True
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -202,6 +202,12 @@ class SealFolder:
             raise NoteError(f"{self.folder / name} is damaged: each file there must be named by its checkpoint's size")
         return found
 
+    def small_files(self) -> dict[str, bytes]:
+        """Return the files that cannot be derived from the log, by their path in the folder."""
+        paths = [self.folder / name for name in ("key", "verifiers")]
+        paths += sorted(path for path in (self.folder / "rotations").glob("*") if not path.name.startswith("."))
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths}
+
     def tiles(self, size: int) -> Tiles:
         """Return the tiles of a tree of this size."""
         return Tiles(self.folder, size)
