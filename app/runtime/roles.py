@@ -70,10 +70,9 @@ async def create_service(  # noqa: PLR0911 - one return a role
     indexes = session.data_dir / "index"
     match role:
         case "intake":
-            from consumers.intake.service import IntakeService, snapshots_of
-            from ledger.store.snapshots import restore_alone
+            from consumers.intake.service import IntakeService, restore_index
 
-            await restore_alone(snapshots_of(session.client), indexes / "intake.sqlite")
+            await restore_index(session.client, indexes / "intake.sqlite")
             return IntakeService(
                 session.server,
                 session.client,

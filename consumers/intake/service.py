@@ -30,7 +30,7 @@ from ledger.errors import LedgerError
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.lease import Lease
 from ledger.store.role_status import Heartbeat, RoleStatus
-from ledger.store.snapshots import Snapshots
+from ledger.store.snapshots import Snapshots, restore_alone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +52,11 @@ _STANDBY_SECONDS = 1.0
 def snapshots_of(client: LedgerClient) -> Snapshots:
     """Return the copies of the intake's index in its present layout."""
     return Snapshots(client, "intake", "1")
+
+
+async def restore_index(client: LedgerClient, path: Path) -> None:
+    """Bring a missing index near the log's end by a copy, before any process of this directory has it open."""
+    await restore_alone(snapshots_of(client), path)
 
 
 class IntakeService(RoleService):
