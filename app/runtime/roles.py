@@ -70,9 +70,9 @@ async def create_service(  # noqa: PLR0911 - one return a role
     indexes = session.data_dir / "index"
     match role:
         case "intake":
-            from consumers.intake.service import IntakeService, restore_index
+            from consumers.intake.service import IntakeService, restore_intake_index
 
-            await restore_index(session.client, indexes / "intake.sqlite")
+            await restore_intake_index(session.client, indexes / "intake.sqlite")
             return IntakeService(
                 session.server,
                 session.client,

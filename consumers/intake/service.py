@@ -54,7 +54,7 @@ def snapshots_of(client: LedgerClient) -> Snapshots:
     return Snapshots(client, "intake", "1")
 
 
-async def restore_index(client: LedgerClient, path: Path) -> None:
+async def restore_intake_index(client: LedgerClient, path: Path) -> None:
     """Bring a missing index near the log's end by a copy, before any process of this directory has it open."""
     await restore_alone(snapshots_of(client), path)
 
