@@ -1,4 +1,9 @@
-# One image for every role; docker-compose.yml says which role a container has.
+# One image for every role; docker-compose.yml says which role a container has. The target `nats` is its NATS server.
+
+FROM nats:2.15-alpine AS nats
+RUN mkdir /data && chown 10001:10001 /data
+USER 10001:10001
+
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY requirements-image.txt requirements-build.txt pyproject.toml hatch_build.py README.md LICENSE ./
@@ -16,10 +21,12 @@ RUN /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-d
     && /venv/bin/pip install --no-cache-dir --no-deps --no-index /wheel/*.whl && /venv/bin/pip uninstall --yes pip
 
 FROM python:3.13-slim
-RUN useradd --create-home --uid 10001 ledger && mkdir /data && chown ledger /data
+# A volume takes over the owner of the folder at which the image has it, so that no container needs root.
+RUN groupadd --gid 10001 ledger && useradd --create-home --uid 10001 --gid ledger ledger \
+    && mkdir /data /certificates /authority /secrets && chown ledger:ledger /data /certificates /authority /secrets
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 RESOLUTION_LEDGER_DATA_DIR=/data
-USER ledger
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RESOLUTION_LEDGER_DATA_DIR=/data
+USER 10001:10001
 VOLUME /data
 ENTRYPOINT ["resolution-ledger"]
 CMD ["up"]

@@ -121,7 +121,8 @@ def command(
                 options["output"] = "json" if as_json else "csv" if as_csv else "table"
             settings = load_settings(merged, os.environ, file)
             if settings.log_format == "json":
-                use_json_logs(", ".join(options.get("roles", ())) or str(context.info_name))
+                name = str(context.info_name)
+                use_json_logs(", ".join(options["roles"]) if name == "run" else name)
             asyncio.run(function(settings, **options), loop_factory=loop(**options))
 
         run.__doc__ = inspect.cleandoc(function.__doc__ or "")
@@ -161,7 +162,7 @@ _COMMANDS = {
         "admin_policy",
         "admin_tokens",
         "admin_webhooks",
-        "admin_inbox",
+        "admin_nats",
         "admin_sources",
     ),
 }

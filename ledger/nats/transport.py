@@ -38,6 +38,10 @@ class ReconnectingTransport(TcpTransport):
                 self._io_writer.transport.abort()
             self._io_reader = self._io_writer = None
             raise
+        if self._io_writer is not None:
+            # nats-py's protocol was made without a connection, so it does not know of TLS, and asyncio would log a
+            # warning at the end of each connection.
+            self._io_writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined] # noqa: SLF001
 
     async def drain(self) -> None:
         """Wait for buffer space; ignore a broken connection while closing."""

@@ -85,6 +85,7 @@ def words_of(command: click.Command, file: str, folder: str) -> list[str]:
 
 WITHOUT_A_LEDGER = {
     ("admin", "init"),
+    ("admin", "certificates"),
     ("mcp",),
     ("policy", "check"),
     ("policy", "diff"),

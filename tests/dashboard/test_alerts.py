@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -9,6 +11,8 @@ from typing import Any, get_args
 import promql_parser as promql
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from config.topology import ROLES
 from dashboard.metric_families import FAMILIES, PREFIX
@@ -42,6 +46,10 @@ VALUES = {
     "outcome": {"taken", "held", "escalate", "refused", "done", "error"},
 }
 """The values that a query may compare a label with."""
+
+
+CONFIG = ROOT / "config"
+COMPOSE: Document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 
 def parts(expression: str) -> Iterator[Any]:
@@ -125,3 +133,81 @@ def test_panels_have_numbers_and_places_of_their_own() -> None:
     ]
     assert len(set(places)) == len(places)
     assert max(column for column, _ in places) < 24
+
+
+def unread(document: Any, read: Any, path: str = "") -> Iterator[str]:
+    """Yield the places of a document that are missing or different in what was read of it."""
+    if isinstance(document, dict):
+        for name, value in document.items():
+            yield from unread(value, read.get(name), f"{path}/{name}") if name in read else (f"{path}/{name}",)
+    elif isinstance(document, list):
+        assert len(document) == len(read), path
+        for at, value in enumerate(document):
+            yield from unread(value, read[at], f"{path}/{at}")
+    elif document != read:
+        yield path
+
+
+def test_grafanas_own_types_know_every_part_of_the_dashboard() -> None:
+    """No registry has Grafana itself; its makers' classes read the file, and drop what they do not know."""
+    register_default_plugins()
+
+    def plain(value: object) -> Any:
+        return json.loads(
+            json.dumps(value, default=lambda one: one.to_json() if hasattr(one, "to_json") else one.value)
+        )
+
+    assert [*unread(DASHBOARD, plain(Dashboard.from_json(DASHBOARD)))] == []
+    panels = [*DASHBOARD["panels"], {"type": "stat", "datasauce": {}}]
+    wrong = DASHBOARD | {"refesh": "30s", "panels": panels}
+    found = [*unread(wrong, plain(Dashboard.from_json(wrong)))]
+    assert found == [f"/panels/{len(panels) - 1}/datasauce", "/refesh"]
+
+
+def test_grafana_finds_its_sources_and_the_dashboard() -> None:
+    grafana = COMPOSE["grafana"]
+    folder = CONFIG / "grafana" / "provisioning"
+    sources = yaml.safe_load((folder / "datasources" / "ledger.yml").read_text())["datasources"]
+    metrics, views = sources
+    assert [metrics["type"], metrics["url"], metrics["isDefault"]] == ["prometheus", "http://prometheus:9090", True]
+    assert [views["url"], views["user"], views["jsonData"]["database"]] == ["postgres:5432", "grafana", "ledger"]
+    (variable,) = views["secureJsonData"].values()
+    assert variable.removeprefix("$") in grafana["environment"]
+    assert f"NAME {variable}".endswith("_READER_PASSWORD")
+    assert "CREATE ROLE grafana LOGIN" in (CONFIG / "postgresql" / "roles.sql").read_text()
+    (provider,) = yaml.safe_load((folder / "dashboards" / "ledger.yml").read_text())["providers"]
+    places = [volume.removesuffix(":ro").partition(":")[::2] for volume in grafana["volumes"]]
+    assert ("./config/grafana/provisioning", "/etc/grafana/provisioning") in places
+    assert (
+        "./config/grafana/resolution-ledger.json",
+        f"{provider['options']['path']}/resolution-ledger.json",
+    ) in places
+    (choice,) = DASHBOARD["templating"]["list"]
+    assert choice["query"] == metrics["type"]
+
+
+def test_prometheus_reads_both_dashboards_and_the_rules() -> None:
+    config = yaml.safe_load((CONFIG / "prometheus" / "prometheus.yml").read_text())
+    assert config["rule_files"] == ["alerts.yml"]
+    (job,) = config["scrape_configs"]
+    targets = [target for group in job["static_configs"] for target in group["targets"]]
+    dashboards = {name: one["command"] for name, one in COMPOSE.items() if "dashboard" in one.get("command", ())}
+    assert targets == [f"{name}:{words[words.index('--port') + 1]}" for name, words in dashboards.items()]
+    assert all(words[words.index("--allowed-host") + 1] == name for name, words in dashboards.items())
+    folder, _, name = job["authorization"]["credentials_file"].rpartition("/")
+    assert f"secrets:{folder}:ro" in COMPOSE["prometheus"]["volumes"]
+    assert f"> {folder}/{name}" in COMPOSE["metrics-token"]["command"][0]
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool, which Debian's package prometheus has")
+def test_prometheus_itself_reads_its_configuration_and_the_rules(tmp_path: Path) -> None:
+    for path in (CONFIG / "prometheus").glob("*.yml"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/secrets/", f"{tmp_path}/"))
+    (tmp_path / "prometheus.token").write_text("rl-auditor-x")
+    words = ["promtool", "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(RULES)} rules found" in done.stdout
+    (tmp_path / "alerts.yml").write_text((tmp_path / "alerts.yml").read_text().replace("for: 2m", "for: 2 minutes", 1))
+    assert subprocess.run(words, capture_output=True, check=False).returncode != 0

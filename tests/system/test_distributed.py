@@ -1,18 +1,19 @@
-"""docker-compose.yml: valid, without default passwords, and its services work (run here as processes)."""
+"""docker-compose.yml and docker-compose.laptop.yml: valid, hardened, without default passwords; a server with lazy fsync.
+
+test_deployment.py runs the services of docker-compose.yml as processes.
+"""
 
 import asyncio
 import json
 import os
 import re
-import secrets
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 import yaml
@@ -22,47 +23,154 @@ from ledger.errors import UnavailableError
 from ledger.nats.client import connect
 from ledger.nats.embedded_server import find_binary
 from tests.support import forked_cli
-from tests.support.builders import event, gbp
 from tests.support.documents import Document
-from tests.support.environment import ROOT, clean_environment
-from tests.support.organisations import BASIC_POLICY
+from tests.support.environment import ROOT, clean_environment, long_only
 from tests.support.waiting import eventually
 
 COMPOSE: Document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+LAPTOP: Document = yaml.safe_load((ROOT / "docker-compose.laptop.yml").read_text())
+SERVICES: Document = COMPOSE["services"] | LAPTOP["services"]
+LASTING = {name: service for name, service in SERVICES.items() if service["restart"] == "unless-stopped"}
+"""Services that stay up; the others prepare something and end."""
+OURS = ("resolution-ledger", "resolution-ledger-nats")
+"""Images that the Dockerfile makes."""
+NATS_PASSWORDS = {
+    name: value
+    for name, value in COMPOSE["services"]["nats-1"]["environment"].items()
+    if name.endswith("PASSWORD") and value.startswith("${")
+}
 
 
 @pytest.mark.integration
-def test_the_compose_file_fits_the_compose_schema() -> None:
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.laptop.yml"])
+def test_a_compose_file_fits_the_compose_schema(name: str) -> None:
     checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    done = subprocess.run([*checker, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False)
+    done = subprocess.run([*checker, str(ROOT / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_every_role_is_a_service_and_its_port_is_published() -> None:
-    commands = [service["command"] for service in COMPOSE["services"].values() if service["command"][0] == "run"]
-    assert {word for command in commands for word in command} >= set(ROLES)
-    dashboard = COMPOSE["services"]["dashboard"]
-    assert dashboard["ports"] == [f"127.0.0.1:8321:{dashboard['command'][dashboard['command'].index('--port') + 1]}"]
+def test_every_role_runs_twice() -> None:
+    processes: Counter[str] = Counter()
+    for service in COMPOSE["services"].values():
+        if service.get("command", [""])[0] == "run":
+            for role in {*service["command"]} & {*ROLES}:
+                processes[role] += service["deploy"]["replicas"]
+    assert processes == dict.fromkeys(ROLES, 2)
 
 
-def test_no_password_has_a_default_and_every_service_is_watched() -> None:
-    text = (ROOT / "docker-compose.yml").read_text()
-    assert re.findall(r"\$\{\w+\}|\$\{\w+:-", text) == []
-    assert len(re.findall(r"PASSWORD:\?", text)) == 6
+def test_what_one_process_at_a_time_writes_is_in_a_volume_of_both() -> None:
+    """The others keep indexes only, of their own; views are in PostgreSQL."""
     for name, service in COMPOSE["services"].items():
-        assert name == "init" or service["healthcheck"]["test"], name
-        assert service["volumes"], name
-        for port in service.get("ports", ()):
-            assert port.startswith("127.0.0.1:")
+        roles = {*service.get("command", ())} & {*ROLES}
+        if service["image"] == "resolution-ledger" and roles:
+            shared = roles & {"guard", "seal", "archive", "dashboard"}
+            assert ("ledger:/data" if shared else "/data") in service["volumes"], name
+            reads = roles & {"projections", "webhooks", "dashboard"}
+            assert ("RESOLUTION_LEDGER_DATABASE_URL" in service["environment"]) == bool(reads), name
+
+
+def test_no_password_has_a_default() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert re.findall(r"\$\{\w+\}|\$\{\w+:?-", text) == []
+    example = (ROOT / "config" / "passwords.example").read_text()
+    assert {*re.findall(r"\$\{(\w+):\?", text)} == {*re.findall(r"^(\w+)=$", example, re.MULTILINE)}
+    given = [
+        value
+        for service in SERVICES.values()
+        for name, value in service.get("environment", {}).items()
+        if "PASSWORD" in name
+    ]
+    assert given
+    assert all(re.fullmatch(r"\$\{\w+:\?[^}]*\}", value) for value in given)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_has_no_rights_that_it_does_not_need(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc", "userns_mode"} & service.keys()
+    if service["image"] not in OURS and not service["image"].startswith("grafana/"):  # its image has a user of its own
+        assert re.fullmatch(r"postgres|[1-9]\d*:[1-9]\d*", service["user"])
+    for port in service.get("ports", ()):
+        assert port.startswith("127.0.0.1:")
+    for volume in service.get("volumes", ()):
+        if volume.startswith("./"):
+            assert volume.endswith(":ro"), volume
+            assert (ROOT / volume.split(":")[0]).exists(), volume
+
+
+def test_the_images_of_the_dockerfile_have_a_user() -> None:
+    stages = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1:]
+    for stage in (stages[0], stages[-1]):
+        assert re.findall(r"^USER (\S+)$", stage, re.MULTILINE) == ["10001:10001"]
+    made = re.search(r"mkdir (.+) && chown ledger:ledger (.+)$", stages[-1], re.MULTILINE)
+    assert made
+    assert made[1] == made[2]
+    mounted = {
+        volume.removesuffix(":ro").rpartition(":")[2]
+        for service in SERVICES.values()
+        if service["image"] == OURS[0]
+        for volume in service["volumes"]
+    }
+    assert {*made[1].split()} == mounted
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_a_service_that_stays_up_is_watched_and_has_a_limit(name: str) -> None:
+    service = LASTING[name]
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert service["deploy"]["resources"]["limits"]["memory"]
+    if service["image"] == OURS[0]:
+        words = service["command"]
+        roles = ROLES if words[0] == "up" else [word for word in words if word in ROLES]
+        asked = re.findall(r"--role[ =](\w+)", " ".join(service["healthcheck"]["test"]))
+        assert asked == [*roles]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_waits_for_what_it_needs(name: str) -> None:
+    for needed, how in SERVICES[name].get("depends_on", {}).items():
+        lasts = needed in LASTING
+        assert how == {"condition": "service_healthy" if lasts else "service_completed_successfully"}, needed
+    named = {volume.split(":")[0] for volume in SERVICES[name].get("volumes", ()) if ":" in volume}
+    file = LAPTOP if name in LAPTOP["services"] else COMPOSE
+    assert {volume for volume in named if not volume.startswith("./")} <= file["volumes"].keys()
 
 
 def test_the_server_syncs_always_and_its_passwords_come_from_the_environment() -> None:
     text = (ROOT / "config" / "nats" / "nats-server.conf").read_text()
     assert "sync_interval: always" in text
-    names = set(re.findall(r"password: \$(\w+)", text))
-    assert names == set(COMPOSE["services"]["nats"]["environment"])
-    example = (ROOT / "config" / "nats" / "passwords.example").read_text()
-    assert names == set(re.findall(r"^(\w+)=$", example, re.MULTILINE))
+    assert set(re.findall(r"password: \$(\w+)", text)) == NATS_PASSWORDS.keys()
+    cluster = (ROOT / "config" / "nats" / "cluster.conf").read_text()
+    assert 'include "nats-server.conf"' in cluster
+    variables = {*re.findall(r": \$(\w+)", cluster)}
+    for number in (1, 2, 3):
+        environment = COMPOSE["services"][f"nats-{number}"]["environment"]
+        assert {one for one in environment if "_SERVER_" in one} == variables
+        assert environment["RESOLUTION_LEDGER_SERVER_NAME"] == f"nats-{number}"
+
+
+@pytest.mark.integration
+@long_only
+async def test_the_container_for_a_laptop_runs_everything(tmp_path: Path) -> None:
+    service = LAPTOP["services"]["ledger"]
+    api = free_port()
+    environment = clean_environment() | {"RESOLUTION_LEDGER_DATA_DIR": str(tmp_path / "data")}
+    words = [{"0.0.0.0": "127.0.0.1", "8321": str(api)}.get(word, word) for word in service["command"]]
+    program = subprocess.Popen([sys.executable, "-m", "app", *words], cwd=ROOT, env=environment)  # noqa: ASYNC220
+    try:
+        check = service["healthcheck"]["test"][2:]
+
+        async def health() -> subprocess.CompletedProcess[str]:
+            return await asyncio.to_thread(run, environment, *check)
+
+        await eventually(health, lambda done: done.returncode == 0, 120, every_seconds=1)
+        assert await asyncio.to_thread(reads, f"http://127.0.0.1:{api}/") == 200
+    finally:
+        program.terminate()
+        program.wait(timeout=30)
 
 
 def free_port() -> int:
@@ -70,94 +178,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-@pytest.fixture
-def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Run the services of docker-compose.yml as processes: the server and every role."""
-    port, passwords = (
-        free_port(),
-        {name: f"p@/%41{secrets.token_hex(8)}" for name in COMPOSE["services"]["nats"]["environment"]},
-    )
-    words = COMPOSE["services"]["nats"]["command"]
-    words = [
-        str(ROOT / "config" / "nats" / "nats-server.conf") if "nats-server.conf" in word else word for word in words
-    ]
-    words[words.index("/data")] = str(tmp_path / "nats")
-    words[words.index("8222")] = str(free_port())
-    command = [str(find_binary(None)), *words, "-a", "127.0.0.1", "-p", str(port)]
-    processes = [subprocess.Popen(command, env=passwords, stderr=(tmp_path / "nats.log").open("w"))]
-    environment = (
-        clean_environment()
-        | COMPOSE["x-role"]["environment"]
-        | {
-            "RESOLUTION_LEDGER_DATA_DIR": str(tmp_path / "data"),
-            "RESOLUTION_LEDGER_NATS_URL": f"nats://127.0.0.1:{port}",
-            "RESOLUTION_LEDGER_NATS_PASSWORD": passwords["RESOLUTION_LEDGER_PASSWORD"],
-        }
-    )
-    for _ in range(100):
-        done = run(environment, *COMPOSE["services"]["init"]["command"])
-        if done.returncode == 0:
-            break
-    assert done.returncode == 0, done.stderr
-    api = free_port()
-    for service in COMPOSE["services"].values():
-        if service["command"][0] == "run":
-            role = [sys.executable, "-m", "app", *service["command"]]
-            role = [{"0.0.0.0": "127.0.0.1", "8321": str(api)}.get(word, word) for word in role]
-            processes.append(subprocess.Popen(role, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL))
-    upstream = f"nats://upstream:{quote(passwords['RESOLUTION_LEDGER_UPSTREAM_PASSWORD'], safe='')}@127.0.0.1:{port}"
-    yield environment | {"upstream": upstream, "http": f"http://127.0.0.1:{api}"}
-    for process in reversed(processes):
-        process.terminate()
-        process.wait(timeout=30)
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.integration
-async def test_the_compose_services_take_in_decide_and_report(composed: dict[str, str], tmp_path: Path) -> None:
-    upstream = await connect(composed["upstream"], "test", wait_seconds=20)
-
-    async def ask(subject: str, body: Document) -> Document:
-        reply = await eventually(  # the services may not be up yet
-            lambda: upstream.request(subject, json.dumps(body).encode(), timeout=5),
-            timeout_seconds=180,
-            passing=(Exception,),
-            every_seconds=0.1,
-        )
-        answer: Document = json.loads(reply.data)
-        return answer
-
-    (tmp_path / "policy.json").write_text(json.dumps(BASIC_POLICY | {"default_role": "agent"}))
-    action = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "amount": gbp("5.00"), "reason": "late"}
-    refused = await ask("resolution.decide.crm.action", action)
-    assert refused["error"]["code"] == "source_not_allowed"  # nobody has registered it
-    for words in (
-        ("admin", "sources", "add", "crm", "--profile", "desk"),
-        ("decide", "policy", str(tmp_path / "policy.json"), "--published-by", "owner"),
-    ):
-        done = await asyncio.to_thread(run, composed, *words)
-        assert done.returncode == 0, done.stderr
-    fact = event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00"))
-    assert "seq" in await ask("resolution.inbox.crm", fact)
-    assert (await ask("resolution.decide.crm.action", action))["outcome"] == "taken"
-    await eventually(
-        lambda: ask("resolution.read.crm.receipt", {"id": "p-1"}), lambda receipt: receipt["status"] == "recorded", 60
-    )
-    await upstream.close()
-    balances = await asyncio.to_thread(run, composed, "report", "balances", "--json")
-    assert json.loads(balances.stdout)["items"][0]["spent"] == gbp("5.00")
-    await eventually(lambda: asyncio.to_thread(reads, f"{composed['http']}/healthz"), lambda status: status == 200, 60)
-    assert await asyncio.to_thread(reads, f"{composed['http']}/") == 200
-    doctor = await asyncio.to_thread(run, composed, "admin", "doctor")
-    assert doctor.returncode == 0, doctor.stdout
-    for name, service in COMPOSE["services"].items():
-        if service["command"][0] == "run":
-            health = await asyncio.to_thread(run, composed, *service["healthcheck"]["test"][2:])
-            assert health.returncode == 0, (name, health.stdout)
-    beside = await asyncio.to_thread(run, composed, "publish", "-", "--json", stdin=json.dumps(fact))
-    assert json.loads(beside.stdout)["duplicate"] == 1
 
 
 def reads(url: str) -> int:
@@ -182,7 +202,7 @@ async def test_a_server_with_lazy_fsync_is_refused_unless_allowed(tmp_path: Path
         .replace("sync_interval: always", "sync_interval: 2m")
     )
     (tmp_path / "lazy.conf").write_text(config)
-    passwords = dict.fromkeys(COMPOSE["services"]["nats"]["environment"], "pw")
+    passwords = dict.fromkeys(NATS_PASSWORDS, "pw")
     command = [
         str(find_binary(None)),
         "-c",

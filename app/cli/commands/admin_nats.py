@@ -1,7 +1,8 @@
-"""`admin inbox` and `admin upgrade`: the streams in which events of sources wait for the intake."""
+"""`admin inbox`, `admin upgrade` and `admin certificates`: the NATS servers, and the streams in which events wait."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -9,11 +10,13 @@ import click
 from app.cli.commands.admin import admin
 from app.cli.main import command
 from app.output import console, fail, print_json, print_list, print_result
+from app.runtime.certificates import AUTHORITY, MadeCertificate, make_certificates
 from app.runtime.inbox_messages import NotWaitingError, inbox_names, reject_message, waiting_messages
 from app.runtime.session import Session
 from app.runtime.sources import known_sources
 from app.runtime.stream_setup import copies_of
 from config import topology
+from ledger.files import write_atomically
 from ledger.nats.inbox_routes import routes_text
 from ledger.store.streams import REPLICAS_FIELD, ensure_consumer, ensure_stream
 from ledger.store.subject_tokens import token_of_source
@@ -101,3 +104,50 @@ async def upgrade(settings: Settings, *, as_json: bool) -> None:
     async with Session(settings, upgrades=True) as session:
         stream = topology.stream_configs(session.settings.replicas)[0]["name"]
     print_result({"stream": stream}, f"stream {stream} has the limits of this version", as_json=as_json)
+
+
+@click.option(
+    "--authority",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where clients read the authority's certificate: a copy of ca.pem is written there.",
+)
+@click.option(
+    "--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="Validity of servers' certificates."
+)
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    required=True,
+    metavar="NAME[,NAME...]",
+    help="A server: the name of its files, and further DNS names and IP addresses of it; repeatable.",
+)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@command(admin, lists=True)
+async def certificates(
+    _settings: Settings,
+    folder: Path,
+    servers: tuple[str, ...],
+    days: int,
+    authority: Path | None,
+    *,
+    output: OutputFormat,
+) -> None:
+    """Make certificates for the TLS of NATS servers in FOLDER: ca.pem, and NAME.pem with NAME-key.pem for each server.
+
+    The command may be repeated: it makes what is missing, and renews a certificate with a third of its time left.
+    Keep ca-key.pem secret: it can sign a certificate for any server.
+    """
+    made = make_certificates(folder, [server.split(",") for server in servers], days)
+    if authority is not None:
+        write_atomically(authority, (folder / AUTHORITY).read_bytes())
+    rows = [(one.file, ", ".join(one.names), f"{one.expires:%Y-%m-%d}", one.done) for one in made]
+    print_list(
+        output,
+        [one._asdict() for one in made],
+        "Certificates",
+        ("file", "names", "expires", ""),
+        rows,
+        " ".join(MadeCertificate._fields),
+    )

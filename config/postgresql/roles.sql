@@ -1,0 +1,13 @@
+-- Roles of the database of views, made once by the image's superuser: `ledger` owns the database and writes the views,
+-- `ledger_reader` may read the schema `ledger` (docs/operate/postgresql.md), and `grafana` is one of its members.
+-- Passwords come from the environment (psql's \getenv).
+\getenv ledger_password RESOLUTION_LEDGER_DATABASE_PASSWORD
+\getenv grafana_password RESOLUTION_LEDGER_DATABASE_READER_PASSWORD
+
+CREATE ROLE ledger LOGIN PASSWORD :'ledger_password';
+CREATE ROLE ledger_reader;
+CREATE ROLE grafana LOGIN PASSWORD :'grafana_password' IN ROLE ledger_reader;
+ALTER ROLE grafana SET statement_timeout = '60s';
+CREATE DATABASE ledger OWNER ledger;
+REVOKE CONNECT ON DATABASE ledger FROM PUBLIC;
+GRANT CONNECT ON DATABASE ledger TO ledger_reader;
