@@ -22,7 +22,7 @@ from ledger.errors import LedgerError, NoLedgerError
 from ledger.nats.redaction import RedactingFormatter, without_passwords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from types import TracebackType
 
 
@@ -155,32 +155,35 @@ _COMMANDS = {
         "report_what_if",
     ),
     "audit": ("audit_trail", "audit_verify", "audit_redecide", "audit_flags", "audit_cases"),
-    "admin": (
-        "admin",
-        "admin_seal",
-        "admin_privacy",
-        "admin_policy",
-        "admin_tokens",
-        "admin_webhooks",
-        "admin_nats",
-        "admin_sources",
-    ),
+    "admin": ("admin",),
 }
 """Command -> modules of ``app.cli.commands``; a command imports only its own, to start quickly."""
 
 
-class _LazyGroup(click.Group):
+class LazyGroup(click.Group):
+    """A group that imports the modules of a command when the command is asked for."""
+
+    def __init__(self, *arguments: Any, modules: Mapping[str, tuple[str, ...]], **options: Any) -> None:
+        """``modules``: command -> modules of ``app.cli.commands``, in the order in which help lists the commands."""
+        super().__init__(*arguments, **options)
+        self._modules = modules
+
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
         del ctx
-        return list(_COMMANDS)
+        return list(self._modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        for module in _COMMANDS.get(cmd_name, ()):
+        """Return a command, after its modules have registered it."""
+        for module in self._modules.get(cmd_name, ()):
             import_module(f"app.cli.commands.{module}")
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(cls=LazyGroup, modules=_COMMANDS, context_settings=_HELP)
 @_all_settings
 @click.option("-v", "--verbose", is_flag=True, help="Log at level INFO.")
 @click.version_option(package_name="resolution-ledger")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.health.check import Check, run_check
-from app.health.checks import checks_of, subscriptions
 from app.health.inbox_checks import history_mode, waiting_messages
 from app.health.role_checks import REQUIRED, role_checks
 from app.runtime.announcement import announced_http_url
@@ -26,6 +25,8 @@ _OPTIONAL_SECONDS = 0.5
 
 async def examine(session: Session, *, patience: float, at_rest: bool) -> list[Check]:
     """Run all checks; with ``at_rest`` no role needs to run."""
+    from app.health.checks import checks_of, subscriptions  # a health check of one role needs none of them
+
     if session.embedded and not (session.data_dir / "connection.json").exists():
         patience = min(patience, _NO_UP_SECONDS)
     heard: dict[str, RoleAnswers] = {}

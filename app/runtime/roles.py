@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 from app.runtime.announcement import remove_announcement
-from app.runtime.plugins import load_rules, load_views
 from config import topology
 from config.settings import settings_as_environment, settings_as_options
 from consumers.runtime.alarm_watch import AlarmWatch
@@ -102,6 +101,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
                 precedence=session.precedence,
             )
         case "projections":
+            from app.runtime.plugins import load_views
             from consumers.projections.service import ProjectionService
 
             load_views()
@@ -112,6 +112,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
                 admits_unregistered=session.settings.admits_unregistered,
             )
         case "guard":
+            from app.runtime.plugins import load_rules
             from consumers.guard.service import GuardService
 
             return GuardService(session.server, session.log, session.data_dir, history=history, plugins=load_rules())
@@ -132,6 +133,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
 
 
 def _dashboard_service(session: Session, where: ListenAddress | None) -> RoleService:
+    from app.runtime.plugins import load_views
     from consumers.intake.event_check import EventCheck
     from consumers.runtime.source_watch import SourceWatch
     from dashboard.listen_address import ListenAddress

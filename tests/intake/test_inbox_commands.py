@@ -49,7 +49,7 @@ async def test_a_waiting_message_is_listed_and_rejected_with_its_own_bytes(
     kept = json_of(command("admin", "rejected", "list", "--json"))["items"]
     assert [(one["code"], one["message"]) for one in kept] == [("operator", "poison")] * 2
     async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as session:
-        from app.cli.commands.admin import _entries
+        from app.cli.commands.admin_records import _entries
 
         first, second = (await _entries(session)).values()
         assert first.original_subject == b"resolution.inbox.\xff\xfe"

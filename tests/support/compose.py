@@ -98,7 +98,7 @@ class Deployment:
     @property
     def containers(self) -> dict[str, str]:
         """Containers of services that stay up, and their services."""
-        found = {}
+        found: dict[str, str] = {}
         for name, service in SERVICES.items():
             number = service.get("deploy", {}).get("replicas", 1)
             if service["restart"] == "unless-stopped":
@@ -205,16 +205,17 @@ class Deployment:
         (folder / "password").chmod(0o644)
         data, log = folder / "data", (self.folder / "postgres.log").open("wb")
         words = ["--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "-U", "postgres", "-E", "UTF8"]
-        made = [POSTGRES / "initdb", *words, f"--pwfile={folder / 'password'}", "-D", data, "--no-sync"]
+        made = [str(POSTGRES / "initdb"), *words, f"--pwfile={folder / 'password'}", "-D", str(data), "--no-sync"]
         subprocess.run(made, user=user, stdout=log, stderr=log, cwd=folder, check=True)
         options = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
-        command = [POSTGRES / "postgres", "-D", data, *(word for one in options for word in ("-c", one))]
+        command = [str(POSTGRES / "postgres"), "-D", str(data), *(word for one in options for word in ("-c", one))]
         server = subprocess.Popen(command, user=user, stdout=log, stderr=log, cwd=folder)
         try:
             wait_for_port(port, self.folder / "postgres.log")
             admin = environment | {"PGPASSWORD": environment["POSTGRES_PASSWORD"], "PGPORT": str(port)}
             roles = self.path("postgres", "/docker-entrypoint-initdb.d") / "roles.sql"
-            psql = [POSTGRES / "psql", "-h", "127.0.0.1", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-qf", roles]
+            words = ["-h", "127.0.0.1", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-qf", str(roles)]
+            psql = [str(POSTGRES / "psql"), *words]
             subprocess.run(psql, env=admin, stdout=log, stderr=log, check=True)
             yield
         finally:

@@ -22,6 +22,9 @@ from tests.support.documents import Document
 _PRELOADED = [
     "app.cli.main",
     "app.cli.commands.admin",
+    "app.cli.commands.admin_records",
+    "app.cli.commands.admin_sources",
+    "app.health.checks",
     "app.cli.commands.audit_trail",
     "app.cli.commands.decide",
     "app.cli.commands.audit_flags",
