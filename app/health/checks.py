@@ -12,7 +12,7 @@ from app.health.check import Check, run_check, shortened
 from app.health.clock_checks import clock, recorded_times
 from app.health.role_checks import is_kept_here
 from app.health.seal_checks import seal
-from app.health.stream_checks import durability, store, streams
+from app.health.stream_checks import certificate, durability, store, streams
 from app.runtime.plugins import installed_plugins, load_rules, load_views
 from app.runtime.projection_states import projection_states
 from app.runtime.sources import waiting_in_inboxes, without_own_inbox
@@ -226,6 +226,7 @@ async def _rejected(session: Session) -> AsyncIterator[Check]:
 
 CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     _server,
+    certificate,
     durability,
     streams,
     store,

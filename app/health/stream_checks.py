@@ -1,10 +1,11 @@
-"""Checks of `admin doctor`: streams as declared, their copies, the intake's consumers, and the store's free space."""
+"""Checks of `admin doctor` on servers and streams: certificate, streams as declared, copies, consumers, free space."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from app.health.check import Check
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ledger.store.api_types import ApiAnswer
 
 _NEARLY_FULL = 0.9
+_RENEWED_BEFORE = timedelta(days=21)
 _SERVERS_SECONDS = 0.3
 """Time to wait for answers of servers, whose number is unknown."""
 _NO_STREAM = 10059
@@ -37,6 +39,19 @@ _HOLDS = {
     topology.NOTIFY: "notifications of the last week, which are in the log, too: run `admin init`",
     topology.REJECTED: "rejected events: find out who deleted it, then run `admin init`",
 }
+
+
+async def certificate(session: Session) -> AsyncIterator[Check]:
+    """Check that the certificate of the connected server does not end soon; a server without TLS has none."""
+    end = session.client.certificate_end
+    if end is None:
+        return
+    server = session.client.connected_url.hostname if session.client.connected_url else "the server"
+    text = f"that of the NATS server at {server} ends on {end:%Y-%m-%d}"
+    well = end - datetime.now(UTC) > _RENEWED_BEFORE
+    if not well:
+        text += ": renew it (`admin certificates`, where that made it), and start the server again with the new file"
+    yield Check("certificate", text, ok=well)
 
 
 async def durability(session: Session) -> AsyncIterator[Check]:

@@ -28,6 +28,7 @@ from ledger.nats.transport import ReconnectingTransport
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
+    from datetime import datetime
 
     from nats.aio.client import Srv
     from nats.aio.msg import Msg
@@ -144,6 +145,11 @@ class LedgerClient(Client):
             return self._server_options.ssl_context() if self._server_options else super().ssl_context
         except ValueError as error:
             raise nats.errors.Error(str(error)) from None
+
+    @property
+    def certificate_end(self) -> datetime | None:
+        """The end of the certificate of the connected server; None without TLS."""
+        return self._transport.certificate_end if isinstance(self._transport, ReconnectingTransport) else None
 
     def _connect_command(self) -> bytes:
         """Return the CONNECT line; a credentials file that is being replaced must not end the reconnection."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from nats.aio.transport import TcpTransport
@@ -19,6 +21,14 @@ class ReconnectingTransport(TcpTransport):
         super().__init__()  # type: ignore[no-untyped-call]
         vars(self).update(vars(connected))
         self.ending = False  # an error while closing does not matter
+
+    @property
+    def certificate_end(self) -> datetime | None:
+        """The end of the server's certificate; None without TLS."""
+        certificate = self._io_writer.get_extra_info("peercert") if self._io_writer is not None else None
+        if not certificate:
+            return None
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
 
     def write(self, payload: bytes) -> None:
         """Write; on a broken connection it is lost, for which uvloop raises a RuntimeError."""

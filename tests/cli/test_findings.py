@@ -18,6 +18,7 @@ MADE_TRUE_BY = {
     "inbox NAME": "test_role_checks.py::test_an_intake_that_hangs_is_named_and_so_is_a_message_it_cannot_take",
     "history mode": "test_role_checks.py::test_history_mode_beside_a_live_source_is_named_and_beside_an_import_is_not",
     "server": "test_full_disk.py::test_a_full_disk_loses_nothing_and_heals",
+    "certificate": "test_server_credentials.py::test_a_certificate_that_ends_soon_is_a_finding",
     "durability": "test_distributed.py::test_a_server_with_lazy_fsync_is_refused_unless_allowed",
     "stream NAME": "test_stream_checks.py::test_an_edited_stream_is_named_with_the_field",
     "server NAME": "test_stream_checks.py::test_a_copy_on_a_server_that_is_away_is_named_with_the_server",

@@ -147,6 +147,22 @@ async def test_an_expired_certificate_of_the_server(tmp_path: Path) -> None:
         assert "expired" in await refused(settings_for(server, tmp_path, nats_tls_ca=authority.certificate))
 
 
+@pytest.mark.parametrize(("days", "well"), [(20, False), (22, True)])
+async def test_a_certificate_that_ends_soon_is_a_finding(
+    tmp_path: Path, command: CommandLine, days: int, *, well: bool
+) -> None:
+    authority = Authority(tmp_path)
+    with Server(tmp_path / "nats", LOGIN + "\n" + tls(authority.issue("server", days))) as server:
+        login = ("--nats-url", server.url.replace("nats://", "tls://u:s3cret@"), "--nats-tls-ca", authority.certificate)
+        created = command("admin", "init", *login, "--allow-lazy-fsync")
+        assert created.returncode == 0, created.stderr
+        assert created.stderr.count("asyncio") == 0, created.stderr
+        done = command("admin", "doctor", "--at-rest", "--json", *login, "--allow-lazy-fsync")
+    (found,) = [one for one in json.loads(done.stdout)["items"] if one["check"] == "certificate"]
+    assert found["ok"] is well
+    assert ("admin certificates" in found["says"]) is not well
+
+
 async def test_several_urls_of_which_the_first_is_dead(tmp_path: Path, command: CommandLine) -> None:
     dead = f"nats://127.0.0.1:{free_ports(1)[0]}"
     with Server(tmp_path, LOGIN) as server:

@@ -47,6 +47,21 @@ def name_of(requirement: str) -> str:
 
 
 @pytest.mark.integration
+def test_a_health_check_loads_no_large_library() -> None:
+    """Compose asks each container every minute: sixteen of them, on one machine."""
+    text = """
+import sys
+from app.cli.main import cli
+cli.get_command(None, "admin").get_command(None, "doctor")
+import app.health.examination, app.health.role_checks
+print(*sorted({"numpy", "sqlalchemy", "faststream", "fastapi", "eventsourcing"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "\n"
+
+
+@pytest.mark.integration
 def test_large_libraries_are_loaded_by_no_role_and_no_command_of_the_base() -> None:
     """Every module except those of the extras loads while libraries outside of the base cannot be imported."""
     text = """
