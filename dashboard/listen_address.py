@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cryptography import x509
 
 from ledger.errors import LedgerError
-from ledger.files import write_private
+from ledger.files import create_private
 
 if TYPE_CHECKING:
     from dashboard.http.protocol import Network
@@ -150,11 +150,14 @@ def host_of(value: bytes) -> str | None:
 
 
 def token_of(data_dir: Path) -> str:
-    """Return the operator's bearer token of a data directory; create it on first use."""
+    """Return the operator's bearer token of a data directory; create it on first use.
+
+    Two dashboards that begin to use a directory at the same time have the same token.
+    """
     path = data_dir / "server" / "http_token"
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(path, secrets.token_urlsafe(32))
+        create_private(path, secrets.token_urlsafe(32))
         return path.read_text(encoding="utf-8").strip()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import sys
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,10 +93,28 @@ def sync_to_disk(path: Path) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file in one step, readable by its owner only."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _private(path, text).replace(path)
+
+
+def create_private(path: Path, text: str) -> None:
+    """Write a file, readable by its owner only, unless it exists; of several processes, one writes it."""
+    temporary = _private(path, text)
+    try:
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
+
+
+def _private(path: Path, text: str) -> Path:
+    """Write a temporary file beside a path, readable by its owner only; return its path.
+
+    Its name is random, since two containers that share a volume may have one process id.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    return temporary

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import ssl
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.runtime.roles import running
 from app.runtime.session import Session
-from dashboard.listen_address import ListenAddress
+from dashboard.listen_address import ListenAddress, token_of
 from dashboard.service import DashboardService
 from ledger.errors import LedgerError
 
@@ -84,3 +86,15 @@ async def test_tls(session: Session, certificate: tuple[str, str]) -> None:
             begun = await client.post("/api/v1/session", json={"token": dashboard.token})
             assert "Secure" in begun.headers["Set-Cookie"]
             assert (await client.get("/api/v1/me")).json()["role"] == "operator"
+
+
+def test_dashboards_that_begin_together_have_one_token(tmp_path: Path) -> None:
+    """As two containers with one volume do, whose processes even have the same id."""
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            folder = tmp_path / str(number)
+            found = {*pool.map(lambda _: token_of(folder), range(8))}  # noqa: B023 - awaited in this round
+            assert len(found) == 1
+            (file,) = (folder / "server").iterdir()
+            assert file.read_text() in found
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
