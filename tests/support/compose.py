@@ -180,6 +180,14 @@ class Deployment:
         self._processes[container].kill()
         self._processes[container].wait()
 
+    def renew(self, container: str) -> None:
+        """Start a container anew, as on a fresh machine: without the volume that only it has."""
+        own = self.folder / "volumes" / f"{container}-data"
+        assert own.is_dir(), f"{container} shares its data with others"
+        shutil.rmtree(own)
+        (self.folder / f"{container}.log").unlink()
+        self.start(container)
+
     def restart(self, container: str) -> None:
         """Stop a container as compose does, with the service's signal, and start it again."""
         name = SERVICES[self._service(container)].get("stop_signal", "SIGTERM")

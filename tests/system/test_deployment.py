@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import stat
+import time
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.support.waiting import eventually
 SERVERS = [name for name, service in SERVICES.items() if service["image"] == "resolution-ledger-nats"]
 PASSWORD = "RESOLUTION_LEDGER_SOURCE_CRM_PASSWORD"
 _START_SECONDS = 120
+FRESH_SECONDS = 60
 
 
 def roles_of(deployment: Deployment) -> dict[str, list[str]]:
@@ -157,6 +159,8 @@ async def test_the_services_of_the_compose_file_go_on_without_one_of_each(tmp_pa
                 deployment.kill(lost)
             await decide_on(deployment, source, token)
             await tell_the_lost(deployment, [*firsts] if LONG else ["intake-1"], [*others] if LONG else ["intake-2"])
+            if LONG:
+                await move_to_a_fresh_machine(deployment, source, token)
         finally:
             await source.close()
 
@@ -239,3 +243,21 @@ async def tell_the_lost(deployment: Deployment, lost: list[str], left: list[str]
     found = {one["check"]: one for one in json.loads(doctor.stdout)["items"]}
     assert {name for name, one in found.items() if not one["ok"]} == {"server nats-2"}, found
     assert "1 alive" in found["role intake"]["says"]
+
+
+async def move_to_a_fresh_machine(deployment: Deployment, source: LedgerClient, token: str) -> None:
+    """Roles without a shared volume begin with nothing and serve within a minute, without the machine before."""
+    fresh = [f"{role}-1" for role in ("intake", "decisions", "projections", "webhooks")]
+    begun = time.monotonic()
+    for container in fresh:
+        deployment.renew(container)
+    await until_started(deployment, fresh)
+    for container in fresh:
+        deployment.kill(container.replace("-1", "-2"))
+    assert (await ask(source, "resolution.decide.crm.action", action(3)))["outcome"] == "taken"
+    again = event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00"))
+    assert "seq" in await ask(source, "resolution.inbox.crm", again)
+    assert (await ask(source, "resolution.decide.crm.action", action(1)))["outcome"] == "taken"  # the first answer
+    await shown(deployment, "dashboard-2", token, 3)
+    assert time.monotonic() - begun < FRESH_SECONDS
+    await until_healthy(deployment, *fresh)
