@@ -101,16 +101,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
                 precedence=session.precedence,
             )
         case "projections":
-            from app.runtime.plugins import load_views
-            from consumers.projections.service import ProjectionService
-
-            load_views()
-            return ProjectionService(
-                session.server,
-                session.log,
-                session.views,
-                admits_unregistered=session.settings.admits_unregistered,
-            )
+            return _projection_service(session)
         case "guard":
             from app.runtime.plugins import load_rules
             from consumers.guard.service import GuardService
@@ -130,6 +121,15 @@ async def create_service(  # noqa: PLR0911 - one return a role
         case "dashboard":
             return _dashboard_service(session, where)
     raise ValueError(f"no role {role!r}")
+
+
+def _projection_service(session: Session) -> RoleService:
+    from app.runtime.plugins import load_views
+    from consumers.projections.service import ProjectionService
+
+    load_views()
+    admits = session.settings.admits_unregistered
+    return ProjectionService(session.server, session.log, session.views, admits_unregistered=admits)
 
 
 def _dashboard_service(session: Session, where: ListenAddress | None) -> RoleService:
