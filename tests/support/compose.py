@@ -75,7 +75,7 @@ class Deployment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.passwords = {name: f"p@/%41{secrets.token_hex(8)}" for name in variables()}
+        self.passwords = {name: f"p@/%41{secrets.token_hex(16)}" for name in variables()}
         self.sources: dict[str, str] = {}
         """The content of sources.env."""
         self._ports = dict(zip(_LISTENS, free_ports(len(_LISTENS)), strict=True))

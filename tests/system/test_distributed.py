@@ -78,7 +78,7 @@ def test_no_password_has_a_default() -> None:
         value
         for service in SERVICES.values()
         for name, value in service.get("environment", {}).items()
-        if "PASSWORD" in name
+        if "PASSWORD" in name or "SECRET" in name
     ]
     assert given
     assert all(re.fullmatch(r"\$\{\w+:\?[^}]*\}", value) for value in given)
