@@ -135,7 +135,8 @@ class DecisionService(RoleService):
         self.spawn(restarting("the decider's turn", self._take_turns))
 
     async def stop(self) -> None:
-        """Stop to answer, give up the lease, then stop; clients retry the requests that got no answer."""
+        """Hand the work over, then stop; clients retry the requests that got no answer."""
+        await self._lease.hand_over()
         await self._stand_by()
         await self._lease.stop()
         await super().stop()

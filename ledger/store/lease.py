@@ -25,6 +25,7 @@ import nats.errors
 
 from ledger.background_service import BackgroundService
 from ledger.errors import ConflictError, LedgerError
+from ledger.nats.client import frame
 from ledger.nats.incidents import report
 from ledger.store.log import Draft, Log
 from ledger.store.role_status import HOST
@@ -39,10 +40,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 STREAM = "KV_ledger-leases"
 _SUBJECT = "$KV.ledger-leases"
+_STANDBY = "resolution.standby"
+_FREE = b'{"holder": null}'
 _RENEW_SECONDS = 0.4
 _LOOK_SECONDS = 0.2
 _SILENT_SECONDS = 1.3
 _PATIENCE_SECONDS = 1.0
+_OVERLAP_SECONDS = 0.25
 
 
 class Lease(BackgroundService):
@@ -63,8 +67,10 @@ class Lease(BackgroundService):
         self._others = False
         """Whether another process was seen to write."""
         self._writes = 0
-        self._given_up = asyncio.Event()
-        self._subscription: Subscription | None = None
+        self._given_up, self._taken = asyncio.Event(), asyncio.Event()
+        self._standby_at = float("-inf")
+        """The time at which a standby was heard."""
+        self._subscriptions: list[Subscription] = []
 
     async def start(self) -> None:
         """Take the lease, unless a process that is alive holds it.
@@ -72,7 +78,10 @@ class Lease(BackgroundService):
         It waits until one or the other is known, at most some seconds: a holder that was killed is silent.
         """
         self._log = await Log.unstamped(self._client, STREAM)
-        self._subscription = await self._client.subscribe_raw(self._subject, self._on_write)
+        self._subscriptions = [
+            await self._client.subscribe_raw(self._subject, self._on_write),
+            await self._client.subscribe_raw(f"{_STANDBY}.{self._task}", self._on_standby),
+        ]
         until = time.monotonic() + 2 * _SILENT_SECONDS
         await self._turn()
         while not (self.is_ours or self._others) and time.monotonic() < until:
@@ -82,18 +91,40 @@ class Lease(BackgroundService):
 
     async def stop(self) -> None:
         """Give the lease up, so that a standby takes it at once."""
-        await super().stop()
+        await self.end()
         with suppress(nats.errors.Error, LedgerError, TimeoutError):
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                if self._subscription is not None:
-                    await self._client.unsubscribe_raw(self._subscription)
+                for subscription in self._subscriptions:
+                    await self._client.unsubscribe_raw(subscription)
                 if self.is_ours:
-                    await self._write(b"")
+                    await self._give_up()
         self.is_ours = False
 
+    async def hand_over(self) -> None:
+        """Give the lease up while this process still works, and wait until a standby has begun, if there is one.
+
+        So no request finds nobody. Two work for a moment, which the expected sequences of their events allow.
+        """
+        if not self.is_ours or time.monotonic() - self._standby_at > 2 * _RENEW_SECONDS:
+            return
+        await self.end()
+        self.is_ours = False
+        with suppress(nats.errors.Error, LedgerError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                self._taken.clear()
+                await self._give_up()
+                await self._taken.wait()
+                await asyncio.sleep(_OVERLAP_SECONDS)
+
+    async def end(self) -> None:
+        """Stop to renew the lease and to look for it; it is not given up, as where the process dies."""
+        await super().stop()
+
     def _on_write(self, _subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
-        if not body:
-            self._given_up.set()
+        (self._given_up if body == _FREE else self._taken).set()
+
+    def _on_standby(self, _subject: bytes, _reply: bytes, _headers: bytes, _body: bytes) -> None:
+        self._standby_at = time.monotonic()
 
     async def _keep(self) -> None:
         while True:
@@ -121,6 +152,8 @@ class Lease(BackgroundService):
             self._written_at = time.monotonic()  # others had no answer either: the holder goes first
 
     async def _look(self) -> None:
+        with suppress(nats.errors.Error):
+            self._client.send(frame(f"{_STANDBY}.{self._task}".encode(), b""))
         newest, now = await self._log.read_from_leader(self._subject), time.monotonic()
         position = 0 if newest is None else newest.position
         if position != self._position:
@@ -129,6 +162,16 @@ class Lease(BackgroundService):
         if newest is None or not _is_held(newest.data) or now - self._written_at > _SILENT_SECONDS:
             await self._write()
             self._become(ours=True)
+
+    async def _give_up(self) -> None:
+        try:
+            await self._write(_FREE)
+        except ConflictError:
+            newest = await self._log.read_from_leader(self._subject)
+            if newest is None or self._name.encode() not in newest.data:
+                return  # another process works
+            self._position = newest.position  # a renewal was stored, and interrupted before its answer
+            await self._write(_FREE)
 
     async def _write(self, body: bytes | None = None) -> None:
         """Write the lease anew after the newest write that is known.
@@ -150,10 +193,12 @@ class Lease(BackgroundService):
 
 def _is_held(data: bytes) -> bool:
     """Return whether a lease was not given up, and its holder is no process of this host that has ended."""
+    if data in (b"", _FREE):
+        return False
     try:
         holder = str(json.loads(data)["holder"])
     except (ValueError, TypeError, KeyError):
-        return bool(data)
+        return True
     host, _, rest = holder.rpartition("/")[0].rpartition("/")
     if host != HOST or not rest.isdecimal() or sys.platform == "win32":
         return True

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import time
 
@@ -20,9 +21,7 @@ async def begun(session: Session, task: str = "test") -> Lease:
 
 async def die(one: Lease) -> None:
     """End a lease's work as SIGKILL does: nothing is given up."""
-    for task in one._tasks:
-        task.cancel()
-    await asyncio.gather(*one._tasks, return_exceptions=True)
+    await one.end()
 
 
 async def holds(one: Lease, seconds: float = 20) -> float:
@@ -103,7 +102,7 @@ async def test_without_a_server_nothing_changes_and_the_holder_goes_first(sessio
 
 async def test_what_others_write_on_the_subject_harms_nobody(session: Session) -> None:
     first, second = await begun(session), await begun(session)
-    for body in (b"", b"\xff", b"[", b"{}" * 1000):
+    for body in (b"", b"\xff", b"[", b"{}" * 1000, b'{"holder": null}', b'{"holder": "vm/0/x"}'):
         await session.client.publish(first._subject, body)
         await session.client.flush()
         await asyncio.sleep(0.3)
@@ -152,3 +151,47 @@ async def test_a_write_that_was_stored_without_an_answer_is_no_loss(session: Ses
     await first._turn()
     assert first.is_ours
     await first.stop()
+
+
+async def test_a_holder_works_until_a_standby_has_begun(session: Session) -> None:
+    first, second = await begun(session), await begun(session)
+    await asyncio.sleep(2 * lease._LOOK_SECONDS)
+    handing = asyncio.create_task(first.hand_over())
+    seconds = await holds(second)
+    assert not handing.done()
+    assert seconds < lease._SILENT_SECONDS / 2
+    await handing
+    await first.stop()
+    await asyncio.sleep(lease._SILENT_SECONDS)
+    assert second.is_ours
+    begun_at = time.monotonic()
+    await second.hand_over()  # there is no standby any more: nothing to wait for
+    assert time.monotonic() - begun_at < lease._OVERLAP_SECONDS
+    await second.stop()
+
+
+async def test_a_renewal_that_was_interrupted_is_given_up_all_the_same(session: Session) -> None:
+    first, second = await begun(session), await begun(session)
+    position = first._position
+    await first._write()
+    await first.end()
+    first._position = position  # as where the task was cancelled before the answer came
+    await first.stop()
+    assert await holds(second) < lease._SILENT_SECONDS / 2
+    await second.stop()
+
+
+async def test_a_process_of_this_host_that_has_ended_is_not_waited_for(session: Session) -> None:
+    ended = await asyncio.create_subprocess_exec("true")
+    await ended.wait()
+    log = await Log.unstamped(session.client, lease.STREAM)
+    for name, seconds in ((f"{lease.HOST}/{ended.pid}/aa", 0.5), (f"{lease.HOST}/{os.getpid()}/aa", 60), ("x/1/a", 60)):
+        task = f"task-{seconds}-{len(name)}"
+        await log.append([Draft(f"$KV.ledger-leases.{task}", json.dumps({"holder": name, "writes": 1}).encode())])
+        begun_at = time.monotonic()
+        one = await begun(session, task)
+        assert one.is_ours
+        found = time.monotonic() - begun_at
+        assert found < seconds
+        assert found > lease._SILENT_SECONDS or seconds == 0.5
+        await one.stop()

@@ -1,0 +1,79 @@
+"""A decider stands by for another one: it answers nothing meanwhile, and takes over without a request that finds nobody."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from nats.errors import NoRespondersError
+
+from app.runtime.session import Session
+from consumers.decisions.service import DecisionService
+from ledger.store.log import Log
+from tests.support.builders import gbp
+from tests.support.documents import Document
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import eventually
+
+
+async def decider(session: Session, folder: Path) -> DecisionService:
+    client, reader = await session.connection("decider"), await session.connection("decider")
+    one = DecisionService(session.server, client, reader, await Log.open(client, "LEDGER"), folder)
+    await one.start()
+    return one
+
+
+async def ask_on(upstream: Upstream, answers: list[Document], until: asyncio.Event) -> int:
+    """Ask for one action after another, each once; return how many found nobody or had no answer in time."""
+    lost = number = 0
+    while not until.is_set():
+        number += 1
+        body = {
+            "request_id": f"s-{number}",
+            "agent_id": "A-1",
+            "kind": "refund",
+            "reason": "late",
+            "amount": gbp("0.10"),
+        }
+        try:
+            reply = await upstream.client.request("resolution.decide.crm.action", json.dumps(body).encode(), timeout=5)
+            answers.append(json.loads(reply.data))
+        except (NoRespondersError, TimeoutError):
+            lost += 1
+    return lost
+
+
+async def test_a_planned_stop_leaves_no_request_without_an_answer(session: Session, tmp_path: Path) -> None:
+    async with upstream_of(session, "intake") as upstream, AsyncExitStack() as stack:
+        deciders = [await decider(session, tmp_path / str(number)) for number in range(3)]
+        stack.push_async_callback(deciders[2].stop)
+        await upstream.set_up_basics()
+        answers: list[Document] = []
+        over = asyncio.Event()
+        asking = [asyncio.create_task(ask_on(upstream, answers, over)) for _ in range(1)]
+        for one in deciders[:2]:
+            before = len(answers)
+            await eventually(lambda before=before: asyncio.sleep(0, len(answers) > before + 20))  # type: ignore[misc]
+            await asyncio.sleep(0.5)
+            await one.stop()
+        before = len(answers)
+        await eventually(lambda: asyncio.sleep(0, len(answers) > before + 20))
+        over.set()
+        assert await asyncio.gather(*asking) == [0]
+        assert {one["outcome"] for one in answers} <= {"taken", "refused", "escalate"}, answers
+        recorded = await upstream.recorded("action.taken")
+        assert len({one["request_id"] for one in recorded}) == len(recorded)
+        assert len(recorded) == sum(one["outcome"] == "taken" for one in answers)
+
+
+async def test_a_standby_answers_nothing_and_knows_the_same(session: Session, tmp_path: Path) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.set_up_basics()
+        standby = await decider(session, tmp_path / "standby")
+        assert standby._subscriptions == []
+        taken = [await upstream.action() for _ in range(5)]
+        assert {one["outcome"] for one in taken} == {"taken"}
+        await standby.state.reach(taken[-1]["position"])
+        assert standby.status().readings[0].position == await session.log.last_position()
+        assert all(not loop.waits for loop in standby.status().loops)
+        await standby.stop()
