@@ -10,6 +10,7 @@ from app.runtime.session import Session
 from ledger.store import lease
 from ledger.store.lease import Lease
 from ledger.store.log import Draft, Log
+from ledger.store.role_status import HOST
 from tests.support.waiting import eventually
 
 
@@ -90,6 +91,7 @@ async def test_without_a_server_nothing_changes_and_the_holder_goes_first(sessio
     first, second = await begun(session), await begun(session)
     kept = first._log, second._log
     away = await Log.unstamped(session.client, "NO_SUCH_STREAM")
+    await second._turn()  # it knows the newest write
     first._log = second._log = away
     await asyncio.sleep(2 * lease._SILENT_SECONDS)
     assert (first.is_ours, second.is_ours) == (True, False)
@@ -185,7 +187,7 @@ async def test_a_process_of_this_host_that_has_ended_is_not_waited_for(session: 
     ended = await asyncio.create_subprocess_exec("true")
     await ended.wait()
     log = await Log.unstamped(session.client, lease.STREAM)
-    for name, seconds in ((f"{lease.HOST}/{ended.pid}/aa", 0.5), (f"{lease.HOST}/{os.getpid()}/aa", 60), ("x/1/a", 60)):
+    for name, seconds in ((f"{HOST}/{ended.pid}/aa", 0.5), (f"{HOST}/{os.getpid()}/aa", 60), ("x/1/a", 60)):
         task = f"task-{seconds}-{len(name)}"
         await log.append([Draft(f"$KV.ledger-leases.{task}", json.dumps({"holder": name, "writes": 1}).encode())])
         begun_at = time.monotonic()
