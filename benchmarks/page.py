@@ -1,9 +1,10 @@
 """The page in a Chromium over a long history: seconds until the first page, and each other page, shows all its data.
 
-    python -m benchmarks.page [--events 20000] [--rounds 5]
+    python -m benchmarks.page [--events 20000] [--rounds 5] [--folder FOLDER]
 
 The ledger is that of the reports: two years of an organisation; a fifth of the events are decisions. Each round
 opens a new browser with a session, then each page by its link. Figures are medians; beside them is the slowest request.
+With ``--folder`` the ledger stays in that folder, and later runs use it again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -121,13 +123,19 @@ async def until_read(dashboard: DashboardService, end: int) -> None:
             await asyncio.sleep(0.5)
 
 
-async def run(events: int, rounds: int) -> Times:
-    """Fill a ledger, serve its page once the views have read it, and measure."""
+async def run(events: int, rounds: int, kept: Path | None) -> Times:
+    """Fill a ledger unless it is kept, serve its page once the views have read it, and measure."""
     build_page(ROOT)
-    with tempfile.TemporaryDirectory() as folder:
-        async with Session(load_settings({"data_dir": folder}, {})) as session:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = kept or Path(temporary)
+        async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
             begun = time.perf_counter()
-            await fill(session, events)
+            filled_for = folder / "filled"
+            if not filled_for.exists():
+                await fill(session, events)
+                filled_for.write_text(f"{events}\n")
+            elif int(filled_for.read_text()) != events:
+                sys.exit(f"{folder} was filled with --events {filled_for.read_text().strip()}")
             filled = time.perf_counter()
             async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
                 (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
@@ -143,10 +151,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="keep the ledger here, and use it again")
     options = parser.parse_args()
     if CHROMIUM is None:
         sys.exit("no chromium here: `apt-get install chromium`")
-    times = asyncio.run(run(options.events, options.rounds))
+    times = asyncio.run(run(options.events, options.rounds, options.folder))
     shown = Table("page", "median s", "fastest s", "slowest s", "request s", "slowest request")
     for name, took in times.pages.items():
         longest, path = times.slowest.get(name, (0.0, ""))
