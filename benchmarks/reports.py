@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 EVENTS = 1_000_000
 DAYS, AGENTS, TEAMS, CUSTOMERS = 720, 500, 24, 50_000
-_BEGAN = datetime(2024, 1, 1, tzinfo=UTC)
+BEGAN = datetime(2024, 1, 1, tzinfo=UTC)
 _KINDS, _CHANNELS, _REASONS = ("refund", "credit", "keep_item"), ("phone", "chat", "email"), ("late", "broken", "wrong")
 POLICY: dict[str, Any] = {
     "currency": "GBP",
@@ -150,19 +150,19 @@ class _Organisation:
         """Yield all drafts."""
         cause = RequestContext(source="bench", request_id="policy", request_sha256="00" * 32, seen_position=0)
         record = PolicyPublished(policy=POLICY, version=1, published_by="owner", sha256="", **cause.answer())
-        yield Draft(topology.POLICY_SUBJECT, stored_form(record, _BEGAN))
+        yield Draft(topology.POLICY_SUBJECT, stored_form(record, BEGAN))
         for agent in self._agents:
             yield self._fact(
                 f"j-{agent.agent_id}",
                 "employee.joined",
-                _BEGAN,
+                BEGAN,
                 employee_id=agent.agent_id,
                 role="agent",
                 team_ids=agent.team_ids,
             )
         rounds = self._number // 5
         for at in range(rounds):
-            moment = _BEGAN + timedelta(days=DAYS * at / rounds)
+            moment = BEGAN + timedelta(days=DAYS * at / rounds)
             customer = f"C-{int(self._rng.integers(0, CUSTOMERS)):06d}"
             other = f"C-{int(self._rng.integers(0, CUSTOMERS)):06d}"
             agent = self._agents[int(self._rng.integers(0, AGENTS))]
