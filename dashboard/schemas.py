@@ -18,7 +18,9 @@ from domain.documents.rows import (  # noqa: TC001 - schemas are made from the a
     TrailRow,
 )
 from domain.events.decisions import LimitEvidence, Reason  # noqa: TC001 - schemas are made from the annotations
-from projections.policy_history import PolicyVersion  # noqa: TC001 - schemas are made from the annotations
+from projections.policy_history import PolicyChange, PolicyVersion  # noqa: TC001 - schemas are made from the annotations
+from projections.reports.beyond_authority import BeyondAuthority
+from projections.reports.consistency import ConsistencyReport
 from projections.reports.empowerment_gap import GapReport
 from projections.reports.explanation import Explanation
 from projections.reports.limit_simulation import LimitWhatIf
@@ -135,6 +137,18 @@ class LoyaltyAnswer(LoyaltyReport):
     lag_seconds: float
     items: list[EffectRow]
     next: int | None
+
+
+class BeyondAuthorityAnswer(BeyondAuthority):
+    """What the front line could not do itself in a range of days."""
+
+    lag_seconds: float
+
+
+class ConsistencyAnswer(ConsistencyReport):
+    """The consistency of goodwill in a range of days."""
+
+    lag_seconds: float
 
 
 class GapAnswer(GapReport):
@@ -256,6 +270,19 @@ class PolicyProposals(TypedDict):
     position: int
 
 
+class LimitChange(TypedDict):
+    """The change of the policy that another limit would make."""
+
+    proposed: bool
+    """It is proposed, and needs approvals; false: it is published at once."""
+    replaces: int
+    """The newest enforced version; send it with the command, so that another version since is noticed."""
+    effective_from: str
+    """The time from which the changed policy is in force."""
+    changes: list[PolicyChange]
+    """The fields that differ from the policy in force."""
+
+
 class PolicyVersions(TypedDict):
     """All published versions of the policy, the newest first."""
 
@@ -315,6 +342,8 @@ class Caller(TypedDict):
     """The source of the token; always null here."""
     people: list[str] | None
     teams: list[str]
+    newest_action: str | None
+    """The event time of the newest action that they see."""
 
 
 class SchemaList(TypedDict):
@@ -329,6 +358,8 @@ class SessionState(TypedDict):
     known: bool
     openid: bool
     """People may sign in by an OpenID provider, at `/openid/sign-in`."""
+    caller: Caller | None
+    """The bearer of a valid session."""
 
 
 class SessionRow(TypedDict):

@@ -5,22 +5,24 @@ from __future__ import annotations
 import copy
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from fastapi import Body, Depends, HTTPException, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from config import topology
+from dashboard.list_query import LimitText, limit_of
 from dashboard.nats_requests import OPERATOR, SOURCE, ask
 from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import JsonResponse, PolicyProposals, checked_by
+from dashboard.schemas import JsonResponse, LimitChange, PolicyProposals, checked_by
 from domain.documents.replies import BudgetAnswer, EscalationAnswer, FlagAnswer, PolicyAnswer, PreviewAnswer
 from domain.events.decisions import LimitEvidence
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
 from domain.money import Money, MoneyError
 from domain.policy.history import PolicyHistory
+from domain.policy.linting import difference
 from domain.serialization import plain
 from projections.policy_history import published_policies, read_proposals
 from projections.reports.limit_simulation import LimitError, policy_with_limit, what_if_of_limit
@@ -113,16 +115,25 @@ class FlagReview(CommandBody, title="Review"):
     request_id: Id | None = None
 
 
+TrialMode = Literal["shadow", "trial", "enforced"]
+
+
 class LimitTrial(CommandBody, title="Try"):
     """Another limit: in shadow mode, as a trial for randomly chosen teams, or enforced for all."""
 
     __qualname__ = "Try"  # the schema's name in the OpenAPI document
-    mode: Literal["shadow", "trial", "enforced"]
+    mode: TrialMode
     role: Words
     kind: Kind
     amount: Amount
     share_of_teams: float = Field(0.5, gt=0, lt=1)
     days: int = Field(_TRIAL_DAYS, ge=1, le=366, description="Length of a trial in days.")
+    replaces: int | None = Field(
+        None,
+        ge=0,
+        le=2**31,
+        description="The newest enforced version that the caller saw; refused with another.",
+    )
     request_id: Id | None = None
 
 
@@ -292,6 +303,22 @@ def _add_policy(api: FastAPI, context: ApiContext, commands: CommandClient) -> N
         found, position = await read_proposals(log)
         return JsonResponse({"items": [plain(one) for one in found], "position": position})
 
+    @api.get(
+        "/api/v1/policies/change",
+        responses=answers(LimitChange),
+        summary="The change of the policy that another limit would make, and whether it is published at once",
+        dependencies=[Depends(authorizer.allowed("manager", "auditor", "operator"))],
+    )
+    async def change(mode: TrialMode, role: str, kind: Kind, amount: LimitText, viewer: Principal = caller) -> Response:
+        tried = {"mode": mode, "role": role, "kind": kind, "amount": limit_of(amount).wire()}
+        command = LimitTrial.model_validate(tried)
+        history = PolicyHistory.of(await published_policies(log))
+        request = _trial_request(history, command, viewer)
+        before, after = _in_force(history).document, cast("JsonObject", request["policy"])
+        fields = [{"field": field, "before": old, "after": new} for field, old, new in difference(before, after)]
+        proposed = {"proposed": "operation" in request, "replaces": history.newest_enforced}
+        return JsonResponse({**proposed, "effective_from": after["effective_from"], "changes": fields})
+
     @api.post(
         "/api/v1/policies",
         responses=answers(PolicyAnswer),
@@ -300,7 +327,7 @@ def _add_policy(api: FastAPI, context: ApiContext, commands: CommandClient) -> N
     )
     async def policy(command: Annotated[PolicyBody, Body()], viewer: Principal = caller) -> Response:
         if isinstance(command, LimitTrial):
-            request = await _trial_request(log, command, viewer)
+            request = _trial_request(PolicyHistory.of(await published_policies(log)), command, viewer)
             if command.mode == "enforced":
                 scope = await authorizer.scope(viewer)
                 async with context.replaying:
@@ -311,18 +338,38 @@ def _add_policy(api: FastAPI, context: ApiContext, commands: CommandClient) -> N
         return await commands.ask("policy", request, viewer)
 
 
-async def _trial_request(log: Log, command: LimitTrial, viewer: Principal) -> JsonObject:
-    """Return the request that tries another limit: a proposal where policies are governed, else a publication."""
-    history, now = PolicyHistory.of(await published_policies(log)), datetime.now(UTC)
-    rules = history.in_force(now)
-    governance = rules.policy.governance if rules is not None else None
-    changes = governance.policies if governance is not None else None
+def _in_force(history: PolicyHistory) -> Policy:
+    """Return the policy in force now.
+
+    Raises:
+        HTTPException: 409, none is.
+
+    """
+    rules = history.in_force(datetime.now(UTC))
+    if rules is None:
+        raise HTTPException(409, "role: no policy is in force")
+    return rules.policy
+
+
+def _trial_request(history: PolicyHistory, command: LimitTrial, viewer: Principal) -> JsonObject:
+    """Return the request that tries another limit: a proposal where policies are governed, else a publication.
+
+    Raises:
+        HTTPException: 403, the caller may not publish it; 409, no policy is in force.
+        ParameterError: the limit does not fit the policy, or another version was published since the caller looked.
+
+    """
+    in_force, now = _in_force(history), datetime.now(UTC)
+    changes = in_force.governance.policies if in_force.governance is not None else None
     if changes is None and command.mode != "shadow" and viewer.role != "operator":
         named = "trial" if command.mode == "trial" else "new limit"
         message = f"a {named} changes what agents may give: without governance of policies, only an operator starts one"
         raise HTTPException(403, message)
+    if command.replaces not in (None, history.newest_enforced):
+        message = f"version {history.newest_enforced} of the policy was published since: look at the change again"
+        raise ParameterError("replaces", message, status=409)
     begins = now if changes is None else now + (changes.after or timedelta()) + _TIME_TO_APPROVE
-    document = _with_limit(rules.policy if rules is not None else None, command, begins)
+    document = _with_limit(in_force, command, begins)
     request: JsonObject = {"policy": document, "request_id": command.request_id}
     if changes is None:
         return request | {"published_by": _reviewer(viewer)}
@@ -344,15 +391,13 @@ def _reviewer(viewer: Principal) -> str:
     return viewer.person_id or viewer.name
 
 
-def _with_limit(in_force: Policy | None, command: LimitTrial, now: datetime) -> JsonObject:
+def _with_limit(in_force: Policy, command: LimitTrial, now: datetime) -> JsonObject:
     """Return the policy in force with another limit.
 
     Raises:
         ParameterError: the policy in force cannot have this limit.
 
     """
-    if in_force is None:
-        raise HTTPException(409, "role: no policy is in force")
     try:
         limit = Money.parse(command.amount.amount, command.amount.currency)
         changed = policy_with_limit(in_force, command.role, command.kind, limit)

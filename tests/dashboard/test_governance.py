@@ -96,7 +96,16 @@ async def test_a_limit_is_proposed_and_published_with_its_evidence(session: Sess
     async with people(session) as who:
         lower: Document = {"role": "agent", "kind": "refund", "amount": {"amount": "4.00", "currency": "GBP"}}
         await read_current(who["M-1"].client, "what-if", role="agent", kind="refund", amount="4.00 GBP")
-        status, proposed = await who["M-1"].post("policies", mode="enforced", **lower)
+        wanted = {"mode": "enforced", "role": "agent", "kind": "refund", "amount": "4.00 GBP"}
+        change = (await who["M-1"].client.get("/api/v1/policies/change", params=wanted)).json()
+        assert (change["proposed"], [one["field"] for one in change["changes"]]) == (
+            True,
+            ["effective_from", "roles.agent.limits.refund"],
+        )
+        stale = change["replaces"] - 1
+        status, refused = await who["M-1"].post("policies", mode="enforced", replaces=stale, **lower)
+        assert (status, refused["field"]) == (409, "replaces"), refused
+        status, proposed = await who["M-1"].post("policies", mode="enforced", replaces=change["replaces"], **lower)
         assert (status, proposed["status"]) == (200, "proposed"), proposed
         (waiting,) = (await who["M-2"].client.get("/api/v1/policies")).json()["items"]
         evidence = waiting["evidence"]

@@ -12,6 +12,7 @@ export type EmployeeNames = components["schemas"]["EmployeeNames"];
 export type Access = components["schemas"]["AccessRow"];
 export type CheckpointRow = components["schemas"]["CheckpointRow"];
 export type LimitWhatIf = components["schemas"]["LimitWhatIfAnswer"];
+export type LimitChange = components["schemas"]["LimitChange"];
 export type Proposal = components["schemas"]["ProposalState"];
 export type PolicyVersion = components["schemas"]["PolicyVersion"];
 export type UnusedAuthority = components["schemas"]["UnusedAuthorityAnswer"];
@@ -79,6 +80,8 @@ const VIEWS: [RegExp, string[], number][] = [
   [/^(accesses|trail)/, ["audit_trail"], 0],
   [/^unused-authority/, ["budget_balances", "people"], 60_000],
   [/^summary/, ["casework", "journeys", "budget_balances"], 5_000],
+  [/^beyond-authority/, ["authority"], 5_000],
+  [/^consistency/, ["casework"], 5_000],
   [/^gap/, ["authority"], 15_000],
   [/^quality/, ["journeys"], 15_000],
   [/^loyalty/, ["loyalty_effects"], 60_000],

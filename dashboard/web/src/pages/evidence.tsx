@@ -8,7 +8,7 @@ import { Table, save } from "../components/table";
 import { decimal, money, number, time, words } from "../format";
 import type { Viewer } from "../types";
 
-type Change = PolicyVersion["changes"][number];
+export type Change = PolicyVersion["changes"][number];
 
 const told = (value: unknown): string => (typeof value === "string" ? value.replaceAll("_", " ") : JSON.stringify(value));
 /** A change in words: what became of the field. */
@@ -88,9 +88,14 @@ function Changes({ one }: { one: PolicyVersion }) {
   return (
     <details>
       <summary>{changed(one)}</summary>
-      <dl class="changes">{one.changes.map((at) => <><dt>{fieldOf(at.field)}</dt><dd>{became(at)}</dd></>)}</dl>
+      <ChangeList changes={one.changes} />
     </details>
   );
+}
+
+/** The changed fields of a policy, each with what became of it. */
+export function ChangeList({ changes }: { changes: Change[] }) {
+  return <dl class="changes">{changes.map((at) => <><dt>{fieldOf(at.field)}</dt><dd>{became(at)}</dd></>)}</dl>;
 }
 
 export function Seal() {
