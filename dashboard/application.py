@@ -25,7 +25,13 @@ from dashboard.routes.evidence import add_evidence_routes
 from dashboard.routes.lists import add_list_routes
 from dashboard.routes.people import add_people_routes
 from dashboard.routes.proofs import add_proof_routes
-from dashboard.routes.reports import add_report_routes, add_summary_route, add_unused_authority_route, add_what_if_route
+from dashboard.routes.reports import (
+    add_range_report_routes,
+    add_report_routes,
+    add_summary_route,
+    add_unused_authority_route,
+    add_what_if_route,
+)
 from dashboard.routes.sources import add_source_routes
 from dashboard.routes.system import add_system_routes
 from dashboard.routes.updates import add_update_routes
@@ -67,6 +73,7 @@ def make_api(context: ApiContext, openid: OpenIdProvider | None = None) -> FastA
         add_report_routes,
         add_summary_route,
         add_what_if_route,
+        add_range_report_routes,
         add_unused_authority_route,
         add_system_routes,
         add_update_routes,

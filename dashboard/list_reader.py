@@ -23,7 +23,7 @@ from ledger.errors import MissingExtraError
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.position_lookup import position_of
 from projections.csv_text import FIELDS, csv_text
-from projections.date_ranges import RangeError, read_range, zone_named
+from projections.date_ranges import DateRange, RangeError, read_range, zone_named
 from projections.engine.pages import key_of
 from projections.engine.storage import Row
 from projections.policy_history import policy_in_force
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from dashboard.list_query import FeedRangeQuery, PageQuery, RangeQuery
     from dashboard.view_reader import ViewReader
     from ledger.store.log import Log
-    from projections.date_ranges import DateRange
     from projections.engine.storage import Progress
 
 type Cursor = int | str | None
 _SHORT_PAGE = 200
 """The most rows that are read without a thread."""
 _COUNT_SECONDS = 0.1
+_UTC = zone_named("UTC")
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -115,6 +115,8 @@ class ListReader:
             ParameterError: a parameter cannot be used.
 
         """
+        if within.begin is within.end is within.zone is None:
+            return FeedRange(DateRange(None, None, _UTC))  # without asking the log for the policy's time zone
         times = await self.times(within)
         if within.by_time == "happened":
             return FeedRange(times)

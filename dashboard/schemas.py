@@ -140,7 +140,7 @@ class LoyaltyAnswer(LoyaltyReport):
 
 
 class BeyondAuthorityAnswer(BeyondAuthority):
-    """What the front line could not do itself in a range of days."""
+    """Actions beyond the front line's authority in a range of days."""
 
     lag_seconds: float
 

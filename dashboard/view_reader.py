@@ -36,6 +36,8 @@ _TIMEOUT_SECONDS, _BUSY_TIMEOUT_SECONDS, _END_CACHE_SECONDS = 0.1, 0.004, 0.5
 _SHORT_SECONDS = 0.005
 _NEAR_SECONDS = 1.0
 _BUILT_CHECK_SECONDS = 0.05
+_LOOP_SECONDS = 20.0
+"""The longest that a thread waits for the event loop, which may have ended."""
 
 
 class NotReadyError(Exception):
@@ -139,6 +141,35 @@ class ViewReader:
             if again is live:
                 raise UnavailableError(f"the view {name} cannot be read now: {error}") from error
             return await self._read_live(again, query, short=short)
+
+    def read_in_this_thread[T](
+        self, name: str, query: Callable[[sa.Connection], T], loop: asyncio.AbstractEventLoop
+    ) -> ReadResult[T]:
+        """Return the result of a query that runs in the calling thread; ``loop`` is the event loop of this reader.
+
+        The event loop is asked for the live generation alone. If it waited for a thread, all threads could be in use by
+        callers of this method.
+
+        Raises:
+            NotReadyError: the view has no generation yet.
+            UnavailableError: the database fails, or the event loop has ended.
+
+        """
+        live = self._built_for_thread(name, loop)
+        try:
+            return live.read(query)
+        except storage.FAILURES as error:
+            live.checked_at = 0.0
+            again = self._built_for_thread(name, loop)
+            if again is live:
+                raise UnavailableError(f"the view {name} cannot be read now: {error}") from error
+            return again.read(query)
+
+    def _built_for_thread(self, name: str, loop: asyncio.AbstractEventLoop) -> _LiveGeneration:
+        try:
+            return asyncio.run_coroutine_threadsafe(self._built_view(name), loop).result(_LOOP_SECONDS)
+        except TimeoutError as error:
+            raise UnavailableError(f"the view {name} cannot be read now: the event loop does not answer") from error
 
     async def _read_live[T](
         self, live: _LiveGeneration, query: Callable[[sa.Connection], T], *, short: bool

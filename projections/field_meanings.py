@@ -261,6 +261,8 @@ _ANSWERED: Mapping[str, tuple[str, Json]] = {
     "household": ("The customer's ids, and those of the household.", ["C-9"]),
     "items": ("The items.", msgspec.UNSET),
     "openid": ("", False),
+    "caller": ("", None),
+    "newest_action": ("", _TIME),
     "known": ("The browser's session is valid.", True),
     "lag_seconds": ("The age of the oldest event that the view has not read, else 0.", 0.0),
     "last_recorded": ("The recorded time of its last event.", _TIME),

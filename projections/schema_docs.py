@@ -340,6 +340,10 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "up_to": "of a read: the last position that was shown",
         },
     ),
+    "audit_trail.contacts": (
+        "The interactions of each agent: those with an event of their own that names the agent.",
+        {"position": "the first such event"},
+    ),
     "audit_trail.mentions": (
         "Ids and amounts that each event names.",
         {

@@ -23,7 +23,7 @@ from domain.managers import managed_by
 from ledger.errors import UnavailableError
 from projections.access import record_reading
 from projections.reading import EVERYBODY, AccessScope
-from projections.views.people import read_leavers, read_people, read_standing
+from projections.views.people import read_leavers, read_memberships, read_standing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -337,9 +337,10 @@ class Authorizer:
             BrowserSession(employee_id=identity.employee_id, role=identity.role, begun=now)
         )
 
-    async def is_session_valid(self, request: Request) -> bool:
-        """Return whether a browser's session is valid."""
-        return await self._of_session(request) is not None
+    async def bearer_of_session(self, request: Request) -> Principal | None:
+        """Return the bearer of a browser's session; none if it is not valid."""
+        found = await self._of_session(request)
+        return None if found is None else found[1]
 
     async def close(self, cookie: str | None) -> Principal | None:
         """End the session of a cookie; return its bearer, or none if the session was not valid any more.
@@ -420,15 +421,15 @@ class Authorizer:
             return EVERYBODY
         if viewer.role == "agent" or viewer.person_id is None:
             return AccessScope(frozenset((viewer.person_id or "",)), frozenset())
-        people = (await self._views.read("people", read_people)).result
-        below = managed_by(viewer.person_id, {name: one["manager_id"] for name, one in people.items()})
-        teams = {team for name in below if name in people for team in json.loads(people[name]["team_ids"] or "[]")}
-        return AccessScope(below, frozenset(teams))
+        people = (await self._views.read("people", read_memberships, short=True)).result
+        below = managed_by(viewer.person_id, {one.employee_id: one.manager_id for one in people})
+        listed = {one.team_ids for one in people if one.employee_id in below and one.team_ids}
+        return AccessScope(below, frozenset(team for teams in listed for team in json.loads(teams)))
 
     async def of_team(self, team: str | None) -> frozenset[str] | None:
         """Return the holders of a team's budgets: its pool and its agents; none without a team."""
         if team is None:
             return None
-        people = (await self._views.read("people", read_people)).result
-        agents = {f"agent:{name}" for name, one in people.items() if team in json.loads(one["team_ids"] or "[]")}
+        people = (await self._views.read("people", read_memberships, short=True)).result
+        agents = {f"agent:{one.employee_id}" for one in people if team in json.loads(one.team_ids or "[]")}
         return frozenset((f"team:{team}", *agents))

@@ -11,6 +11,7 @@ from dashboard.list_query import (
     DEFAULT_LIMIT,
     AsOf,
     FeedQuery,
+    IfNoneMatch,
     Limit,
     LimitText,
     RangeQuery,
@@ -22,6 +23,8 @@ from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
 from dashboard.report_cache import ReportCache
 from dashboard.schemas import (
+    BeyondAuthorityAnswer,
+    ConsistencyAnswer,
     GapAnswer,
     JsonResponse,
     LimitWhatIfAnswer,
@@ -32,7 +35,9 @@ from dashboard.schemas import (
     UnusedAuthorityAnswer,
 )
 from domain.events.facts import Kind  # noqa: TC001 - FastAPI reads the annotations
-from projections.policy_history import policy_in_force, published_policies
+from projections.policy_history import in_force_now, policy_in_force, published_policies
+from projections.reports.beyond_authority import beyond_authority
+from projections.reports.consistency import consistency_report
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.limit_simulation import LimitError, what_if_of_limit
 from projections.reports.loyalty import loyalty_report
@@ -43,18 +48,23 @@ from projections.reports.unused_authority import unused_authority
 from projections.views.loyalty import read_effects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
+    from domain.events.decisions import PolicyPublished
     from domain.serialization import Json
     from projections.reading import Reader
+
+
+_STALE_SECONDS = 60.0
+"""Figures of the whole history change slowly, and take a second at a million events."""
 
 
 def add_report_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of reports."""
     views, log, authorizer = context.views, context.log, context.authorizer
-    lists, reports = ListReader(views, log), ReportCache(views)
+    lists, reports = ListReader(views, log), ReportCache(views, _STALE_SECONDS)
     caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
 
     @api.get(
@@ -70,13 +80,13 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         viewer: Principal = caller,
     ) -> Response:
         async def compute(read: Reader) -> Mapping[str, Json]:
-            return await loyalty_report(read, await published_policies(log), at, scope=scope)
+            return await loyalty_report(read, published, at, scope=scope)
 
-        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
+        at, scope, published = await lists.at(as_of), await authorizer.scope(viewer), await published_policies(log)
         most = limit or DEFAULT_LIMIT
         some = feed.page(most + 1, feed.after, at, None)
         found = (await views.read("loyalty_effects", lambda c: read_effects(c, some, people=scope.people))).result
-        report = await reports.get(("loyalty", at, scope), compute)
+        report = await reports.get(("loyalty", at, scope, len(published)), compute)
         items = found[:most]
         last = items[-1]["position"] if len(found) > most else None
         return JsonResponse({**report, "items": items, "next": last})
@@ -90,10 +100,9 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         return JsonResponse(await reports.get(("gap", at, scope), compute))
 
     @api.get("/api/v1/quality", responses=answers(QualityAnswer), dependencies=not_agents, summary="Service quality")
-    async def quality(as_of: AsOf = None, viewer: Principal = caller) -> Response:
+    async def quality(as_of: AsOf = None, known: IfNoneMatch = None, viewer: Principal = caller) -> Response:
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        found = await reports.get(("quality", at, scope), lambda read: quality_report(read, at, scope))
-        return JsonResponse(found)
+        return await reports.answer(("quality", at, scope), lambda read: quality_report(read, at, scope), known)
 
     @api.get(
         "/api/v1/recognition",
@@ -101,18 +110,25 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         dependencies=not_agents,
         summary="Recognition, training, ideas, morale and retention",
     )
-    async def recognition(as_of: AsOf = None, viewer: Principal = caller) -> Response:
+    async def recognition(as_of: AsOf = None, known: IfNoneMatch = None, viewer: Principal = caller) -> Response:
         async def compute(read: Reader) -> Mapping[str, Json]:
-            return await recognition_report(read, await policy_in_force(log, at), at, scope)
+            return await recognition_report(read, policy, at, scope)
 
-        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        return JsonResponse(await reports.get(("recognition", at, scope), compute))
+        at, scope, published = await lists.at(as_of), await authorizer.scope(viewer), await published_policies(log)
+        policy = await policy_in_force(log, at)
+        return await reports.answer(("recognition", at, scope, _versions(published)), compute, known)
+
+
+def _versions(published: Sequence[PolicyPublished]) -> tuple[int, int | None]:
+    """Return the number of published policies, and the version in force now."""
+    rules = in_force_now(published)
+    return len(published), None if rules is None else rules.version
 
 
 def add_what_if_route(api: FastAPI, context: ApiContext) -> None:
     """Add the route of the effect of another limit."""
     views, log, authorizer = context.views, context.log, context.authorizer
-    reports, caller = ReportCache(views), Depends(authorizer.viewer)
+    reports, caller = ReportCache(views, turn=context.replaying), Depends(authorizer.viewer)
 
     @api.get(
         "/api/v1/what-if",
@@ -122,12 +138,11 @@ def add_what_if_route(api: FastAPI, context: ApiContext) -> None:
     )
     async def what_if(role: str, kind: Kind, amount: LimitText, viewer: Principal = caller) -> Response:
         async def compute(read: Reader) -> Mapping[str, Json]:
-            async with context.replaying:
-                return await what_if_of_limit(read, await published_policies(log), role, kind, limit, scope)
+            return await what_if_of_limit(read, published, role, kind, limit, scope)
 
-        limit, scope = limit_of(amount), await authorizer.scope(viewer)
+        limit, scope, published = limit_of(amount), await authorizer.scope(viewer), await published_policies(log)
         try:
-            return JsonResponse(await reports.get((role, kind, limit, scope), compute))
+            return JsonResponse(await reports.get((role, kind, limit, scope, _versions(published)), compute))
         except LimitError as error:
             raise ParameterError(error.field, str(error)) from None
 
@@ -142,10 +157,44 @@ def add_summary_route(api: FastAPI, context: ApiContext) -> None:
         "/api/v1/summary", responses=answers(SummaryAnswer), summary="Totals of a range of days, with the range before"
     )
     async def totals(
-        within: Annotated[RangeQuery, Depends()], by: SummaryBy = None, viewer: Principal = caller
+        within: Annotated[RangeQuery, Depends()],
+        by: SummaryBy = None,
+        known: IfNoneMatch = None,
+        viewer: Principal = caller,
     ) -> Response:
         times, scope = await lists.times(within), await authorizer.scope(viewer)
-        return JsonResponse(await reports.get((by, times, scope), lambda read: summary(read, times, by, scope)))
+        return await reports.answer((by, times, scope), lambda read: summary(read, times, by, scope), known)
+
+
+def add_range_report_routes(api: FastAPI, context: ApiContext) -> None:
+    """Add the routes of the reports of a range of days, which cost its days and not the whole history."""
+    views, authorizer = context.views, context.authorizer
+    lists, reports = ListReader(views, context.log), ReportCache(views)
+    caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
+
+    @api.get(
+        "/api/v1/beyond-authority",
+        responses=answers(BeyondAuthorityAnswer),
+        dependencies=not_agents,
+        summary="Actions beyond the front line's authority in a range of days, by kind and reason",
+    )
+    async def beyond(
+        within: Annotated[RangeQuery, Depends()], known: IfNoneMatch = None, viewer: Principal = caller
+    ) -> Response:
+        times, scope = await lists.times(within), await authorizer.scope(viewer)
+        return await reports.answer(("beyond", times, scope), lambda read: beyond_authority(read, times, scope), known)
+
+    @api.get(
+        "/api/v1/consistency",
+        responses=answers(ConsistencyAnswer),
+        dependencies=not_agents,
+        summary="How evenly goodwill was given in a range of days, across teams and channels",
+    )
+    async def even(
+        within: Annotated[RangeQuery, Depends()], known: IfNoneMatch = None, viewer: Principal = caller
+    ) -> Response:
+        times, scope = await lists.times(within), await authorizer.scope(viewer)
+        return await reports.answer(("even", times, scope), lambda read: consistency_report(read, times, scope), known)
 
 
 def add_unused_authority_route(api: FastAPI, context: ApiContext) -> None:
@@ -159,14 +208,15 @@ def add_unused_authority_route(api: FastAPI, context: ApiContext) -> None:
         dependencies=[Depends(authorizer.allowed("manager", "auditor", "operator"))],
         summary="Employees with less than a tenth of their budget spent in a period, by kind of action",
     )
-    async def unused(period: str | None = None, viewer: Principal = caller) -> Response:
+    async def unused(period: str | None = None, known: IfNoneMatch = None, viewer: Principal = caller) -> Response:
         async def compute(read: Reader) -> Mapping[str, Json]:
-            return await unused_authority(read, await published_policies(log), datetime.now(UTC), period, scope)
+            return await unused_authority(read, published, now, period, scope)
 
-        scope = await authorizer.scope(viewer)
+        now, scope, published = datetime.now(UTC), await authorizer.scope(viewer), await published_policies(log)
         if scope.people is not None:  # of the team, without its lead
             scope = scope._replace(people=scope.people - {viewer.person_id})
         try:
-            return JsonResponse(await reports.get((period, scope), compute))
+            minute = now.replace(second=0, microsecond=0)  # trainings and periods end
+            return await reports.answer((period, scope, minute, _versions(published)), compute, known)
         except LookupError as error:
             raise ParameterError("period", str(error)) from None

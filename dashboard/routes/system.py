@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, HTTPException, Path, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from dashboard.caller import caller_document
 from dashboard.openapi import answers, openapi_document
 from dashboard.schemas import Caller, EventAnswer, Health, JsonResponse, Page, SchemaList
 from domain.documents.rows import ViewRow
@@ -64,9 +65,7 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
 
     @api.get("/api/v1/me", responses=answers(Caller), summary="The caller, and the people whose data they see")
     async def me(viewer: Principal = caller) -> Response:
-        scope = await authorizer.scope(viewer)
-        people = None if scope.people is None else sorted(scope.people)
-        return JsonResponse({**viewer._asdict(), "people": people, "teams": sorted(scope.teams)})
+        return JsonResponse(await caller_document(context, viewer))
 
     @api.get("/metrics", dependencies=[auditors], summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dashboard.auth.authorization import COOKIE, SESSION_SECONDS, is_same_person
 from dashboard.built_page import PageNotBuiltError, built_page
+from dashboard.caller import caller_document
 from dashboard.openapi import answers
 from dashboard.schemas import JsonResponse, SessionList, SessionState
 from ledger.errors import LedgerError
@@ -191,9 +192,13 @@ def add_page_routes(api: FastAPI, context: ApiContext) -> None:
         set_session_cookie(response, cookie, encrypted=authorizer.encrypted)
         return response
 
-    @api.get("/api/v1/session", summary="Whether the browser's session is valid", responses=answers(SessionState))
-    async def known(request: Request) -> dict[str, bool]:
-        return {"known": await authorizer.is_session_valid(request), "openid": authorizer.has_openid}
+    @api.get(
+        "/api/v1/session", summary="Whether the browser's session is valid, and whose", responses=answers(SessionState)
+    )
+    async def known(request: Request) -> Response:
+        viewer = await authorizer.bearer_of_session(request)
+        caller = None if viewer is None else await caller_document(context, viewer)
+        return JsonResponse({"known": viewer is not None, "openid": authorizer.has_openid, "caller": caller})
 
     @api.delete("/api/v1/session", status_code=204, summary="End the browser's session")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:

@@ -171,12 +171,7 @@ async def gap_report(
     asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["named_team"])]
     short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
     closed = [one for one in closed if scope.sees_holder(one[0])]
-    asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
-    told = [
-        Shortfall(row["matter"], row["kind"], row["reason"], parse_time(row["time"]).timestamp())
-        for row in short_rows
-        if row["basis"] == "goodwill" and row["outcome"] == "escalate"
-    ]
+    asked, told = requests_of(asked_rows), told_to_escalate(short_rows)
     blocked = empowerment_gap.matters(told, asked, parse_time(recorded).timestamp() if recorded else 0.0)
     silent = Counter((one.kind, one.reason) for one in blocked if one.followed is False)
     position = answer.progress.anchor.position if at is None else at
@@ -219,6 +214,20 @@ def _given_at_once(connection: sa.Connection, position: int | None, scope: Acces
         (kind, currency, minor)
         for kind, currency, minor, agent_id, team_id in plain_rows(connection, query)
         if scope.shows(agent_id, team_id)
+    ]
+
+
+def requests_of(rows: Sequence[Row]) -> list[AuthorityRequest]:
+    """Return the requests of goodwill among the rows of ``read_asked``."""
+    return [_asked(row) for row in rows if row["basis"] == "goodwill"]
+
+
+def told_to_escalate(rows: Sequence[Row]) -> list[Shortfall]:
+    """Return the requests of goodwill that the ledger told to escalate, among the rows of ``read_shortfalls``."""
+    return [
+        Shortfall(row["matter"], row["kind"], row["reason"], parse_time(row["time"]).timestamp())
+        for row in rows
+        if row["basis"] == "goodwill" and row["outcome"] == "escalate"
     ]
 
 

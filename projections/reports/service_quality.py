@@ -121,7 +121,7 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
         if scope.people is None or where.get(row["interaction_id"]) in scope.teams
     ]
     even = [service_quality.evenness(groups[by], by, what) for by in ("channel", "team") for what in _COMPARED]
-    position = answer.progress.anchor.position if at is None else at
+    position, of = answer.progress.anchor.position if at is None else at, some.journeys
     return {
         "overall": service_quality.line(some),
         "by_channel": [{"channel": label, **figures} for label, figures in groups["channel"]],
@@ -129,7 +129,7 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
         "by_line": [{"line": label, **figures} for label, figures in groups["line"]],
         "by_reason": [{"reason": label, **figures} for label, figures in groups["reason"]],
         "evenness": [one for one in even if one is not None],
-        "consistency": consistency(_matters(ids, some.journeys, given)),
+        "consistency": consistency(handled_matters(ids, of.channel, of.team, of.reason, given)),
         "satisfaction": satisfaction(answers, some.back.size),
         "incomplete": incomplete,
         "window_days": service_quality.REPEAT_DAYS,
@@ -140,14 +140,20 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
     }
 
 
-def _matters(ids: Sequence[str], of: InteractionColumns, given: Sequence[tuple[str, str, str, int]]) -> HandledMatters:
+def handled_matters(
+    ids: Sequence[str], channel: Labels, team: Labels, reason: Labels, given: Sequence[tuple[str, str, str, int]]
+) -> HandledMatters:
+    """Return interactions by id, channel, team and reason, with the goodwill that was given in them.
+
+    ``given`` has a sum for each interaction, kind and currency, in minor units. Others are left out.
+    """
     places = {one: place for place, one in enumerate(ids)}
     known = [one for one in given if one[0] in places]
     matters, kinds, currencies, minors = zip(*known, strict=True) if known else [()] * 4
     return HandledMatters(
-        of.channel,
-        of.team,
-        of.reason,
+        channel,
+        team,
+        reason,
         numbers_of(matters, places),
         Labels.of(kinds, ""),
         Labels.of(currencies, ""),

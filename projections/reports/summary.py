@@ -231,6 +231,9 @@ def _by_label[T](totals: Mapping[tuple[str, str], T]) -> Mapping[str, list[tuple
     return found
 
 
+type _Budgets = Mapping[tuple[str, str], BudgetTotals]
+
+
 class _Totals:
     """Reads the totals of ranges, and notes the lowest position of the views behind them."""
 
@@ -244,20 +247,24 @@ class _Totals:
         self.positions.add(answer.progress.anchor.position)
         return answer.result
 
-    async def of(self, times: DateRange) -> tuple[_Read, _Read]:
-        """Return the totals of a range by group, and as a whole; views are read at the same time."""
+    async def of(self, times: DateRange) -> tuple[_Read, _Budgets]:
+        """Return the totals of a range by group, and those of all its budgets; views are read at the same time."""
         group, whole = Group(times, self._by, self._scope), Group(times, None, self._scope)
         recorded = (await self._read("journeys", lambda _connection: None)).progress.recorded
         now = parse_time(recorded) if recorded else datetime.now(UTC)
-        budgets, (done, asked, helped), handled = await gather(
-            self.query("budget_balances", lambda c: budgets_within(c, times)),
+
+        def budgets(connection: sa.Connection) -> tuple[_Budgets, _Budgets]:
+            rows = budgets_within(connection, times)
+            return budget_totals(rows, group), budget_totals(rows, whole)
+
+        (by_group, in_all), (done, asked, helped), handled = await gather(
+            self.query("budget_balances", budgets),
             self.query(
                 "casework", lambda c: (action_totals(c, group), escalation_totals(c, group), help_totals(c, group))
             ),
             self.query("journeys", lambda c: (interaction_totals(c, group, now), score_totals(c, group))),
         )
-        parts = _Read(done, asked, handled, helped, budget_totals(budgets, group))
-        return parts, parts.whole(budget_totals(budgets, whole))
+        return _Read(done, asked, handled, helped, by_group), in_all
 
 
 async def summary(read: Reader, times: DateRange, by: By | None = None, scope: AccessScope = EVERYBODY) -> Summary:
@@ -266,8 +273,18 @@ async def summary(read: Reader, times: DateRange, by: By | None = None, scope: A
     A range without a begin or an end has none before it. A ``scope`` limits the figures to its people and teams.
     """
     earlier, totals = times.before(), _Totals(read, by, scope)
-    parts, whole = await totals.of(times)
-    parts_before, whole_before = (None, None) if earlier is None else await totals.of(earlier)
+    now, *before = await gather(*map(totals.of, (times,) if earlier is None else (times, earlier)))
+    return _document(times, by, now, before[0] if before else None, min(totals.positions))
+
+
+def _document(
+    times: DateRange, by: By | None, now: tuple[_Read, _Budgets], then: tuple[_Read, _Budgets] | None, position: int
+) -> Summary:
+    """Return the figures of the totals of a range, with those of the range before beside them."""
+    earlier, (parts, _) = times.before(), now
+    parts_before = None if then is None else then[0]
+    whole, whole_before = (None if one is None else one[0].whole(one[1]) for one in (now, then))
+    assert whole is not None
     groups: list[GroupFigures] = []
     for label in sorted(parts.labels() - {""}):
         before = None if parts_before is None or by in PERIODS else _figures(parts_before, label, by)
@@ -290,7 +307,7 @@ async def summary(read: Reader, times: DateRange, by: By | None = None, scope: A
         "groups": groups,
         "caveats": CAVEATS,
         "rung": 1,
-        "position": min(totals.positions),
+        "position": position,
     }
 
 

@@ -26,7 +26,7 @@ from projections.engine.columns import position_key, texts
 from projections.engine.day_spans import DaySpans, at_positions, is_far, positions_of, spans_of
 from projections.engine.events import TYPES
 from projections.engine.pages import WHOLE, PageRequest, count_rows, page_rows, paged
-from projections.engine.row_cache import LIMIT, PreparedQuery, at_most, dict_rows
+from projections.engine.row_cache import LIMIT, PreparedQuery, at_most, dict_rows, plain_rows
 from projections.engine.storage import prepare_insert, upsert
 from projections.views.event_summaries import describe
 
@@ -75,6 +75,16 @@ accesses = sa.Table(
     sa.Column("up_to", sa.BigInteger),
     sa.Index("accesses_by_person", "who", "position"),
 )
+contacts = sa.Table(
+    "contacts",
+    metadata,
+    sa.Column("agent_id", sa.Text, primary_key=True),
+    sa.Column("interaction_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),  # the first event of the interaction that names the agent
+    sqlite_with_rowid=False,
+)
+_CONTACTING = prepare_insert(contacts, ("agent_id", "interaction_id", "position"), replaces=False)
+_OF_INTERACTIONS = "resolution.interaction."
 _MENTIONING = prepare_insert(mentions, ("kind", "id", "position"), replaces=False)
 
 _AGENTS = (
@@ -109,7 +119,7 @@ class Trail:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "audit_trail"
-    version = 9
+    version = 10
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES
@@ -118,14 +128,20 @@ class Trail:
         self._spans = DaySpans(trail)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Write one line for each event, one mention for each id that it names, and the accesses."""
+        """Write one line for each event, one mention for each id that it names, new contacts, and the accesses."""
         rows: list[Row] = []
         named: list[tuple[str, str, int]] = []
+        met: dict[tuple[str, str], int] = {}
         for event in events:
             known = event.correction
             about = [event] if known is None else [fact for fact in (known.after, known.before) if fact is not None]
             ids = list(dict.fromkeys(name for one in about for name in _mentioned(one)))
-            rows.append(_row(event, ids))
+            line = _row(event, ids)
+            rows.append(line)
+            if event.type.startswith(_OF_INTERACTIONS) and (interaction := line["interaction_id"]) is not None:
+                for kind, name in ids:
+                    if kind == "agent":
+                        met.setdefault((name, interaction), event.position)
             self._spans.note(event.stored.time, event.position)
             named += [(kind, name, event.position) for kind, name in ids]
         upsert(connection, trail, rows, are_new=True)
@@ -134,6 +150,7 @@ class Trail:
                 mark = trail.update().where(trail.c.position == event.correction.position)
                 connection.execute(mark.values(corrected_by=event.position))
         _MENTIONING.write(connection, named, are_new=True)
+        _CONTACTING.write(connection, [(*of, position) for of, position in met.items()])
         upsert(connection, accesses, [row for event in events if (row := _access(event)) is not None], are_new=True)
         self._spans.write(connection)
 
@@ -297,15 +314,10 @@ def read_contacts(
 
     ``agents``: only these.
     """
-    query = (
-        sa.select(mentions.c.id, sa.func.count(trail.c.interaction_id.distinct()))
-        .join(trail, trail.c.position == mentions.c.position)
-        .where(mentions.c.kind == "agent", trail.c.type.like("resolution.interaction.%"))
-        .group_by(mentions.c.id)
-    )
-    query = query if position is None else query.where(mentions.c.position <= position)
-    query = query if agents is None else query.where(mentions.c.id.in_(agents))
-    return {row[0]: row[1] for row in connection.execute(query)}
+    query = sa.select(contacts.c.agent_id, sa.func.count()).group_by(contacts.c.agent_id)
+    query = query if position is None else query.where(contacts.c.position <= position)
+    query = query if agents is None else query.where(contacts.c.agent_id.in_(agents))
+    return dict(plain_rows(connection, query))
 
 
 def read_recorded(connection: sa.Connection, position: int) -> str | None:

@@ -46,6 +46,7 @@ asked = sa.Table(
     last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("asked_elsewhere", "agent_id", "requested", sqlite_where=_REPORTED, postgresql_where=_REPORTED),
+    sa.Index("asked_by_time", "requested"),
 )
 past_of(asked)
 facts_of(asked)
@@ -58,6 +59,7 @@ shortfalls = sa.Table(
     sa.Column("amount_minor", sa.BigInteger),
     sa.Column("outcome", sa.Text),
     sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("shortfalls_by_time", "time"),
 )
 past_of(shortfalls)
 careers = careers_in(metadata)
@@ -67,7 +69,7 @@ class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 12
+    version = 13
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -230,11 +232,14 @@ def _matter(body: decisions.EscalationRequested | decisions.AuthorityFellShort) 
     return encode(matter_of(body, body.amount.minor, body.amount.currency)).decode()
 
 
-def read_asked(connection: sa.Connection, position: int | None = None) -> list[Row]:
-    """Return all requests for authority in the order of their times, as of a position."""
+def read_asked(
+    connection: sa.Connection, position: int | None = None, begin: str | None = None, end: str | None = None
+) -> list[Row]:
+    """Return the requests for authority in the order of their times, as of a position; only those of [begin, end)."""
     source = as_of(asked, position)
-    query = sa.select(source).where(source.c.asked_minor.is_not(None)).order_by(source.c.requested, source.c.asking)
-    return dict_rows(connection, query)
+    within = _within(source.c.requested, begin, end)
+    query = sa.select(source).where(source.c.asked_minor.is_not(None), *within)
+    return dict_rows(connection, query.order_by(source.c.requested, source.c.asking))
 
 
 def read_incomplete(connection: sa.Connection, position: int | None = None) -> int:
@@ -244,8 +249,16 @@ def read_incomplete(connection: sa.Connection, position: int | None = None) -> i
     return connection.execute(sa.select(sa.func.count()).where(*half)).scalar_one()
 
 
-def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[Row]:
-    """Return all shortfalls as of a position, in the order of the log."""
+def read_shortfalls(
+    connection: sa.Connection, position: int | None = None, begin: str | None = None, end: str | None = None
+) -> list[Row]:
+    """Return the shortfalls as of a position, in the order of the log; only those of [begin, end)."""
     source = as_of(shortfalls, position)
-    query = sa.select(source).order_by(source.c.position)
+    query = sa.select(source).where(*_within(source.c.time, begin, end)).order_by(source.c.position)
     return dict_rows(connection, query)
+
+
+def _within(time: sa.ColumnElement[str], begin: str | None, end: str | None) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that a time lies in [begin, end); ``None`` is without limit."""
+    first = [] if begin is None else [time >= begin]
+    return first if end is None else [*first, time < end]

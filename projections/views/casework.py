@@ -613,11 +613,42 @@ def read_first_actions(connection: sa.Connection, position: int | None = None) -
 
 def read_given(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, str, int]]:
     """Return the goodwill given as of a position: interaction, kind, currency and minor units, each sum once."""
-    done = as_of(actions, position)
-    query = sa.select(done.c.interaction_id, done.c.kind, done.c.currency, sa.func.sum(done.c.amount_minor))
-    query = query.where(done.c.interaction_id.is_not(None), done.c.basis == "goodwill", done.c.amount_minor > 0)
-    query = query.where(done.c.position.is_not(None), done.c.state.in_(GIVEN))
-    return plain_rows(connection, query.group_by(done.c.interaction_id, done.c.kind, done.c.currency))
+    return plain_rows(connection, _sums_given(as_of(actions, position)))
+
+
+def _sums_given(done: sa.FromClause) -> sa.Select[str, str, str, int]:
+    """Return a query of the goodwill given by interaction, kind and currency."""
+    one = done.c
+    query = sa.select(one.interaction_id, one.kind, one.currency, sa.func.sum(one.amount_minor))
+    query = query.where(one.interaction_id.is_not(None), one.basis == "goodwill", one.amount_minor > 0)
+    query = query.where(one.position.is_not(None), one.state.in_(GIVEN))
+    return query.group_by(one.interaction_id, one.kind, one.currency)
+
+
+def read_opened(
+    connection: sa.Connection, begin: str | None, end: str | None
+) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Return the interactions that were opened in [begin, end): id, channel, first team, reason."""
+    one = interactions.c
+    query = sa.select(one.interaction_id, one.channel, one.first_team, one.reason)
+    return plain_rows(connection, query.where(*_opened_within(begin, end)))
+
+
+def read_given_within(connection: sa.Connection, begin: str | None, end: str | None) -> list[tuple[str, str, str, int]]:
+    """Return what ``read_given`` returns, of the interactions that were opened in [begin, end)."""
+    query = _sums_given(actions).join(interactions, interactions.c.interaction_id == actions.c.interaction_id)
+    return plain_rows(connection, query.where(*_opened_within(begin, end)))
+
+
+def _opened_within(begin: str | None, end: str | None) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that an interaction was opened in [begin, end); ``None`` is without limit."""
+    opened = interactions.c.opened
+    limits: list[sa.ColumnElement[bool]] = [opened.is_not(None)]
+    if begin is not None:
+        limits.append(opened >= begin)
+    if end is not None:
+        limits.append(opened < end)
+    return limits
 
 
 def read_where_done(connection: sa.Connection) -> list[Row]:

@@ -17,6 +17,7 @@ from projections.engine.columns import texts
 from projections.engine.entities import LAST_FACT, EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
 from projections.engine.pages import by_key
+from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -267,6 +268,20 @@ def read_people(connection: sa.Connection, position: int | None = None) -> dict[
     return {
         row["employee_id"]: dict(row) for row in connection.execute(sa.select(as_of(employees, position))).mappings()
     }
+
+
+class Membership(NamedTuple):
+    """The manager and the teams of an employee; ``team_ids`` is a JSON list."""
+
+    employee_id: str
+    manager_id: str | None
+    team_ids: str | None
+
+
+def read_memberships(connection: sa.Connection) -> list[Membership]:
+    """Return the manager and the teams of all known employees, which nearly every request needs."""
+    one = employees.c
+    return [*map(Membership._make, plain_rows(connection, sa.select(one.employee_id, one.manager_id, one.team_ids)))]
 
 
 class Standing(NamedTuple):

@@ -8,6 +8,8 @@ import signal
 import socket
 import sqlite3
 import threading
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -20,6 +22,7 @@ from app.runtime.session import Session
 from app.runtime.views import up_to_date
 from dashboard import report_cache
 from dashboard.listen_address import ListenAddress
+from dashboard.routes import reports
 from dashboard.view_reader import NotReadyError, ViewReader
 from domain.events.administration import TrailRead
 from ledger.errors import LedgerError
@@ -29,12 +32,15 @@ from projections.engine.events import read_event
 from projections.engine.projector import StoppedError, catch_up
 from projections.engine.storage import read_progress
 from projections.registry import MODELS
+from projections.reports.beyond_authority import beyond_authority
+from projections.reports.service_quality import quality_report
 from tests.support.builders import event
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.http_api import read_current, served
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
+from tests.support.waiting import eventually
 
 LISTS = ("balances", "actions", "escalations", "flags", "trail")
 DOCUMENTS = ("loyalty", "gap", "quality", "recognition")
@@ -255,6 +261,50 @@ async def test_a_kept_report_tells_how_far_it_is_behind(session: Session, monkey
             kept = (await client.get(f"/api/v1/{name}")).json()
             assert kept["position"] == earlier["position"] < end
             assert kept["lag_seconds"] > 0
+
+
+async def test_a_report_is_computed_again_only_after_an_event(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same figures are 304. Of the whole history, a report of this minute is sent while it is computed again."""
+    monkeypatch.setattr(report_cache, "_MIN_SECONDS", 0)
+    monkeypatch.setattr(report_cache, "_COMPUTING_TIMES", 0)
+    computed = Counter[str]()
+    for name, compute in (("quality", quality_report), ("beyond-authority", beyond_authority)):
+
+        async def counted(*given: Any, name: str = name, compute: Any = compute) -> Any:
+            computed[name] += 1
+            return await compute(*given)
+
+        monkeypatch.setattr(reports, compute.__name__, counted)
+    async with served(session) as (upstream, client):
+        for name in ("quality", "beyond-authority"):
+            answer = await read_current(client, name)
+            before, tag = computed[name], (await client.get(f"/api/v1/{name}")).headers["ETag"]
+            again = await client.get(f"/api/v1/{name}", headers={"If-None-Match": tag})
+            assert (again.status_code, again.content, computed[name]) == (304, b"", before)
+            await upstream.action(f"after {name}")
+            await read_current(client, "actions")
+            await eventually(lambda: client.get("/api/v1/projections"), has_read(answer["position"] + 1))
+            first = (await client.get(f"/api/v1/{name}", headers={"If-None-Match": tag})).status_code
+            assert first == (304 if name == "quality" else 200)
+            assert (await read_current(client, name))["position"] > answer["position"]
+            assert computed[name] == before + 1
+
+
+async def test_many_reports_at_once_are_all_answered(session: Session) -> None:
+    """More than there are threads: a report that waited for another thread would wait for ever."""
+    async with served(session) as (_, client):
+        await read_current(client, "summary")
+        days = [f"2026-{month:02}-{day:02}" for month in range(1, 5) for day in (1, 15)]
+        paths = ("summary", "beyond-authority", "consistency")
+        asked = [client.get(f"/api/v1/{path}", params={"from": day}) for day in days for path in paths]
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+
+def has_read(position: int) -> Callable[[httpx.Response], bool]:
+    """Return a check that each view has read the log up to a position."""
+    return lambda answer: all(one["position"] >= position for one in answer.json()["items"])
 
 
 async def test_view_updates_are_sent_at_once_and_again_after_a_reconnect(session: Session) -> None:

@@ -34,7 +34,10 @@ OPEN = {
 }
 ABOVE = {
     "/api/v1/unused-authority",
+    "/api/v1/beyond-authority",
+    "/api/v1/consistency",
     "/api/v1/policies/versions",
+    "/api/v1/policies/change?mode=shadow&role=agent&kind=refund&amount=60.00 GBP",
     "/api/v1/policies",
     "/api/v1/loyalty",
     "/api/v1/gap",

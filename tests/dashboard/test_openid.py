@@ -156,7 +156,11 @@ async def test_a_claim_names_an_employee_by_a_file_and_a_sign_out_ends_the_sessi
         serving(session, issuer, oidc_employees=str(people), oidc_operators="none") as (address, _),
         httpx.AsyncClient(base_url=address, timeout=20) as browser,
     ):
-        assert (await browser.get("/api/v1/session")).json() == {"known": False, "openid": True}
+        assert (await browser.get("/api/v1/session")).json() == {
+            "known": False,
+            "openid": True,
+            "caller": None,
+        }
         assert (await sign_in(browser, "A-1")).status_code == 403  # not in the file
         assert (await sign_in(browser, "kim@example.com")).status_code == 303
         assert await me(browser) == ("M-2", "agent", "M-2")

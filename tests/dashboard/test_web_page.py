@@ -268,7 +268,16 @@ async def try_another_limit(one: Opened) -> None:
         assert shown[5].startswith(f"{sums['would_escalate']} given actions, ")
     await form.get_by_role("button", name="Try in the shadow").click()
     await expect(form.get_by_role("status")).to_contain_text("In the shadow: version 2")
+    before = await one.session.log.last_position()
     await form.get_by_role("button", name="Enforce with this evidence").click()
+    asked = form.get_by_role("region", name="Change of the policy")
+    await expect(asked.locator("dd").last).to_have_text("from 50.00 to 15.00")
+    await expect(asked).to_contain_text("It is published at once, without another person's approval.")
+    await asked.get_by_role("button", name="Cancel").click()
+    await expect(asked).to_have_count(0)
+    assert await one.session.log.last_position() == before
+    await form.get_by_role("button", name="Enforce with this evidence").click()
+    await asked.get_by_role("button", name="Publish").click()
     await expect(form.get_by_role("status")).to_contain_text("New limit with its evidence: version 3")
     await one.go("policy")
     newest = (await cells(page, "Versions"))[0]

@@ -273,6 +273,8 @@ PATHS = (
     "/api/v1/gap",
     "/api/v1/quality",
     "/api/v1/recognition",
+    "/api/v1/beyond-authority",
+    "/api/v1/consistency",
     "/api/v1/flags",
     "/api/v1/cases",
     "/api/v1/trail",

@@ -19,6 +19,7 @@ from tests.support.explanation_comparisons import (
 )
 from tests.support.loyalty_comparisons import loyalty_differences, value_differences
 from tests.support.loyalty_histories import LoyaltyHistory, PairEdges
+from tests.support.range_comparisons import range_differences
 from tests.support.report_comparisons import (
     EARLIER,
     as_of_differences,
@@ -189,6 +190,11 @@ def _summary() -> Made:
         yield "summary", ledger, _summary_differences
 
 
+def _ranges() -> Made:
+    for ledger in (*_random()[:6], HistoryLedger(GapEdges(1).events())):
+        yield "ranges", ledger, range_differences
+
+
 def _careers() -> Made:
     for seed, scale in SEEDS[:3]:
         yield "careers", HistoryLedger(CareerHistory(seed, scale).events()), career_differences
@@ -199,6 +205,7 @@ _MADE: dict[str, Callable[[], Made]] = {
     "gap": _gap,
     "loyalty": _loyalty,
     "quality": _quality,
+    "ranges": _ranges,
     "recognition": _recognition,
     "unused_authority": _unused_authority,
     "summary": _summary,

@@ -210,7 +210,7 @@ def quality_differences(ledger: HistoryLedger, found: Document | None = None) ->
     lines += differences(found["satisfaction"], oracle["satisfaction"], "satisfaction")
     lines += _head(ledger, found) + differences(found["incomplete"], oracle["incomplete"][0]["n"], "incomplete")
     lines += differences(found["window_days"], 7, "window_days")
-    lines += _consistency(found["consistency"], oracle["consistency"])
+    lines += consistency_differences(found["consistency"], oracle["consistency"])
     return lines + differences(found["evenness"], list(_evenness(groups)), "evenness")
 
 
@@ -321,7 +321,8 @@ def _scoped_quality(ledger: HistoryLedger, scope: AccessScope) -> list[str]:
     )
 
 
-def _consistency(found: list[Document], oracle: list[Document]) -> list[str]:
+def consistency_differences(found: list[Document], oracle: list[Document]) -> list[str]:
+    """Return the comparisons of groups that differ from the rows of the oracle."""
     shown = [
         {
             **{name: one[name] for name in ("what", "label", "by", "dispersion")},

@@ -3,7 +3,7 @@ import { render } from "preact";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import "./style.css";
-import { forgetAll, isSignedIn, read, readFailedAgain, signIn, signOut, viewChanged, whenSignedOut } from "./api";
+import { forgetAll, isSignedIn, readFailedAgain, signIn, signOut, viewChanged, whenSignedOut } from "./api";
 import { Tip } from "./components/parts";
 import { forgetNames } from "./components/person";
 import { number, time } from "./format";
@@ -30,7 +30,7 @@ const PAGES: Record<string, Page> = {
   me: { title: "My authority", group: "Work", roles: "agent", show: (given) => <Authority {...given} /> },
   today: { title: "Today", group: "Work", roles: "manager", show: (given) => <Today {...given} /> },
   check: { title: "Check an action", group: "Work", roles: "manager operator", show: ({ me }) => <><h1>Check an action</h1><MayI me={me} /></> },
-  overview: { title: "Overview", group: "Insight", roles: ABOVE, show: () => <Overview /> },
+  overview: { title: "Overview", group: "Insight", roles: ABOVE, show: ({ me }) => <Overview me={me} /> },
   gap: { title: "Authority gap", group: "Insight", roles: ABOVE, show: ({ me }) => <Section key="gap" name="gap" title="Authority gap" me={me} about="Requests beyond the limits. Another limit can be replayed over history, tried in the shadow or by lot, and proposed." /> },
   value: { title: "Customer value", group: "Insight", roles: ABOVE, show: ({ me }) => <Section key="value" name="value" title="Customer value" me={me} about="The effect on purchases, by evidence level." /> },
   recognition: { title: "Recognition", group: "Insight", roles: ABOVE, show: ({ me }) => <Section key="recognition" name="recognition" title="Recognition" me={me} about="Thanks, training, ideas and morale. People are not ranked." /> },
@@ -157,7 +157,7 @@ function Root() {
     try {
       const session = await isSignedIn();
       setOpenid(session.openid);
-      setMe(session.known ? await read<Viewer>("me") : null);
+      setMe(session.caller);
       setKnown(session.known);
       setProblem("");
     } catch (failed) { // the session may be valid: a form to sign in would be wrong

@@ -57,7 +57,8 @@ export interface Summary {
   from: string | null; to: string | null; time_zone: string; before: { from: string; to: string } | null;
   total: Figures & { before: Figures | null }; groups: Divided[]; caveats: string[]; position: number;
 }
-export interface Gap { cannot_do: { kind: string; reason: string; asked: number; silent: number; approved_anyway: number; text: string }[] }
+export type Range = { from: string; to: string };
+export interface BeyondAuthority { items: { kind: string; reason: string; asked: number; silent: number; approved_anyway: number; text: string }[] }
 export interface Consistency {
   what: string; label: string; by: string; given: Share;
   groups: {
@@ -65,7 +66,6 @@ export interface Consistency {
     medians: Money[]; median_intervals: { currency: string; n: number; interval: [Money, Money] | null }[];
   }[];
 }
-export interface Quality { consistency: Consistency[] }
 export interface Explanation {
   position: number; story: { what: string; said: string }[]; after: { position: number; time: string; who: string; what: string }[];
   interaction: TrailEvent[];

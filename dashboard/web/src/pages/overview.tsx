@@ -7,7 +7,7 @@ import { Dates, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Pending, Top, changeFrom, pointsFrom } from "../components/parts";
 import { Table } from "../components/table";
 import { amounts, day, duration, fine, hoursInterval, interval, intervalOf, money, number, percent, words } from "../format";
-import type { Action, Divided, Figures as SummaryFigures, Given, Gap, Items, Quality, Summary } from "../types";
+import type { Action, BeyondAuthority, Consistency, Divided, Figures as SummaryFigures, Given, Items, Range, Summary, Viewer } from "../types";
 import { link } from "../url";
 
 /** The share of actions that were given without approval, of these and of all escalations. */
@@ -31,37 +31,37 @@ export function goodwillChange(now: Summary["total"]): string | null {
 export const budgetsIn = ({ budgets }: SummaryFigures): NonNullable<SummaryFigures["budgets"]> =>
   (budgets ?? []).filter((one) => Number(one.granted.amount) || Number(one.spent.amount));
 
-export function useNewest(): string | null | undefined {
-  const { data } = useRead<Items<Action>>("actions", { limit: 1 });
-  return data === null ? undefined : data.items[0]?.time ?? null;
+/** The time of the newest action that the reader sees: at first that of the sign-in, then that of the list. */
+export function useNewest(me: Viewer, ready: boolean): string | null {
+  const { data } = useRead<Items<Action>>(ready ? "actions" : null, { limit: 1 });
+  return (data === null ? me.newest_action : data.items[0]?.time) ?? null;
 }
 
-export function Overview() {
-  const newest = useNewest();
-  const range = useRange(newest ?? null);
-  const ready = newest !== undefined;
-  const { data, problem } = useRead<Summary>(ready ? "summary" : null, { ...range, by: "day" });
+export function Overview({ me }: { me: Viewer }) {
   const figuresShown = useRef(false);
+  const newest = useNewest(me, figuresShown.current);
+  const range = useRange(newest);
+  const { data, problem } = useRead<Summary>("summary", { ...range, by: "day" });
   figuresShown.current ||= data !== null || problem !== null;
-  const after = (path: string): string | null => (figuresShown.current ? path : null); // the figures come first: reports take longer
+  const after = (path: string): string | null => (figuresShown.current ? path : null); // the figures come first
   const teams = useRead<Summary>(after("summary"), { ...range, by: "team" });
   const kinds = useRead<Summary>(after("summary"), { ...range, by: "kind" });
   const reasons = useRead<Summary>(after("summary"), { ...range, by: "reason" });
-  const gap = useRead<Gap>(after("gap"));
-  const quality = useRead<Quality>(after("quality"));
+  const beyond = useRead<BeyondAuthority>(after("beyond-authority"), range);
+  const even = useRead<Items<Consistency>>(after("consistency"), range);
   return (
     <>
-      <Top title="Overview" tools={<Dates {...range} zone={data?.time_zone ?? null} newest={newest ?? null} />}>
+      <Top title="Overview" tools={<Dates {...range} zone={data?.time_zone ?? null} newest={newest} />}>
         {data?.before ? `Compared with ${day(data.before.from, data.time_zone)} to ${day(lastDay(data.before.to), data.time_zone)}.` : "Totals of the chosen days."} Everything counts on the day on which it happened; the lists can be limited by the day of recording instead.
       </Top>
       {!data ? <Pending problem={problem} /> : <Totals summary={data} range={range} />}
       {data && <GoodwillByDay summary={data} />}
-      <CannotDo gap={gap.data} problem={gap.problem} />
+      <CannotDo beyond={beyond.data} range={range} problem={beyond.problem} />
       <div class="two">
         <Groups title="By team" name="team" range={range} summary={teams.data} problem={teams.problem} />
         <Groups title="By kind" name="kind" range={range} summary={kinds.data} problem={kinds.problem} />
         <Groups title="By reason" name="reason" range={range} summary={reasons.data} problem={reasons.problem} />
-        {quality.data?.consistency.filter((one) => one.what === "any").map((one) => <Funnel key={one.by} one={one} />)}
+        {even.data?.items.filter((one) => one.what === "any").map((one) => <Funnel key={one.by} one={one} />)}
       </div>
     </>
   );
@@ -69,7 +69,7 @@ export function Overview() {
 
 const lastDay = (end: string): string => new Date(Date.parse(end) - 1).toISOString();
 
-function Totals({ summary, range }: { summary: Summary; range: { from: string; to: string } }) {
+function Totals({ summary, range }: { summary: Summary; range: Range }) {
   const now = summary.total;
   const before = now.before;
   const budgets = budgetsIn(now);
@@ -134,22 +134,23 @@ function GoodwillIn({ summary, currency }: { summary: Summary; currency: string 
   );
 }
 
-function CannotDo({ gap, problem }: { gap: Gap | null; problem: string | null }) {
-  if (!gap) return <Card title="What the front line cannot do"><Pending problem={problem} /></Card>;
-  if (!gap.cannot_do.length) return <Empty title="Nothing was beyond the limits.">Escalations and blocked actions appear here, by kind and reason.</Empty>;
+function CannotDo({ beyond, range, problem }: { beyond: BeyondAuthority | null; range: Range; problem: string | null }) {
+  if (!beyond) return <Card title="What the front line cannot do"><Pending problem={problem} /></Card>;
+  const { items } = beyond;
+  if (!items.length) return <Empty title="Nothing was beyond the limits in these days.">Escalations and blocked actions appear here, by kind and reason.</Empty>;
   const totals = new Map<string, number>();
-  for (const one of gap.cannot_do) totals.set(one.reason, (totals.get(one.reason) ?? 0) + one.asked);
+  for (const one of items) totals.set(one.reason, (totals.get(one.reason) ?? 0) + one.asked);
   const rows = [...totals].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([reason]) => reason);
-  const cells = gap.cannot_do.filter((one) => rows.includes(one.reason) && one.asked).map((one) => ({
-    column: words(one.kind), row: short(one.reason), value: one.asked, href: escalationsOf(one), title: one.text,
+  const cells = items.filter((one) => rows.includes(one.reason) && one.asked).map((one) => ({
+    column: words(one.kind), row: short(one.reason), value: one.asked, href: escalationsOf(one, range), title: one.text,
   })).sort((a, b) => rows.findIndex((one) => short(one) === a.row) - rows.findIndex((one) => short(one) === b.row));
   return (
-    <Chart title="What the front line cannot do" term="escalation" drawn={gap} label="Escalations by reason and kind, over all time; a cell opens them"
+    <Chart title="What the front line cannot do" term="escalation" drawn={beyond} label="Escalations by reason and kind; a cell opens them"
       draw={(plots, width) => plots.heat(cells, width)}
-      legend="Escalations over all time, by reason and kind. A cell opens the list that it counts."
-      table={<Table caption="Beyond authority" rows={gap.cannot_do} columns={[
+      legend="Escalations by reason and kind. A cell opens the list that it counts."
+      table={<Table caption="Beyond authority" rows={items} columns={[
         { title: "Kind", value: (one) => words(one.kind) }, { title: "Reason", value: (one) => one.reason },
-        { title: "Escalated", value: (one) => one.asked, right: true, cell: (one) => <a href={escalationsOf(one)}>{number(one.asked)}</a> },
+        { title: "Escalated", value: (one) => one.asked, right: true, cell: (one) => <a href={escalationsOf(one, range)}>{number(one.asked)}</a> },
         { title: "Approved in full", value: (one) => one.approved_anyway, right: true },
         { title: "Blocked, not escalated", value: (one) => one.silent, right: true, term: "silent gap" },
       ]} />} />
@@ -159,12 +160,12 @@ const LONGEST = 1_000;
 /** Whether the rows of a group can be listed by its name: the rows of events that name none have no name. */
 const isFilter = (group: string): boolean => group !== "not said" && group.length <= LONGEST;
 /** The list that a number of escalations counts; a reason of such a length is no filter. */
-const escalationsOf = (one: { kind: string; reason: string }): string | undefined =>
-  (one.reason.length > LONGEST ? undefined : link("escalations", { kind: one.kind, reason: one.reason, from: null, to: null }));
+const escalationsOf = (one: { kind: string; reason: string }, range: Range): string | undefined =>
+  (one.reason.length > LONGEST ? undefined : link("escalations", { ...range, kind: one.kind, reason: one.reason }));
 const short = (text: string): string => (text.length > 24 ? `${text.slice(0, 23)}…` : text || "no reason");
 
 function Groups({ title, name, range, summary, problem }: {
-  title: string; name: "team" | "kind" | "reason"; range: { from: string; to: string }; summary: Summary | null; problem: string | null;
+  title: string; name: "team" | "kind" | "reason"; range: Range; summary: Summary | null; problem: string | null;
 }) {
   if (!summary) return <Card title={title}><Pending problem={problem} /></Card>;
   return (
@@ -182,7 +183,7 @@ function Groups({ title, name, range, summary, problem }: {
   );
 }
 
-function Funnel({ one }: { one: Quality["consistency"][number] }) {
+function Funnel({ one }: { one: Consistency }) {
   const points = one.groups.filter((at) => at.given.share != null).map((at) => ({
     group: at.group, n: at.given.n, share: at.given.share ?? 0, low: at.limits[0], high: at.limits[1],
     outside: (at.given.share ?? 0) < at.limits[0] || (at.given.share ?? 0) > at.limits[1],

@@ -41,7 +41,7 @@ export function Today({ me, say }: { me: Viewer; say: (text: string) => void }) 
     addEventListener("keydown", pressed);
     return () => removeEventListener("keydown", pressed);
   });
-  const team = <Team key="team" />;
+  const team = <Team key="team" me={me} />;
   return (
     <>
       <Top title="Today">{items && first ? `${number(items.length)} ${items.length === 1 ? "escalation waits" : "escalations wait"} for you; the oldest was asked ${since(first.requested)}.` : ""}</Top>
@@ -182,11 +182,11 @@ function Decide({ one, say }: { one: Escalation; say: (text: string) => void }) 
 }
 
 /** The team: what it gave, and the state of each budget. */
-function Team() {
-  const newest = useNewest();
-  const range = useRange(newest ?? null);
-  const { data, problem } = useRead<Summary>(newest === undefined ? null : "summary", { ...range, by: "agent" });
-  const weeks = useRead<Summary>(newest === undefined ? null : "summary", { ...range, by: "week" });
+function Team({ me }: { me: Viewer }) {
+  const newest = useNewest(me, true);
+  const range = useRange(newest);
+  const { data, problem } = useRead<Summary>("summary", { ...range, by: "agent" });
+  const weeks = useRead<Summary>("summary", { ...range, by: "week" });
   const budgets = useWhole<Balance>("balances", { closed: false });
   const of = ({ group }: Divided): Balance[] => budgets.items.filter((one) => one.holder === `agent:${group}`);
   const used = (one: Balance): number => (Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
@@ -196,7 +196,7 @@ function Team() {
   const waited = total.escalations.hours_waited;
   return (
     <>
-      <header class="top"><h2>Your team</h2><Dates {...range} zone={data.time_zone} newest={newest ?? null} /></header>
+      <header class="top"><h2>Your team</h2><Dates {...range} zone={data.time_zone} newest={newest} /></header>
       <Figures>
         <Figure label="Goodwill" term="goodwill" value={amounts(goodwillBy(total).map((one) => one.goodwill))} href={link("actions", { ...range, given: "true" })}
           change={goodwillChange(total)} more={`${number(total.actions.given)} actions`} />
