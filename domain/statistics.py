@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 _NEGLIGIBLE = 1e-17
+_FAR = 2.0
+"""Standard deviations beyond which a count says no more about how people differ: it may be misuse."""
 _DIGITS = 30
 _CLOSE = 1e-6
 """A relative step of Newton's method, after which the error is its square."""
@@ -94,6 +96,44 @@ def varied_tail(count: int, trials: int, share: float, variation: float) -> floa
         if x < trials:
             term *= (trials - x) * (x + a) / ((x + 1) * (trials - x - 1 + b))
     return min(total, 1.0)
+
+
+class Varied:
+    """The coefficient of variation of people's shares, by the method of moments (Kleinman 1973), without one of them.
+
+    Counts of ``varied_tail`` have the variance n s (1 - s) + n (n - 1) s^2 cv^2. The estimate is drawn towards a usual
+    coefficient, as if counts with a sum of n (n - 1) s^2 of ``weight`` had shown it.
+    """
+
+    def __init__(self, usual: float, weight: float) -> None:
+        self._usual = usual
+        self._excess, self._of = usual**2 * weight, weight
+
+    def add(self, count: int, trials: float, share: float) -> None:
+        """Add a person's count."""
+        excess, of = self._parts(count, trials, share)
+        self._excess, self._of = self._excess + excess, self._of + of
+
+    def _parts(self, count: int, trials: float, share: float) -> tuple[float, float]:
+        chance, of = trials * share * (1 - share), trials * (trials - 1) * share**2
+        most = _FAR**2 * (chance + of * self._usual**2)
+        return min((count - trials * share) ** 2, most) - chance, of
+
+    @property
+    def variation(self) -> float:
+        """The coefficient of all, at least half the usual one."""
+        return self.without(0, 0, 0.0)
+
+    def without(self, count: int, trials: float, share: float) -> float:
+        """Return the coefficient of the others, at least half the usual one."""
+        excess, of = self._parts(count, trials, share)
+        return max(sqrt(max((self._excess - excess) / (self._of - of), 0.0)), self._usual / 2)
+
+
+def fisher_both(one: float, other: float) -> float:
+    """Return the chance of two chances with so small a product: x (1 - ln x) (Fisher 1932, for two tests)."""
+    x = max(one * other, 1e-300)
+    return x * (1 - log(x))
 
 
 def fisher_greater(ours: tuple[int, int], others: tuple[int, int]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import takewhile
 from math import isinf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,14 +12,16 @@ from rich.table import Table
 from app.demo.organisations.organisation import QUARTER_DAYS
 from benchmarks.detection.measurement import CAPACITIES, DEFAULT, Kind, PlantedCase
 from domain.abuse.findings import rule_order
-from domain.statistics import wilson_interval
+from domain.statistics import binomial_tail, wilson_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
 
     from benchmarks.detection.measurement import MeasuredWorld
+
+_LEVEL = 0.05
 
 
 class Share(NamedTuple):
@@ -118,27 +121,46 @@ def _variants(worlds: Sequence[MeasuredWorld], console: Console) -> None:
 
 
 def _fairness(ordinary: Sequence[MeasuredWorld], console: Console) -> None:
-    """Print each honest group's share of people named; a group is far above if its lower bound is twice the others'."""
+    """Print each honest group's share of people named, and whether it is far above twice the others' share.
+
+    By its own interval: the lower bound of 95 % is above. Of many small groups without any difference, those with one
+    person named are. So the second judgement corrects for all groups of a dimension: binomial tails at twice the
+    others' share, by Holm's method at 5 % (Holm 1979).
+    """
     table = Table(title="Honest people named by opened cases, by group", title_justify="left")
-    for heading in ("dimension", "group", "named", "others", ""):
+    for heading in ("dimension", "group", "named", "others", "by its interval", "of all groups"):
         table.add_column(heading)
     people = [person for world in ordinary for person in world.honest]
     total = Share(sum(person.opened[DEFAULT] for person in people), len(people))
-    groups = defaultdict[tuple[str, str], list[bool]](list)
+    groups = defaultdict[str, dict[str, list[bool]]](lambda: defaultdict(list))
     for person in people:
-        for pair in person.groups.items():
-            groups[pair].append(person.opened[DEFAULT])
-    teams = far_teams = 0
-    for (dimension, group), named in sorted(groups.items()):
-        mine = Share(sum(named), len(named))
-        rest = Share(total.hits - mine.hits, total.of - mine.of)
-        far = bool(rest.of) and wilson_interval(*mine)[0] > 2 * rest.hits / rest.of
+        for dimension, group in person.groups.items():
+            groups[dimension][group].append(person.opened[DEFAULT])
+    for dimension, named in sorted(groups.items()):
+        shares = {group: Share(sum(some), len(some)) for group, some in sorted(named.items())}
+        rests = {group: Share(total.hits - mine.hits, total.of - mine.of) for group, mine in shares.items()}
+        wide = {group for group, mine in shares.items() if _is_far(mine, rests[group])}
+        sure = far_of_all(shares, rests)
         if dimension == "team":
-            teams, far_teams = teams + 1, far_teams + far
-        if dimension != "team" or far:
-            table.add_row(dimension, group, str(mine), str(rest), "far above" if far else "")
-    table.add_row("team", f"{teams} teams", "", "", f"{far_teams} far above")
+            table.add_row("team", f"{len(shares)} teams", "", "", f"{len(wide)} far above", f"{len(sure)} far above")
+        for group in sure if dimension == "team" else shares:
+            far = ["far above" if group in some else "" for some in (wide, sure)]
+            table.add_row(dimension, group, str(shares[group]), str(rests[group]), *far)
     console.print(table)
+
+
+def _is_far(mine: Share, rest: Share) -> bool:
+    return bool(rest.of) and wilson_interval(*mine)[0] > 2 * rest.hits / rest.of
+
+
+def far_of_all(shares: Mapping[str, Share], rests: Mapping[str, Share]) -> list[str]:
+    """Return the groups with a share above twice the others'; the chance that any is named wrongly is 5 %."""
+    chances = sorted(
+        (binomial_tail(mine.hits, mine.of, min(2 * (rests[group].hits + 1) / (rests[group].of + 2), 0.95)), group)
+        for group, mine in shares.items()
+    )
+    sure = takewhile(lambda one: one[1][0] <= _LEVEL / (len(chances) - one[0]), enumerate(chances))
+    return [group for _, (_, group) in sure]
 
 
 def wrong_cases(worlds: Sequence[MeasuredWorld], console: Console) -> None:

@@ -29,7 +29,7 @@ FLOOR = 0.6
 """A case is opened only where it is more likely right than wrong."""
 PRIOR = 0.001
 """The share of people that misuse authority in one way in a quarter: 1 to 4 % in all, over eighteen rules."""
-LOOKS = {"R2": 10.0, "R8": 6.0, "R9": 10.0, "R10": 16.0, "R11": 12.0, "R13": 3.0, "R14": 6.0, "R15": 6.0, "R16": 6.0}
+LOOKS = {"R2": 10.0, "R8": 6.0, "R9": 8.0, "R10": 8.0}
 """The number of independent tests by which a rule may flag one honest person in a quarter.
 
 A rule flags about ``LOOKS`` p of the honest people with a chance below p. The numbers were chosen on the tuning worlds

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SLEEP_SECONDS = 90 * DAY
 """The time for which a dismissed pattern raises no flag, unless its amount doubles."""
 _GROWS_BY = 1.5
-_FALLS_TO, _CERTAIN = 0.1, 1e-8
-"""A flag is told anew at a tenth of its chance, until the chance is so small that less says nothing more."""
+_FALLS_TO, _CERTAIN = 0.3, 1e-8
+"""A flag is told anew at so small a part of its chance, until the chance is so small that less says nothing more."""
 _ORDER_RULES = {"R7", "R14", "R16"}
 _SHIFT_RULES = {"R6"}
 _CUSTOMER_RULES = {"R3", "R4", "R10", "R17"}
@@ -78,7 +78,7 @@ class _Sleep:
 class FlagBook:
     """The state of all flags. A flag is raised once.
 
-    It is updated when its evidence has grown by half, or when its chance has fallen to a tenth.
+    It is updated when its evidence has grown by half, or when its chance has fallen to three tenths.
     """
 
     def __init__(self, state: State) -> None:
@@ -229,7 +229,7 @@ class FlagBook:
 
 
 def _is_less_likely(finding: RuleFinding, told: RuleFinding) -> bool:
-    """Return whether the chance of a finding is at most a tenth of the one that was told."""
+    """Return whether the chance of a finding is at most three tenths of the one that was told."""
     return finding.p is not None and told.p is not None and told.p > _CERTAIN and finding.p <= _FALLS_TO * told.p
 
 

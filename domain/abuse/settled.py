@@ -6,6 +6,7 @@ event times. So a rule that reads this memory gives the same findings for every 
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -237,12 +238,18 @@ class SettledHistory:
         until = int(rates.end // DAY) + 1
         return sum(rates.of(agent, until - int(days), until).contacts for agent in agents)
 
-    def owed(self, order: str | None, currency: str) -> int | None:
-        """Return the amount paid for an order less the amount given back before; ``None`` for an unknown order."""
-        key = keyed(order or "", currency)
-        if order is None or (paid := self._paid.get(key)) is None:
+    def owed(self, order: str | None, currency: str, given: int | None = None) -> int | None:
+        """Return the amount paid for an order less the amount given back before; ``None`` for an unknown order.
+
+        ``given`` is the amount given back before an earlier moment.
+        """
+        if order is None or (paid := self._paid.get(keyed(order, currency))) is None:
             return None
-        return max(paid - (self._given.get(key) or 0), 0)
+        return max(paid - (self.given_back(order, currency) if given is None else given), 0)
+
+    def given_back(self, order: str | None, currency: str) -> int:
+        """Return the amount given back for an order so far."""
+        return (self._given.get(keyed(order, currency)) or 0) if order is not None else 0
 
 
 def _add(table: Table[int], key: str, minor: int) -> None:
@@ -333,17 +340,30 @@ class Tally:
         return self._counts.of.get(agent, 0)
 
     def chance(self, agent: str, mates: Iterable[str]) -> float:
-        """Return the chance of as many marked entries of an honest agent: a beta-binomial tail at the usual share."""
-        share = min(max(self.usual(agent, mates), self._least), 0.95)
-        return varied_tail(self._counts.marked.get(agent, 0), self.of(agent), share, self._variation)
+        """Return the chance of as many marked entries of an honest agent: a beta-binomial tail at the usual share.
+
+        A share that few marks show is uncertain: that adds one over their number to the squared variation.
+        """
+        share, marks = self._known_share(agent, mates)
+        variation = sqrt(self._variation**2 + 1 / marks)
+        share = min(max(share, self._least), 0.95)
+        return varied_tail(self._counts.marked.get(agent, 0), self.of(agent), share, variation)
 
     def usual(self, agent: str, mates: Iterable[str]) -> float:
         """Return the mates' share of marked entries, drawn towards all others' share."""
+        return self._known_share(agent, mates)[0]
+
+    def _known_share(self, agent: str, mates: Iterable[str]) -> tuple[float, float]:
+        """Return the usual share, and how many marks it is known from.
+
+        The weight of all others is one mark at least: teams without one may differ from them by chance.
+        """
         marked, of = self.others(agent)
         share = (marked + 1) / (of + _UNSEEN)
         others = [mate for mate in mates if mate != agent]
         marked, of = sum(self._counts.marked.get(mate, 0) for mate in others), sum(self.of(mate) for mate in others)
-        return (marked + self._mates_prior * share) / (of + self._mates_prior)
+        weight = max(self._mates_prior, 1 / share)
+        return (marked + weight * share) / (of + weight), marked + weight * share
 
     def others(self, agent: str) -> tuple[int, int]:
         """Return how many of all others' entries are marked, and how many there are."""

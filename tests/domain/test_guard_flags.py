@@ -14,7 +14,7 @@ def test_a_flag_is_raised_once_grows_with_evidence_and_again_only_on_new_evidenc
     for number in range(12):
         story.gives(f"A-{number % 4}", 10, customer="C-claims", order=f"O-{number}", reason=f"reason {number}")
     assert story.rules() == ["R10"]
-    assert [one.number for one in story.raised] == [1, 2, 3, 4]  # half as much again, or a tenth of the chance
+    assert [one.number for one in story.raised] == [1, 2, 3, 4, 5, 6, 7]  # at three tenths of the chance
     story.guard.reviewed(story.raised[0].flag_id, len(story.seen))
     story.gives("A-1", 10, customer="C-claims", order="O-new", reason="new")
     assert story.rules() == ["R10"]
@@ -30,7 +30,7 @@ def test_a_pattern_without_end_is_told_anew_ever_more_seldom() -> None:
             fields: Document = {"recognition_id": f"t-{giver}-{number}", "giver_id": giver, "receiver_id": receiver}
             story.tell(facts.RecognitionGiven(**fields, reason="thanks", points=10), number / 10)
     assert story.rules() == ["R11"]
-    assert len(story.raised) < 25  # at a tenth of the chance five times, then at half as much evidence again
+    assert len(story.raised) < 25  # at three tenths of the chance, then at half as much evidence again
 
 
 def test_the_same_history_gives_the_same_flags() -> None:

@@ -1,6 +1,7 @@
 """The guard's rules as stories: each fires on its pattern, and leaves the nearest honest neighbours alone."""
 
 from datetime import UTC, datetime
+from math import log
 from statistics import median
 
 import pytest
@@ -48,6 +49,18 @@ def test_r1_a_flat_fee_that_all_agents_refund_is_no_pattern() -> None:
         story.gives("A-0" if number % 3 else f"A-{number % 12}", 19.99, kind="fee_waiver", interaction=f"fee-{number}")
     story.night()
     assert "R1" not in story.rules()
+
+
+def test_r1_the_limit_itself_for_larger_matters_is_no_pattern_where_another_gives_it_too() -> None:
+    """An amount that the agent alone gives is one: it is no price of the company."""
+    for other, rules in (("A-1", []), ("A-0", ["R1"])):
+        story = Story()
+        story.ordinary()
+        story.gives(other, 20.0)
+        for _ in range(12):
+            story.gives("A-0", 20.0)
+        story.night()
+        assert story.rules() == rules
 
 
 # ---------------------------------------------------------------- R2
@@ -431,7 +444,7 @@ def test_r11_a_ring_of_two() -> None:
 
 def test_r11_a_ring_says_less_in_a_team_whose_members_each_thank_one_colleague() -> None:
     chances = []
-    for receivers in (["B-0"] * 30, [f"A-{number % 6}" for number in range(30)]):
+    for receivers in (["B-0"] * 30, [f"C-{number}" for number in range(30)]):
         story = Story()
         for name in ("A-1", "A-2", "B-1", "B-2", "B-3"):
             story.tell(facts.EmployeeJoined(employee_id=name, role="agent", team_ids=("team",)))
@@ -443,8 +456,15 @@ def test_r11_a_ring_says_less_in_a_team_whose_members_each_thank_one_colleague()
         (flag,) = story.raised
         assert flag.finding.p is not None
         chances.append(flag.finding.p)
-    # shares of thanks to one colleague, by hand: (8 + 30) / 50, and (8 + 3 * 5) / 50
-    assert chances == [pytest.approx(0.76**8), pytest.approx(0.46**8)]
+    # usual thanks to one colleague, by hand: (3 + 3 * 6) / 6, and (3 + 3 * 1) / 6
+    assert chances == [pytest.approx(four_each_way(usual)) for usual in (3.5, 1.0)]
+
+
+def four_each_way(usual: float) -> float:
+    """Return the chance of four thanks or more each way: negative binomial with shape 4, by hand, and Fisher's method."""
+    share = usual / (4 + usual)
+    fewer = (1 - share) ** 4 * (1 + 4 * share + 10 * share**2 + 20 * share**3)
+    return (1 - fewer) ** 2 * (1 - 2 * log(1 - fewer))
 
 
 def test_r11_colleagues_with_many_thanks_are_no_ring() -> None:
@@ -486,6 +506,14 @@ def test_r13_a_copied_note() -> None:
     assert story.rules() == ["R13"]
 
 
+def test_r13_an_agent_without_earlier_notes_may_have_a_standing_phrase() -> None:
+    story = Story()
+    for number in range(40):
+        story.gives("A-new", 10, note_hash="phrase" if number % 4 else f"note {number}")
+    story.night()
+    assert story.rules() == []
+
+
 def test_r13_a_macro_that_half_of_the_team_pastes_is_no_copy() -> None:
     story = Story()
     noted(story, "macro", users=5)
@@ -499,6 +527,20 @@ def test_r14_beyond_the_limit_and_after_no() -> None:
     story.gives("A-1", 10, reported=True, interaction="I-9")
     story.gives("A-1", 10, reported=True, interaction="I-10")
     assert story.rules() == ["R14", "R14"]
+
+
+def test_r14_decisions_hide_no_reports() -> None:
+    chances = []
+    for decided in (0, 60):
+        story = Story()
+        for number in range(300):
+            story.gives(f"A-{number % 6}", 5, number / 10, reported=True)
+        for _ in range(decided):
+            story.gives("A-9", 5)
+        for _ in range(3):
+            story.gives("A-9", 35, reported=True)
+        chances.append(story.raised[-1].finding.p or 0.0)
+    assert 0 < chances[0] == chances[1] < 1e-6
 
 
 def told_again(story: Story, action_id: str, amount: float) -> None:

@@ -333,9 +333,25 @@ def test_r16_corrections_that_no_payment_shows_as_owed() -> None:
     story = Story()
     story.ordinary(days=3)
     purchase(story, "O-0", 100)
-    for number in range(4):
-        story.gives("A-1", 10, story.hour + 1, basis="correction", order=f"O-unknown{number}")
+    for _ in range(4):
+        story.gives("A-1", 10, story.hour + 1, basis="correction")
     assert "R16" in story.waits()
+
+
+def test_r16_corrections_of_unknown_orders_are_judged_once_late_payments_are_there() -> None:
+    for paid in (False, True):
+        story = Story()
+        purchase(story, "O-0", 100)
+        story.ordinary(days=23)
+        orders = [f"O-late{number}" for number in range(4)]
+        for order in orders:
+            story.gives("A-1", 10, story.hour + 1, basis="correction", order=order)
+        assert "R16" not in story.waits()
+        for order in orders if paid else ():
+            purchase(story, order, 10)
+        story.later(story.hour + 3 * 24)
+        story.gives("A-2", 1)
+        assert ("R16" in story.waits()) is not paid
 
 
 def test_r16_a_correction_with_a_payment_that_arrives_a_moment_later_is_owed() -> None:
@@ -428,6 +444,11 @@ def test_r17_gifts_to_both_sides_of_a_link_that_was_cut_between_them() -> None:
     story.tell(unlinked("C-1", "C-2"), 3)
     story.gives("A-1", 10, 4, customer="C-2")
     assert story.waits() == ["R17"]
+    assert story.raised[0].finding.p is not None  # one gift to each side may be chance
+    story.gives("A-1", 10, story.hour, customer="C-2")
+    story.gives("A-1", 10, story.hour, customer="C-2")
+    story.waits()
+    assert story.raised[-1].finding.p is None
 
 
 def test_r17_a_link_that_is_cut_for_a_gift_and_made_again() -> None:

@@ -47,6 +47,24 @@ def test_varied_tail(count: int, trials: int, share: float, variation: float) ->
     assert ours.varied_tail(count, trials, share, variation) == pytest.approx(expected, rel=1e-6, abs=1e-200)
 
 
+@pytest.mark.parametrize("variation", [0.0, 0.2, 0.35])
+def test_the_variation_of_peoples_shares_is_estimated(variation: float) -> None:
+    random, varied = np.random.default_rng(1), ours.Varied(0.2, 1.0)
+    people = [
+        (int(trials), share) for trials, share in zip(random.integers(20, 200, 3_000), [0.1, 0.3] * 1_500, strict=True)
+    ]
+    for trials, share in people:
+        a = share * (max((1 - share) / (share * variation**2) - 1, 1.0) if variation else 1e9)
+        varied.add(int(random.binomial(trials, random.beta(a, a / share - a))), trials, share)
+    assert varied.variation == pytest.approx(max(variation, 0.1), abs=0.08)  # at least half the usual one
+    assert varied.without(50, 50, 0.1) <= varied.variation  # a person far from all others says nothing about them
+
+
+@given(st.floats(1e-12, 1.0), st.floats(1e-12, 1.0))
+def test_two_chances_by_fishers_method(one: float, other: float) -> None:
+    assert same(ours.fisher_both(one, other), float(stats.combine_pvalues([one, other]).pvalue))
+
+
 @given(COUNTS, st.integers(1, 200), st.floats(1e-3, 1 - 1e-6))
 def test_negative_binomial_tail(count: int, successes: int, chance: float) -> None:
     expected = float(stats.nbinom.sf(count - 1, successes, chance))

@@ -10,6 +10,7 @@ from app.demo.organisations.traffic import HonestTraffic
 from app.demo.organisations.world import World
 from app.runtime.session import Session
 from benchmarks.detection.measurement import SAMPLES, SeedError, make_world, opened_at, watch
+from benchmarks.detection.summary import Share, far_of_all
 from consumers.guard.flag_writer import FlagWriter
 from domain.abuse.flag_book import FlagDraft
 from domain.abuse.guard import Guard
@@ -94,3 +95,11 @@ def test_the_benchmark_opens_the_cases_that_the_product_opens() -> None:
     assert opened_at(watched.nights, CASES_PER_WEEK) == watched.opened
     assert opened_at(watched.nights, 0.0) == set()
     assert opened_at(watched.nights, 100.0) >= watched.opened
+
+
+def test_a_small_group_with_one_person_named_is_no_proof_of_a_higher_rate() -> None:
+    """One of 354 teams of eight has four people named; 17 have one, as chance alone would have."""
+    named = [4] + [1] * 17 + [0] * 336
+    shares = {f"team-{number:03}": Share(hits, 8) for number, hits in enumerate(named)}
+    rests = {group: Share(sum(named) - mine.hits, 8 * 353) for group, mine in shares.items()}
+    assert far_of_all(shares, rests) == ["team-000"]

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     "R1",
-    2,
+    3,
     "just under the limit",
     {"days": 30, "actions": 10, "near": 7, "fraction": 0.9, "times": 2.5, "p": 3e-4, "alike": 0.34},
 )
+_SAME = 3
+"""An exact amount that others use as well counts at most so often."""
 _USERS = 3
 """An amount that so many people use is a price point."""
 _PRIOR = 20.0
@@ -46,7 +48,8 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     Beta-binomial tail: the chance of so many of the agent's actions in [fraction L, L], where L is the limit, if each
     fell there as often as the others' of the same team and reason do. That share is drawn towards the team's and then
     towards that of all. A price point is no sign: an exact amount that three people use, the others at ``alike`` of the
-    agent's share or more for the same kind or reason, is left out. Candidates have ``near`` such actions.
+    agent's share or more for the same kind or reason, is left out. Any other amount that somebody else uses too counts
+    three times at most: it may be the limit itself, given for larger matters. Candidates have ``near`` such actions.
     """
     start = end - parameters["days"] * DAY
     found: list[RuleFinding] = []
@@ -153,9 +156,17 @@ class _Crowd:
         return False
 
     def candidates(self) -> Iterator[tuple[str, int, list[ObservedAction]]]:
-        """Yield each agent with enough actions near the limit besides prices, the number of actions, and those near."""
+        """Yield each agent with enough actions near the limit besides prices, the number of actions, and those near.
+
+        A surge or a fee may be a price before peers have shown it, so an amount that others use counts ``_SAME`` times.
+        """
         for agent, some in self._near.items():
-            near = [one for one in some if one.minor not in self._prices[agent]]
+            used, near = Counter[int](), list[ObservedAction]()
+            for one in some:
+                used[one.minor] += 1
+                own = used[one.minor] <= _SAME or len(self._users[one.minor]) == 1
+                if own and one.minor not in self._prices[agent]:
+                    near.append(one)
             if len(near) >= self._least:
                 yield agent, self._of_agent[agent].all, near
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from math import log
 from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, FREQUENT, GuardHistory, ObservedAction
-from domain.statistics import varied_tail
+from domain.statistics import fisher_both, varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,11 +50,11 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
         ratio = own._replace(gifts=own.gifts - gifts, expected=max(own.expected - usual * contacts, 0.0)).ratio()
         share = min(max(usual * ratio * _with_others(history, rates, agent, group), 0.01), 0.9)
         so_much = varied_tail(gifts, contacts, share, _VARIATION)
-        if gifts < parameters["times"] * share * contacts or _both(so_much * _RARE) >= parameters["p"]:
+        if gifts < parameters["times"] * share * contacts or fisher_both(so_much, _RARE) >= parameters["p"]:
             continue
         bonds = bonds or _Bonds(history, parameters["actions"])
         rare = bonds.rare(unit, agent, group)
-        p = _both(so_much * rare)
+        p = fisher_both(so_much, rare)
         if p < parameters["p"]:
             text = (
                 f"{agent} gave {group} goodwill {gifts} times in {parameters['days']} days, in {contacts} contacts; at "
@@ -65,11 +64,6 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
             about = (f"agent:{agent}", f"customer:{group}")
             found.append(RULE.finding(about, "", text, [action.position for action in actions], p))
     return found, len(candidates)
-
-
-def _both(product: float) -> float:
-    """Return the chance of two chances with so small a product."""
-    return product * (1 - log(product)) if product > 0 else 0.0
 
 
 def _with_others(history: GuardHistory, rates: PeerRates, agent: str, group: str) -> float:

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from domain.abuse.settled import SettledHistory
     from domain.keyed_state import State
 
-RULE = Rule("R4", 2, "self-dealing", {"days": 30})
+RULE = Rule("R4", 3, "self-dealing", {"days": 30})
 
 
-_FEW = 2.0
-"""The variation of attempts: few people have a declared relation that calls."""
+_FEW, _HABIT = 2.0, 0.002
+"""The variation of attempts, as few people have a declared relation that calls, and the least usual share of them."""
 
 
 class SelfDealing:
     """A check of actions and attempts: an action is a finding by itself, an attempt is weighed by how usual it is."""
 
     def __init__(self, parameters: Parameters, state: State) -> None:
-        self._attempts = Tally(state, "R4 attempts", parameters["days"], _FEW)
+        self._attempts = Tally(state, "R4 attempts", parameters["days"], _FEW, _HABIT)
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for reported actions and refused attempts, because decisions refuse self-dealing."""

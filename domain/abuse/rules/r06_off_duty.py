@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
     from domain.keyed_state import State, Table
 
-RULE = Rule("R6", 4, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 3e-4})
+RULE = Rule("R6", 5, "off duty", {"minutes": 15, "days": 35, "actions": 2, "times": 3.0, "p": 3e-4})
 _HALF_A_DAY = 16 * 3600.0
 _LATE_SECONDS = 2 * DAY
 """Rosters may be uploaded the next day; a missing one is judged after so long."""
 _MANY_MINUTES = 75.0
 """Beyond overtime."""
+_ON_DUTY = 3
+"""The least number of days within a shift: shifts that fit no action are no record of an agent's duty."""
 _HABIT = 0.01
 """The least usual share of days off duty. One honest person may have so many, though peers have none."""
 _PRIOR = 100.0
@@ -79,8 +81,8 @@ class OffDuty:
         found: list[RuleFinding] = []
         tests = 0
         for agent, mine in days.items():
-            if len(mine.off) < self._parameters["actions"] or len(mine.off) > len(mine.all) / 2:
-                continue  # shifts that fit no action are no record of this agent's duty
+            if len(mine.off) < self._parameters["actions"] or len(mine.all) - len(mine.off) < _ON_DUTY:
+                continue
             tests += 1
             chances = []
             for off, attribute in ((mine.off, "off"), (mine.far, "far")):

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, REMEMBERED_SECONDS, GuardHistory
-from domain.statistics import student_p, varied_tail
+from domain.statistics import Varied, fisher_both, student_p, varied_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from domain.abuse.peers import PeerRates
 
-RULE = Rule("R9", 3, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 1e-3})
+RULE = Rule("R9", 4, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 1.0, "times": 1.5, "p": 1e-3})
 _LEAST_GIFTS = 3.0
 _PRIOR = 10.0
 _PRIOR_PEERS, _USUAL_SPREAD = 8, 0.45
-_MONTHLY = 0.1
-"""The coefficient of variation of an honest agent's share of goodwill from month to month."""
+_MONTHLY, _STEADY = 0.1, 1000.0
+"""The usual coefficient of variation of an honest agent's share of goodwill from month to month, and its weight."""
 
 
 class Others:
@@ -97,8 +97,9 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     of the team's same role. So a generous team, a recall week or a desk for hard cases explains itself. The first
     chance is a moderated t-test of log(given / expected). The second is a beta-binomial tail: so much of the agent's
     goodwill within the window, given that of the days before and both expectations (the conditional test of two Poisson
-    rates; Przyborowski and Wilenski 1940; honest months differ by a tenth). An agent may be generous for ever, so the
-    second chance is 1 where earlier days are unknown. Fisher's method combines both, as in R3.
+    rates; Przyborowski and Wilenski 1940), with the variation from month to month that the others have. An agent may be
+    generous for ever, so the second chance is 1 where earlier days are unknown. Fisher's method combines both, as in
+    R3.
     """
     days = parameters["days"]
     starts = end - REMEMBERED_SECONDS, end - days * DAY
@@ -108,6 +109,14 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
         groups[history.role(agent, end), currency][agent] = month
     found: list[RuleFinding] = []
     tests = 0
+    steady = Varied(_MONTHLY, _STEADY)
+    grew = {
+        key: (month.gifts, month.gifts + earlier.gifts, _share(month, earlier))
+        for key, month in now.items()
+        if (earlier := before.get(key)) is not None
+    }
+    for grown_by in grew.values():
+        steady.add(*grown_by)
     for (_, currency), months in groups.items():
         everybody = Others(month.level for month in months.values())
         noise = median(month.noise for month in months.values())
@@ -119,13 +128,9 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
                 continue
             tests += 1
             score, above = _above(month, everybody, noise)
-            earlier = before.get((agent, currency))
-            grown = 1.0
-            if earlier is not None:
-                share = month.expected_gifts / (month.expected_gifts + earlier.expected_gifts)
-                grown = varied_tail(month.gifts, month.gifts + earlier.gifts, share, _MONTHLY)
-            x = max(above * grown, 1e-300)
-            p = x * (1 - log(x))
+            growth = grew.get((agent, currency))
+            grown = 1.0 if growth is None else varied_tail(*growth, steady.without(*growth))
+            p = fisher_both(above, grown)
             if score > parameters["z"] and p < parameters["p"]:
                 text = (
                     f"{agent} gave {money(month.given, currency)} in {days} days ({month.contacts:.0f} contacts), "
@@ -134,6 +139,10 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
                 )
                 found.append(RULE.finding((f"agent:{agent}",), currency, text, month.evidence, p))
     return found, tests
+
+
+def _share(month: _Month, earlier: _Month) -> float:
+    return month.expected_gifts / (month.expected_gifts + earlier.expected_gifts)
 
 
 class _Spent:

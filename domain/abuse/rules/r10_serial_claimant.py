@@ -8,16 +8,18 @@ import msgspec
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, FREQUENT, GuardEvent, GuardHistory, ObservedAction, people_at_work
-from domain.statistics import varied_tail
+from domain.statistics import Varied, varied_tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from domain.keyed_state import State
 
-RULE = Rule("R10", 2, "serial claimant", {"agents": 3, "claims": 6, "days": 30, "times": 2.2, "p": 1e-3})
-_VARIATION = 0.15
-"""The coefficient of variation of customers' shares of contacts that bring goodwill."""
+RULE = Rule("R10", 3, "serial claimant", {"agents": 3, "claims": 6, "days": 30, "times": 2.2, "p": 1e-3})
+_VARIATION, _WEIGHT = 0.2, 100.0
+"""The usual coefficient of variation of customers' shares of contacts that bring goodwill, and its weight."""
+_SAMPLE = 300
+"""The most regular customers that show how customers differ."""
 _FEW = 0.2
 """The least number of candidates for each person that is counted."""
 _UNKNOWN_RATE = 0.2
@@ -28,6 +30,7 @@ class _Candidates(msgspec.Struct):
     night: float | None = None
     """The night whose rates were the last ones when the candidates were counted."""
     number: float = 1.0
+    variation: float = _VARIATION
 
 
 class SerialClaimant:
@@ -42,9 +45,9 @@ class SerialClaimant:
 
         Each contact's chance is the rate of peers on that day times the agent's own ratio to peers, as known last night
         (``domain.abuse.peers``). So a regular customer with the usual share of goodwill is none, and a recall week is
-        no reason. Candidates have ``claims`` gifts by ``agents`` agents. Customers are many, and the prior chance of
-        misuse is one for each person at work, so the tail is multiplied by the number of customers with ``claims``
-        contacts for each of these (Bonferroni).
+        no reason. Customers differ as the regular ones do. Candidates have ``claims`` gifts by ``agents`` agents.
+        Customers are many, and the prior chance of misuse is one for each person at work, so the tail is multiplied by
+        the number of customers with ``claims`` contacts for each of these (Bonferroni).
         """
         if action is None or action.group is None or not action.goodwill:
             return
@@ -52,7 +55,7 @@ class SerialClaimant:
         given = history.given_to(action.group)
         if len(given) < self._parameters["claims"]:
             return
-        actions = [one for one in given if one.at > since and one.goodwill]
+        actions = _matters(one for one in given if one.at > since)
         agents = {one.agent for one in actions}
         told = max(len({one.order or one.interaction for one in actions}), len({one.reason for one in actions}))
         if len(actions) < self._parameters["claims"] or min(len(agents), told) < self._parameters["agents"]:
@@ -60,7 +63,8 @@ class SerialClaimant:
         chances = self._chances(history, action.group, actions, since)
         contacts = max(len(chances), len(actions))
         share = min(max(sum(chances) / len(chances), 0.05), 0.9)
-        p = varied_tail(len(actions), contacts, share, _VARIATION) * self._candidates_of(history, event.at)
+        number, variation = self._customers(history, event.at)
+        p = varied_tail(len(actions), contacts, share, variation) * number
         if p < self._parameters["p"] and len(actions) >= self._parameters["times"] * share * contacts:
             total = sum(one.minor for one in actions if one.currency == action.currency)
             text = (
@@ -70,8 +74,8 @@ class SerialClaimant:
             )
             yield RULE.finding((f"customer:{action.group}",), "", text, [one.position for one in actions], p)
 
-    def _candidates_of(self, history: GuardHistory, at: float) -> float:
-        """Return the number of customers with enough contacts to be candidates, for each person at work."""
+    def _customers(self, history: GuardHistory, at: float) -> tuple[float, float]:
+        """Return the number of customers with enough contacts for each person at work, and how customers differ."""
         rates, known = history.last_rates, self._candidates
         if rates is not None and rates.end != known.night:
             assert self._parameters["claims"] >= FREQUENT, "the history lists customers with so many contacts"
@@ -80,7 +84,14 @@ class SerialClaimant:
                 len(met) >= least and met[-least].at > since for met in map(history.contacts_of, history.regulars)
             )
             known.night, known.number = rates.end, max(customers / max(people_at_work(history), 1), _FEW)
-        return known.number
+            regulars, varied = sorted(history.regulars), Varied(_VARIATION, _WEIGHT)
+            for group in regulars[:: len(regulars) // _SAMPLE + 1]:
+                gifts = _matters(history.given_to(group))
+                chances = self._chances(history, group, gifts, 0.0)
+                contacts = max(len(chances), len(gifts))
+                varied.add(len(gifts), contacts, min(max(sum(chances) / len(chances), 0.05), 0.9))
+            known.variation = varied.variation
+        return known.number, known.variation
 
     @staticmethod
     def _chances(history: GuardHistory, group: str, actions: list[ObservedAction], since: float) -> list[float]:
@@ -93,3 +104,8 @@ class SerialClaimant:
         return [
             rates.rate(agent, history.unit(agent), int(at // DAY)) * rates.whole(agent).ratio() for agent, at in met
         ]
+
+
+def _matters(actions: Iterable[ObservedAction]) -> list[ObservedAction]:
+    """Return the last goodwill of each interaction: a mistake put right, or a second thing, is no second claim."""
+    return [*{one.interaction or one.action_id: one for one in actions if one.goodwill}.values()]

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import facts
+from domain.statistics import fisher_both, negative_binomial_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.keyed_state import State
 
-RULE = Rule("R11", 3, "recognition ring", {"share": 0.5, "times": 4, "days": 90})
+RULE = Rule("R11", 4, "recognition ring", {"share": 0.5, "times": 4, "days": 90})
 
 
-_TO_ONE = 0.4
-"""The usual share of an honest person's thanks that go to the colleague they thank most."""
-_PRIOR = 20.0
-"""The thanks of such people that count beside those of the team."""
-_MOST_OF_ONE = 10
+_RECENT_SECONDS = 35 * DAY
+_PRIOR, _TO_ONE = 3.0, 1.0
+"""The people that count beside the team's, and the thanks that they give to the colleague they thank most."""
+_ALIKE = 4.0
+"""How alike honest people are in that: the shape of a gamma distribution."""
+_MOST_OF_ONE = 6
 
 
 class RecognitionRing:
@@ -34,9 +36,8 @@ class RecognitionRing:
     def on(self, history: GuardHistory, event: GuardEvent, _action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield a finding where each gives at least half of their points to the other, several times.
 
-        Its chance is that of thanks that all go to the one colleague whom an honest person thanks most. The share of
-        such thanks is that of the team's other members, drawn towards the usual one: in a team of three, half of all
-        thanks go to one colleague by necessity.
+        Its chance is that of so many thanks each way in 35 days, where the other members of both teams show how often
+        people thank the colleague they thank most (negative binomial tails, combined by Fisher's method).
         """
         body = event.body
         if not isinstance(body, facts.RecognitionGiven) or body.giver_kind == "customer":
@@ -52,9 +53,9 @@ class RecognitionRing:
             for share, positions in ways
         )
         if one != other and enough:
-            pair = sorted((one, other))
-            to_one = self._usual({*history.mates(one), *history.mates(other)} - {one, other}, since)
-            p = to_one ** sum(len(positions) for _, positions in ways)
+            pair, recent = sorted((one, other)), event.at - _RECENT_SECONDS
+            usual = self._usual({*history.mates(one), *history.mates(other)} - {one, other}, recent)
+            p = fisher_both(self._chance(one, other, usual, recent), self._chance(other, one, usual, recent))
             text = (
                 f"{one} gave {ways[0][0]:.0%} of all points to {other} ({len(ways[0][1])} times) and got back "
                 f"{ways[1][0]:.0%} ({len(ways[1][1])} times) in {self._parameters['days']} days"
@@ -63,17 +64,20 @@ class RecognitionRing:
             yield RULE.finding(about, "", text, [*ways[0][1], *ways[1][1]], p)
 
     def _usual(self, mates: set[str], since: float) -> float:
-        """Return the share of the mates' thanks that go to the colleague each of them thanks most.
+        """Return the thanks that the mates give to the colleague each of them thanks most.
 
-        Each mate counts as at most ``_MOST_OF_ONE`` thanks, so that nobody hides a ring by thanking without end.
+        Each mate counts with at most ``_MOST_OF_ONE`` thanks, so that nobody hides a ring by thanking without end.
         """
-        most, thanks = _PRIOR * _TO_ONE, _PRIOR
-        for mate in sorted(mates):
+        most = _PRIOR * _TO_ONE
+        for mate in mates:
             taken = Counter(taker for at, taker, _, _ in self._given.get(mate) or () if at > since)
-            weight = min(taken.total(), _MOST_OF_ONE)
-            most += weight * max(taken.values(), default=0) / max(taken.total(), 1)
-            thanks += weight
-        return most / thanks
+            most += min(max(taken.values(), default=0), _MOST_OF_ONE)
+        return most / (len(mates) + _PRIOR)
+
+    def _chance(self, giver: str, taker: str, usual: float, since: float) -> float:
+        """Return the chance of so many thanks to the colleague whom an honest person thanks most."""
+        number = sum(at > since and receiver == taker for at, receiver, _, _ in self._given.get(giver) or ())
+        return negative_binomial_tail(number, _ALIKE, _ALIKE / (_ALIKE + usual))
 
     def _way(self, giver: str, taker: str, since: float) -> tuple[float, list[int]]:
         given = [gift for gift in self._given.get(giver) or () if gift[0] > since]

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardHistory, ObservedAction
-from domain.statistics import binomial_tail, fisher_greater
+from domain.statistics import fisher_greater
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R13", 2, "copied note", {"days": 30, "actions": 12, "share": 0.2, "alike": 0.1, "p": 1e-3})
-_HABIT = 0.3
-"""The share of one own phrase that is a habit of honest agents; used where the agent has no earlier notes."""
+RULE = Rule("R13", 3, "copied note", {"days": 30, "actions": 12, "share": 0.2, "alike": 0.1, "p": 1e-3})
 _ENOUGH = 12
 _TIMES = 3.0
 """The factor by which a text must be more usual than before."""
@@ -27,10 +25,10 @@ def over(history: GuardHistory, end: float, parameters: Parameters) -> tuple[lis
     A text with at least ``alike`` of its uses by others is a macro, and is left out. A standing phrase is found in
     earlier notes as well. Two tests compare with those, and the smaller chance counts twice (Bonferroni): Fisher's
     exact test of the shares in and before the window, and the permutation test of the first use. With k uses among N
-    notes, all of them among the last M, its chance is C(M, k) / C(N, k). Without enough earlier notes it is a binomial
-    tail at the share of a habit. The chance is multiplied by the share of agents that have a standing phrase of their
-    own. Notes are compared only by a keyed hash of their normal form, so the rule still
-    works after a customer is forgotten.
+    notes, all of them among the last M, its chance is C(M, k) / C(N, k). An agent without enough earlier notes may have
+    a standing phrase, and is not judged. The chance is multiplied by the share of agents that have a standing phrase of
+    their own. Notes are compared only by a keyed hash of their normal form, so the rule still works after a customer is
+    forgotten.
     """
     start = end - parameters["days"] * DAY
     noted, before = defaultdict[str, list[ObservedAction]](list), defaultdict[str, Counter[str]](Counter)
@@ -101,7 +99,7 @@ def _so_late(notes: list[str], note: str) -> float:
 
 
 def _chance(count: int, of: int, count_before: int, before: int) -> float:
-    """Return the chance of so many notes with one text, given the agent's habit."""
+    """Return the chance of so many notes with one text, given the agent's habit; 1 where that is not known."""
     if before < _ENOUGH:
-        return binomial_tail(count, of, _HABIT)
+        return 1.0
     return fisher_greater((count, of - count), (count_before, before - count_before))

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from domain.abuse.settled import SettledHistory
     from domain.keyed_state import State
 
-RULE = Rule("R14", 5, "overdrawn", {"days": 7})
-_TALLY_DAYS = 30
+RULE = Rule("R14", 6, "overdrawn", {"days": 7})
+_TALLY_DAYS, _HABIT = 30, 0.002
+"""The days that are compared, and the least usual share of actions beyond authority."""
 
 
 class Overdrawn:
@@ -27,13 +28,15 @@ class Overdrawn:
     def __init__(self, parameters: Parameters, state: State) -> None:
         self._parameters = parameters
         self._refused = state.table("R14 refused", tuple[float, int, int])
-        self._actions = Tally(state, "R14 actions", _TALLY_DAYS)
+        self._reports = Tally(state, "R14 reports", _TALLY_DAYS, least=_HABIT)
+        self._races = Tally(state, "R14 races", _TALLY_DAYS, least=_HABIT)
 
     def on(self, history: GuardHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield findings for actions beyond budget or limit or after a refusal, and totals let through by a race."""
         body = event.body
         if action is not None:
-            self._actions.note(event.at, action.agent, action.action_id)
+            tally = self._reports if action.reported else self._races
+            tally.note(event.at, action.agent, action.action_id)
         match body:
             case decisions.AuthorityFellShort() if not body.preview:
                 for matter in (body.interaction_id, body.order_id, body.customer_id):
@@ -99,9 +102,10 @@ class Overdrawn:
         text: str,
         evidence: tuple[int, ...],
     ) -> RuleFinding:
-        """Return a finding with the chance of so many actions beyond authority by an honest agent of the team."""
-        self._actions.note(event.at, agent, key[1], evidence)
-        p = self._actions.chance(agent, history.mates(agent))
+        """Return a finding with the chance of so many among an honest agent's reports, or of so many races."""
+        tally = self._races if key[0] == "race" else self._reports
+        tally.note(event.at, agent, key[1], evidence)
+        p = tally.chance(agent, history.mates(agent))
         return RULE.finding((f"agent:{agent}",), " ".join(key), text, evidence, p)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, ObservedAction
 from domain.abuse.settled import ACTIONS, VARIATION, SettledHistory, Tally
-from domain.events import decisions
+from domain.keyed_state import Queue
 from domain.statistics import varied_tail
 
 if TYPE_CHECKING:
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from domain.keyed_state import State
 
-RULE = Rule("R16", 3, "owed without proof", {"days": 35, "times": 3, "p": 1e-3, "claims": 4, "share": 0.75})
+RULE = Rule("R16", 4, "owed without proof", {"days": 35, "times": 3, "p": 1e-3, "claims": 4, "share": 0.75})
 _CUSTOM, _MOST = 10, 0.3
+_LATE_SECONDS, _OLD_ORDERS_SECONDS = 3 * DAY, 21 * DAY
+"""As in R7: payments may come days later, and in the first weeks of a history many orders are older than it."""
 _OTHER_TEAMS = 10.0
 """The weight of other teams, in entries: one that records no purchases says little about another."""
 _PRIOR, _SHARE = 20.0, 0.1
@@ -26,7 +28,8 @@ _PRIOR, _SHARE = 20.0, 0.1
 class OwedWithoutProof:
     """A counter of actions on another basis than goodwill, by agent, and by agent and customer's group.
 
-    An amount is shown as owed up to the payments for its order, less what was given back for it before. Three findings:
+    An amount is shown as owed up to the payments for its order, less what was given back for it before. An order's
+    payment may come three days later. Three findings:
 
     - one action above the limit for goodwill and above the amount shown as owed, with nobody's approval;
     - ``times`` unproven actions in ``days`` days, without an order, for an unknown order, or above it, if so many have
@@ -45,32 +48,51 @@ class OwedWithoutProof:
         self._seconds = parameters["days"] * DAY
         self._unproven = Tally(state, "R16 unproven", parameters["days"], mates_prior=_OTHER_TEAMS)
         self._owed = Tally(state, "R16 owed", parameters["days"], mates_prior=_OTHER_TEAMS)
+        self._waits = Queue(state, "R16 waits", list[tuple[float, ObservedAction, int]])
         self._of_group = state.table("R16 by customer", list[ObservedAction])
 
     def on(self, settled: SettledHistory, event: GuardEvent, action: ObservedAction | None) -> Iterator[RuleFinding]:
         """Yield the findings of an action."""
         if action is None or not action.minor:
             return
-        owed = settled.owed(action.order, action.currency)
-        unproven = not action.goodwill and action.minor > (owed or 0)
-        covered = settled.first_purchase is not None and settled.first_purchase <= event.at
-        proof = (action.position,) if unproven and covered else ()
-        self._unproven.note(event.at, action.agent, str(action.position), proof)
+        while (oldest := self._waits.first()) is not None and oldest[0] <= event.at - _LATE_SECONDS:
+            _, waited, given = self._waits.pop_first()
+            owed = settled.owed(waited.order, waited.currency, given)
+            if waited.minor > (owed or 0):
+                yield from self._unshown(settled, event.at, waited, owed)
+        self._unproven.note(event.at, action.agent, str(action.position))
         if action.goodwill:
             return
-        self._owed.note(event.at, action.agent, str(action.position), (action.position,) if unproven else ())
-        many = len(self._owed.marked(action.agent)) >= self._parameters["times"]
-        if unproven and (many or (action.limit is not None and action.minor > action.limit)):
-            mates = settled.mates(action.agent)
-            p = min(2 * self._unproven.chance(action.agent, mates), 2 * self._owed.chance(action.agent, mates), 1.0)
-            yield from self._beyond(event, action, owed, p)
-            if proof:
-                yield from self._often(action, mates, p)
+        self._owed.note(event.at, action.agent, str(action.position))
+        owed = settled.owed(action.order, action.currency)
+        if action.minor > (owed or 0):
+            if action.order is None or (action.limit is not None and action.minor > action.limit):
+                yield from self._unshown(settled, event.at, action, owed)
+            else:
+                self._waits.append((event.at, action, settled.given_back(action.order, action.currency)))
         if action.customer is not None:
             yield from self._friend(settled, event, action, action.customer)
 
-    def _beyond(self, event: GuardEvent, action: ObservedAction, owed: int | None, p: float) -> Iterator[RuleFinding]:
-        taken = isinstance(event.body, (decisions.ActionTaken, decisions.ActionHeld)) and not action.approved
+    def _unshown(
+        self, settled: SettledHistory, at: float, action: ObservedAction, owed: int | None
+    ) -> Iterator[RuleFinding]:
+        """Yield the findings of an action that no payment has shown as owed in time."""
+        agent, key = action.agent, str(action.position)
+        first = settled.first_purchase
+        covered = first is not None and first + (_OLD_ORDERS_SECONDS if action.order else 0.0) <= action.at
+        if covered:
+            self._unproven.note(at, agent, key, (action.position,))
+        self._owed.note(at, agent, key, (action.position,))
+        many = len(self._owed.marked(agent)) >= self._parameters["times"]
+        if many or (action.limit is not None and action.minor > action.limit):
+            mates = settled.mates(agent)
+            p = min(2 * self._unproven.chance(agent, mates), 2 * self._owed.chance(agent, mates), 1.0)
+            yield from self._beyond(action, owed, p)
+            if covered:
+                yield from self._often(action, mates, p)
+
+    def _beyond(self, action: ObservedAction, owed: int | None, p: float) -> Iterator[RuleFinding]:
+        taken = not action.reported and not action.approved
         if taken and action.limit is not None and action.minor > action.limit:
             shown = "nothing" if owed is None else money(owed, action.currency)
             text = (

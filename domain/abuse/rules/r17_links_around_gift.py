@@ -29,7 +29,9 @@ NAMING = (
     facts.RelationshipDeclared,
 )
 """The classes of facts that name customers."""
-RULE = Rule("R17", 1, "links around a gift", {"days": 30, "customers": 5, "ratio": 3.0})
+_ONE_EACH = 2e-4
+"""The chance that an honest person gives once to each side of a link that is cut between, in a quarter."""
+RULE = Rule("R17", 2, "links around a gift", {"days": 30, "customers": 5, "ratio": 3.0})
 
 
 class _People(msgspec.Struct):
@@ -99,7 +101,9 @@ class LinksAroundGift:
                 f"{given}, after {len(before)} gifts to {before[-1].customer}, whose link to {customer} was cut between"
             )
             evidence = [*(gift.position for gift in before), cut.position, action.position]
-            yield RULE.finding(_about(action.agent, customer), "cut", text, evidence)
+            after = sum(1 for _ in settled.given_by(action.agent, [customer], cut.at))
+            p = None if len(before) + after > 2 else _ONE_EACH  # noqa: PLR2004 - one gift on each side
+            yield RULE.finding(_about(action.agent, customer), "cut", text, evidence, p)
 
     def _linked_again(
         self, settled: SettledHistory, event: GuardEvent, body: facts.CustomerLinked
