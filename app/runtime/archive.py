@@ -13,6 +13,7 @@ from consumers.seal.archive_service import LOCK, archive_log, archive_of
 from ledger.archive.event_archive import Archive, gap_marker
 from ledger.archive.verification import CHUNK, DamagedFileError, event_leaf_hash, verify_ranges
 from ledger.errors import LedgerError
+from ledger.store import snapshots
 from ledger.store.atomic_batches import in_batches
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.log import Draft, Log, Recorded
@@ -133,6 +134,7 @@ async def restore(session: Session, folder: Path, trusted: Sequence[Verifier], p
         raise LedgerError("the archive's checkpoint is signed by no key that you trust")
     _check_root(archive, checkpoint.size, checkpoint.root)
     newest = _newer_seal(session, checkpoint, trusted)
+    await snapshots.remove_all(session.client)  # copies of a state that is ahead of the restored log
     log = await Log.unstamped(session.client, topology.LEDGER)
     expected, end = 1, (newest or checkpoint).size
     sealed = _sealed_events(session, checkpoint.size, newest) if newest is not None else ()

@@ -15,6 +15,7 @@ from ledger.errors import LedgerError, LostEventsError, UnavailableError
 from ledger.store.streams import js_api
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.event_differences import SealFinding
+from ledger.transparency.seal_copy import SealCopy, SealCopyError
 from ledger.transparency.seal_record import SealRecord, SealTrace
 from ledger.transparency.sealer import SealError, check_positions, seal_folder
 from ledger.transparency.signed_notes import NoteError
@@ -76,6 +77,29 @@ async def check_sealed_end(session: Session) -> None:
             await check_positions(session.log, folder.tiles(newest.size), [newest.size])
 
 
+async def take_over(session: Session) -> int:
+    """Go on with the seal here, with the key that the server keeps; return the last sealed position.
+
+    The tiles are made again from the log, and nothing is signed before they reach the server's checkpoint.
+
+    Raises:
+        SealCopyError: there is no secret, no copy, or a seal here.
+        SealError: the log differs from what was sealed.
+
+    """
+    secret = session.settings.seal_secret
+    if not secret:
+        raise SealCopyError("set RESOLUTION_LEDGER_SEAL_SECRET to the secret with which the seal's key was kept")
+    folder, record = seal_folder(session.data_dir), await SealRecord.open(session.client)
+    with claim(session.data_dir, LOCK) as claimed:
+        if not claimed:
+            raise UnavailableError("a seal is running here: stop `resolution-ledger run seal` (or `up`) first")
+        await SealCopy(record.log, secret).take_over(folder)
+        end = await session.log.last_position()
+        await seal_log(await session.connection("seal"), session.log, folder, until=end, secret=secret)
+    return end
+
+
 async def begin_anew(session: Session, reason: str) -> tuple[Verifier, Path | None]:
     """Begin a new seal with a new key, in place of one that is lost or damaged for good.
 
@@ -96,8 +120,10 @@ async def begin_anew(session: Session, reason: str) -> tuple[Verifier, Path | No
                     folder.folder.rename(moved)
                 signer = folder.begin()
                 end = await session.log.last_position()
-                await record.begin(signer.verifier, end, reason)
                 secret = session.settings.seal_secret
+                if secret:  # first, so that nobody takes over the old key
+                    await SealCopy(record.log, secret).keep(folder, replaces=True)
+                await record.begin(signer.verifier, end, reason)
                 await seal_log(await session.connection("seal"), session.log, folder, until=end, secret=secret)
                 return signer.verifier, moved
         await asyncio.sleep(0.05)

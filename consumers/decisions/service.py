@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _QUEUE = "decisions"
 _SETTLED_SECONDS = 2.0
+_PAUSE_SECONDS = 0.3
 _NO_POLICY = "no policy is in force, so every request is refused: publish one with `resolution-ledger decide policy`"
 _ANY_ROLE = "any"
 _PAGE = "dashboard"
@@ -148,9 +149,10 @@ class DecisionService(RoleService):
             self._changed.clear()
             try:
                 await self._take_turn()
-            except BaseException:
+            except Exception as error:  # noqa: BLE001 - nobody else answers while this process has the lease
+                report("a decider's turn could not begin", error, error)
                 self._changed.set()
-                raise
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _take_turn(self) -> None:
         """Start or stop to answer, depending on whether this process has the lease."""
@@ -182,6 +184,8 @@ class DecisionService(RoleService):
         with suppress(nats.errors.Error):
             await self._client.drain_raw(subscriptions)
         if broker is not None:
+            if self._requests:
+                await asyncio.wait(self._requests, timeout=_SETTLED_SECONDS)
             await self.pipeline.settled(_SETTLED_SECONDS)
             await broker.stop()
 

@@ -1,6 +1,6 @@
 """The timers: overdue escalations and holds, and facts that must be posted to budgets.
 
-Each process handles the holders that it owns. Where two processes do, the expected sequences admit one of them.
+The process that decides handles them. Where two processes do, the expected sequences admit one of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The role `encrypt`: seals new events, signs at least once a second, and checks random sealed positions."""
+"""The role `seal`: seals new events, signs at least once a second, and checks random sealed positions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from consumers.seal.archive_service import archive_of
 from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
-from ledger.store.lease import Lease
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency import alarm
@@ -53,18 +52,21 @@ async def seal_log(
 ) -> None:
     """Seal the log after the newest checkpoint, up to a position or for ever. A new ledger gets its first seal.
 
-    With a ``secret`` the seal's key is copied to the server, encrypted, and brought back from there.
+    With a ``secret`` the seal's key is copied to the server, encrypted.
 
     Raises:
         SealError: the log differs from the seal, or the seal's folder is missing.
         NoteError: the key or a checkpoint cannot be read.
+        SealCopyError: the server has a newer copy of the key.
 
     """
     record = await SealRecord.open(log.client)
     copy = SealCopy(record.log, secret) if secret else None
-    sealer = Sealer(folder, await open_seal(record, folder, log, archived=_archived(folder), copy=copy))
+    if copy is not None and folder.is_begun:
+        await copy.keep(folder)  # first, since a folder that was left behind must not look like a changed log
+    sealer = Sealer(folder, await open_seal(record, folder, log, archived=_archived(folder)))
     if copy is not None:
-        await copy.keep(folder)
+        await copy.keep(folder)  # a first seal's
     await sealer.check(log)
     follower = Follower(client, log, "seal", ReadCursor(sealer.size), gaps=True)
     signing = asyncio.create_task(_keep_signing(sealer, record, pulse, copy, folder)) if until is None else None
@@ -128,8 +130,6 @@ class SealService(RoleService):
         """``secret``: see ``seal_log``."""
         super().__init__("seal")
         self._secret = secret
-        self._changed = asyncio.Event()
-        self._lease = Lease(client, "seal", self._changed.set)
         self._server = server
         self._client = client
         self._log = log
@@ -150,22 +150,16 @@ class SealService(RoleService):
     async def start(self) -> None:
         """Start to seal, unless another process seals in this folder."""
         reader = await self.connection(self._server, "seal")
-        await self._lease.start()
         self.spawn(restarting("the seal", partial(self._run, reader)))
         self.spawn(restarting("the seal's look back", self._look_back))
 
-    async def stop(self) -> None:
-        """Stop to seal, and leave the work to the next process."""
-        await super().stop()
-        await self._lease.stop()
-
     async def _run(self, reader: LedgerClient) -> None:
         while True:
-            with claim(self._data_dir, LOCK) as claimed:
-                self._pulse.active = claimed and self._lease.is_ours
-                if self._pulse.active:
+            with claim(self._data_dir, LOCK) as ours:
+                self._pulse.active = ours
+                if ours:
                     try:
-                        await self._seal_while_ours(reader)
+                        await seal_log(reader, self._log, self._folder, pulse=self._pulse, secret=self._secret)
                     except (UnavailableError, OSError) as error:  # the server does not answer, or the disk is full
                         _log.warning("the seal waits: %s", error)
                         self._pulse.wait(str(error))
@@ -173,22 +167,6 @@ class SealService(RoleService):
                     except (SealError, NoteError) as error:
                         await self._raise_alarm(error)
             await asyncio.sleep(_CLAIM_SECONDS)
-
-    async def _seal_while_ours(self, reader: LedgerClient) -> None:
-        """Seal until another process has the lease."""
-        self._changed.clear()
-        sealing = asyncio.create_task(
-            seal_log(reader, self._log, self._folder, pulse=self._pulse, secret=self._secret), name="seal"
-        )
-        lost = asyncio.create_task(self._changed.wait())
-        try:
-            await asyncio.wait([sealing, lost], return_when=asyncio.FIRST_COMPLETED)
-            if sealing.done():
-                sealing.result()
-        finally:
-            for task in (sealing, lost):
-                task.cancel()
-            await asyncio.gather(sealing, lost, return_exceptions=True)
 
     async def _look_back(self) -> None:
         """Compare random sealed positions with the log, at the start and for ever."""

@@ -2,7 +2,7 @@
 
 Each subscription has a durable progress of its own on the server, so that a slow receiver delays no other one, and a
 crash loses nothing: messages after the progress are sent again, with the same `webhook-id`. Of several processes the
-one that started first sends; the expected sequence of the progress keeps a second one from going on beside it.
+one that has the lease sends; the expected sequence of the progress keeps a second one from going on beside it.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ class WebhookService(RoleService):
         self.sender: Sender
         self._tail: SharedTail
         self._workers: dict[str, tuple[_Worker, asyncio.Task[None]]] = {}
-        self._lease: Lease
+        self._lease: Lease | None = None
         self._pulse = Heartbeat("webhooks")
 
     def status(self) -> RoleStatus:
@@ -296,24 +296,28 @@ class WebhookService(RoleService):
         self.notifications = await Log.unstamped(self.client, topology.NOTIFY)
         self.keys = await Keyring.open(self.client)
         await self.keys.watch()
-        self._lease = Lease(self.client, "webhooks")
-        await self._lease.start()
-        self.spawn(restarting("webhooks", self._run, self._pulse))
+        lease = self._lease = Lease(self.client, "webhooks")
+        await lease.start()
+        self.spawn(restarting("webhooks", partial(self._run, lease), self._pulse))
 
     async def stop(self) -> None:
         """Stop to send, and leave the work to the next process."""
-        await self._lease.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # progress is stored before another one goes on
+        if self._lease is not None:
+            await self._lease.stop()
         await super().stop()
 
-    async def _run(self) -> None:
+    async def _run(self, lease: Lease) -> None:
         while True:
-            self._pulse.active = self._lease.is_ours
-            if self._lease.is_ours:
+            self._pulse.active = lease.is_ours
+            if lease.is_ours:
                 self.sender = Sender(private=self._private, mail=self._mail)
                 self._tail = SharedTail(self.client, self.log, "webhooks")
                 tail = asyncio.create_task(self._tail.run())
                 try:
-                    await self._serve(tail)
+                    await self._serve(tail, lease)
                 finally:
                     tail.cancel()
                     await self._end_workers(list(self._workers))
@@ -321,9 +325,9 @@ class WebhookService(RoleService):
                     await self.sender.close()
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _serve(self, tail: asyncio.Task[None]) -> None:
+    async def _serve(self, tail: asyncio.Task[None], lease: Lease) -> None:
         """Run a worker for each subscription, as long as this process has the lease."""
-        while self._lease.is_ours:
+        while lease.is_ours:
             if tail.done():
                 tail.result()
             try:

@@ -209,11 +209,13 @@ class LedgerClient(Client):
 
     async def drain_raw(self, subscriptions: Sequence[Subscription]) -> None:
         """End such subscriptions once their sinks have what the server had sent by then, so that nothing is lost."""
-        for subscription in subscriptions:
-            self.send(b"UNSUB %b\r\n" % _sid(subscription))
-        await self.flush(timeout=2)
-        for subscription in subscriptions:
-            await self.unsubscribe_raw(subscription)
+        try:
+            for subscription in subscriptions:
+                self.send(b"UNSUB %b\r\n" % _sid(subscription))
+            await self.flush(timeout=2)
+        finally:
+            for subscription in subscriptions:
+                await self.unsubscribe_raw(subscription)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if reply.startswith(_ACK) and status_of(headers):

@@ -16,9 +16,9 @@ import json
 import logging
 import os
 import secrets
-import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -28,7 +28,6 @@ from ledger.errors import ConflictError, LedgerError
 from ledger.nats.client import frame
 from ledger.nats.incidents import report
 from ledger.store.log import Draft, Log
-from ledger.store.role_status import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +58,7 @@ class Lease(BackgroundService):
         """Whether this process works. It may be true for a moment after another process took over."""
         self._client, self._task, self._on_change = client, task, on_change
         self._subject = f"{_SUBJECT}.{task}"
-        self._name = f"{HOST}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._name = f"{_place()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._log: Log
         self._position = 0
         """The sequence of the newest write: by this process while it holds the lease, else by the holder."""
@@ -67,6 +66,7 @@ class Lease(BackgroundService):
         self._others = False
         """Whether another process was seen to write."""
         self._writes = 0
+        self._fault = ""
         self._given_up, self._taken = asyncio.Event(), asyncio.Event()
         self._standby_at = float("-inf")
         """The time at which a standby was heard."""
@@ -148,7 +148,9 @@ class Lease(BackgroundService):
             self._written_at = time.monotonic()
             self._become(ours=False)
         except LedgerError as error:
-            _log.debug("the lease of %s: %s", self._task, error)
+            if str(error) != self._fault:
+                self._fault = str(error)
+                _log.warning("the lease of %s waits: %s", self._task, error)
             self._written_at = time.monotonic()  # others had no answer either: the holder goes first
 
     async def _look(self) -> None:
@@ -191,6 +193,14 @@ class Lease(BackgroundService):
             self._on_change()
 
 
+def _place() -> str:
+    """Return where a process number means one process: a boot of a machine, and a namespace of numbers; or nothing."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
 def _is_held(data: bytes) -> bool:
     """Return whether a lease was not given up, and its holder is no process of this host that has ended."""
     if data in (b"", _FREE):
@@ -199,11 +209,11 @@ def _is_held(data: bytes) -> bool:
         holder = str(json.loads(data)["holder"])
     except (ValueError, TypeError, KeyError):
         return True
-    host, _, rest = holder.rpartition("/")[0].rpartition("/")
-    if host != HOST or not rest.isdecimal() or sys.platform == "win32":
+    place, _, process = holder.rpartition("/")[0].rpartition("/")
+    if not place or place != _place() or not process.isdecimal():
         return True
     try:
-        os.kill(int(rest), 0)
+        os.kill(int(process), 0)
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):

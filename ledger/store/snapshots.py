@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -43,6 +44,9 @@ _SHARE = 40
 """A copy is due after a fortieth of the history, so that copies cost the same for each event however long it is."""
 _LOOK_SECONDS = 30.0
 _LOCK_SECONDS = 0.05
+_SILENT_SECONDS = 5.0
+_ROOM = 4
+"""A copy is made where the free space is this many times its file: the server may store it on the same disk."""
 _RESTORE_SECONDS = 120.0
 _CHUNK_BYTES = 512 * 1024
 _LEFT_SECONDS = 3600.0
@@ -81,18 +85,33 @@ class Snapshots:
                 begun = time.monotonic()
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with _beside(path) as fetched:
-                    with fetched.open("wb") as file:
-                        await self._store.get(self._name, file)
+                    await self._fetch(fetched)
                     await asyncio.to_thread(_require_sound, fetched)
                     for suffix in ("-wal", "-shm"):
                         path.with_name(path.name + suffix).unlink(missing_ok=True)
                     fetched.replace(path)
-        except _FAULTS as error:
+        except Exception as error:  # noqa: BLE001 - a copy that anybody wrote must not stop a start
             _log.warning("no copy of %s could be used, so the log is read: %s", path.name, reason_of(error))
             return False
         seconds = time.monotonic() - begun
         _log.info("%s: %d bytes up to position %d in %.1f s", self._name, copy.size, copy.position, seconds)
         return True
+
+    async def _fetch(self, into: Path) -> None:
+        """Read the object; nats-py waits without end for a part that was removed meanwhile."""
+        with into.open("wb") as file:
+            reading = asyncio.create_task(self._store.get(self._name, file))
+            before = -1
+            try:
+                while not reading.done():
+                    await asyncio.wait([reading], timeout=_SILENT_SECONDS)
+                    if not reading.done() and file.tell() == before:
+                        raise TimeoutError("the copy ends early")
+                    before = file.tell()
+                reading.result()
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
     async def keep(self, path: Path, position: int) -> None:
         """Store a copy of a file that may be in use; ``position`` is what it contains at least.
@@ -101,6 +120,8 @@ class Snapshots:
             OSError, sqlite3.Error: the file cannot be copied, for example because the disk is full.
             nats.errors.Error: the server does not take the copy.
         """
+        if shutil.disk_usage(path.parent).free < _ROOM * path.stat().st_size:
+            raise OSError(f"the disk of {path.parent} is too full for a copy")
         with _beside(path) as copied:
             await asyncio.to_thread(_copy, path, copied)
             await self._remove_left()
@@ -192,6 +213,9 @@ async def restore_alone(snapshots: Snapshots, path: Path) -> None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file on the same disk, which is gone afterwards."""
+    for left in path.parent.glob(f"{path.stem}-copy-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(
         prefix=f"{path.stem}-copy-", dir=path.parent, ignore_cleanup_errors=True
     ) as folder:

@@ -7,7 +7,6 @@ first one. The record is a stream of its own: `seal.begun.<key id>`, one message
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,10 +19,8 @@ from ledger.transparency.signed_notes import Checkpoint, NoteError, Verifier, re
 
 if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
-    from ledger.transparency.seal_copy import SealCopy
     from ledger.transparency.sealer import SealFolder
 
-_log = logging.getLogger(__name__)
 STREAM = "SEAL"
 _BEGUN = "seal.begun"
 _CHECKPOINT = "seal.checkpoint"
@@ -115,13 +112,11 @@ class SealRecord:
         self._unrecorded, self._recorded_at = None, moment
 
 
-async def open_seal(
-    record: SealRecord, folder: SealFolder, log: Log, *, archived: int = 0, copy: SealCopy | None = None
-) -> Checkpoint | None:
+async def open_seal(record: SealRecord, folder: SealFolder, log: Log, *, archived: int = 0) -> Checkpoint | None:
     """Check that the begun seal is in its folder, or begin a ledger's first one; return the checkpoint to be reached.
 
-    ``archived`` is the archive's last position; the archive holds only sealed events. ``copy`` brings the key back
-    where the folder has none, as on another machine; the tiles are then made again from the log.
+    ``archived`` is the archive's last position; the archive holds only sealed events. Where the
+    copied key was taken over, the tiles are made again from the log.
 
     Raises:
         SealError: a seal was begun, and it or a part of it is missing.
@@ -129,14 +124,12 @@ async def open_seal(
     """
     trace = await record.read()
     size = trace.checkpoint.size if trace.checkpoint is not None else archived
-    if copy is not None and trace.begun and folder.checkpoint() is None and await copy.restore(folder):
-        _log.warning("the seal goes on in %s, with the copied key", folder.folder)
-    elif not folder.is_begun:
+    if not folder.is_begun:
         if trace.begun or size:
             description = f", which was begun at {trace.begun[-1].at}," if trace.begun else ""
             raise SealError(f"the seal of this ledger{description} is not at {folder.folder}", size, RESTORE_ADVICE)
         folder.begin()
-    elif size and folder.checkpoint() is None:
+    elif size and folder.checkpoint() is None and not folder.is_taken_over:
         raise SealError(f"{folder.folder / 'checkpoint'} is missing", size, RESTORE_ADVICE)
     first, *_ = folder.verifiers() or [folder.signer().verifier]
     if not trace.begun:

@@ -26,6 +26,8 @@ GAP_SUBJECT = "ledger.gap"
 _GAP, _EVENT = 0, 1
 _HEAD_BYTES = 11
 _NOTE_BYTES = 1 << 20
+TAKEN_OVER = "taken-over"
+"""A file in the folder from a takeover to the first checkpoint."""
 _SEAL_FILES = ("key", "verifiers", "checkpoint", "tile")
 
 
@@ -102,6 +104,11 @@ class SealFolder:
         """Return whether the folder holds a seal, or remains of one."""
         key, verifiers, *sealed = (os.path.lexists(self.folder / name) for name in _SEAL_FILES)
         return any(sealed) or (key and verifiers)
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Return whether the key was taken over from a copy, and nothing was signed here since."""
+        return (self.folder / TAKEN_OVER).exists()
 
     def begin(self) -> Signer:
         """Create the signing key of a new seal.
@@ -353,6 +360,7 @@ class Sealer:
         signer = self._current_signer()
         note = make_checkpoint(signer.name, self.size, self._writer.root(), [signer])
         write_atomically(self._folder.folder / "checkpoint", note.note.encode())
+        (self._folder.folder / TAKEN_OVER).unlink(missing_ok=True)
         self.signed = self.size
         for path in outdated:
             path.unlink(missing_ok=True)

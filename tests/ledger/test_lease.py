@@ -12,7 +12,6 @@ from ledger.errors import UnavailableError
 from ledger.store import lease
 from ledger.store.lease import Lease
 from ledger.store.log import Draft, Log
-from ledger.store.role_status import HOST
 from tests.support.waiting import eventually
 
 
@@ -115,7 +114,7 @@ async def test_without_a_server_nothing_changes_and_the_holder_goes_first(sessio
 
 async def test_what_others_write_on_the_subject_harms_nobody(session: Session) -> None:
     first, second = await begun(session), await begun(session)
-    for body in (b"", b"\xff", b"[", b"{}" * 1000, b'{"holder": null}', b'{"holder": "vm/0/x"}'):
+    for body in (b"", b"\xff", b"[", b"{}" * 1000, b'{"holder": null}', b'{"holder": "x/1/y"}'):
         await session.client.publish(first._subject, body)
         await session.client.flush()
         await asyncio.sleep(0.3)
@@ -198,7 +197,11 @@ async def test_a_process_of_this_host_that_has_ended_is_not_waited_for(session: 
     ended = await asyncio.create_subprocess_exec("true")
     await ended.wait()
     log = await Log.unstamped(session.client, lease.STREAM)
-    for name, seconds in ((f"{HOST}/{ended.pid}/aa", 0.5), (f"{HOST}/{os.getpid()}/aa", 60), ("x/1/a", 60)):
+    for name, seconds in (
+        (f"{lease._place()}/{ended.pid}/aa", 0.5),
+        (f"{lease._place()}/{os.getpid()}/aa", 60),
+        ("x/pid:[1]/1/a", 60),
+    ):
         task = f"task-{seconds}-{len(name)}"
         await log.append([Draft(f"$KV.ledger-leases.{task}", json.dumps({"holder": name, "writes": 1}).encode())])
         begun_at = time.monotonic()

@@ -1,5 +1,7 @@
 """Copies of roles' state in the server: a fresh machine goes on from one, and no fault of a copy stops a role."""
 
+import asyncio
+import time
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from ledger.store.snapshots import Snapshots
 from ledger.store.streams import js_api
 from ledger.store.subscription import ReadCursor
 from tests.support.builders import event
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import upstream_of
 from tests.support.waiting import eventually
 
@@ -159,3 +162,53 @@ async def _copied(session: Session) -> dict[str, int]:
         found = await store.list(ignore_deletes=True)
         return {info.name.partition("-")[0]: int(info.description or 0) for info in found}
     return {}
+
+
+async def test_clearing_the_alarm_removes_all_copies_although_none_is_on(
+    session: Session, command: CommandLine, tmp_path: Path
+) -> None:
+    copies = Snapshots(session.client, "test", "1")
+    with closing(filled(tmp_path / "a.sqlite", 30)) as index:
+        await copies.keep(index.path, 30)
+    done = await asyncio.to_thread(command, "admin", "alarm", "--clear", "--data-dir", str(session.data_dir))
+    assert done.returncode == 0, done.stderr
+    assert not await copies.restore(tmp_path / "b.sqlite")
+
+
+async def test_a_copy_that_is_replaced_while_it_is_read_delays_no_start(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_SILENT_SECONDS", 0.3)
+    copies = Snapshots(session.client, "test", "1")
+    with closing(filled(tmp_path / "a.sqlite", 30)) as index:
+        await copies.keep(index.path, 30)
+    find = copies._find
+
+    async def found_and_gone() -> object:
+        found = await find()
+        await js_api(session.client, f"STREAM.PURGE.{snapshots.STREAM}", {"filter": f"$O.{snapshots.BUCKET}.C.>"})
+        return found
+
+    monkeypatch.setattr(copies, "_find", found_and_gone)
+    begun = time.monotonic()
+    assert not await copies.restore(tmp_path / "b.sqlite")
+    assert time.monotonic() - begun < 10
+
+
+async def test_no_copy_is_made_where_the_disk_is_too_full(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "_ROOM", 1e12)
+    with closing(filled(tmp_path / "a.sqlite", 30)) as index, pytest.raises(OSError, match="too full"):
+        await Snapshots(session.client, "test", "1").keep(index.path, 30)
+
+
+async def test_what_a_killed_process_left_beside_the_file_is_removed(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a-copy-left").mkdir()
+    (tmp_path / "a-copy-left" / "copy.sqlite").write_bytes(b"half")
+    monkeypatch.setattr(snapshots, "_LEFT_SECONDS", -1.0)
+    with closing(filled(tmp_path / "a.sqlite", 30)) as index:
+        await Snapshots(session.client, "test", "1").keep(index.path, 30)
+    assert not list(tmp_path.glob("a-copy-*"))

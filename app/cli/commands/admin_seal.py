@@ -15,6 +15,7 @@ from app.output import console, fail, print_json, print_result, print_table, sho
 from app.runtime.access_records import note_access
 from app.runtime.seal import begin_anew as begin_seal_anew
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
+from app.runtime.seal import take_over as take_over_seal
 from app.runtime.session import Session
 from ledger.store import snapshots
 from ledger.transparency import alarm as alarms
@@ -78,6 +79,20 @@ async def seal_rotate(settings: Settings, *, as_json: bool) -> None:
     click.echo(new.text())
 
 
+@command(seal_group, "take-over")
+async def take_over(settings: Settings, *, as_json: bool) -> None:
+    """Go on with the seal at this machine, after the one that sealed is lost; stop its role `seal` first if it lives.
+
+    The key comes from the NATS server, where RESOLUTION_LEDGER_SEAL_SECRET encrypts it. The tiles are made again from
+    the log, and must reach the server's last checkpoint before anything is signed.
+    """
+    async with Session(settings, reads_only=True) as session:
+        end = await take_over_seal(session)
+        folder = seal_folder(session.data_dir)
+        found = {"folder": str(folder.folder), "size": end, "verifier_key": folder.signer().verifier.text()}
+    print_result(found, f"{end:,} events are sealed in {found['folder']}. Start `run seal` here.", as_json=as_json)
+
+
 @click.option("--reason", required=True, help="The reason why the old seal cannot be restored; it is recorded.")
 @command(seal_group)
 async def begin_anew(settings: Settings, reason: str, *, as_json: bool) -> None:
@@ -105,9 +120,10 @@ async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
     """Show the alarm, which stops everything that writes, with its reason; or clear it."""
     async with Session(settings, reads_only=True) as session:
         found = await alarms.read_alarm(session.client)
+        if clear:
+            await snapshots.remove_all(session.client)
         if clear and found is not None:
             user = "operator" if session.embedded else "ledger"
-            await snapshots.remove_all(session.client)
             await alarms.clear_alarm(await session.connection("alarm", user=user))
     if as_json:
         print_json(
