@@ -108,6 +108,16 @@ def schedule_of(seed: int, *, quick: bool = False, upgrades: bool = False) -> Sc
     return Schedule(seed, servers, tuple(_with_upgrades(steps, chance) if upgrades else steps))
 
 
+def decider_schedule(seed: int) -> Schedule:
+    """Return a schedule of faults of deciders alone: each is killed or restarted, at work or standing by."""
+    chance = Random(f"deciders {seed}")
+    steps = [
+        Step(chance.choice(("kill", "restart")), chance.choice(DECIDERS), round(chance.uniform(0.5, 1.5), 1), 0.0)
+        for _ in range(6)
+    ]
+    return Schedule(seed, chance.choice((1, 3)), tuple(steps))
+
+
 def _with_upgrades(steps: list[Step], chance: Random) -> list[Step]:
     """Return the steps with an upgrade of each process among them, in a random order."""
     found = list(steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,6 +15,7 @@ from benchmarks.versions import Version, present
 from config import topology as streams
 from config.settings import load_settings
 from ledger.errors import LedgerError
+from ledger.store.log import Log
 from ledger.store.streams import js_api
 from tests.support.fault_links import Disk, Link
 from tests.support.fault_schedules import PROCESSES
@@ -46,6 +48,11 @@ class RoleProcess:
         self._may_run.set()
         self._from = 0
         self._keeping: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The number of the process; 0 before its first start."""
+        return self._process.pid if self._process is not None else 0
 
     def start(self) -> None:
         """Start it, and keep it running."""
@@ -210,6 +217,15 @@ class Topology:
                 if cluster.get("leader") and all(one.get("current") and not one.get("offline") for one in copies):
                     return int(cluster["leader"][1:])
             await asyncio.sleep(0.1)
+
+    async def decider_at_work(self) -> str | None:
+        """Return the name of the decider that has the lease; none where that is not known, as in an earlier version."""
+        with contextlib.suppress(LedgerError, ValueError, KeyError, IndexError):
+            log = await Log.unstamped(self.session.client, streams.LEASES)
+            newest = await log.read_from_leader("$KV.ledger-leases.decisions")
+            pid = int(json.loads(newest.data)["holder"].split("/")[-2]) if newest is not None else 0
+            return next((name for name, one in self.processes.items() if one.pid == pid), None)
+        return None
 
     async def server_of(self, target: str) -> int:
         """Return the number of a server that is now a schedule's target: `server`, `leader` or `follower`."""

@@ -27,7 +27,7 @@ from benchmarks.versions import Version, checked_out, present
 from ledger.nats.client import connect
 from tests.support.fault_checks import problems_of
 from tests.support.fault_load import Gaps, Load
-from tests.support.fault_schedules import DECIDERS, PROCESSES, Schedule, Step, schedule_of
+from tests.support.fault_schedules import DECIDERS, PROCESSES, Schedule, Step, decider_schedule, schedule_of
 from tests.support.fault_topology import Topology
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ EARLIER = "1dc5636d8554fc853b92cde80b2984b188116096"
 BOUNDS = {
     "kill leader": 8.0,
     "kill decider": 2.5,
+    "restart decider": 0.5,
     "lame duck leader": 0.5,
     "lame duck follower": 0.5,
     "step down of the leader": 0.5,
@@ -96,8 +97,11 @@ class Trial:
             await self._load.deliver_again(number)
             return step.kind
         if step.target in PROCESSES:
+            name = step.target
+            if name in DECIDERS and (at_work := await self._topology.decider_at_work()) is not None:
+                name = "decider" if at_work == name else "standby"
             await self._disturb_process(step)
-            return f"{step.kind} {'decider' if step.target in DECIDERS else step.target}"
+            return f"{step.kind} {name}"
         if step.kind == "step down":
             await self._topology.step_down()
             return "step down of the leader"
@@ -180,9 +184,9 @@ async def try_schedule(topology: Topology, schedule: Schedule, say: Callable[[st
     return result
 
 
-async def try_seed(seed: int, *, quick: bool = False, earlier: Version | None = None) -> Result:
+async def try_seed(seed: int, *, quick: bool = False, earlier: Version | None = None, deciders: bool = False) -> Result:
     """Run the schedule of a seed on a ledger of its own; with ``earlier``, on one that begins with that version."""
-    schedule = schedule_of(seed, quick=quick, upgrades=earlier is not None)
+    schedule = decider_schedule(seed) if deciders else schedule_of(seed, quick=quick, upgrades=earlier is not None)
     print(f"seed {seed}: {schedule.servers} server(s), {len(schedule.steps)} faults", flush=True)
     with tempfile.TemporaryDirectory(prefix="faults", ignore_cleanup_errors=True) as folder:
         topology = Topology(Path(folder), schedule.servers, earlier)
@@ -223,6 +227,7 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, default=1)
     parser.add_argument("--seed", type=int, help="the first seed; the others follow it")
     parser.add_argument("--quick", action="store_true", help="short schedules, as in the tests of each change")
+    parser.add_argument("--deciders", action="store_true", help="kill and restart deciders alone, six times a schedule")
     parser.add_argument("--upgrade", action="store_true", help="replace an earlier version under load")
     parser.add_argument("--base", default=EARLIER, help="the commit of that version")
     parser.add_argument("--json", type=Path, metavar="FILE", dest="file", help="write the results to a file")
@@ -231,13 +236,17 @@ def main() -> None:
     first = secrets.randbelow(10**6) if options.seed is None else options.seed
     results: list[Result] = []
     for seed in range(first, first + options.schedules):
-        results.append(asyncio.run(try_seed(seed, quick=options.quick, earlier=earlier)))
+        results.append(asyncio.run(try_seed(seed, quick=options.quick, earlier=earlier, deciders=options.deciders)))
         if options.file:
             options.file.write_text(json.dumps([asdict(one) for one in results], indent=1))
     Console(width=140).print(table_of(results))
     failed = [one.seed for one in results if one.problems]
     print(f"{len(results)} schedules, {len(failed)} failed")
-    words = " --quick" * options.quick + f" --upgrade --base {options.base}" * options.upgrade
+    words = (
+        " --quick" * options.quick
+        + " --deciders" * options.deciders
+        + f" --upgrade --base {options.base}" * options.upgrade
+    )
     for seed in failed:
         print(f"python -m tests.support.faults --seed {seed}{words}")
     sys.exit(bool(failed))
