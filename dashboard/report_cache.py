@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -30,24 +29,22 @@ if TYPE_CHECKING:
 
     type Compute = Callable[[Reader], Awaitable[Mapping[str, Json]]]
 
-_log = logging.getLogger(__name__)
 _CAPACITY = 64
-_RENEWAL_SECONDS = 2.0
-"""A page that was just opened asks its other questions first, with which a report would share the processor."""
 _THREADS = ThreadPoolExecutor(4, "reports")
 """Apart from those in which lists are read, so that these do not wait behind reports."""
 _MIN_SECONDS, _COMPUTING_TIMES = 0.3, 4.0
 """A report is kept for at least this many seconds, or for this multiple of its computing time, if longer."""
+_MOST_SECONDS = 5.0
+"""The longest that a report is kept where its views have read further."""
 
 
 class _CachedReport(NamedTuple):
-    """A report, the progress of its views, when it was made and until when it is kept in any case, and its tag."""
+    """A report, the progress of its views, the time until which it is kept in any case, and its tag."""
 
     document: Mapping[str, Json]
     progress: Progress
     cursors: Mapping[str, ReadCursor]
     """The place up to which each view had read the log."""
-    made: float
     until: float
     tag: str
 
@@ -81,21 +78,17 @@ class ReportCache:
     """Reports by key. Each has the lowest position of the views behind it, and its lag when it is sent.
 
     So the reader of a kept report sees that the views have read further since. The key has all that a report depends on
-    beside its views, such as the policy in force. A report that was computed less than ``stale_seconds`` ago is sent
-    at once, and computed again shortly after.
+    beside its views, such as the policy in force.
 
     Reports are computed in threads of their own, with their own event loops: figures of a long history take a second,
     in which this event loop answers other requests.
     """
 
-    def __init__(
-        self, views: ViewReader, stale_seconds: float = 0.0, turn: AbstractAsyncContextManager[None] | None = None
-    ) -> None:
+    def __init__(self, views: ViewReader, turn: AbstractAsyncContextManager[None] | None = None) -> None:
         """``turn`` lets one report be computed at a time."""
-        self._views, self._stale_seconds, self._turn = views, stale_seconds, turn or nullcontext()
+        self._views, self._turn = views, turn or nullcontext()
         self._reports: OrderedDict[Hashable, _CachedReport] = OrderedDict()
         self._locks: dict[Hashable, asyncio.Lock] = {}
-        self._renewals: dict[Hashable, asyncio.Task[object]] = {}
 
     async def get(self, key: Hashable, compute: Compute) -> dict[str, Json]:
         """Return the cached report, or compute it if there is none or it has expired."""
@@ -114,25 +107,6 @@ class ReportCache:
         return {**found.document, "position": position, "lag_seconds": await self._views.lag(found.progress)}
 
     async def _get(self, key: Hashable, compute: Compute) -> _CachedReport:
-        kept = self._reports.get(key)
-        if kept is not None and time.monotonic() < kept.made + self._stale_seconds:
-            if key not in self._renewals:
-                renewal = self._renewals[key] = asyncio.create_task(self._renewed_later(key, compute))
-                renewal.add_done_callback(lambda done: self._note_renewal(key, done))
-            return kept
-        return await self._renewed(key, compute)
-
-    def _note_renewal(self, key: Hashable, done: asyncio.Task[object]) -> None:
-        """Forget a renewal. The next request after ``stale_seconds`` gets its error, if that lasts."""
-        del self._renewals[key]
-        if not done.cancelled() and (error := done.exception()) is not None:
-            _log.warning("a report could not be computed again: %s", error)
-
-    async def _renewed_later(self, key: Hashable, compute: Compute) -> _CachedReport:
-        await asyncio.sleep(_RENEWAL_SECONDS)
-        return await self._renewed(key, compute)
-
-    async def _renewed(self, key: Hashable, compute: Compute) -> _CachedReport:
         """Return the cached report if it is current, else compute it."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
@@ -150,8 +124,8 @@ class ReportCache:
                     self._locks.pop(key, None)
                 raise
             now = time.monotonic()
-            until = now + max(_MIN_SECONDS, _COMPUTING_TIMES * (now - begun))
-            made = _CachedReport(document, views.progress(), views.cursors(), now, until, _tag_of(document))
+            until = now + max(_MIN_SECONDS, min(_COMPUTING_TIMES * (now - begun), _MOST_SECONDS))
+            made = _CachedReport(document, views.progress(), views.cursors(), until, _tag_of(document))
             self._reports[key] = made
             self._reports.move_to_end(key)
             while len(self._reports) > _CAPACITY:

@@ -57,14 +57,10 @@ if TYPE_CHECKING:
     from projections.reading import Reader
 
 
-_STALE_SECONDS = 60.0
-"""Figures of the whole history change slowly, and take a second at a million events."""
-
-
 def add_report_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of reports."""
     views, log, authorizer = context.views, context.log, context.authorizer
-    lists, reports = ListReader(views, log), ReportCache(views, _STALE_SECONDS)
+    lists, reports = ListReader(views, log), ReportCache(views)
     caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
 
     @api.get(
