@@ -40,8 +40,9 @@ STREAM = f"OBJ_{BUCKET}"
 _SUBJECTS = f"$O.{BUCKET}"
 _FEWEST_EVENTS = 50_000
 """Events that a role reads again in seconds; no copy is worth less."""
-_SHARE = 40
-"""A copy is due after a fortieth of the history, so that copies cost the same for each event however long it is."""
+_SHARE, _MOST_EVENTS = 10, 1_000_000
+"""A copy is due after a tenth of the history, so that copies cost the same for each event however long it is. Above ten
+million events it is due after a million, which a role reads in half a minute."""
 _LOOK_SECONDS = 30.0
 _LOCK_SECONDS = 0.05
 _SILENT_SECONDS = 5.0
@@ -136,7 +137,7 @@ class Snapshots:
         if self._kept is None:
             copy = await self._find()
             self._kept = 0 if copy is None else copy.position
-        return position - self._kept >= max(_FEWEST_EVENTS, position // _SHARE)
+        return position - self._kept >= max(_FEWEST_EVENTS, min(position // _SHARE, _MOST_EVENTS))
 
     async def keep_going(self, path: Path, position: Callable[[], int], ours: Callable[[], bool]) -> None:
         """Store a copy whenever one is due, as long as ``ours`` says that this process does it, for ever."""

@@ -65,15 +65,15 @@ async def test_a_file_that_is_near_the_copy_or_of_another_form_stays(session: Se
     assert await copies.restore(tmp_path / "b.sqlite", 20)
 
 
-async def test_a_copy_is_due_after_a_fortieth_of_the_history(session: Session, tmp_path: Path) -> None:
+async def test_a_copy_is_due_after_a_tenth_of_the_history(session: Session, tmp_path: Path) -> None:
     copies = Snapshots(session.client, "test", "1")
     assert not await copies.is_due(9)
     assert await copies.is_due(10)
     with closing(filled(tmp_path / "a.sqlite", 10)) as index:
         await copies.keep(index.path, 4_000)
     for one in (copies, Snapshots(session.client, "test", "1")):
-        assert not await one.is_due(4_101)
-        assert await one.is_due(4_103)
+        assert not await one.is_due(4_440)
+        assert await one.is_due(4_445)
 
 
 @pytest.mark.parametrize("damage", ["no position", "no database", "a chunk is gone", "a chunk is changed", "no stream"])

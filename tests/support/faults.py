@@ -33,8 +33,8 @@ from tests.support.fault_topology import Topology
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-EARLIER = "1dc5636d8554fc853b92cde80b2984b188116096"
-"""The version that is replaced by this one in schedules with upgrades: of 28 November 2026, without sessions in the server."""
+EARLIER = "99e02145e0f73068592b140eb4368314380ed2f3"
+"""The version that is replaced by this one in schedules with upgrades: of 30 November 2026, whose deciders share holders."""
 BOUNDS = {
     "kill leader": 8.0,
     "kill decider": 2.5,
