@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from fastapi import Body, Depends, HTTPException, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from config import topology
 from dashboard.list_query import LimitText, limit_of
@@ -311,7 +311,11 @@ def _add_policy(api: FastAPI, context: ApiContext, commands: CommandClient) -> N
     )
     async def change(mode: TrialMode, role: str, kind: Kind, amount: LimitText, viewer: Principal = caller) -> Response:
         tried = {"mode": mode, "role": role, "kind": kind, "amount": limit_of(amount).wire()}
-        command = LimitTrial.model_validate(tried)
+        try:
+            command = LimitTrial.model_validate(tried)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ParameterError(".".join(map(str, first["loc"])), first["msg"]) from None
         history = PolicyHistory.of(await published_policies(log))
         request = _trial_request(history, command, viewer)
         before, after = _in_force(history).document, cast("JsonObject", request["policy"])
@@ -331,7 +335,10 @@ def _add_policy(api: FastAPI, context: ApiContext, commands: CommandClient) -> N
             if command.mode == "enforced":
                 scope = await authorizer.scope(viewer)
                 async with context.replaying:
-                    request["evidence"] = await _evidence(log, commands.views, command, scope, viewer)
+                    evidence = await _evidence(log, commands.views, command, scope, viewer)
+                # Again: another version may have been published during the replay.
+                request = _trial_request(PolicyHistory.of(await published_policies(log)), command, viewer)
+                request["evidence"] = evidence
         else:
             field = {"propose": "proposed_by", "approve": "approved_by", "object": "objected_by"}[command.operation]
             request = command.model_dump(exclude_none=True) | {field: _reviewer(viewer)}
@@ -351,6 +358,11 @@ def _in_force(history: PolicyHistory) -> Policy:
     return rules.policy
 
 
+def _version_in_force(history: PolicyHistory) -> int | None:
+    rules = history.in_force(datetime.now(UTC))
+    return None if rules is None else rules.version
+
+
 def _trial_request(history: PolicyHistory, command: LimitTrial, viewer: Principal) -> JsonObject:
     """Return the request that tries another limit: a proposal where policies are governed, else a publication.
 
@@ -365,6 +377,9 @@ def _trial_request(history: PolicyHistory, command: LimitTrial, viewer: Principa
         named = "trial" if command.mode == "trial" else "new limit"
         message = f"a {named} changes what agents may give: without governance of policies, only an operator starts one"
         raise HTTPException(403, message)
+    if command.replaces is not None and _version_in_force(history) != history.newest_enforced:
+        message = f"version {history.newest_enforced} of the policy is published and begins later: change that one"
+        raise ParameterError("replaces", message, status=409)
     if command.replaces not in (None, history.newest_enforced):
         message = f"version {history.newest_enforced} of the policy was published since: look at the change again"
         raise ParameterError("replaces", message, status=409)

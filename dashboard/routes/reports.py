@@ -82,7 +82,7 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         most = limit or DEFAULT_LIMIT
         some = feed.page(most + 1, feed.after, at, None)
         found = (await views.read("loyalty_effects", lambda c: read_effects(c, some, people=scope.people))).result
-        report = await reports.get(("loyalty", at, scope, len(published)), compute)
+        report = await reports.get(("loyalty", at, scope, _versions(published)), compute)
         items = found[:most]
         last = items[-1]["position"] if len(found) > most else None
         return JsonResponse({**report, "items": items, "next": last})
@@ -90,10 +90,12 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
     @api.get("/api/v1/gap", responses=answers(GapAnswer), dependencies=not_agents, summary="The authority gap")
     async def gap(as_of: AsOf = None, viewer: Principal = caller) -> Response:
         async def compute(read: Reader) -> Mapping[str, Json]:
-            return await gap_report(read, await published_policies(log, at), at=at, scope=scope)
+            return await gap_report(read, published, at=at, scope=scope)
 
         at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        return JsonResponse(await reports.get(("gap", at, scope), compute))
+        # Read here: the connection belongs to this event loop, and reports are computed beside it.
+        published = await published_policies(log, at)
+        return JsonResponse(await reports.get(("gap", at, scope, _versions(published)), compute))
 
     @api.get("/api/v1/quality", responses=answers(QualityAnswer), dependencies=not_agents, summary="Service quality")
     async def quality(as_of: AsOf = None, known: IfNoneMatch = None, viewer: Principal = caller) -> Response:

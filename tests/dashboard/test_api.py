@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -300,6 +301,19 @@ async def test_many_reports_at_once_are_all_answered(session: Session) -> None:
         paths = ("summary", "beyond-authority", "consistency")
         asked = [client.get(f"/api/v1/{path}", params={"from": day}) for day in days for path in paths]
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+
+async def test_no_report_waits_for_an_answer_in_another_event_loop(session: Session) -> None:
+    """Reports are computed in threads; what reads the log there would wait for its whole time-out of five seconds."""
+    async with served(session) as (upstream, client):
+        position = (await upstream.action("r-late"))["position"]
+        await read_current(client, "summary")
+        await eventually(lambda: client.get("/api/v1/projections"), has_read(position))
+        for path in ("gap", "quality", "recognition", "loyalty"):
+            begun = time.monotonic()
+            answers = [await client.get(f"/api/v1/{path}", params={"as_of": position - one}) for one in range(2)]
+            assert {one.status_code for one in answers} == {200}, path
+            assert time.monotonic() - begun < 4.5, path
 
 
 def has_read(position: int) -> Callable[[httpx.Response], bool]:

@@ -102,6 +102,9 @@ async def test_a_limit_is_proposed_and_published_with_its_evidence(session: Sess
             True,
             ["effective_from", "roles.agent.limits.refund"],
         )
+        for wrong in ({"role": "a" * 10_001}, {"amount": "1.2345 CLF"}):
+            answer = await who["M-1"].client.get("/api/v1/policies/change", params=wanted | wrong)
+            assert answer.status_code == 422, wrong
         stale = change["replaces"] - 1
         status, refused = await who["M-1"].post("policies", mode="enforced", replaces=stale, **lower)
         assert (status, refused["field"]) == (409, "replaces"), refused

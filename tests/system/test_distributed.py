@@ -49,6 +49,15 @@ def test_a_compose_file_fits_the_compose_schema(name: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("document", [COMPOSE, LAPTOP], ids=["compose", "laptop"])
+def test_each_image_of_ours_is_built_by_one_service_and_never_pulled(document: Document) -> None:
+    """Several builds of one tag at the same time fail with `image already exists`."""
+    services = [one for one in document["services"].values() if one["image"] in OURS]
+    built = Counter(one["image"] for one in services if "build" in one)
+    assert built == dict.fromkeys({one["image"] for one in services}, 1)
+    assert all("build" in one or one["pull_policy"] == "never" for one in services)
+
+
 def test_every_role_runs_twice() -> None:
     processes: Counter[str] = Counter()
     for service in COMPOSE["services"].values():

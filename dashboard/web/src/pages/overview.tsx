@@ -147,7 +147,7 @@ function CannotDo({ beyond, range, problem }: { beyond: BeyondAuthority | null; 
   return (
     <Chart title="What the front line cannot do" term="escalation" drawn={beyond} label="Escalations by reason and kind; a cell opens them"
       draw={(plots, width) => plots.heat(cells, width)}
-      legend="Escalations by reason and kind. A cell opens the list that it counts."
+      legend="Escalations by reason and kind, goodwill alone. A cell opens the escalations of its kind and reason."
       table={<Table caption="Beyond authority" rows={items} columns={[
         { title: "Kind", value: (one) => words(one.kind) }, { title: "Reason", value: (one) => one.reason },
         { title: "Escalated", value: (one) => one.asked, right: true, cell: (one) => <a href={escalationsOf(one, range)}>{number(one.asked)}</a> },
@@ -159,9 +159,9 @@ function CannotDo({ beyond, range, problem }: { beyond: BeyondAuthority | null; 
 const LONGEST = 1_000;
 /** Whether the rows of a group can be listed by its name: the rows of events that name none have no name. */
 const isFilter = (group: string): boolean => group !== "not said" && group.length <= LONGEST;
-/** The list that a number of escalations counts; a reason of such a length is no filter. */
+/** The escalations of a kind and a reason, where both are filters. */
 const escalationsOf = (one: { kind: string; reason: string }, range: Range): string | undefined =>
-  (one.reason.length > LONGEST ? undefined : link("escalations", { ...range, kind: one.kind, reason: one.reason }));
+  (!isFilter(one.reason) || !isFilter(one.kind) ? undefined : link("escalations", { ...range, kind: one.kind, reason: one.reason }));
 const short = (text: string): string => (text.length > 24 ? `${text.slice(0, 23)}…` : text || "no reason");
 
 function Groups({ title, name, range, summary, problem }: {
