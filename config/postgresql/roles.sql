@@ -9,5 +9,21 @@ CREATE ROLE ledger_reader;
 CREATE ROLE grafana LOGIN PASSWORD :'grafana_password' IN ROLE ledger_reader;
 ALTER ROLE grafana SET statement_timeout = '60s';
 CREATE DATABASE ledger OWNER ledger;
-REVOKE CONNECT ON DATABASE ledger FROM PUBLIC;
+REVOKE ALL ON DATABASE ledger FROM PUBLIC;
 GRANT CONNECT ON DATABASE ledger TO ledger_reader;
+
+-- Readers take no advisory locks, by which the ledger's processes settle who writes a view, and store no large objects.
+\connect ledger
+DO $$
+DECLARE
+  one regprocedure;
+BEGIN
+  FOR one IN
+    SELECT oid FROM pg_proc
+    WHERE pronamespace = 'pg_catalog'::regnamespace AND (proname LIKE 'pg\_%advisory%' OR proname LIKE 'lo\_%')
+  LOOP
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO ledger', one);
+  END LOOP;
+END
+$$;

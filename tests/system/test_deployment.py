@@ -196,8 +196,14 @@ def read_by_tools(deployment: Deployment) -> None:
     with psycopg.connect(where, password=password, autocommit=True) as connection:
         rows = connection.execute("SELECT currency, amount_minor FROM ledger.casework_actions").fetchall()
         assert rows == [("GBP", 500)]
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("CREATE TABLE ledger.mine (a int)")
+        for wrong in (
+            "CREATE TABLE ledger.mine (a int)",
+            "CREATE TEMPORARY TABLE mine (a int)",
+            "SELECT pg_try_advisory_lock(1, 2)",  # by these the processes settle who writes a view
+            "SELECT lo_create(0)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(wrong)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(where, password="another").close()
 
