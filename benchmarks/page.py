@@ -1,4 +1,4 @@
-"""The page in a Chromium over a long history: seconds until the pages of four people show all their data.
+"""The page in a Chromium over a long history: seconds until the pages of five readers show all their data.
 
     python -m benchmarks.page [--events 20000] [--rounds 5] [--folder FOLDER] [--people agent,lead]
 
