@@ -243,7 +243,10 @@ class DecisionService(RoleService):
         try:
             _, kind, token, operation = text_of(subject).split(".")
             via = None if kind == "decide" else _via(token, headers)
-            give, span = self._answering(token, operation, reply, headers)
+            give, span = partial(self._reply, reply), None
+            if traces.spans is not None:
+                span = traces.spans.request(_decide_subject(token, operation), headers)
+                give = partial(span.answer, give)
             if may_have_note(body) or operation == "flag":
                 refuse_foreign(token)
                 self._run_beside(self._take_with_note(token, operation, body, give, via, span))
@@ -251,16 +254,6 @@ class DecisionService(RoleService):
                 self.pipeline.submit(token, operation, body, give, via=via, span=span)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
-
-    def _answering(
-        self, source: str, operation: str, reply: bytes, headers: bytes
-    ) -> tuple[Callable[[bytes], None], RequestSpan | None]:
-        """Return the function that gives a request its answer, and the request's span where traces are on."""
-        give = partial(self._reply, reply)
-        if traces.spans is None:
-            return give, None
-        span = traces.spans.request(_decide_subject(source, operation), headers)
-        return partial(span.answer, give), span
 
     async def _take_with_note(
         self,

@@ -196,7 +196,8 @@ class Lease(BackgroundService):
 def _place() -> str:
     """Return where a process number means one process: a boot of a machine, and a namespace of numbers; or nothing."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 

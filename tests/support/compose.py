@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -223,6 +224,11 @@ class Deployment:
             admin = environment | {"PGPASSWORD": environment["POSTGRES_PASSWORD"], "PGPORT": str(port)}
             roles = self.path("postgres", "/docker-entrypoint-initdb.d") / "roles.sql"
             words = ["-h", "127.0.0.1", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-qf", str(roles)]
+            ready = [str(POSTGRES / "pg_isready"), "-h", "127.0.0.1", "-t", "1"]
+            until = time.monotonic() + _END_SECONDS
+            while subprocess.run(ready, env=admin, stdout=log, stderr=log, check=False).returncode:
+                assert time.monotonic() < until, "PostgreSQL accepts no connection"
+                time.sleep(0.1)
             psql = [str(POSTGRES / "psql"), *words]
             subprocess.run(psql, env=admin, stdout=log, stderr=log, check=True)
             yield

@@ -393,6 +393,7 @@ BOUNDARIES = [
     ),
     B("the lease, looked after", "ledger.store.lease.Lease._turn", DECISIONS, nothing, decides, again=True),
     B("the lease, given up by another", "ledger.store.lease.Lease._on_write", DECISIONS, lives, decides),
+    B("copies of the state", "ledger.store.snapshots.Snapshots.is_due", DECISIONS, nothing, decides, again=True),
     B("keys that are destroyed", "ledger.encryption.keyring.Keyring._drop_cached", DECISIONS, forgets, decides),
     B(
         "the log, as deciders learn it",
@@ -505,6 +506,7 @@ async def test_an_internal_error_ends_no_service(
         "seal.archive_service._EVERY_SECONDS",
     ):
         monkeypatch.setattr(f"consumers.{name}", 0.2)
+    monkeypatch.setattr("ledger.store.snapshots._LOOK_SECONDS", 0.2)
     once = Once(monkeypatch, boundary.target)
     once.armed = boundary.at_start
     async with staged(session, tuple(boundary.roles.split())) as stage:
