@@ -131,8 +131,9 @@ async def unused_authority(
     able = {name: one for name, one in able.items() if contacts.get(name, 0) >= CONTACTS}
     holders = [f"agent:{name}" for name in able]
     balances, _ = await read("budget_balances", lambda c: read_balances_page(c, {"period": chosen}, holders=holders))
-    uses, _ = await read("casework", lambda c: _uses(c, chosen, able))
     judged = sorted(_judged(able, rules.policy, balances))
+    unused = {one.name for one in judged if one.budget.is_hardly_touched}
+    uses, _ = await read("casework", lambda c: _uses(c, chosen, unused))
     items = [
         _line(one, able[one.name].role, kind, limit, uses.get((one.name, kind, one.currency), _Use()), contacts)
         for one in judged
