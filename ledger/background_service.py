@@ -41,11 +41,15 @@ class BackgroundService:
 
     async def stop(self) -> None:
         """Cancel the service's tasks, then close its connections."""
+        await self.end_tasks()
+        for client in self._clients:
+            await client.close()
+
+    async def end_tasks(self) -> None:
+        """Cancel the service's tasks, and wait until they have ended; its connections stay open."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for client in self._clients:
-            await client.close()
 
     def fail(self, error: BaseException) -> None:
         """Fail for good with this error; only the first error counts."""

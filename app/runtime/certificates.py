@@ -181,7 +181,7 @@ def _builder(
 
 
 def _usage(*, signs: bool) -> x509.KeyUsage:
-    """Return what a key may do: the authority's signs certificates, a server's proves who it is."""
+    """Return the uses of a key: that of the authority signs certificates, that of a server identifies the server."""
     return x509.KeyUsage(
         digital_signature=not signs,
         key_cert_sign=signs,

@@ -12,7 +12,8 @@ CREATE DATABASE ledger OWNER ledger;
 REVOKE ALL ON DATABASE ledger FROM PUBLIC;
 GRANT CONNECT ON DATABASE ledger TO ledger_reader;
 
--- Readers take no advisory locks, by which the ledger's processes settle who writes a view, and store no large objects.
+-- Readers may not take advisory locks, which the ledger's processes use to choose the writer of a view, and may not
+-- store large objects.
 \connect ledger
 DO $$
 DECLARE

@@ -132,9 +132,8 @@ class DecisionPipeline:
         """Submit a request. ``answer`` is called once with JSON.
 
         ``token`` names the source. A request with a ``refusal`` gets its first answer if it has one, otherwise the
-        refusal. ``encrypted``: see
-        ``read_form``. ``via``: `cli` or `http`, where the ledger's own commands or page sent it. ``span`` is the
-        request's, where traces are on.
+        refusal. ``encrypted``: see ``read_form``. ``via``: `cli` or `http`, where the ledger's own commands or page
+        sent it. ``span`` is the request's, where traces are on.
         """
         at = time.monotonic()
         if at - self._received_at > _SAME_TIME_SECONDS:

@@ -302,9 +302,7 @@ class WebhookService(RoleService):
 
     async def stop(self) -> None:
         """Stop to send, and leave the work to the next process."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)  # progress is stored before another one goes on
+        await self.end_tasks()  # progress is stored before another process goes on
         if self._lease is not None:
             await self._lease.stop()
         await super().stop()

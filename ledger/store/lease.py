@@ -5,8 +5,8 @@ and again; each write expects the sequence of the one before, so that at most on
 it. A standby takes it once its holder has given it up, or has not written for ``_SILENT_SECONDS`` by the standby's own
 clock. No process needs another's clock, and the server removes nothing.
 
-A lease settles who works, not what is right: a holder that was suspended learns late that it lost the lease. What it
-writes meanwhile is refused by the expected sequences of its events.
+A lease decides which process works. It does not protect the log: a holder that was suspended learns late that it has
+lost the lease, and the expected sequences of its events refuse what it writes until then.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ class Lease(BackgroundService):
         """``on_change`` is called after ``is_ours`` has changed."""
         super().__init__(f"lease of {task}")
         self.is_ours = False
-        """Whether this process works. It may be true for a moment after another process took over."""
+        """True while this process works. It can still be true for a moment after another process took over."""
         self._client, self._task, self._on_change = client, task, on_change
         self._subject = f"{_SUBJECT}.{task}"
         self._name = f"{_place()}/{os.getpid()}/{secrets.token_hex(4)}"
@@ -64,7 +65,7 @@ class Lease(BackgroundService):
         """The sequence of the newest write: by this process while it holds the lease, else by the holder."""
         self._written_at = 0.0
         self._others = False
-        """Whether another process was seen to write."""
+        """True once this process has seen another one write the lease."""
         self._writes = 0
         self._fault = ""
         self._given_up, self._taken = asyncio.Event(), asyncio.Event()
@@ -91,7 +92,7 @@ class Lease(BackgroundService):
 
     async def stop(self) -> None:
         """Give the lease up, so that a standby takes it at once."""
-        await self.end()
+        await self.end_tasks()
         with suppress(nats.errors.Error, LedgerError, TimeoutError):
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 for subscription in self._subscriptions:
@@ -103,11 +104,11 @@ class Lease(BackgroundService):
     async def hand_over(self) -> None:
         """Give the lease up while this process still works, and wait until a standby has begun, if there is one.
 
-        So no request finds nobody. Two work for a moment, which the expected sequences of their events allow.
+        So a process answers at every moment. Two work for a moment, which the expected sequences of their events allow.
         """
         if not self.is_ours or time.monotonic() - self._standby_at > 2 * _RENEW_SECONDS:
             return
-        await self.end()
+        await self.end_tasks()
         self.is_ours = False
         with suppress(nats.errors.Error, LedgerError, TimeoutError):
             async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -115,10 +116,6 @@ class Lease(BackgroundService):
                 await self._give_up()
                 await self._taken.wait()
                 await asyncio.sleep(_OVERLAP_SECONDS)
-
-    async def end(self) -> None:
-        """Stop to renew the lease and to look for it; it is not given up, as where the process dies."""
-        await super().stop()
 
     def _on_write(self, _subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
         (self._given_up if body == _FREE else self._taken).set()
@@ -193,6 +190,7 @@ class Lease(BackgroundService):
             self._on_change()
 
 
+@cache
 def _place() -> str:
     """Return where a process number means one process: a boot of a machine, and a namespace of numbers; or nothing."""
     try:

@@ -34,7 +34,7 @@ ConsistencyReport = TypedDict(
         "position": int,
     },
 )
-"""How evenly goodwill was given, across teams and channels; `rung`: all figures are descriptions, level 1."""
+"""The differences of goodwill between teams and between channels. `rung` is 1: all figures are descriptions."""
 
 
 async def consistency_report(read: Reader, times: DateRange, scope: AccessScope = EVERYBODY) -> ConsistencyReport:

@@ -1,4 +1,4 @@
-"""A decider stands by for another one: it answers nothing meanwhile, and takes over without a request that finds nobody."""
+"""A decider stands by for another one: it answers no request meanwhile, and takes over without a gap in the answers."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ async def decider(session: Session, folder: Path) -> DecisionService:
 
 
 async def ask_on(upstream: Upstream, answers: list[Document], until: asyncio.Event) -> int:
-    """Ask for one action after another, each once; return how many found nobody or had no answer in time."""
+    """Ask for one action after another, each once; return the number of requests without an answer."""
     lost = number = 0
     while not until.is_set():
         number += 1

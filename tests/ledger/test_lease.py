@@ -23,7 +23,7 @@ async def begun(session: Session, task: str = "test") -> Lease:
 
 async def die(one: Lease) -> None:
     """End a lease's work as SIGKILL does: nothing is given up."""
-    await one.end()
+    await one.end_tasks()
 
 
 async def holds(one: Lease, seconds: float = 20) -> float:
@@ -186,7 +186,7 @@ async def test_a_renewal_that_was_interrupted_is_given_up_all_the_same(session: 
     first, second = await begun(session), await begun(session)
     position = first._position
     await first._write()
-    await first.end()
+    await first.end_tasks()
     first._position = position  # as where the task was cancelled before the answer came
     await first.stop()
     assert await holds(second) < lease._SILENT_SECONDS / 2

@@ -22,7 +22,7 @@ _RECENT_SECONDS = 35 * DAY
 _PRIOR, _TO_ONE = 3.0, 1.0
 """The people that count beside the team's, and the thanks that they give to the colleague they thank most."""
 _ALIKE = 4.0
-"""How alike honest people are in that: the shape of a gamma distribution."""
+"""The shape of the gamma distribution of these thanks among honest people: the larger, the less people differ."""
 _MOST_OF_ONE = 6
 
 
@@ -75,7 +75,7 @@ class RecognitionRing:
         return most / (len(mates) + _PRIOR)
 
     def _chance(self, giver: str, taker: str, usual: float, since: float) -> float:
-        """Return the chance of so many thanks to the colleague whom an honest person thanks most."""
+        """Return the chance that an honest person thanks the colleague they thank most at least so many times."""
         number = sum(at > since and receiver == taker for at, receiver, _, _ in self._given.get(giver) or ())
         return negative_binomial_tail(number, _ALIKE, _ALIKE / (_ALIKE + usual))
 
