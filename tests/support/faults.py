@@ -18,8 +18,9 @@ import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 EARLIER = "99e02145e0f73068592b140eb4368314380ed2f3"
 """The version that is replaced by this one in schedules with upgrades: of 30 November 2026, whose deciders share holders."""
+OTHER_ROLE = "any fault of another role"
 BOUNDS = {
     "kill leader": 8.0,
     "kill decider": 2.5,
@@ -204,21 +206,34 @@ async def try_seed(seed: int, *, quick: bool = False, earlier: Version | None = 
 
 
 def table_of(results: Iterable[Result]) -> Table:
-    """Return the seconds without answers by kind of fault."""
-    by_fault: dict[tuple[str, int], list[Gaps]] = defaultdict(list)
+    """Return the seconds without answers by kind of fault; roles other than the deciders are one kind."""
+    by_fault: dict[str, list[Gaps]] = defaultdict(list)
     for result in results:
         for gap in result.gaps:
-            fault = "two at the same time" if " and " in gap.fault else gap.fault
-            by_fault[fault, result.servers].append(gap.seconds)
+            by_fault[_kind_of(gap.fault)].append(gap.seconds)
     of_holder = ("a holder: median", "wanted", "most")
-    columns = ("fault", "servers", "times", *of_holder, "all: median", "most", "facts: median", "most")
+    columns = ("fault", "times", *of_holder, "all: median", "most", "facts: median", "most")
     table = Table(*columns, title="Seconds without answers")
-    for (fault, servers), gaps in sorted(by_fault.items()):
+    for fault, gaps in sorted(by_fault.items()):
         pairs = [(statistics.median(values), max(values)) for values in zip(*gaps, strict=True)]
         figures = [f"{value:.2f}" for pair in pairs for value in pair]
         figures.insert(1, f"{BOUNDS[fault]}" if fault in BOUNDS else "")
-        table.add_row(fault, str(servers), str(len(gaps)), *figures)
+        table.add_row(fault, str(len(gaps)), *figures)
     return table
+
+
+def _kind_of(fault: str) -> str:
+    if " and " in fault:
+        return "two at the same time"
+    return OTHER_ROLE if fault.rsplit(maxsplit=1)[-1] in set(PROCESSES) - set(DECIDERS) else fault
+
+
+def read_results(file: Path) -> list[Result]:
+    """Return the results that an earlier run wrote to a file."""
+    found = msgspec.json.decode(file.read_bytes(), type=list[dict[str, Any]])
+    return [
+        Result(**one | {"gaps": [Gap(gap["fault"], Gaps(*gap["seconds"])) for gap in one["gaps"]]}) for one in found
+    ]
 
 
 def main() -> None:
@@ -230,8 +245,16 @@ def main() -> None:
     parser.add_argument("--deciders", action="store_true", help="kill and restart deciders alone, six times a schedule")
     parser.add_argument("--upgrade", action="store_true", help="replace an earlier version under load")
     parser.add_argument("--base", default=EARLIER, help="the commit of that version")
+    parser.add_argument(
+        "--read", type=Path, nargs="+", metavar="FILE", help="show the results of these files as one table"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", dest="file", help="write the results to a file")
     options = parser.parse_args()
+    if options.read:
+        kept = [one for file in options.read for one in read_results(file)]
+        Console(width=140).print(table_of(kept))
+        print(f"{len(kept)} schedules, {sum(bool(one.problems) for one in kept)} failed")
+        return
     earlier = checked_out(options.base) if options.upgrade else None
     first = secrets.randbelow(10**6) if options.seed is None else options.seed
     results: list[Result] = []
