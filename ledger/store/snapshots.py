@@ -76,7 +76,7 @@ class Snapshots:
     async def restore(self, path: Path, position: int = 0) -> bool:
         """Put the copy in the place of a missing file, or of one that is far behind it; return whether it was.
 
-        ``position`` is the file's. Nobody may have the file open. Any fault is logged, and leaves the file as it was.
+        ``position`` is the file's. No process may have the file open. Any fault is logged, and leaves the file as it was.
         """
         try:
             async with asyncio.timeout(_RESTORE_SECONDS):
@@ -230,5 +230,5 @@ def _copy(path: Path, to: Path) -> None:
 
 def _require_sound(path: Path) -> None:
     """Raise sqlite3.Error for bytes that are no database."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection, suppress(IndexError):
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         connection.execute("PRAGMA schema_version").fetchone()
