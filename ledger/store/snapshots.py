@@ -76,7 +76,7 @@ class Snapshots:
     async def restore(self, path: Path, position: int = 0) -> bool:
         """Put the copy in the place of a missing file, or of one that is far behind it; return whether it was.
 
-        ``position`` is the file's. No process may have the file open. Any fault is logged, and leaves the file as it was.
+        ``position`` is the file's. No process may have the file open. A fault is logged, and leaves the file as it was.
         """
         try:
             async with asyncio.timeout(_RESTORE_SECONDS):
