@@ -80,5 +80,5 @@ async def examine_roles(session: Session, roles: Sequence[str], *, patience: flo
         }
     found: list[Check] = []
     for role in roles:
-        found += await run_check(f"role {role}", role_checks(session, [role], heard))
+        found += await run_check(f"role {role}", role_checks(session, [role], heard, here=here))
     return found

@@ -51,8 +51,10 @@ _REPAIRS = {
 _OTHER_REPAIR = "restart that process; it is rebuilt from the log"
 
 
-async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str, RoleAnswers]) -> AsyncIterator[Check]:
-    """Check each of these roles by the statuses of its processes."""
+async def role_checks(
+    session: Session, roles: Sequence[str], heard: Mapping[str, RoleAnswers], *, here: bool = False
+) -> AsyncIterator[Check]:
+    """Check each of these roles by the statuses of its processes; ``here``: others may work elsewhere."""
     if not any(heard[role].statuses for role in roles) and len(roles) > 1:
         start = "start `resolution-ledger up`" if session.embedded else "start `resolution-ledger run ROLE` for each"
         yield Check("roles", f"no role of this ledger answers ({', '.join(roles)}): {start}", ok=False)
@@ -63,6 +65,8 @@ async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str
             yield Check(f"role {role}", _absent_text(session, role), ok=False)
             continue
         own = [text for status in statuses for text in _troubles(session, status, heard[role])]
+        if not (here or heard[role].works or any(status.starting for status in statuses)):
+            own.append(_nobody_text(role, statuses))
         if not all(status.starting for status in statuses):
             own += await _probe_trouble(session, role)
         readings = [one for status in statuses for one in await _reading_checks(session, status, end, heard)]
@@ -78,7 +82,16 @@ async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str
 def _alive_text(statuses: Sequence[RoleStatus]) -> str:
     where = sorted({status.host for status in statuses})
     starting = sum(status.starting for status in statuses)
-    return f"{len(statuses)} alive on {', '.join(where[:_SHOWN])}" + (f", {starting} starting" if starting else "")
+    workers = [f"process {_process(status)} on {status.host} works" for status in statuses if status.works]
+    alive = f"{len(statuses)} alive on {', '.join(where[:_SHOWN])}"
+    return ", ".join((alive, *workers[:_SHOWN], *((f"{starting} starting",) if starting else ())))
+
+
+def _nobody_text(role: str, statuses: Sequence[RoleStatus]) -> str:
+    return (
+        f"{len(statuses)} alive and none works, so {_EFFECTS[role]}: each stands by for another. Where none takes over "
+        "in a few seconds, see their logs: the NATS server may accept no writes"
+    )
 
 
 def _absent_text(session: Session, role: str) -> str:
@@ -87,7 +100,11 @@ def _absent_text(session: Session, role: str) -> str:
 
 
 def _where(status: RoleStatus) -> str:
-    return f"on {status.host} (process {status.instance.partition('-')[0]})"
+    return f"on {status.host} (process {_process(status)})"
+
+
+def _process(status: RoleStatus) -> str:
+    return status.instance.partition("-")[0]
 
 
 def _troubles(session: Session, status: RoleStatus, heard: RoleAnswers) -> Iterator[str]:

@@ -163,6 +163,7 @@ class DecisionService(RoleService):
             except BaseException:
                 await self._stand_by()
                 raise
+            self._lease.confirm()
         elif not self._lease.is_ours:
             await self._stand_by()
 
@@ -200,6 +201,7 @@ class DecisionService(RoleService):
         absent = () if index.exists() else (f"index/{index.name}",)
         return RoleStatus(
             role="decisions",
+            works=self._lease.works,
             history=self._history,
             readings=(reading,),
             absent=absent,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from domain.keyed_state import LostRowError, MemoryState
 from ledger import traces
 from ledger.background_service import RoleService, restarting
 from ledger.errors import StateError, UnavailableError
+from ledger.store.lease import Lease
 from ledger.store.log import digest_of
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.snapshots import Snapshots
@@ -41,7 +43,7 @@ _COMMIT_EVENTS, _COMMIT_SECONDS = 10_000, 5.0
 
 
 class GuardService(RoleService):
-    """The guard as a service. Several may run at once, one in a data directory: each flag is recorded once."""
+    """The guard as a service. Of several processes, on any machines, the one that has the lease reads the log."""
 
     def __init__(
         self,
@@ -62,31 +64,44 @@ class GuardService(RoleService):
         self.position = 0
         """The position up to which all flags are recorded."""
         self._committed = 0
+        self._lease: Lease | None = None
         self._pulse = Heartbeat("the guard", lambda: False)
+        self._pulse.active = False
         self._copies = Snapshots(log.client, "guard", state_version(event_times=history)[:_VERSION_DIGITS])
 
     def status(self) -> RoleStatus:
-        """Return the status of the guard; without details where another process guards in this directory."""
+        """Return the status of the guard; without details where another process guards."""
         if not self._pulse.active:
-            return RoleStatus(role="guard", history=self._history)
+            return RoleStatus(role="guard", works=False, history=self._history)
         reading = ReaderStatus("the log", self.position, self._pulse.still_seconds)
-        return RoleStatus(role="guard", history=self._history, loops=(self._pulse.loop(),), readings=(reading,))
+        works = self._lease is not None and self._lease.works
+        loops, readings = (self._pulse.loop(),), (reading,)
+        return RoleStatus(role="guard", works=works, history=self._history, loops=loops, readings=readings)
 
     async def start(self) -> None:
-        """Start to read the log."""
+        """Start to read the log, unless another process does."""
         reader = await self.connection(self._server, "guard")
-        self.spawn(restarting("the guard", partial(self._run, reader), self._pulse))
+        lease = self._lease = Lease(reader, "guard")
+        await lease.start()
+        self.spawn(restarting("the guard", partial(self._run, reader, lease), self._pulse))
         file = state_file(self._folder)
         self.spawn(self._copies.keep_going(file, lambda: self._committed, lambda: self._pulse.active))
 
-    async def _run(self, reader: LedgerClient) -> None:
+    async def stop(self) -> None:
+        """Stop, and leave the work to the next process."""
+        await self.end_tasks()  # the state is closed before another process of this directory goes on
+        if self._lease is not None:
+            await self._lease.stop()
+        await super().stop()
+
+    async def _run(self, reader: LedgerClient, lease: Lease) -> None:
         waits_for = ""
         while True:
-            with claim(self._folder, "guard") as ours:
+            with claim(self._folder, "guard") if lease.is_ours else nullcontext(enter_result=False) as ours:
                 self._pulse.active = ours
                 if ours:
                     try:
-                        await self._follow(reader)
+                        await self._follow_while_ours(reader, lease)
                     except StateError as error:  # the next attempt begins with the last commit
                         if str(error) != waits_for:
                             waits_for = str(error)
@@ -94,6 +109,17 @@ class GuardService(RoleService):
                         self._pulse.wait(str(error))
                         await asyncio.sleep(_PAUSE_SECONDS)
             await asyncio.sleep(_CLAIM_SECONDS)
+
+    async def _follow_while_ours(self, reader: LedgerClient, lease: Lease) -> None:
+        following = asyncio.create_task(self._follow(reader))
+        try:
+            while lease.is_ours and not following.done():
+                await asyncio.wait((following,), timeout=_CLAIM_SECONDS)
+            if following.done():
+                following.result()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
     async def _follow(self, reader: LedgerClient) -> None:
         """Follow the log from the state's position. Flags are recorded before the state that contains them.
@@ -103,9 +129,11 @@ class GuardService(RoleService):
         Raises:
             StateError: the state cannot be read or written now.
         """
-        file = state_file(self._folder)
-        if not file.exists():
-            await self._copies.restore(file)
+        file, position = state_file(self._folder), 0
+        if file.exists():
+            with await open_state(self._folder, self._log, event_times=self._history) as kept:
+                position = kept.cursor.position
+        await self._copies.restore(file, position)  # another process may have worked for long
         with await open_state(self._folder, self._log, event_times=self._history) as state:
             try:
                 await self._guard(reader, state)

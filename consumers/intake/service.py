@@ -136,7 +136,8 @@ class IntakeService(RoleService):
         index = self._index.path
         absent = () if index.exists() else (f"index/{index.name}",)
         totals = (*self._intake.recorded.totals(), *self._intake.rejected.totals())
-        return RoleStatus(role="intake", loops=(self._pulse.loop(),), absent=absent, totals=totals)
+        loops, works = (self._pulse.loop(),), self._lease.works
+        return RoleStatus(role="intake", works=works, loops=loops, absent=absent, totals=totals)
 
     async def _take_turns(self) -> None:
         while True:

@@ -85,7 +85,9 @@ class ProjectionService(RoleService):
                 position = None if progress is None else progress.anchor.position
                 readings.append(ReaderStatus(name, position, pulse.still_seconds, stopped))
         loops = tuple(pulse.loop() for pulse in self._pulses.values() if pulse.active)
-        return RoleStatus(role="projections", loops=loops, readings=tuple(readings), absent=tuple(absent))
+        return RoleStatus(
+            role="projections", works=bool(loops), loops=loops, readings=tuple(readings), absent=tuple(absent)
+        )
 
     async def stop(self) -> None:
         """Stop; each view keeps its position."""

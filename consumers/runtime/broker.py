@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from faststream.nats import NatsBroker
+from nats.aio.subscription import Subscription
 from nats.errors import Error
 
 from consumers.runtime.source_tokens import refuse
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ledger.nats.connection_options import ConnectionOptions, NatsServer
 
 _FLUSH_SECONDS = 3
+_DRAIN_SECONDS = 5.0
 _ANSWER_BYTES = 900_000
 """The server closes a connection that publishes more than a megabyte."""
 
@@ -63,10 +67,26 @@ class _RequestBroker(NatsBroker):
         """Stop; a connection that is lost is closed, because it cannot be drained."""
         connection = self._connection
         try:
+            await self._drain()
             await super().stop(*error)
         except Error:
             if connection is not None:
                 await connection.close()
+
+    async def _drain(self) -> None:
+        """End the subscriptions once every request that the server had sent is answered.
+
+        FastStream drops requests that arrive while it ends one subscription after the other.
+        """
+        ends = []
+        for one in self.subscribers:
+            subscription = getattr(one, "subscription", None)
+            if isinstance(subscription, Subscription):
+                one.subscription = None  # type: ignore[attr-defined] # of FastStream's subscribers of NATS
+                ends.append(subscription.drain())  # type: ignore[no-untyped-call] # nats-py's
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await asyncio.gather(*ends)
 
 
 def make_broker(server: NatsServer, name: str) -> NatsBroker:

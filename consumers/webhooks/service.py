@@ -286,8 +286,9 @@ class WebhookService(RoleService):
     def status(self) -> RoleStatus:
         """Return the status of the role; without details where another process sends."""
         if not self._pulse.active:
-            return RoleStatus(role="webhooks")
-        return RoleStatus(role="webhooks", loops=(self._pulse.loop(),))
+            return RoleStatus(role="webhooks", works=False)
+        works = self._lease is not None and self._lease.works
+        return RoleStatus(role="webhooks", works=works, loops=(self._pulse.loop(),))
 
     async def start(self) -> None:
         """Start to send, unless another process does."""

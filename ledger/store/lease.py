@@ -5,6 +5,9 @@ and again; each write expects the sequence of the one before, so that at most on
 it. A standby takes it once its holder has given it up, or has not written for ``_SILENT_SECONDS`` by the standby's own
 clock. No process needs another's clock, and the server removes nothing.
 
+A standby announces itself at each look. A holder that hears none writes seldom, since nobody would take the lease; it
+writes at once when it hears the first one.
+
 A lease decides which process works. It does not protect the log: a holder that was suspended learns late that it has
 lost the lease, and the expected sequences of its events refuse what it writes until then.
 """
@@ -42,11 +45,13 @@ STREAM = "KV_ledger-leases"
 _SUBJECT = "$KV.ledger-leases"
 _STANDBY = "resolution.standby"
 _FREE = b'{"holder": null}'
+_BEGUN = b"begun"
 _RENEW_SECONDS = 0.4
+_ALONE_SECONDS = 3.0
 _LOOK_SECONDS = 0.2
 _SILENT_SECONDS = 1.3
 _PATIENCE_SECONDS = 1.0
-_OVERLAP_SECONDS = 0.25
+_HELD_SECONDS = 3 * _ALONE_SECONDS
 
 
 class Lease(BackgroundService):
@@ -64,11 +69,15 @@ class Lease(BackgroundService):
         self._position = 0
         """The sequence of the newest write: by this process while it holds the lease, else by the holder."""
         self._written_at = 0.0
+        """The time of that write, by this process's clock."""
+        self._renewed_at = float("-inf")
+        """The time at which the server confirmed this process's newest write."""
+        self._reconnects = 0
         self._others = False
         """True once this process has seen another one write the lease."""
         self._writes = 0
         self._fault = ""
-        self._given_up, self._taken = asyncio.Event(), asyncio.Event()
+        self._wake, self._begun = asyncio.Event(), asyncio.Event()
         self._standby_at = float("-inf")
         """The time at which a standby was heard."""
         self._subscriptions: list[Subscription] = []
@@ -101,34 +110,63 @@ class Lease(BackgroundService):
                     await self._give_up()
         self.is_ours = False
 
+    @property
+    def works(self) -> bool:
+        """This process holds the lease, and has renewed it lately."""
+        return self.is_ours and time.monotonic() - self._renewed_at < _HELD_SECONDS
+
     async def hand_over(self) -> None:
         """Give the lease up while this process still works, and wait until a standby has begun, if there is one.
 
         So a process answers at every moment. Two work for a moment, which the expected sequences of their events allow.
         """
-        if not self.is_ours or time.monotonic() - self._standby_at > 2 * _RENEW_SECONDS:
+        if not self.is_ours or not self._is_watched():
             return
         await self.end_tasks()
         self.is_ours = False
         with suppress(nats.errors.Error, LedgerError, TimeoutError):
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                self._taken.clear()
+            async with asyncio.timeout(2 * _PATIENCE_SECONDS):
+                self._begun.clear()
                 await self._give_up()
-                await self._taken.wait()
-                await asyncio.sleep(_OVERLAP_SECONDS)
+                await self._begun.wait()
+
+    def confirm(self) -> None:
+        """Tell the process that hands over to this one that this one has begun to work."""
+        self._say(_BEGUN)
+
+    def _say(self, body: bytes) -> None:
+        with suppress(nats.errors.Error):
+            self._client.send(frame(f"{_STANDBY}.{self._task}".encode(), body))
 
     def _on_write(self, _subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
-        (self._given_up if body == _FREE else self._taken).set()
+        if (self._name.encode() not in body) if self.is_ours else (body == _FREE):
+            self._wake.set()
 
-    def _on_standby(self, _subject: bytes, _reply: bytes, _headers: bytes, _body: bytes) -> None:
+    def _on_standby(self, _subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
+        if body == _BEGUN:
+            self._begun.set()
+            return
         self._standby_at = time.monotonic()
+        if self.is_ours and self._is_due():
+            self._wake.set()
+
+    def _is_watched(self) -> bool:
+        """Return whether a standby was heard lately."""
+        return time.monotonic() - self._standby_at <= 2 * _RENEW_SECONDS
+
+    def _is_due(self) -> bool:
+        """Return whether the holder has to write: for a standby, or because it may have missed another's write."""
+        pause = _RENEW_SECONDS if self._is_watched() else _ALONE_SECONDS
+        return time.monotonic() - self._written_at >= pause or self._client.stats["reconnects"] != self._reconnects
 
     async def _keep(self) -> None:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RENEW_SECONDS if self.is_ours else _LOOK_SECONDS):
-                    await self._given_up.wait()
-            self._given_up.clear()
+                    await self._wake.wait()
+            if self.is_ours and not (self._wake.is_set() or self._is_due()):
+                continue
+            self._wake.clear()
             try:
                 await self._turn()
             except Exception as error:  # noqa: BLE001 - our own error: tried again in a moment
@@ -151,8 +189,7 @@ class Lease(BackgroundService):
             self._written_at = time.monotonic()  # others had no answer either: the holder goes first
 
     async def _look(self) -> None:
-        with suppress(nats.errors.Error):
-            self._client.send(frame(f"{_STANDBY}.{self._task}".encode(), b""))
+        self._say(b"")
         newest, now = await self._log.read_from_leader(self._subject), time.monotonic()
         position = 0 if newest is None else newest.position
         if position != self._position:
@@ -181,7 +218,10 @@ class Lease(BackgroundService):
         """
         self._writes += 1
         data = json.dumps({"holder": self._name, "writes": self._writes}).encode() if body is None else body
+        reconnects = self._client.stats["reconnects"]
         self._position = await self._log.append([Draft(self._subject, data, self._position)], _PATIENCE_SECONDS)
+        self._written_at = self._renewed_at = time.monotonic()
+        self._reconnects = reconnects
 
     def _become(self, *, ours: bool) -> None:
         if ours != self.is_ours:

@@ -69,6 +69,8 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     now: str = ""
     history: bool = False
     starting: bool = False
+    works: bool | None = None
+    """Whether this process does the role's work, rather than to stand by; none where each process works."""
     loops: tuple[LoopStatus, ...] = ()
     readings: tuple[ReaderStatus, ...] = ()
     absent: tuple[str, ...] = ()
@@ -85,6 +87,11 @@ class RoleAnswers(NamedTuple):
     statuses: tuple[RoleStatus, ...] = ()
     asked: datetime = datetime.min.replace(tzinfo=UTC)
     answered: datetime = datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def works(self) -> int:
+        """The number of processes that do the role's work; a process of an earlier version does not say."""
+        return sum(status.works is not False and not status.starting for status in self.statuses)
 
 
 class Heartbeat:
@@ -191,7 +198,7 @@ async def _ask_role(client: LedgerClient, subject: str, patience: float) -> Role
     while True:
         answers = await _ask_once(client, subject, min(_AGAIN_SECONDS * 4, max(0.1, deadline - time.monotonic())))
         ready = any(not status.starting for status in answers.statuses) and not any(map(_hangs, answers.statuses))
-        if ready or time.monotonic() >= deadline:
+        if (ready and answers.works) or time.monotonic() >= deadline:
             return answers
         await asyncio.sleep(min(_AGAIN_SECONDS, max(0.0, deadline - time.monotonic())))
 

@@ -104,6 +104,7 @@ async def test_a_scrape_counts_requests_facts_and_what_the_log_holds(
                 ("http_requests_in_progress", ()): 1,  # this scrape
                 ("role_processes", ("guard",)): 1,
                 ("role_processes", ("seal",)): 1,
+                **{("role_working", (role,)): 1 for role in ("intake", "decisions", "guard", "seal", "projections")},
                 ("escalations_waiting", ()): len(await upstream.recorded("escalation.requested")),
                 ("cases_open", ()): 0,
                 **await budgets_of(session),

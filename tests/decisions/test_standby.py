@@ -24,20 +24,21 @@ async def decider(session: Session, folder: Path) -> DecisionService:
     return one
 
 
-async def ask_on(upstream: Upstream, answers: list[Document], until: asyncio.Event) -> int:
+HOLDS_AT_ONCE = 8
+ACTION = {"agent_id": "A-1", "kind": "refund", "reason": "late", "amount": gbp("0.10")}
+UNKNOWN_HOLD = {"operation": "void", "action_id": "act-none"}
+
+
+async def ask_on(
+    upstream: Upstream, answers: list[Document], until: asyncio.Event, operation: str = "action", name: str = "s"
+) -> int:
     """Ask for one action after another, each once; return the number of requests without an answer."""
     lost = number = 0
     while not until.is_set():
         number += 1
-        body = {
-            "request_id": f"s-{number}",
-            "agent_id": "A-1",
-            "kind": "refund",
-            "reason": "late",
-            "amount": gbp("0.10"),
-        }
+        body = {"request_id": f"{name}-{number}", **(ACTION if operation == "action" else UNKNOWN_HOLD)}
         try:
-            request = "resolution.decide.crm.action", json.dumps(body).encode()
+            request = f"resolution.decide.crm.{operation}", json.dumps(body).encode()
             reply = await Client.request(upstream.client, *request, timeout=5)  # ours would ask again by itself
             answers.append(json.loads(reply.data))
         except (NoRespondersError, TimeoutError):
@@ -52,7 +53,12 @@ async def test_a_planned_stop_leaves_no_request_without_an_answer(session: Sessi
         await upstream.set_up_basics()
         answers: list[Document] = []
         over = asyncio.Event()
-        asking = [asyncio.create_task(ask_on(upstream, answers, over)) for _ in range(1)]
+        others: list[Document] = []
+        asking = [asyncio.create_task(ask_on(upstream, answers, over))]
+        asking += [
+            asyncio.create_task(ask_on(upstream, others, over, "hold", f"h-{number}"))
+            for number in range(HOLDS_AT_ONCE)
+        ]
         for one in deciders[:2]:
             before = len(answers)
             await eventually(lambda before=before: asyncio.sleep(0, len(answers) > before + 20))  # type: ignore[misc]
@@ -61,7 +67,8 @@ async def test_a_planned_stop_leaves_no_request_without_an_answer(session: Sessi
         before = len(answers)
         await eventually(lambda: asyncio.sleep(0, len(answers) > before + 20))
         over.set()
-        assert await asyncio.gather(*asking) == [0]
+        assert await asyncio.gather(*asking) == [0] * (1 + HOLDS_AT_ONCE)
+        assert {one["error"]["code"] for one in others} == {"unknown_action"}
         assert {one["outcome"] for one in answers} <= {"taken", "refused", "escalate"}, answers
         recorded = await upstream.recorded("action.taken")
         assert len({one["request_id"] for one in recorded}) == len(recorded)

@@ -170,15 +170,65 @@ async def test_a_holder_works_until_a_standby_has_begun(session: Session) -> Non
     await asyncio.sleep(2 * lease._LOOK_SECONDS)
     handing = asyncio.create_task(first.hand_over())
     seconds = await holds(second)
-    assert not handing.done()
     assert seconds < lease._SILENT_SECONDS / 2
-    await handing
+    await asyncio.sleep(0.5)
+    assert not handing.done()  # the standby reads the log to its end, for example
+    second.confirm()
+    await asyncio.wait_for(handing, 0.2)
     await first.stop()
     await asyncio.sleep(lease._SILENT_SECONDS)
     assert second.is_ours
     begun_at = time.monotonic()
     await second.hand_over()  # there is no standby any more: nothing to wait for
-    assert time.monotonic() - begun_at < lease._OVERLAP_SECONDS
+    assert time.monotonic() - begun_at < lease._LOOK_SECONDS
+    await second.stop()
+
+
+async def test_a_handover_ends_where_the_standby_never_says_that_it_has_begun(session: Session) -> None:
+    first, second = await begun(session), await begun(session)
+    await asyncio.sleep(2 * lease._LOOK_SECONDS)
+    await asyncio.wait_for(first.hand_over(), 2 * lease._PATIENCE_SECONDS + 1)
+    assert (first.is_ours, second.is_ours) == (False, True)
+    for one in (first, second):
+        await one.stop()
+
+
+async def writes_of(session: Session, seconds: float) -> int:
+    """Return how many messages are stored in the bucket in so many seconds."""
+    log = await Log.unstamped(session.client, lease.STREAM)
+    before = await log.last_position()
+    await asyncio.sleep(seconds)
+    return await log.last_position() - before
+
+
+async def test_a_holder_without_standbys_writes_seldom_and_learns_of_the_first_one_at_once(session: Session) -> None:
+    first = await begun(session)
+    await asyncio.sleep(2 * lease._RENEW_SECONDS)
+    assert await writes_of(session, 2 * lease._ALONE_SECONDS) <= 2
+    second = await begun(session)
+    assert await writes_of(session, 2.0) >= 4
+    assert (first.is_ours, second.is_ours, first.works, second.works) == (True, False, True, False)
+    await die(first)
+    assert await holds(second) < lease._SILENT_SECONDS + 2 * lease._RENEW_SECONDS
+    await second.stop()
+
+
+async def test_a_holder_that_was_cut_off_learns_that_another_works(session: Session) -> None:
+    """It missed the other's write, and no standby asks it to renew."""
+    client = await session.connection("cut-off")
+    first, second = Lease(client, "test"), Lease(session.client, "test")
+    await first.start()
+    await die(first)
+    await client.unsubscribe_raw(first._subscriptions[0])
+    await second.start()
+    assert second.is_ours
+    first._standby_at = float("-inf")
+    first._written_at = time.monotonic()
+    client.stats["reconnects"] += 1
+    keeping = asyncio.create_task(first._keep())
+    await asyncio.sleep(2 * lease._RENEW_SECONDS)
+    assert (first.is_ours, second.is_ours) == (False, True)
+    keeping.cancel()
     await second.stop()
 
 

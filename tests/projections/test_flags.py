@@ -29,11 +29,17 @@ from tests.support.waiting import block_until, eventually
 
 
 async def run_guards(session: Session, guards: int = 1) -> None:
-    """Run these guards until they have read the log and recorded their flags."""
+    """Run these guards at the same time until they have read the log and recorded their flags.
+
+    Each believes that it has the lease, as a guard does that was suspended.
+    """
     folders = [session.data_dir / f"guard-{number}" for number in range(guards)]
     services = [GuardService(session.url, session.log, folder) for folder in folders]
     for service in services:
         await service.start()
+        assert service._lease is not None
+        await service._lease.end_tasks()
+        service._lease.is_ours = True
     for service in services:
         await eventually(session.log.last_position, lambda end, guard=service: guard.position >= end)  # type: ignore[misc]
     for service in services:
