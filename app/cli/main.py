@@ -100,11 +100,13 @@ def command(
     *,
     json: bool = True,
     lists: bool = False,
+    hidden: bool = False,
     loop: Callable[..., Callable[[], asyncio.AbstractEventLoop] | None] = lambda **_options: None,
 ) -> Callable[[Callable[..., Coroutine[object, None, None]]], click.Command]:
     """Make an async function a command of a group; its first argument is ``settings``.
 
-    A command that ``lists`` gets ``output``, others ``as_json``. ``loop`` returns the event loop for the options.
+    A command that ``lists`` gets ``output``, others ``as_json``. A ``hidden`` one is for our own
+    processes. ``loop`` returns the event loop for the options.
     """
 
     def decorate(function: Callable[..., Coroutine[object, None, None]]) -> click.Command:
@@ -131,7 +133,7 @@ def command(
             wrapped = _json_option(wrapped)
         if lists:
             wrapped = _csv_option(wrapped)
-        return group.command(name or function.__name__.replace("_", "-"))(wrapped)
+        return group.command(name or function.__name__.replace("_", "-"), hidden=hidden)(wrapped)
 
     return decorate
 

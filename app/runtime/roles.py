@@ -10,14 +10,13 @@ import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nats.errors
 
 from app.runtime.announcement import remove_announcement
+from app.runtime.child_processes import end_of_stdin
 from config import topology
-from config.settings import settings_as_environment, settings_as_options
 from consumers.runtime.alarm_watch import AlarmWatch
 from ledger.errors import LedgerError, MissingExtraError, UnavailableError
 from ledger.files import try_lock
@@ -25,19 +24,14 @@ from ledger.store.role_status import StatusResponder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
 
     from app.runtime.session import Session
-    from config.settings import Settings
     from dashboard.auth.openid import OpenIdProvider
     from dashboard.listen_address import ListenAddress
     from ledger.background_service import BackgroundService, RoleService
 
 _log = logging.getLogger(__name__)
-_ENTRY = str(Path(__file__).resolve().parents[2] / "resolution_ledger" / "__main__.py")
-_RESTART_SECONDS = 1.0
-_RESTART_SECONDS_AT_MOST = 15.0
-_CHILD_SECONDS = 10.0
-"""Seconds for the end of a child process; one that takes longer is killed, and loses nothing that was recorded."""
 _NICE = 10
 ROLES = topology.ROLES
 WRITERS = {"intake", "decisions"}
@@ -125,11 +119,12 @@ async def create_service(  # noqa: PLR0911 - one return a role
 
 def _projection_service(session: Session) -> RoleService:
     from app.runtime.plugins import load_views
+    from app.runtime.view_builds import ViewBuilds
     from consumers.projections.service import ProjectionService
 
     load_views()
-    admits = session.settings.admits_unregistered
-    return ProjectionService(session.server, session.log, session.views, admits_unregistered=admits)
+    admits, builds = session.settings.admits_unregistered, ViewBuilds(session.settings)
+    return ProjectionService(session.server, session.log, session.views, builds.build, admits_unregistered=admits)
 
 
 def _dashboard_service(session: Session, where: ListenAddress | None) -> RoleService:
@@ -245,7 +240,7 @@ async def until_stopped(
     ready()
     waits: list[asyncio.Task[bool] | asyncio.Task[None]] = [asyncio.create_task(stop.wait())]
     if watch_stdin:
-        waits.append(asyncio.create_task(_end_of_stdin()))
+        waits.append(asyncio.create_task(end_of_stdin()))
     try:
         await asyncio.wait([*waits, *failures], return_when=asyncio.FIRST_COMPLETED)
         for failure in failures:
@@ -260,56 +255,6 @@ def lower_priority() -> None:
     """Let decisions, the NATS server and answers over HTTP go first where processors are few; views may be late."""
     if sys.platform != "win32":
         os.nice(_NICE)
-
-
-async def keep_running(words: Sequence[str], settings: Settings, descriptors: Sequence[int] = ()) -> None:
-    """Run one of our commands as a child process, and restart it whenever it ends, until cancelled.
-
-    The child ends when its standard input does, so it never outlives this process. It inherits ``descriptors``. Nothing
-    is imported from the current folder (``-P``, and our own finder after it).
-    """
-    pause = _RESTART_SECONDS
-    while True:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            _ENTRY,
-            *words,
-            *settings_as_options(settings),
-            "--with-parent",
-            stdin=asyncio.subprocess.PIPE,
-            process_group=0,  # no session of its own: the scheduler would divide processors by session
-            pass_fds=descriptors,
-            env=os.environ | settings_as_environment(settings),
-        )
-        try:
-            begun = asyncio.get_running_loop().time()
-            await child.wait()
-        finally:
-            if child.stdin:
-                child.stdin.close()
-            await _wait_or_kill(child)
-        if asyncio.get_running_loop().time() - begun > _RESTART_SECONDS_AT_MOST:
-            pause = _RESTART_SECONDS
-        _log.warning("`%s` ended with status %s; starting it again", " ".join(words[:2]), child.returncode)
-        await asyncio.sleep(pause)
-        pause = min(_RESTART_SECONDS_AT_MOST, 2 * pause)
-
-
-async def _wait_or_kill(child: asyncio.subprocess.Process) -> None:
-    try:
-        await asyncio.wait_for(child.wait(), _CHILD_SECONDS)
-    except TimeoutError:
-        child.kill()
-        await child.wait()
-
-
-async def _end_of_stdin() -> None:
-    """Return when standard input is closed, which shows that the parent process has ended."""
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.read()
 
 
 @asynccontextmanager

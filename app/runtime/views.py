@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from app.runtime.view_builds import archived_history
 from ledger.errors import UnavailableError
 from projections.engine import storage
 from projections.engine.projector import StoppedError, catch_up
@@ -36,7 +37,7 @@ async def up_to_date(session: Session, name: str) -> None:
     with session.views.claim(name) as claimed:
         if claimed:
             reader = await session.connection(f"view {name}")
-            await catch_up(model, session.views, reader, session.log)
+            await catch_up(model, session.views, reader, session.log, archived_history(session))
             return
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < deadline:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ledger.nats.connection_options import NatsServer
     from ledger.store.log import Log
     from projections.engine.projection import Projection
-    from projections.engine.storage import Progress, ViewStore
+    from projections.engine.projector import Build
+    from projections.engine.storage import ViewStore
 
 _log = logging.getLogger(__name__)
 
@@ -43,12 +44,24 @@ _log = logging.getLogger(__name__)
 class ProjectionService(RoleService):
     """The projections as a service; it fails where the log has changed behind a view."""
 
-    def __init__(self, server: NatsServer, log: Log, views: ViewStore, *, admits_unregistered: bool = True) -> None:
-        """``admits_unregistered``: sources that no operator registered may ask for briefs."""
+    def __init__(
+        self,
+        server: NatsServer,
+        log: Log,
+        views: ViewStore,
+        build: Build | None = None,
+        *,
+        admits_unregistered: bool = True,
+    ) -> None:
+        """``build`` brings views that are far behind to the end of the log, in other processes.
+
+        ``admits_unregistered``: sources that no operator registered may ask for briefs.
+        """
         super().__init__("projections")
         self._server = server
         self._log = log
         self._views = views
+        self._build = build
         self._pulses = {name: Heartbeat(name, lambda: False) for name in MODELS}
         self.broker = make_broker(server, "projections")
         self._updates = declare_views(self.broker)
@@ -62,7 +75,7 @@ class ProjectionService(RoleService):
         await self.broker.start()
         tail = SharedTail(await self.connection(self._server, "projections"), self._log, "projections")
         self.spawn(tail.run())
-        for name, make in MODELS.items():
+        for name, make in sorted(MODELS.items()):
             run = partial(self._run, make(), await self.connection(self._server, f"projection {name}"), tail)
             self.spawn(restarting(f"the projection {name}", run, self._pulses[name]))
 
@@ -97,16 +110,16 @@ class ProjectionService(RoleService):
     async def _run(self, model: Projection, client: LedgerClient, tail: SharedTail) -> None:
         pulse = self._pulses[model.name]
 
-        async def committed(progress: Progress) -> None:
-            pulse.beat(progress.anchor.position)
-            update = {"position": progress.anchor.position, "at": time_text(datetime.now(UTC))}
+        async def committed(position: int) -> None:
+            pulse.beat(position)
+            update = {"position": position, "at": time_text(datetime.now(UTC))}
             await self._updates[model.name].publish(encode(update))
 
         while True:
             with self._views.claim(model.name) as ours:
                 pulse.active = ours
                 if ours:
-                    await run_for_ever(model, self._views, client, self._log, tail, committed)
+                    await run_for_ever(model, self._views, client, self._log, tail, committed, self._build)
             await asyncio.sleep(self._views.claim_seconds)  # a report or another process runs it
 
 

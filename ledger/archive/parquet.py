@@ -16,6 +16,7 @@ from ledger.store.log import Recorded
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ModuleNotFoundError as error:
     raise MissingExtraError("Parquet files", "archive") from error
@@ -74,21 +75,33 @@ def parquet_bytes(events: Sequence[Recorded], previous: Path | None = None) -> b
     return written
 
 
-def read_batches(path: Path) -> Iterator[list[Recorded]]:
-    """Yield a file's events, in order.
+def read_batches(source: Path | bytes, passed: frozenset[str] = frozenset()) -> Iterator[list[Recorded]]:
+    """Yield the events of a file, given by its path or its bytes, in order.
+
+    Events of the types ``passed`` are left out, except the last of each batch.
 
     Raises:
         OSError: the file cannot be read.
     """
+    columns = [*_READ_COLUMNS, "type"] if passed else list(_READ_COLUMNS)
     try:
-        with pq.ParquetFile(path) as file:  # faster to import and to open than a data set
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list(_READ_COLUMNS), use_threads=False):
-                columns = [batch.column(name).cast(kind) for name, kind in _READ_COLUMNS.items()]
-                if any(column.null_count for column in columns):
-                    raise OSError(f"{path.name} has rows without {' or '.join(_READ_COLUMNS)}")
-                yield [Recorded(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
+        # Faster to import and to open than a data set.
+        with pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
+                kept = _without(batch, passed) if passed and batch.num_rows else batch
+                read = [kept.column(name).cast(kind) for name, kind in _READ_COLUMNS.items()]
+                if any(column.null_count for column in read):
+                    raise OSError(f"a file of the archive has rows without {' or '.join(_READ_COLUMNS)}")
+                yield [Recorded(*row) for row in zip(*(column.to_pylist() for column in read), strict=True)]
     except (pa.ArrowException, KeyError) as error:
         raise OSError(str(error)) from error
+
+
+def _without(batch: pa.RecordBatch, types: frozenset[str]) -> pa.RecordBatch:
+    """Return the rows of other types, and the last one; a row without a type stays."""
+    others = pc.invert(pc.is_in(batch.column("type").cast(pa.string()), pa.array(sorted(types))))
+    is_last = pa.array([False] * (batch.num_rows - 1) + [True])
+    return batch.filter(pc.or_(others, is_last))
 
 
 def as_table(events: Sequence[Recorded]) -> pa.Table:

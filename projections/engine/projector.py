@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from domain.events.administration import ProjectionSkipped
 from domain.events.facts import FactCorrected
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from ledger.archive.history import ArchivedHistory
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log, Recorded
     from ledger.store.shared_tail import SharedTail
@@ -44,6 +45,8 @@ _LOOK_AGAIN_SECONDS = 2.0
 _TOGETHER_SECONDS = 0.1
 """Events within this time after a commit are committed together, because each commit has a fixed cost."""
 _MANY = 1000
+_FAR = 50_000
+"""The number of events from which on a view that is behind reads the archive."""
 _NICE = 5
 _SETTLED_ROWS, _SETTLED_ROWS_LIVE = 50_000, 10_000
 """Rows that day blocks are made of in one transaction: after the view has caught up, and while it follows the log."""
@@ -80,7 +83,8 @@ class Projector:
         self._engine = engine
         self._skipped: frozenset[int] = frozenset()
         self._types = {**TYPES, **model.types}
-        self._passed = frozenset(name.encode() for name in TYPES.keys() - model.types.keys())
+        self._unread = frozenset(TYPES.keys() - model.types.keys())
+        self._passed = frozenset(name.encode() for name in self._unread)
         self._blocks = model.day_blocks if isinstance(model, HasDayBlocks) else None
         self._lock = asyncio.Lock()
         with engine.connect() as connection:
@@ -93,9 +97,12 @@ class Projector:
         *,
         until: int | None = None,
         tail: SharedTail | None = None,
-        committed: Callable[[Progress], Awaitable[None]] | None = None,
+        history: ArchivedHistory | None = None,
+        committed: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        """Fold the log from the view's position on, for ever or up to ``until``; a ``tail`` supplies the newest events.
+        """Fold the log from the view's position on, for ever or up to ``until``.
+
+        A ``history`` supplies the oldest events in bulk, and a ``tail`` the newest.
 
         Raises:
             StoppedError: an event cannot be processed; the view stays as it was before that event.
@@ -103,7 +110,7 @@ class Projector:
 
         """
         self._skipped = await skipped_positions(log, self.model.name)
-        async for batch in self._batches(client, log, until, tail):
+        async for batch in self._batches(client, log, until, tail, history):
             begun = time.monotonic()
             originals = await originals_of(log, batch)
             fold = partial(self.take, batch, originals)
@@ -112,13 +119,23 @@ class Projector:
                 async with self._lock:
                     await asyncio.get_running_loop().run_in_executor(threads, fold)
                 if committed:
-                    await committed(self.progress)
+                    await committed(self.progress.anchor.position)
             if threads is _ONE_THREAD:
                 await asyncio.sleep(begun + _TOGETHER_SECONDS - time.monotonic())
 
     async def _batches(
-        self, client: LedgerClient, log: Log, until: int | None, tail: SharedTail | None
+        self,
+        client: LedgerClient,
+        log: Log,
+        until: int | None,
+        tail: SharedTail | None,
+        history: ArchivedHistory | None,
     ) -> AsyncIterator[list[Recorded]]:
+        if history is not None and history.end() - self.progress.anchor.position > _FAR:
+            await verify_cursor(log, self.progress.anchor, self.model.name)
+            end = history.end() if until is None else until
+            async for batch in history.batches(self.progress.anchor.position, end, self._unread):
+                yield batch
         while True:
             begins = until if tail is None else await tail.start_position()
             if tail is not None and begins is not None and self.progress.anchor.position >= begins:
@@ -165,9 +182,9 @@ class Projector:
             self.model.forget()
             if len(batch) == 1:
                 self._stop(batch[0], error)
-            _log.warning("%s: folding one by one after %s", self.model.name, error)
-            for recorded in batch:
-                self.take([recorded], originals)
+            _log.warning("%s: folding in halves after %s", self.model.name, error)
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self.take(half, originals)
 
     def _decoded(self, batch: Sequence[Recorded]) -> list[Event]:
         prefixes, types, passed = self.model.prefixes, self._types, self._passed
@@ -229,24 +246,47 @@ async def rebuild(
     store: ViewStore,
     client: LedgerClient,
     log: Log,
-    progressed: Callable[[Progress], Awaitable[None]] | None = None,
+    history: ArchivedHistory | None = None,
+    progressed: Callable[[int], Awaitable[None]] | None = None,
 ) -> Progress:
-    """Fill a new generation from the beginning to the end of the log, then make it live."""
+    """Fill a new generation from the beginning to the end of the log, then make it live.
+
+    Raises:
+        StoppedError: an event cannot be processed; the live generation stays.
+    """
     generation = store.next_generation(model)
     projector = Projector(model, store.open_generation(model, generation))
-    await projector.follow(client, log, until=await log.last_position(), committed=progressed)
+    await projector.follow(client, log, until=await log.last_position(), history=history, committed=progressed)
     store.switch_to(model, generation)
     return projector.progress
 
 
-async def catch_up(model: Projection, store: ViewStore, client: LedgerClient, log: Log) -> Progress:
-    """Bring the live generation to the end of the log; create one if there is none."""
+async def catch_up(
+    model: Projection,
+    store: ViewStore,
+    client: LedgerClient,
+    log: Log,
+    history: ArchivedHistory | None = None,
+    progressed: Callable[[int], Awaitable[None]] | None = None,
+) -> Progress:
+    """Bring the live generation to the end of the log; create one if there is none.
+
+    Raises:
+        StoppedError: an event cannot be processed; the view stays before it.
+    """
     generation = storage.live_or_first(store, model)
     if generation is None:
-        return await rebuild(model, store, client, log)
+        return await rebuild(model, store, client, log, history, progressed)
     projector = Projector(model, store.open_generation(model, generation))
-    await projector.follow(client, log, until=await log.last_position())
+    await projector.follow(client, log, until=await log.last_position(), history=history, committed=progressed)
     return projector.progress
+
+
+class Build(Protocol):
+    """Brings a view to the end of the log in another process (see ``run_for_ever``)."""
+
+    def __call__(self, name: str, progressed: Callable[[int], Awaitable[None]], /, *, anew: bool) -> Awaitable[object]:
+        """Do it in the live generation, or in a new one that is switched to; report each position that is reached."""
 
 
 async def run_for_ever(
@@ -255,9 +295,12 @@ async def run_for_ever(
     client: LedgerClient,
     log: Log,
     tail: SharedTail,
-    committed: Callable[[Progress], Awaitable[None]] | None = None,
+    committed: Callable[[int], Awaitable[None]],
+    build: Build | None = None,
 ) -> None:
     """Follow the log with the live generation; switch to a rebuilt one, and wait visibly when stopped.
+
+    A view that is far behind the tail is brought nearer by ``build``.
 
     Raises:
         LostEventsError: the log lacks events that the view has read.
@@ -269,7 +312,7 @@ async def run_for_ever(
         try:
             if stopped is None or stopped.position in await skipped_positions(log, model.name):
                 stopped = None
-                await _follow_live(model, store, client, log, tail, committed)
+                await _follow_live(model, store, client, log, tail, committed, build)
         except StoppedError as error:
             _log.error("%s", error)
             stopped = error.stop
@@ -288,12 +331,17 @@ async def _follow_live(
     client: LedgerClient,
     log: Log,
     tail: SharedTail,
-    committed: Callable[[Progress], Awaitable[None]] | None,
+    committed: Callable[[int], Awaitable[None]],
+    build: Build | None,
 ) -> None:
     """Follow the log with the live generation until another one is live."""
     generation = storage.live_or_first(store, model)
+    known = store.progress_of(model)
+    if build is not None and await tail.start_position() - (known.anchor.position if known else 0) > _FAR:
+        await build(model.name, committed, anew=generation is None)
+        return
     if generation is None:
-        await rebuild(model, store, client, log, committed)
+        await rebuild(model, store, client, log, progressed=committed)
         return
     model.forget()
     projector = Projector(model, store.open_generation(model, generation))

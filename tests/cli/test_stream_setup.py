@@ -51,14 +51,14 @@ async def connection(url: str) -> AsyncIterator[LedgerClient]:
 
 
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command of the command line, with the words that name it."""
+    """Yield every command for people, with the words that name it."""
     context = click.Context(group)
     for name in group.list_commands(context):
         found = group.get_command(context, name)
         assert found is not None
         if isinstance(found, click.Group):
             yield from leaves(found, (*path, name))
-        else:
+        elif not found.hidden:
             yield (*path, name), found
 
 

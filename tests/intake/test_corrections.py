@@ -15,15 +15,10 @@ from projections.registry import MODELS
 from projections.views import casework
 from projections.views.audit_trail import read_trail
 from projections.views.loyalty import read_effects
-from tests.support.builders import event, gbp, reported_action
+from tests.support.builders import corrected, event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream
-
-
-def corrected(identifier: str, of: str, data: Document | None, **extra: Any) -> Document:
-    fact = event(identifier, "fact.corrected", source_of="crm", id_of=of, data=data, reason="typed wrongly")
-    return fact | extra
 
 
 def purchase(name: str, total: str, time: str = "2026-01-05T10:00:00Z") -> Document:

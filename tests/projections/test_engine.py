@@ -20,11 +20,9 @@ from ledger.store import subscription
 from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
 from projections.engine import row_cache, storage
-from projections.engine.projection import Projection
 from projections.engine.projector import SKIPS_SUBJECT, StoppedError, catch_up, rebuild
 from projections.engine.row_cache import RowCache
 from projections.engine.sqlite_store import SqliteDriver, SqliteStore
-from projections.engine.storage import ViewStore
 from projections.registry import MODELS
 from projections.reports.explanation import explain
 from projections.reports.loyalty import loyalty_report
@@ -32,36 +30,11 @@ from projections.views import balances, careers
 from projections.views.audit_trail import read_trail
 from projections.views.balances import Balances, read_balances
 from projections.views.loyalty import read_effects
-from tests.support.builders import event, gbp, reported_action
+from tests.support.builders import gbp
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.view_rows import record_history, rows_of
 from tests.support.waiting import eventually, wait_until
-
-
-async def record_history(upstream: Upstream) -> None:
-    """Record a little of everything: facts, decisions, a reported action."""
-    await upstream.set_up_basics()
-    for number, day in enumerate(("2026-01-01", "2026-01-20", "2026-02-20", "2026-03-20")):
-        bought = event(
-            f"b-{number}",
-            "purchase.completed",
-            time=f"{day}T12:00:00Z",
-            order_id=f"O-{number}",
-            customer_id="C-1",
-            total=gbp(f"{number + 1}0.00"),
-        )
-        await upstream.publish(bought)
-    await upstream.publish(event("i-1", "interaction.opened", interaction_id="I-1", customer_id="C-1", agent_id="A-1"))
-    await upstream.record(
-        event("back", "purchase.returned", time="2026-02-01T12:00:00Z", customer_id="C-1", total=gbp("3.00"))
-    )
-    await upstream.action("r-1", "5.00", customer_id="C-1", interaction_id="I-1", time="2026-01-31T12:00:00Z")
-    await upstream.action("r-2", "99.00", customer_id="C-1", interaction_id="I-1", time="2026-01-31T12:01:00Z")
-    await upstream.record(
-        reported_action("rep", "2.00", time="2026-02-10T12:00:00Z", reason="no signal", customer_id="C-1")
-    )
-    await upstream.action("r-3", "7.00", time="2026-02-11T12:00:00Z")
-    await eventually(lambda: upstream.recorded("action.charged"))  # the reported action is posted to its budget
 
 
 @pytest.fixture
@@ -146,17 +119,6 @@ async def test_an_action_is_explained(stopped: Upstream) -> None:
     assert rules["limits"]["refund"] == "50.00"
     assert (found["budget_before"]["remaining"], found["budget_after"]["remaining"]) == (gbp("200.00"), gbp("195.00"))
     assert [line["type"] for line in found["interaction"]][-1] == "resolution.authority.fell_short.v1"
-
-
-def rows_of(views: ViewStore, model: Projection) -> dict[str, list[str]]:
-    """Return all rows of a view."""
-    generation = views.live_generation(model)
-    assert generation is not None
-    with storage.reading(views, model, generation) as connection:
-        return {
-            table.name: sorted(map(repr, connection.execute(sa.select(table)).fetchall()))
-            for table in model.metadata.sorted_tables
-        }
 
 
 async def test_views_dropped_and_rebuilt_answer_byte_for_byte_the_same(

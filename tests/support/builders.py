@@ -47,6 +47,12 @@ def reported_action(identifier: str, amount: str | Document = "5.00", **data: An
     )
 
 
+def corrected(identifier: str, of: str, data: Document | None, **extra: Any) -> Document:
+    """Return a correction of a fact of the source `crm`; without data the fact never happened."""
+    fact = event(identifier, "fact.corrected", source_of="crm", id_of=of, data=data, reason="typed wrongly")
+    return fact | extra
+
+
 def request_context(number: int) -> RequestContext:
     """Return the context of the CRM's request `r-<number>`."""
     return RequestContext(source="crm", request_id=f"r-{number}", request_sha256="00" * 16, seen_position=0)

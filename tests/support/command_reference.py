@@ -70,7 +70,7 @@ def _walk(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str
         assert command is not None
         if isinstance(command, click.Group):
             yield from _walk(command, (*path, name))
-        else:
+        elif not command.hidden:
             yield (*path, name), command
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +15,13 @@ import msgspec
 from app.cli.commands.admin import admin
 from app.cli.commands.decide import send, valid_policy
 from app.cli.main import CommandFinding, command
-from app.output import console, fail, print_json, print_list, print_result, print_table
+from app.output import console, fail, print_json, print_list, print_result, print_table, showing_progress
+from app.runtime.child_processes import end_of_stdin
 from app.runtime.plugins import load_views
 from app.runtime.projection_states import ProjectionState, projection_states
 from app.runtime.session import Session
 from app.runtime.stream_setup import PreparedStream, raise_copies
+from app.runtime.view_builds import ViewBuilds, build_here
 from config import topology
 from consumers.rejections import RejectedEntry
 from domain.events.administration import ProjectionSkipped
@@ -28,7 +32,7 @@ from ledger.store.cloudevents import encode_event
 from ledger.store.content_modes import RECEIVED_HEADER
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
-from projections.engine.projector import SKIPS_SUBJECT, rebuild
+from projections.engine.projector import SKIPS_SUBJECT
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
@@ -164,19 +168,52 @@ class _ViewName(click.Choice[str]):
 @click.argument("names", nargs=-1, type=_ViewName(sorted(MODELS)))
 @command(projections_group, "rebuild")
 async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: bool) -> None:
-    """Rebuild views (all, or NAMES) from the whole log beside the live ones, then switch."""
+    """Rebuild views (all, or NAMES) from the whole log beside the live ones, then switch.
+
+    Old events are read from the archive of the data directory, where there is one. Each view is built in a process of
+    its own, as many at a time as there are processors.
+    """
     load_views()
-    built: dict[str, int] = {}
+    wanted = names or tuple(sorted(MODELS))
+    reached = dict.fromkeys(wanted, 0)
     async with Session(settings, reads_only=True) as session:
-        reader = await session.connection("rebuild")
-        for name in names or sorted(MODELS):
-            progress = await rebuild(MODELS[name](), session.views, reader, session.log)
-            built[name] = progress.anchor.position
-            if not as_json:
-                console.print(f"{name} rebuilt up to position {progress.anchor.position}")
+        end, builds = await session.log.last_position(), ViewBuilds(settings)
+        with showing_progress("rebuilding", "events", quiet=as_json) as show:
+
+            async def build(name: str) -> None:
+                async def progressed(position: int) -> None:
+                    reached[name] = position
+                    show(sum(reached.values()), end * len(wanted))
+
+                await builds.build(name, progressed, anew=True)
+                if not as_json:
+                    console.print(f"{name} rebuilt up to position {reached[name]}")
+
+            async with asyncio.TaskGroup() as tasks:
+                for name in wanted:
+                    tasks.create_task(build(name))
     if as_json:
-        items = [{"projection": name, "position": position} for name, position in built.items()]
-        print_json({"items": items, "position": max(built.values())})
+        items = [{"projection": name, "position": position} for name, position in reached.items()]
+        print_json({"items": items, "position": max(reached.values())})
+
+
+@click.option("--with-parent", is_flag=True, required=True, help="End when standard input ends.")
+@click.option("--anew", is_flag=True, help="Build a new generation, and switch to it.")
+@click.argument("name", type=_ViewName(sorted(MODELS)))
+@command(projections_group, json=False, hidden=True)
+async def build(settings: Settings, name: str, *, anew: bool, with_parent: bool) -> None:
+    """Bring the view NAME to the end of the log in this process, and write its positions, for another process."""
+    assert with_parent
+    load_views()
+    async with Session(settings, reads_only=True, creates=False, below_up=True) as session:
+        building = asyncio.create_task(build_here(session, name, anew=anew))
+        parent = asyncio.create_task(end_of_stdin())
+        await asyncio.wait([building, parent], return_when=asyncio.FIRST_COMPLETED)
+        for task in (building, parent):
+            if not task.done():
+                task.cancel()
+        with suppress(asyncio.CancelledError):
+            await building
 
 
 @click.option("--reason", required=True)

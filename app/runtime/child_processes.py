@@ -1,0 +1,86 @@
+"""Our own commands as child processes, which end with this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config.settings import settings_as_environment, settings_as_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from config.settings import Settings
+
+_log = logging.getLogger(__name__)
+_ENTRY = str(Path(__file__).resolve().parents[2] / "resolution_ledger" / "__main__.py")
+_RESTART_SECONDS = 1.0
+_RESTART_SECONDS_AT_MOST = 15.0
+_END_SECONDS = 10.0
+"""Seconds for the end of a child process; one that takes longer is killed, and loses nothing that was recorded."""
+
+
+@asynccontextmanager
+async def child(
+    words: Sequence[str], settings: Settings, *, descriptors: Sequence[int] = (), reads: bool = False
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run one of our commands, and yield its process; end it at the end of the context.
+
+    The child ends when its standard input does, so it never outlives this process. It inherits ``descriptors``. With
+    ``reads`` its standard output is a pipe. Nothing is imported from the current folder (``-P``, and our own finder
+    after it).
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        _ENTRY,
+        *words,
+        *settings_as_options(settings),
+        "--with-parent",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE if reads else None,
+        process_group=0,  # no session of its own: the scheduler would divide processors by session
+        pass_fds=descriptors,
+        env=os.environ | settings_as_environment(settings),
+    )
+    try:
+        yield process
+    finally:
+        if process.stdin:
+            process.stdin.close()
+        await _wait_or_kill(process)
+
+
+async def keep_running(words: Sequence[str], settings: Settings, descriptors: Sequence[int] = ()) -> None:
+    """Run one of our commands as a child process, and restart it whenever it ends, until cancelled."""
+    pause = _RESTART_SECONDS
+    while True:
+        begun = asyncio.get_running_loop().time()
+        async with child(words, settings, descriptors=descriptors) as process:
+            await process.wait()
+        if asyncio.get_running_loop().time() - begun > _RESTART_SECONDS_AT_MOST:
+            pause = _RESTART_SECONDS
+        _log.warning("`%s` ended with status %s; starting it again", " ".join(words[:2]), process.returncode)
+        await asyncio.sleep(pause)
+        pause = min(_RESTART_SECONDS_AT_MOST, 2 * pause)
+
+
+async def _wait_or_kill(process: asyncio.subprocess.Process) -> None:
+    try:
+        await asyncio.wait_for(process.wait(), _END_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def end_of_stdin() -> None:
+    """Return when standard input is closed, which shows that the parent process has ended."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
