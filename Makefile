@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types types-here types-win32 types-darwin types-page fuzz faults bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-databases bench-views bench-rebuilds bench-failover bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test test-fast test-long test-orders mutants wheel-check lint types types-here types-win32 types-darwin types-page fuzz faults bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-detection bench-http bench-import bench-databases bench-views bench-rebuilds bench-following bench-failover bench-reference wheels size docs picture check requirements help
 
 # Without bytecode every process compiles the whole program when it starts: half of a second each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -124,6 +124,9 @@ bench-views: setup  ## CPU an event of each view beside a commit (BASE=...), and
 
 bench-rebuilds: setup  ## views rebuilt from the archive beside the log; minutes; EVENTS=1000000
 	@$(BIN)/python -m benchmarks.rebuilds --alone $(if $(EVENTS),--events $(EVENTS))
+
+bench-following: setup  ## how far views are behind at 2,000 events a second
+	@$(BIN)/python -m benchmarks.following
 
 bench-failover: setup  ## three servers, SIGKILL of the leader 20 times under load: seconds without answers; minutes
 	@$(BIN)/python -m benchmarks.failover

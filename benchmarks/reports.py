@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import batched
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -120,19 +121,13 @@ def _judged(session: Session, document: dict[str, Any], decisions: int) -> Run:
 
 async def fill(session: Session, number: int) -> int:
     """Record two years of an organisation; return the number of decisions."""
-    organisation = _Organisation(number)
-    batch: list[Draft] = []
-    for draft in organisation.drafts():
-        batch.append(draft)
-        if len(batch) == 1000:
-            await session.log.append(batch)
-            batch = []
-    if batch:
+    organisation = Organisation(number)
+    for batch in batched(organisation.drafts(), 1000):
         await session.log.append(batch)
     return organisation.decisions
 
 
-class _Organisation:
+class Organisation:
     """Drafts in order of time: a fifth are decisions, the others are the facts around them."""
 
     def __init__(self, number: int) -> None:
