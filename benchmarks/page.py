@@ -178,19 +178,19 @@ class Ledger(NamedTuple):
 async def measure(ledger: Ledger, rounds: int, readers: list[Reader]) -> dict[str, Times]:
     """Return the times of each reader; a round before the first warms the server, as in a dashboard in use."""
     found: dict[str, Times] = {}
-    tokens = Tokens(ledger.session.data_dir)
+    tokens = Tokens(ledger.session.client)
     async with async_playwright() as player:
         browser = await player.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         for reader in readers:
             name = f"{reader.name}-{time.time_ns()}"
-            token = tokens.make(name, reader.role, reader.person_id, None)
+            token = await tokens.make(name, reader.role, reader.person_id, None)
             state = await signed_in(browser, ledger.dashboard.address, token)
             for number in range(rounds + 1):
                 await ledger.news(number)
                 times = Times() if number < 2 else found[reader.name]
                 found[reader.name] = times
                 await visit(browser, state, ledger.dashboard.address, reader, times)
-            tokens.revoke(name)
+            await tokens.revoke(name)
         await browser.close()
     return found
 

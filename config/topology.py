@@ -50,6 +50,9 @@ KEYS = "KV_ledger-keys"
 SESSIONS = "KV_ledger-sessions"
 """Sessions of the page, which every dashboard process sees."""
 SESSIONS_SUBJECT = "$KV.ledger-sessions"
+TOKENS = "KV_ledger-tokens"
+"""Tokens of the HTTP API, by their hashes, which every dashboard process reads (dashboard/auth/tokens.py)."""
+TOKENS_SUBJECT = "$KV.ledger-tokens"
 LEASES = "KV_ledger-leases"
 """Which process works, of those that stand by for one another (ledger/store/lease.py)."""
 SNAPSHOTS = "OBJ_ledger-snapshots"
@@ -258,6 +261,7 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
         _book(replicas) | {"name": KEYS, "subjects": ["$KV.ledger-keys.>"]},
         # Hashes of the cookies of browsers (dashboard/auth/sessions.py).
         _book(replicas) | _SESSIONS_FIELDS,
+        _book(replicas) | {"name": TOKENS, "subjects": [f"{TOKENS_SUBJECT}.>"]},
         _book(replicas) | {"name": LEASES, "subjects": ["$KV.ledger-leases.>"]},
         # In the form of an object store, as nats-py and other clients make it.
         common | _SNAPSHOTS_FIELDS,

@@ -13,6 +13,7 @@ from config import topology
 from dashboard.application import make_api
 from dashboard.auth.authorization import Authorizer
 from dashboard.auth.sessions import SessionBook
+from dashboard.auth.tokens import Tokens
 from dashboard.context import ApiContext
 from dashboard.http.protocol import bounded_protocol
 from dashboard.listen_address import token_of
@@ -87,6 +88,8 @@ class DashboardService(RoleService):
         await updates.start()
         await self._check.start()
         self.spawn(self._check.follow(client))
+        tokens = Tokens(client)
+        await tokens.take_over(self._data_dir)
         views = ViewReader(self._views, log, patience_seconds=_PATIENCE_SECONDS)
         self._closing.callback(views.close)
         metrics = Metrics(views, client, self._data_dir)
@@ -98,7 +101,7 @@ class DashboardService(RoleService):
             keys=keys,
             updates=updates,
             authorizer=Authorizer(
-                self._data_dir,
+                tokens,
                 self.token,
                 views,
                 await SessionBook.open(client),

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.runtime.session import Session
 from ledger.errors import LedgerError
 from projections.access import record_access
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from app.runtime.session import Session
 
 _OPERATOR = "operator"
 _PATIENCE_SECONDS = 3.0
@@ -29,21 +28,4 @@ async def note_access(session: Session, what: str, consequence: str = "nothing w
         await record_access(session.log, _OPERATOR, what, "cli", _PATIENCE_SECONDS)
     except LedgerError as error:
         message = f"the log cannot record {what!r} ({error}), so {consequence}; try again once it answers"
-        raise LedgerError(message) from error
-
-
-async def note_access_from_outside(settings: Settings, what: str, consequence: str) -> None:
-    """Record an operator's access by a command without a session; without a ledger there is nothing to record in.
-
-    Raises:
-        LedgerError: see ``note_access``.
-
-    """
-    if settings.nats_url is None and not (settings.folder / "server" / "passwords.json").exists():
-        return
-    try:
-        async with Session(settings, reads_only=True) as session:
-            await record_access(session.log, _OPERATOR, what, "cli", _PATIENCE_SECONDS)
-    except LedgerError as error:
-        message = f"the log cannot record {what!r} ({error}), so {consequence}"
         raise LedgerError(message) from error

@@ -18,7 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from config.topology import SESSION_HOURS
 from dashboard.auth.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter, TokenBuckets
 from dashboard.auth.sessions import BrowserSession, session_id_of
-from dashboard.auth.tokens import Principal, Tokens, digest_of
+from dashboard.auth.tokens import Principal, digest_of
 from domain.managers import managed_by
 from ledger.errors import UnavailableError
 from projections.access import record_reading
@@ -27,11 +27,10 @@ from projections.views.people import read_leavers, read_memberships, read_standi
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
-    from pathlib import Path
 
     from dashboard.auth.openid import Identity
     from dashboard.auth.sessions import SessionBook
-    from dashboard.auth.tokens import Role
+    from dashboard.auth.tokens import Role, Tokens
     from dashboard.view_reader import ViewReader
     from ledger.store.log import Log
 
@@ -188,7 +187,7 @@ class Authorizer:
 
     def __init__(
         self,
-        data_dir: Path,
+        tokens: Tokens,
         own_token: str,
         views: ViewReader,
         sessions: SessionBook,
@@ -198,7 +197,7 @@ class Authorizer:
     ) -> None:
         self.encrypted, self.has_openid = encrypted, has_openid
         self._own = digest_of(own_token)
-        self._tokens = Tokens(data_dir)
+        self._tokens = tokens
         self._views = views
         self._sessions = sessions
         self._failures = FailureLimiter()
@@ -227,7 +226,7 @@ class Authorizer:
         A leaver is the bearer of nothing.
 
         Raises:
-            UnavailableError: the server does not answer about a session.
+            UnavailableError: the server does not answer about a session or a token.
             NotReadyError: the view of people does not exist yet.
 
         """
@@ -237,7 +236,7 @@ class Authorizer:
             if session is not None and session.employee_id:
                 return await self.bearer_of_identity(session.employee_id, session.role)
             token = session.token if session is not None else ""
-        bearer = self._bearer_of_token(token)
+        bearer = await self._bearer_of_token(token)
         if bearer is None or bearer.person_id is None:
             return bearer
         return None if await self._leavers([bearer.person_id]) else bearer
@@ -258,14 +257,11 @@ class Authorizer:
             return Principal(employee_id, role)
         return Principal(employee_id, "manager" if found.result.has_reports else "agent", employee_id)
 
-    def _bearer_of_token(self, digest: str) -> Principal | None:
-        """Return the bearer of a token by its SHA-256.
-
-        Unknown, revoked and expired tokens take the same path: one digest, one comparison, one look-up.
-        """
-        own = hmac.compare_digest(digest, self._own)
-        found = self._tokens.viewer_of(digest)
-        return Principal("connection.json", "operator") if own else found
+    async def _bearer_of_token(self, digest: str) -> Principal | None:
+        """Return the bearer of a token by its SHA-256; of this data directory's own token without asking the server."""
+        if hmac.compare_digest(digest, self._own):
+            return Principal("connection.json", "operator")
+        return await self._tokens.bearer_of(digest) if digest else None
 
     async def _leavers(self, people: Collection[str]) -> frozenset[str]:
         """Return the leavers among these people."""
@@ -358,8 +354,8 @@ class Authorizer:
         try:
             if session.employee_id:
                 return Principal(session.employee_id, session.role or "agent")
-            return self._bearer_of_token(session.token)
-        finally:  # also where the file of tokens is damaged
+            return await self._bearer_of_token(session.token)
+        finally:  # also where the server does not answer about the token
             await self._sessions.end_surely(session_id)
 
     async def sessions_of(self, viewer: Principal) -> list[OpenSession]:
@@ -381,7 +377,7 @@ class Authorizer:
     async def _bearer_of_session(self, session: BrowserSession) -> Principal | None:
         if session.employee_id:
             return await self.bearer_of_identity(session.employee_id, session.role)
-        return self._bearer_of_token(session.token)
+        return await self._bearer_of_token(session.token)
 
     async def end_session(self, session_id: str) -> None:
         """End a session in every process.

@@ -1,20 +1,43 @@
-"""Tokens with roles, kept as hashes in a file of the data directory that only its owner can read."""
+"""Tokens with roles, in a key-value bucket of the server: every dashboard process accepts them.
+
+The key is the SHA-256 of a token's text, which is stored nowhere. A revoked token leaves an empty entry, so that no
+older copy of the tokens brings it back.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import re
 import secrets
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from ledger.errors import LedgerError
-from ledger.files import write_private
+from config.topology import TOKENS, TOKENS_SUBJECT
+from ledger.errors import ConflictError, LedgerError, UnavailableError
+from ledger.files import read_bounded
+from ledger.nats.incidents import report
+from ledger.store.log import Draft, Log
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
     from pathlib import Path
 
+    from ledger.nats.client import LedgerClient
+    from ledger.store.log import Recorded
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_CACHE_SECONDS = 1.0
+"""A token that is revoked elsewhere is valid here for at most this time, while the server answers."""
+_WAIT_SECONDS = 0.5
+_STALE_SECONDS = 10.0
+"""Without an answer of the server tokens stay valid for this time, which is longer than an election of a leader."""
+_PATIENCE_SECONDS = 3.0
+_FILE_BYTES = 64 << 20
 type Role = Literal["agent", "manager", "auditor", "operator", "source"]
 ROLES: tuple[Role, ...] = ("agent", "manager", "auditor", "operator")
 """Agents see their own data, managers that of their people and teams, auditors and operators all data.
@@ -38,15 +61,31 @@ class Principal(NamedTuple):
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A token in the file."""
+    """A token in the bucket."""
 
     name: str
     role: Role
-    sha256: str
     made: datetime
     person_id: str | None = None
     source: str | None = None
     expires: datetime | None = None
+
+    @property
+    def fault(self) -> str:
+        """The reason for which person or source do not fit the role; empty where they do."""
+        if (self.role in ("agent", "manager")) != (self.person_id is not None):
+            return f"person: the role {self.role} " + (
+                "takes no person" if self.person_id else "needs an employee's id"
+            )
+        if (self.role == "source") != (self.source is not None):
+            return f"source: the role {self.role} " + ("takes no source" if self.source else "needs a source")
+        return ""
+
+
+class KeptToken(Token, frozen=True, kw_only=True, omit_defaults=True):
+    """A token in a file: with its key."""
+
+    sha256: str
 
 
 class TokenError(LedgerError):
@@ -54,99 +93,218 @@ class TokenError(LedgerError):
 
 
 class Tokens:
-    """The tokens of a data directory; the file is read again after another process has changed it."""
+    """The tokens of a ledger, and a copy of them in memory that is at most a second old."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "server" / "tokens.json"
-        self._file_state: tuple[int, ...] = ()
+    def __init__(self, client: LedgerClient) -> None:
+        self._client = client
+        self._log: Log | None = None
+        self._position = 0
         self._tokens: dict[str, Token] = {}
+        self._read_at = float("-inf")
+        """The time at which the newest complete reading began."""
+        self._reading = asyncio.Lock()
 
-    def all(self) -> list[Token]:
+    async def all(self) -> list[Token]:
         """Return every token, the oldest first.
 
         Raises:
-            TokenError: the file is damaged.
+            UnavailableError: the server does not answer.
 
         """
-        return list(self._by_digest().values())
+        return sorted((await self._all()).values(), key=lambda one: one.made)
 
-    def _by_digest(self) -> dict[str, Token]:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            self._file_state, self._tokens = (), {}
-            return {}
-        changed = status.st_mtime_ns, status.st_ino, status.st_size  # two changes may share a time stamp
-        if changed != self._file_state:
-            try:
-                read = msgspec.json.decode(self._path.read_bytes(), type=list[Token])
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                message = f"{self._path} is damaged ({error}): restore it, or remove it and make the tokens again"
-                raise TokenError(message) from None
-            self._tokens = {one.sha256: one for one in read}
-            self._file_state = changed
+    async def _all(self) -> dict[str, Token]:
+        await _patiently(self._read_on(time.monotonic()))
         return self._tokens
 
-    def make(
+    async def make(
         self, name: str, role: Role, person_id: str | None, expires: datetime | None, source: str | None = None
     ) -> str:
         """Return the text of a new token; the text is not stored. ``source``: the system, for the role `source`.
 
         Raises:
             TokenError: the name is taken, or the person or the source does not fit the role.
+            UnavailableError: the server does not answer.
 
         """
-        if any(one.name == name for one in self.all()):
+        if any(one.name == name for one in await self.all()):
             raise TokenError(f"a token named {name} exists: revoke it first, or choose another name")
-        if (role in ("agent", "manager")) != (person_id is not None):
-            fault = "takes no person" if person_id else "needs an employee's id"
-            raise TokenError(f"person: the role {role} {fault}")
-        if (role == "source") != (source is not None):
-            raise TokenError(f"source: the role {role} {'takes no source' if source else 'needs a source'}")
+        now = datetime.now(UTC)
+        token = Token(name=name, role=role, made=now, person_id=person_id, source=source, expires=expires)
+        if token.fault:
+            raise TokenError(token.fault)
         text = f"rl-{role}-{secrets.token_urlsafe(32)}"
-        token = Token(
-            name=name,
-            role=role,
-            sha256=digest_of(text),
-            made=datetime.now(UTC),
-            person_id=person_id,
-            source=source,
-            expires=expires,
-        )
-        self._write([*self.all(), token])
+        await self._write(digest_of(text), msgspec.json.encode(token), 0)
         return text
 
-    def revoke(self, name: str) -> None:
-        """Remove a token, so that its bearer is no longer authenticated.
+    async def revoke(self, name: str) -> None:
+        """Revoke the token with a name, so that its bearer is no longer authenticated.
 
         Raises:
             TokenError: no token has this name.
+            UnavailableError: the server does not answer.
 
         """
-        left = [one for one in self.all() if one.name != name]
-        if len(left) == len(self.all()):
+        found = [digest for digest, one in (await self._all()).items() if one.name == name]
+        if not found:
             raise TokenError(f"there is no token named {name}")
-        self._write(left)
+        for digest in found:  # two, if two processes made them at the same moment
+            await self._write(digest, b"")
+            self._tokens.pop(digest, None)
 
-    def viewer(self, text: str) -> Principal | None:
-        """Return the bearer of a token's text; none if it is unknown or has expired."""
-        return self.viewer_of(digest_of(text))
+    async def backup(self) -> list[KeptToken]:
+        """Return every token with its hash, the oldest first.
 
-    def viewer_of(self, digest: str) -> Principal | None:
+        Raises:
+            UnavailableError: the server does not answer.
+
+        """
+        found = [KeptToken(sha256=digest, **msgspec.structs.asdict(one)) for digest, one in (await self._all()).items()]
+        return sorted(found, key=lambda one: one.made)
+
+    async def restore(self, tokens: Iterable[KeptToken]) -> int:
+        """Add tokens that the bucket never had, not those that were revoked; return their number.
+
+        Raises:
+            UnavailableError: the server does not answer.
+
+        """
+        number, known = 0, await self._all()
+        for one in tokens:
+            fields = msgspec.structs.asdict(one)
+            if (digest := fields.pop("sha256")) in known:
+                continue
+            with suppress(ConflictError):
+                await self._write(digest, msgspec.json.encode(Token(**fields)), 0)
+                number += 1
+        return number
+
+    async def take_over(self, data_dir: Path) -> None:
+        """Take the tokens over that earlier versions kept in a file of the data directory, and rename the file.
+
+        Raises:
+            TokenError: the file is damaged.
+            UnavailableError: the server does not answer.
+
+        """
+        path = data_dir / "server" / "tokens.json"
+        with suppress(FileNotFoundError):  # also where another process has just renamed it
+            await self.restore(tokens_in(path))
+            path.replace(path.with_name("tokens.json.taken-over"))
+
+    async def bearer_of(self, digest: str) -> Principal | None:
         """Return the bearer of the token with a SHA-256; none if it is unknown, revoked or expired.
 
-        Only digests are compared. A caller cannot choose them, so the time that this takes reveals nothing about a
-        token.
+        A known token costs a look at the server once a second, for all requests together. An unknown one may have been
+        made a moment ago, so the stream's leader is asked for it. Only digests are compared. A caller cannot choose
+        them, so the time that this takes reveals nothing about a token.
+
+        Raises:
+            UnavailableError: the server has not answered for some seconds.
+
         """
-        found, now = self._by_digest().get(digest), datetime.now(UTC)
+        await self._refresh()
+        found, now = self._tokens.get(digest), datetime.now(UTC)
+        if found is None:
+            log = await self._opened()
+            stored = await _patiently(log.read_from_leader(f"{TOKENS_SUBJECT}.{digest}"))
+            found = None if stored is None else _decoded(stored)
+            if found is not None:
+                self._tokens[digest] = found  # the next reading meets this entry again, or a newer one
         if found is None or (found.expires is not None and now >= found.expires):
             return None
         return Principal(found.name, found.role, found.person_id, found.source)
 
-    def _write(self, tokens: list[Token]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(self._path, msgspec.json.encode(tokens).decode())
-        self._file_state = ()
+    async def _refresh(self) -> None:
+        """Bring the copy up to date if it is older than a second; without an answer an old one will do for a while."""
+        since = time.monotonic() - _CACHE_SECONDS
+        if self._read_at >= since:
+            return
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._read_on(since)
+        except (TimeoutError, LedgerError) as error:
+            if time.monotonic() - self._read_at > _STALE_SECONDS:
+                raise UnavailableError(_NO_ANSWER) from error
+
+    async def _read_on(self, since: float) -> None:
+        """Read the changes since the last reading, unless one has begun after ``since``.
+
+        The stream's leader is asked, because a replica may show a token that was revoked.
+        """
+        async with self._reading:
+            if self._read_at >= since:
+                return
+            begun, log = time.monotonic(), await self._opened()
+            if not self._position:
+                async for batch in log.subject_batches(f"{TOKENS_SUBJECT}.*"):
+                    for stored in batch:
+                        self._take(stored)
+            while (newer := await log.read_from_leader(f"{TOKENS_SUBJECT}.*", self._position)) is not None:
+                self._take(newer)
+            self._read_at = begun
+
+    def _take(self, stored: Recorded) -> None:
+        digest, found = stored.subject.rpartition(".")[2], _decoded(stored)
+        if found is None:
+            self._tokens.pop(digest, None)
+        else:
+            self._tokens[digest] = found
+        self._position = stored.position
+
+    async def _write(self, digest: str, data: bytes, expect: int | None = None) -> None:
+        log = await self._opened()
+        await log.append([Draft(f"{TOKENS_SUBJECT}.{digest}", data, expect)], _PATIENCE_SECONDS)
+
+    async def _opened(self) -> Log:
+        if self._log is None:
+            self._log = await Log.unstamped(self._client, TOKENS)
+        return self._log
+
+
+_NO_ANSWER = "the server does not answer about tokens: try again in a moment"
+
+
+async def _patiently[T](answering: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await answering
+    except TimeoutError as error:
+        raise UnavailableError(_NO_ANSWER) from error
+
+
+def _decoded(stored: Recorded) -> Token | None:
+    """Return the token of an entry; none if it was revoked, or the entry is none of ours."""
+    if not stored.data:
+        return None
+    try:
+        found = msgspec.json.decode(stored.data, type=Token)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        report("an entry of the bucket of tokens cannot be read, and admits nobody", stored.position, error)
+        return None
+    if found.fault or not _DIGEST.fullmatch(stored.subject.rpartition(".")[2]):
+        report("an entry of the bucket of tokens is no token, and admits nobody", stored.position)
+        return None
+    return found
+
+
+def tokens_in(path: Path) -> list[KeptToken]:
+    """Return the tokens in a file.
+
+    Raises:
+        TokenError: the file is damaged.
+        FileNotFoundError: there is none.
+
+    """
+    try:
+        found = msgspec.json.decode(read_bounded(path, _FILE_BYTES), type=list[KeptToken])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        message = f"{path} is damaged ({error}): restore it, or remove it and make the tokens again"
+        raise TokenError(message) from None
+    for one in found:
+        if one.fault or not _DIGEST.fullmatch(one.sha256):
+            raise TokenError(f"{path} is damaged (the token {one.name!r}): restore it, or remove it")
+    return found
 
 
 def digest_of(text: str) -> str:

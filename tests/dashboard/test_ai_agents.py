@@ -30,7 +30,7 @@ async def test_the_lists_tell_an_ai_agent_apart_and_show_its_escalation_to_the_p
             ]
             people = (await read_current(client, "actions", agent_kind="human"))["items"]
             assert "AI-1" not in {one["agent_id"] for one in people}
-        asked = Tokens(session.data_dir).make("m-2", "manager", "M-2", None)
+        asked = await Tokens(session.client).make("m-2", "manager", "M-2", None)
         async with client_with_token(address, asked) as client:
             (escalation,) = (await read_current(client, "escalations"))["items"]
             assert (escalation["escalation_id"], escalation["agent_kind"]) == (filed["escalation_id"], "ai")

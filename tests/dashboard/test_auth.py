@@ -1,19 +1,14 @@
 """Authentication and authorisation: every role at every path, tokens and their revocation, browser sessions."""
 
-import json
 import re
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import httpx
-import pytest
 
 from app.runtime.session import Session
 from dashboard.auth.authorization import COOKIE
-from dashboard.auth.tokens import ROLES, TokenError, Tokens
+from dashboard.auth.tokens import ROLES, Tokens
 from domain.commands import action_id_of
-from tests.support.forked_cli import CommandLine
 from tests.support.http_api import client_with_token, read_current, served_with_tokens
 from tests.support.waiting import eventually
 
@@ -163,7 +158,7 @@ async def test_a_browser_shows_a_token_once(session: Session) -> None:
         assert all(word in cookie for word in ("HttpOnly", "SameSite=strict", COOKIE))
         assert tokens["auditor"] not in cookie
         assert (await browser.get("/api/v1/me")).json()["role"] == "auditor"
-        Tokens(session.data_dir).revoke("auditor")
+        await Tokens(session.client).revoke("auditor")
         assert (await browser.get("/api/v1/me")).status_code == 401  # at once, for browsers as well
         await browser.post("/api/v1/session", json={"token": tokens["operator"]})
         assert (await browser.delete("/api/v1/session")).status_code == 204
@@ -175,36 +170,3 @@ async def test_a_browser_shows_a_token_once(session: Session) -> None:
         assert assets
         for asset in assets:
             assert (await browser.get(asset)).status_code == 200
-
-
-def test_tokens_are_hashed_named_once_and_end(tmp_path: Path) -> None:
-    tokens = Tokens(tmp_path)
-    text = tokens.make("x", "auditor", None, datetime.now(UTC) + timedelta(days=1))
-    kept = (tmp_path / "server" / "tokens.json").read_text()
-    assert text not in kept
-    assert (tmp_path / "server" / "tokens.json").stat().st_mode & 0o77 == 0
-    assert Tokens(tmp_path).viewer(text) is not None
-    for role, person in (("agent", None), ("auditor", "A-1")):
-        with pytest.raises(TokenError, match="person"):
-            tokens.make("y", role, person, None)  # type: ignore[arg-type]
-    with pytest.raises(TokenError, match="a token named x exists"):
-        tokens.make("x", "auditor", None, None)
-    over = tokens.make("over", "auditor", None, datetime.now(UTC) - timedelta(seconds=1))
-    assert tokens.viewer(over) is None
-    tokens.revoke("x")
-    assert tokens.viewer(text) is None
-    with pytest.raises(TokenError, match="no token"):
-        tokens.revoke("x")
-
-
-def test_the_commands(command: CommandLine) -> None:
-    made = command("admin", "tokens", "make", "board", "--role", "manager", "--person", "M-1", "--days", "7", "--json")
-    token = json.loads(made.stdout)["token"]
-    assert token.startswith("rl-manager-")
-    assert command("admin", "tokens", "make", "board", "--role", "auditor").returncode == 2
-    listed = command("admin", "tokens", "list")
-    assert "board" in listed.stdout
-    assert token not in listed.stdout
-    assert command("admin", "tokens", "make", "m", "--role", "auditor").stdout.strip().startswith("rl-auditor-")
-    assert "revoked" in command("admin", "tokens", "revoke", "board").stdout
-    assert [one["name"] for one in json.loads(command("admin", "tokens", "list", "--json").stdout)["items"]] == ["m"]

@@ -61,7 +61,7 @@ async def test_no_body_is_read_before_its_sender_is_known(session: Session) -> N
         return sent
 
     async with raw_http_of(session) as http:
-        agent = http.tokens.make("a", "agent", "A-1", None)
+        agent = await http.tokens.make("a", "agent", "A-1", None)
         for token in (None, "wrong", agent):
             path = "/api/v1/policies" if token == agent else "/api/v1/check"
             with most_memory() as most:
@@ -96,7 +96,7 @@ async def test_a_body_where_none_has_a_meaning_changes_no_answer(session: Sessio
 
 async def test_a_body_is_asked_for_only_once_its_sender_may(session: Session) -> None:
     async with raw_http_of(session) as http:
-        agent = http.tokens.make("a", "agent", "A-1", None)
+        agent = await http.tokens.make("a", "agent", "A-1", None)
         expects = ("Content-Type: application/json", "Content-Length: 50", "Expect: 100-continue")
         for token, path, status in (
             (None, "/api/v1/check", 401),
@@ -113,7 +113,7 @@ async def test_a_body_is_asked_for_only_once_its_sender_may(session: Session) ->
             body = b"" if "Content" in headers[0] else b"10000\r\n" + b" " * 0x10000 + b"\r\n1\r\n \r\n"
             answer = await http.send(http.head("POST /api/v1/check", "Content-Type: application/json", *headers) + body)
             assert (answer.status, answer.closed, answer.problem()["code"]) == (413, True, "too_large")
-        till = http.tokens.make("till", "source", None, None, "till")
+        till = await http.tokens.make("till", "source", None, None, "till")
         batch = http.head("POST /api/v1/events", "Content-Length: 8388609", token=till)
         assert (await http.send(batch)).problem()["code"] == "too_large"
         answer = await http.send(

@@ -66,15 +66,14 @@ async def way(request: pytest.FixtureRequest) -> str:
 @pytest_asyncio.fixture(loop_scope="module")
 async def connect(company: tuple[Company, str]) -> Connect:
     """Return a function that makes the client of a source, on a way."""
-    folder = company[0].session.data_dir
-    tokens: dict[str, str] = {}
+    folder, book = company[0].session.data_dir, Tokens(company[0].session.client)
+    sources = ("desk", "till", "approver")
+    tokens = {one: await book.make(f"{one}-{uuid.uuid4()}", "source", None, None, one) for one in sources}
 
     def make(way: str, source: str, patience_seconds: float = 10) -> Client:
         if way == "nats":
             url = json.loads(source_file(folder, source).read_text())["nats_url"]
             return Client(url, source=source, patience_seconds=patience_seconds)
-        if source not in tokens:
-            tokens[source] = Tokens(folder).make(f"{source}-{uuid.uuid4()}", "source", None, None, source)
         return Client(company[1], source=source, token=tokens[source], patience_seconds=patience_seconds)
 
     return make

@@ -214,8 +214,10 @@ async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Se
         assert refused["reasons"][0]["rule"] == "self_dealing"
         async with running(session, ["projections", "guard", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            tokens = Tokens(session.data_dir)
-            async with client_with_token(dashboard.address, tokens.make("boss", "manager", "M-1", None)) as manager:
+            tokens = Tokens(session.client)
+            async with client_with_token(
+                dashboard.address, await tokens.make("boss", "manager", "M-1", None)
+            ) as manager:
                 flags = (await eventually(lambda: read_current(manager, "flags"), lambda found: found["items"]))[
                     "items"
                 ]

@@ -78,7 +78,7 @@ async def test_who_may_not_answer(session: Session) -> None:
 
 async def test_a_colleague_is_thanked_as_a_peer_and_a_repeated_request_once(session: Session) -> None:
     async with served_with_tokens(session) as (address, tokens), upstream_of(session) as upstream:
-        other = Tokens(session.data_dir).make("other", "agent", "A-2", None)
+        other = await Tokens(session.client).make("other", "agent", "A-2", None)
         for token in (tokens["agent"], tokens["agent"], other):  # a request's id is each person's own
             async with client_with_token(address, token) as client:
                 body = {"receiver_id": "M-2", "reason": "helped a colleague", "request_id": "t"}

@@ -40,7 +40,7 @@ class Person:
 async def people(session: Session) -> AsyncIterator[dict[str, Person]]:
     """Serve the API under a policy with governance; yield two managers and an operator."""
     async with served_with_tokens(session, POLICY) as (address, tokens), AsyncExitStack() as open_clients:
-        other = Tokens(session.data_dir).make("second", "manager", "M-2", None)
+        other = await Tokens(session.client).make("second", "manager", "M-2", None)
         found = {"M-1": tokens["manager"], "M-2": other, "operator": tokens["operator"]}
         clients = {name: client_with_token(address, token) for name, token in found.items()}
         yield {name: Person(await open_clients.enter_async_context(client)) for name, client in clients.items()}

@@ -90,7 +90,7 @@ async def test_people_see_and_end_their_own_sessions_operators_all(session: Sess
         await assert_without_secrets(session, own[0]["id"], (agent.cookies[COOKIE], tokens["agent"], "A-1", "agent"))
         agent.headers["Sec-Fetch-Site"] = "cross-site"
         assert await end(agent, own[0]) == 403
-        Tokens(session.data_dir).revoke("agent")
+        await Tokens(session.client).revoke("agent")
         assert [one["name"] for one in await listed(operator)] == ["operator", "auditor"]
 
 

@@ -96,7 +96,7 @@ async def test_a_typed_client_publishes_and_gets_its_decision(project: Path, tmp
         running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services,
     ):
         (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-        url, token = dashboard.address, Tokens(session.data_dir).make("desk", "source", None, None, "desk")
+        url, token = dashboard.address, await Tokens(session.client).make("desk", "source", None, None, "desk")
         async with client_with_token(url, token) as desk:
             assert (await desk.get("/openapi.json")).json() == api_document()
 

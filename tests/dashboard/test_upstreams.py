@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -39,12 +39,16 @@ ACTION = {"agent_id": "A-1", "kind": "refund", "amount": gbp("5.00"), "reason": 
 class Door:
     """The HTTP API of a company, with a token of each of its sources and of two people."""
 
-    def __init__(self, company: Company, address: str) -> None:
-        tokens = Tokens(company.session.data_dir)
-        self.company, self.address = company, address
-        self.tokens = {name: tokens.make(name, "source", None, None, name) for name in PROFILES}
-        self.tokens["operator"] = tokens.make("operator", "operator", None, None)
-        self.tokens["agent"] = tokens.make("agent", "agent", "A-1", None)
+    def __init__(self, company: Company, address: str, tokens: dict[str, str]) -> None:
+        self.company, self.address, self.tokens = company, address, tokens
+
+    @classmethod
+    async def of(cls, company: Company, address: str) -> Self:
+        """Make the tokens."""
+        tokens = Tokens(company.session.client)
+        made = {name: await tokens.make(name, "source", None, None, name) for name in PROFILES}
+        made["operator"] = await tokens.make("operator", "operator", None, None)
+        return cls(company, address, made | {"agent": await tokens.make("agent", "agent", "A-1", None)})
 
     def __call__(self, name: str) -> httpx.AsyncClient:
         """Return a client with the token of a source or person."""
@@ -72,7 +76,7 @@ async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Door]:
         running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services,
     ):
         (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-        yield Door(company, dashboard.address)
+        yield await Door.of(company, dashboard.address)
 
 
 async def positions(door: Door, source: str) -> list[str]:
@@ -187,7 +191,7 @@ async def test_events_are_checked_and_kept_while_no_intake_runs(tmp_path: Path) 
         running(session, ["dashboard"], where=ListenAddress(port=0)) as services,
     ):
         (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-        token = Tokens(session.data_dir).make("till", "source", None, None, "till")
+        token = await Tokens(session.client).make("till", "source", None, None, "till")
         async with client_with_token(dashboard.address, token) as till:
             faulty = await till.post("/api/v1/events", headers=STRUCTURED, json=purchase("x", "till") | {"type": "no"})
             assert (faulty.status_code, faulty.json()["field"]) == (422, "type"), faulty.text

@@ -287,7 +287,7 @@ async def try_another_limit(one: Opened) -> None:
 
 
 async def end_another_session(one: Opened) -> None:
-    token = Tokens(one.session.data_dir).make("m", "manager", "M-1", None)
+    token = await Tokens(one.session.client).make("m", "manager", "M-1", None)
     async with httpx.AsyncClient(base_url=one.address, timeout=20) as other:
         assert (await other.post("/api/v1/session", json={"token": token})).status_code == 204
         await one.page.get_by_role("link", name="Sessions").click()
@@ -385,7 +385,7 @@ async def test_the_morning_of_a_team_lead(session: Session) -> None:
 async def test_a_lead_sees_the_spending_of_the_team_against_its_budgets_and_by_week(session: Session) -> None:
     async with opened(session) as one:
         await one.upstream.action("of-others", "9.00", agent_id="M-2")  # M-2 is no one below M-1
-        token = Tokens(session.data_dir).make("lead", "manager", "M-1", None)
+        token = await Tokens(session.client).make("lead", "manager", "M-1", None)
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=one.address, headers=headers, timeout=20) as lead:
             (week,) = (await read_current(lead, "summary", by="week"))["groups"]
@@ -415,7 +415,7 @@ async def change_the_policy(one: Opened) -> None:
     }
     step: Document = {"operation": "propose", "policy": policy, "replaces": 1}
     for person in ("M-1", "M-2"):
-        token = Tokens(one.session.data_dir).make(person, "manager", person, None)
+        token = await Tokens(one.session.client).make(person, "manager", person, None)
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=one.address, headers=headers, timeout=20) as client:
             answer = (await client.post("/api/v1/policies", json=step)).json()

@@ -308,7 +308,7 @@ async def test_a_list_that_stays_open_reads_its_changes_alone(long: LongPage) ->
     before = await cells(page, "Accesses", whole=True)
     assert len(before) > MANY
     begun = len(one.answers)
-    token = Tokens(one.session.data_dir).make(f"visitor-{len(before)}", "auditor", None, None)
+    token = await Tokens(one.session.client).make(f"visitor-{len(before)}", "auditor", None, None)
     async with httpx.AsyncClient(base_url=one.address, timeout=20) as other:
         assert (await other.post("/api/v1/session", json={"token": token})).status_code == 204
     await expect(page.locator("#main h2").first).to_have_text(f"{len(before) + 1:,} accesses", timeout=15_000)

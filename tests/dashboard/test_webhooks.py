@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Self
 
 import httpx
 import pytest
@@ -33,12 +34,16 @@ ACTION = "resolution.action.taken.v1"
 class Door:
     """The HTTP API of a company with the role `webhooks`, and tokens of two sources and of people."""
 
-    def __init__(self, company: Company, address: str) -> None:
-        self.company, self._address = company, address
-        tokens = Tokens(company.session.data_dir)
-        self._tokens = {name: tokens.make(name, "source", None, None, name) for name in ("desk", "till")}
-        self._tokens |= {role: tokens.make(role, role, None, None) for role in ("auditor", "operator")}
-        self._tokens["agent"] = tokens.make("agent", "agent", "A-1", None)
+    def __init__(self, company: Company, address: str, tokens: dict[str, str]) -> None:
+        self.company, self._address, self._tokens = company, address, tokens
+
+    @classmethod
+    async def of(cls, company: Company, address: str) -> Self:
+        """Make the tokens."""
+        tokens = Tokens(company.session.client)
+        made = {name: await tokens.make(name, "source", None, None, name) for name in ("desk", "till")}
+        made |= {role: await tokens.make(role, role, None, None) for role in ("auditor", "operator")}
+        return cls(company, address, made | {"agent": await tokens.make("agent", "agent", "A-1", None)})
 
     def __call__(self, name: str) -> httpx.AsyncClient:
         """Return a client with the token of a source or person."""
@@ -59,7 +64,7 @@ async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Door]:
         await role.start()
         (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
         await up_to_date(session, "people")  # says who has left
-        yield Door(company, dashboard.address)
+        yield await Door.of(company, dashboard.address)
         await role.stop()
 
 

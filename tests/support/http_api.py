@@ -70,8 +70,11 @@ async def served_with_tokens(
             assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
         async with running(session, ["projections", "seal", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            tokens = Tokens(session.data_dir)
-            yield dashboard.address, {role: tokens.make(role, role, PERSON_OF_ROLE.get(role), None) for role in ROLES}
+            tokens = Tokens(session.client)
+            yield (
+                dashboard.address,
+                {role: await tokens.make(role, role, PERSON_OF_ROLE.get(role), None) for role in ROLES},
+            )
 
 
 async def accesses(session: Session) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from tests.support.documents import Document
 def api_document() -> Document:
     """Return the OpenAPI document, as `/openapi.json` has it."""
     nothing: Any = None
-    authorizer = Authorizer(Path("no-such-folder"), "token", nothing, nothing)
+    authorizer = Authorizer(nothing, "token", nothing, nothing)
     context = ApiContext(
         nothing,
         nothing,

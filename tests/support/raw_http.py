@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
+from ledger.nats.client import LedgerClient
 from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
@@ -41,12 +41,12 @@ class RawAnswer(NamedTuple):
 class RawHttp:
     """A client of the HTTP API that writes and reads bytes."""
 
-    def __init__(self, dashboard: DashboardService, data_dir: Path) -> None:
+    def __init__(self, dashboard: DashboardService, client: LedgerClient) -> None:
         where = urlsplit(dashboard.address)
         assert where.hostname
         assert where.port
         self.host, self.port, self.token = where.hostname, where.port, dashboard.token
-        self.address, self.tokens, self._dashboard = dashboard.address, Tokens(data_dir), dashboard
+        self.address, self.tokens, self._dashboard = dashboard.address, Tokens(client), dashboard
 
     def connections(self) -> int:
         """Return the number of connections that the server holds open."""
@@ -91,7 +91,7 @@ async def raw_http_of(session: Session, **where: Any) -> AsyncIterator[RawHttp]:
         where = {"port": 0} | where
         async with running(session, ["projections", "dashboard"], where=ListenAddress(**where)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            http = RawHttp(dashboard, session.data_dir)
+            http = RawHttp(dashboard, session.client)
             async with httpx.AsyncClient(base_url=http.address, timeout=20) as client:
                 await eventually(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
             yield http

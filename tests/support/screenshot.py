@@ -101,9 +101,11 @@ async def take(settings: Settings, folder: Path) -> list[Path]:
             for name in ("escalations", "summary", "gap", "quality", "balances", "obstacles", "flags"):
                 await read_current(client, name)
         browser = await player.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        tokens = Tokens(session.data_dir)
+        tokens = Tokens(session.client)
         return [
-            await picture(browser, dashboard.address, tokens.make(one.name, one.role, one.person_id, None), one, folder)
+            await picture(
+                browser, dashboard.address, await tokens.make(one.name, one.role, one.person_id, None), one, folder
+            )
             for one in READERS
         ]
 

@@ -81,7 +81,7 @@ class Opened:
 
     async def sign_in_as(self, name: str, role: str, person: str | None = None) -> None:
         """Sign in as another person."""
-        token = Tokens(self.session.data_dir).make(name, role, person, None)  # type: ignore[arg-type] # one of the roles
+        token = await Tokens(self.session.client).make(name, role, person, None)  # type: ignore[arg-type] # one of the roles
         await self.page.click("#sign-out")
         await self.page.fill("#token", token)
         self.complaints.clear()  # requests that the end of the session refused

@@ -74,6 +74,7 @@ DENIED: list[tuple[str, Any]] = [
     ("ledger.fact.crm", {"n": 1}),
     ("alarm.seal", {"reason": "x"}),
     ("$KV.ledger-keys.k.x.1", {}),
+    (f"{topology.TOKENS_SUBJECT}.{'a' * 64}", {"name": "x", "role": "operator", "made": "2026-01-01T00:00:00Z"}),
     *(
         (f"{prefix}.{call}", body)
         for prefix in ("JS.LEDGER.API", "$JS.API")
@@ -88,6 +89,9 @@ DENIED: list[tuple[str, Any]] = [
             ("STREAM.INFO.INBOX", {}),
             ("STREAM.INFO.KV_ledger-keys", {}),
             ("DIRECT.GET.KV_ledger-keys", {"seq": 1}),
+            ("STREAM.INFO.KV_ledger-tokens", {}),
+            ("DIRECT.GET.KV_ledger-tokens", {"seq": 1}),
+            ("STREAM.MSG.GET.KV_ledger-tokens", {"seq": 1}),
             ("DIRECT.GET.REJECTED", {"seq": 1}),
             ("CONSUMER.CREATE.LEDGER.auditor", {"stream_name": "LEDGER", "config": PUSHING, "action": "create"}),
             ("CONSUMER.DURABLE.CREATE.LEDGER.auditor", {"stream_name": "LEDGER", "config": PUSHING}),

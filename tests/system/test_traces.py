@@ -155,7 +155,7 @@ async def traced(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Trac
                 "outcome"
             ] == "done"
             connection = json.loads((data_dir / "connection.json").read_text())
-            token = Tokens(data_dir).make("till", "source", None, None, "till")
+            token = await Tokens(session.client).make("till", "source", None, None, "till")
             async with (
                 httpx.AsyncClient(base_url=connection["http_url"], timeout=20) as http,
                 httpx.AsyncClient(

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from app.cli.commands.admin import admin
 from app.cli.main import command
 from app.output import console, print_json, print_list, print_result
-from app.runtime.access_records import note_access_from_outside
+from app.runtime.access_records import note_access
 from app.runtime.session import Session
 from app.runtime.source_registration import read_registry
-from dashboard.auth.tokens import ROLES, TokenError, Tokens
+from dashboard.auth.tokens import ROLES, TokenError, Tokens, tokens_in
 from ledger.errors import LedgerError
+from ledger.files import write_private
 
 if TYPE_CHECKING:
     from app.output import OutputFormat
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 @admin.group("tokens")
 def tokens_group() -> None:
-    """Tokens for the dashboard: make, list and revoke; each is shown once."""
+    """Tokens for the dashboard: make, list, revoke, back up; each is shown once."""
 
 
 @click.option("--days", type=click.IntRange(1), help="Validity in days. [default: until revoked]")
@@ -49,17 +51,19 @@ async def make(
         raise click.UsageError("name either --role or --source")
     role = role or "source"
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    if source is not None:
-        await _require_registered(settings, source)
-    try:
-        text = Tokens(Path(settings.data_dir)).make(name, role, person, expires, source)
-    except TokenError as error:
-        raise click.UsageError(str(error)) from None
-    try:
-        await note_access_from_outside(settings, f"token made: {name} ({role})", "no token was made")
-    except LedgerError:
-        Tokens(Path(settings.data_dir)).revoke(name)
-        raise
+    async with Session(settings) as session:
+        if source is not None:
+            await _require_registered(session, source)
+        tokens = await _tokens_of(session)
+        try:
+            text = await tokens.make(name, role, person, expires, source)
+        except TokenError as error:
+            raise click.UsageError(str(error)) from None
+        try:
+            await note_access(session, f"token made: {name} ({role})", "no token was made")
+        except LedgerError:
+            await tokens.revoke(name)
+            raise
     if as_json:
         fields = {"name": name, "role": role, "person_id": person, "source": source, "expires": expires}
         print_json(fields | {"token": text})
@@ -67,9 +71,14 @@ async def make(
     console.print(text, soft_wrap=True)
 
 
-async def _require_registered(settings: Settings, source: str) -> None:
-    async with Session(settings, reads_only=True) as session:
-        registry, _ = await read_registry(session.log)
+async def _tokens_of(session: Session) -> Tokens:
+    tokens = Tokens(session.client)
+    await tokens.take_over(session.data_dir)
+    return tokens
+
+
+async def _require_registered(session: Session, source: str) -> None:
+    registry, _ = await read_registry(session.log)
     found = registry.source(source)
     if found is None or found.state != "active":
         raise click.UsageError(f"{source} is no registered source: see `admin sources list` and `admin sources add`")
@@ -78,6 +87,8 @@ async def _require_registered(settings: Settings, source: str) -> None:
 @command(tokens_group, "list", lists=True)
 async def list_tokens(settings: Settings, *, output: OutputFormat) -> None:
     """List the tokens, without their texts."""
+    async with Session(settings, reads_only=True) as session:
+        tokens = await (await _tokens_of(session)).all()
     found = [
         {
             "name": one.name,
@@ -87,7 +98,7 @@ async def list_tokens(settings: Settings, *, output: OutputFormat) -> None:
             "made": one.made,
             "expires": one.expires,
         }
-        for one in Tokens(Path(settings.data_dir)).all()
+        for one in tokens
     ]
     rows = [tuple("" if value is None else str(value)[:19] for value in one.values()) for one in found]
     columns = ("name", "role", "person", "source", "made", "expires")
@@ -98,9 +109,35 @@ async def list_tokens(settings: Settings, *, output: OutputFormat) -> None:
 @command(tokens_group)
 async def revoke(settings: Settings, name: str, *, as_json: bool) -> None:
     """Revoke the token NAME at once."""
+    async with Session(settings, reads_only=True) as session:
+        try:
+            await (await _tokens_of(session)).revoke(name)
+        except TokenError as error:
+            raise click.UsageError(str(error)) from None
+        await note_access(session, f"token revoked: {name}", "it is revoked without a record")
+    print_result({"revoked": name}, f"{name} is revoked.", as_json=as_json)
+
+
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@command(tokens_group)
+async def backup(settings: Settings, file: Path, *, as_json: bool) -> None:
+    """Write all tokens to FILE (mode 0600), as hashes: no archive has them."""
+    async with Session(settings, reads_only=True) as session:
+        tokens = await (await _tokens_of(session)).backup()
+        await note_access(session, "export: tokens")
+    write_private(file, msgspec.json.encode(tokens).decode() + "\n")
+    print_result({"tokens": len(tokens)}, f"{len(tokens)} tokens are in {file}.", as_json=as_json)
+
+
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@command(tokens_group)
+async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
+    """Add the tokens in FILE that this ledger never had; those that were revoked stay so."""
     try:
-        Tokens(Path(settings.data_dir)).revoke(name)
+        kept = tokens_in(file)
     except TokenError as error:
         raise click.UsageError(str(error)) from None
-    await note_access_from_outside(settings, f"token revoked: {name}", "it is revoked without a record")
-    print_result({"revoked": name}, f"{name} is revoked.", as_json=as_json)
+    async with Session(settings, reads_only=True) as session:
+        await note_access(session, "restore: tokens")
+        number = await (await _tokens_of(session)).restore(kept)
+    print_result({"tokens": number}, f"{number} of {len(kept)} tokens are added.", as_json=as_json)
