@@ -23,6 +23,8 @@ ESCALATION_SUBJECT = "resolution.notify.escalation"
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "webhooks", "dashboard")
 ROLES_SUBJECT = "resolution.roles"
 """Each process with a role answers to ``resolution.roles.<role>``; upstreams may not ask."""
+SEAL_SUBJECT = "resolution.seal"
+"""The process that seals answers here with public files and tiles of the seal; upstreams may not ask."""
 FACT_SUBJECT = "ledger.fact"
 BUDGET_SUBJECT = "ledger.budget"
 CUSTOMER_SUBJECT = "ledger.customer"
@@ -218,6 +220,9 @@ _SESSIONS_FIELDS: DeclaredStream = {
 }
 
 
+_BUCKETS = (TOKENS.removeprefix("KV_"), LEASES.removeprefix("KV_"))
+
+
 _SNAPSHOTS_FIELDS: DeclaredStream = {
     "name": SNAPSHOTS,
     "subjects": [f"{SNAPSHOTS_SUBJECT}.C.>", f"{SNAPSHOTS_SUBJECT}.M.>"],
@@ -261,8 +266,7 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
         _book(replicas) | {"name": KEYS, "subjects": ["$KV.ledger-keys.>"]},
         # Hashes of the cookies of browsers (dashboard/auth/sessions.py).
         _book(replicas) | _SESSIONS_FIELDS,
-        _book(replicas) | {"name": TOKENS, "subjects": [f"{TOKENS_SUBJECT}.>"]},
-        _book(replicas) | {"name": LEASES, "subjects": ["$KV.ledger-leases.>"]},
+        *(_book(replicas) | {"name": f"KV_{name}", "subjects": [f"$KV.{name}.>"]} for name in _BUCKETS),
         # In the form of an object store, as nats-py and other clients make it.
         common | _SNAPSHOTS_FIELDS,
         # Begun seals with their keys, and one of the last checkpoints (ledger/transparency/seal_record.py).

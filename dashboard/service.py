@@ -25,6 +25,8 @@ from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
 from ledger.store.log import Log
 from ledger.store.role_status import RoleStatus
+from ledger.transparency.seal_mirror import SEAL_MIRROR, SealMirror
+from ledger.transparency.sealer import seal_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +91,7 @@ class DashboardService(RoleService):
         await self._check.start()
         self.spawn(self._check.follow(client))
         tokens = Tokens(client)
+        await tokens.watch()
         await tokens.take_over(self._data_dir)
         views = ViewReader(self._views, log, patience_seconds=_PATIENCE_SECONDS)
         self._closing.callback(views.close)
@@ -110,7 +113,8 @@ class DashboardService(RoleService):
             ),
             client=client,
             check=self._check,
-            data_dir=self._data_dir,
+            seal=seal_folder(self._data_dir),
+            seal_mirror=SealMirror(log, topology.SEAL_SUBJECT, self._data_dir / SEAL_MIRROR),
             hosts=where.host_names(),
             metrics=metrics,
             replaying=asyncio.Semaphore(1),

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from config import topology
 from consumers.seal.archive_service import archive_of
 from consumers.seal.service import LOCK, seal_log
 from ledger.errors import LedgerError, LostEventsError, UnavailableError
@@ -16,6 +17,7 @@ from ledger.store.streams import js_api
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.seal_copy import SealCopy, SealCopyError
+from ledger.transparency.seal_mirror import SEAL_MIRROR, SealMirror, read_seal
 from ledger.transparency.seal_record import SealRecord, SealTrace
 from ledger.transparency.sealer import SealError, check_positions, seal_folder
 from ledger.transparency.signed_notes import NoteError
@@ -62,6 +64,49 @@ async def seal_to_the_end(session: Session) -> None:
             message = f"the seal does not reach position {end}: see the output of `resolution-ledger run seal`"
             raise UnavailableError(message)
         await asyncio.sleep(0.05)
+
+
+async def from_seal[T](session: Session, make: Callable[[SealFolder], T]) -> T:
+    """Return a value that ``make`` reads from the seal, which reaches the log's present end.
+
+    It is that of this data directory or, where another machine seals, a mirror of that one.
+
+    Raises:
+        UnavailableError: the machine that seals does not answer, or does not get there in time.
+        AssertionError, LedgerError, ValueError: what ``make`` raises where the seal does not have what it needs.
+
+    """
+    folder, end = seal_folder(session.data_dir), await session.log.last_position()
+    mirror = await _mirror_of(session)
+    if mirror is None:
+        await seal_to_the_end(session)
+        return make(folder)
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while (newest := (await mirror.refresh()).checkpoint()) is None or newest.size < end:
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"the seal does not reach position {end}: see the output of the role `seal`")
+        await asyncio.sleep(0.1)
+    return await read_seal(folder, mirror, make)
+
+
+async def folder_to_read(session: Session) -> SealFolder:
+    """Return the seal of this data directory or, where another machine seals, a mirror with its small files.
+
+    Raises:
+        UnavailableError: the machine that seals does not answer.
+
+    """
+    mirror = await _mirror_of(session)
+    return seal_folder(session.data_dir) if mirror is None else await mirror.refresh()
+
+
+async def _mirror_of(session: Session) -> SealMirror | None:
+    """Return the mirror of another machine's seal; none where this one seals, or nothing is sealed yet."""
+    if session.embedded or seal_folder(session.data_dir).is_begun:
+        return None
+    if not (await (await SealRecord.open(session.client)).read()).begun:
+        return None
+    return SealMirror(session.log, topology.SEAL_SUBJECT, session.data_dir / SEAL_MIRROR)
 
 
 async def check_sealed_end(session: Session) -> None:

@@ -7,12 +7,14 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from config import topology
 from ledger.archive.event_archive import Archive, gap_marker
 from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
+from ledger.transparency.seal_mirror import SEAL_MIRROR, SealMirror
 from ledger.transparency.sealer import seal_folder
 from ledger.transparency.signed_notes import NoteError
 from ledger.transparency.tiles import MissingTileError
@@ -46,8 +48,11 @@ async def archive_log(
     archive: Archive,
     seal: SealFolder,
     progressed: Callable[[int, int], None] = lambda _done, _of: None,
+    mirror: SealMirror | None = None,
 ) -> int:
     """Copy the sealed events that are not archived yet; return the last position of the archive.
+
+    ``mirror``: the one that ``seal`` is the folder of, where another machine seals.
 
     Raises:
         SealError: the log differs from the seal.
@@ -77,6 +82,8 @@ async def archive_log(
         size += sum([len(event.data) for event in batch])
         if len(unwritten) >= _ADDED_EVENTS or size >= _ADDED_BYTES or position == newest.size:
             await writing
+            if mirror is not None:
+                await mirror.fetch_leaves(unwritten[0].position, position)
             writing = asyncio.ensure_future(  # while the next events are read
                 asyncio.to_thread(archive.add, unwritten, newest.note, verifiers, tiles)
             )
@@ -89,6 +96,10 @@ async def archive_log(
 async def _recorded_at(log: Log, position: int) -> str:
     found = await log.at(position) if position else None
     return stored_decoder.decode(found.data).recordedtime if found else "1970-01-01T00:00:00Z"
+
+
+def _beat(pulse: Heartbeat, done: int, _of: int) -> None:
+    pulse.beat(done)
 
 
 class ArchiveService(RoleService):
@@ -134,8 +145,12 @@ class ArchiveService(RoleService):
                 self._pulse.active = ours
                 if ours:
                     try:
-                        archive, seal = archive_of(self._data_dir), seal_folder(self._data_dir)
-                        await archive_log(reader, self._log, archive, seal, lambda done, _of: self._pulse.beat(done))
+                        archive, seal, mirror = archive_of(self._data_dir), seal_folder(self._data_dir), None
+                        if not seal.is_begun:
+                            mirror = SealMirror(self._log, topology.SEAL_SUBJECT, self._data_dir / SEAL_MIRROR)
+                            seal = await mirror.refresh()
+                        beat = partial(_beat, self._pulse)
+                        await archive_log(reader, self._log, archive, seal, beat, mirror)
                         self._pulse.beat(archive.last_position)
                     except (UnavailableError, OSError) as error:  # the server does not answer, or the disk is full
                         _log.warning("the archive waits: %s", error)

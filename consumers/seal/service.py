@@ -6,17 +6,21 @@ import asyncio
 import logging
 import random
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import nats.errors
+
+from config import topology
 from consumers.seal.archive_service import archive_of
 from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
+from ledger.nats.client import frame, is_answerable
 from ledger.nats.incidents import report
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
-from ledger.transparency import alarm
+from ledger.transparency import alarm, seal_mirror
 from ledger.transparency.seal_copy import SealCopy
 from ledger.transparency.seal_record import SealRecord, open_seal
 from ledger.transparency.sealer import Sealer, SealError, SealFolder, check_positions, seal_folder
@@ -24,7 +28,7 @@ from ledger.transparency.signed_notes import NoteError
 from projections.engine.storage import claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from ledger.nats.client import LedgerClient
@@ -158,7 +162,8 @@ class SealService(RoleService):
                 self._pulse.active = ours
                 if ours:
                     try:
-                        await seal_log(reader, self._log, self._folder, pulse=self._pulse, secret=self._secret)
+                        async with self._answering():
+                            await seal_log(reader, self._log, self._folder, pulse=self._pulse, secret=self._secret)
                     except (UnavailableError, OSError) as error:  # the server does not answer, or the disk is full
                         _log.warning("the seal waits: %s", error)
                         self._pulse.wait(str(error))
@@ -166,6 +171,20 @@ class SealService(RoleService):
                     except (SealError, NoteError) as error:
                         await self._raise_alarm(error)
             await asyncio.sleep(_CLAIM_SECONDS)
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        """Give public files and tiles of the seal to other machines, as long as this process seals."""
+        subscription = await self._client.subscribe_raw(topology.SEAL_SUBJECT, self._on_request, "seal")
+        try:
+            yield
+        finally:
+            with suppress(nats.errors.Error):
+                await self._client.unsubscribe_raw(subscription)
+
+    def _on_request(self, _subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
+        if is_answerable(reply):
+            self._client.send(frame(reply, seal_mirror.answer(self._folder, body)))
 
     async def _look_back(self) -> None:
         """Compare random sealed positions with the log, at the start and for ever."""

@@ -104,6 +104,14 @@ class Tokens:
         """The time at which the newest complete reading began."""
         self._reading = asyncio.Lock()
 
+    async def watch(self) -> None:
+        """Read on at the next request after any process has made or revoked a token, rather than after a second."""
+
+        def on_message(_subject: bytes, _reply: bytes, _headers: bytes, _body: bytes) -> None:
+            self._read_at = float("-inf")
+
+        await self._client.subscribe_raw(f"{TOKENS_SUBJECT}.*", on_message)
+
     async def all(self) -> list[Token]:
         """Return every token, the oldest first.
 

@@ -64,7 +64,7 @@ def add_case_file_routes(api: FastAPI, context: ApiContext) -> None:
         found = await explained(action_id, viewer)
         position = found["position"]
         foundation = await context.views.read_with(Trail.name, lambda c: foundation_of(log, c, position))
-        page = await from_seal(lambda: case_page(case_document(found, foundation, context.data_dir)))
+        page = await from_seal(context, lambda seal: case_page(case_document(found, foundation, seal)))
         await record_access(log, viewer.person_id or viewer.name, f"export: case file of {action_id}", "http")
         name = "".join(letter for letter in action_id if letter.isalnum() or letter in "-_")
         return HTMLResponse(page, headers={"Content-Disposition": f'attachment; filename="{name}.html"'})

@@ -19,7 +19,6 @@ from dashboard.routes.proofs import from_seal
 from dashboard.schemas import CheckpointList, CheckpointRow, JsonResponse, Page, PolicyVersions
 from domain.documents.rows import AccessRow
 from ledger.store.cloudevents import stored_decoder
-from ledger.transparency.sealer import seal_folder
 from ledger.transparency.tiles import MissingTileError
 from projections.policy_history import read_versions
 from projections.views.audit_trail import Trail, count_accesses, read_accesses
@@ -90,7 +89,6 @@ def _add_accesses(api: FastAPI, context: ApiContext) -> None:
 
 def _add_checkpoints(api: FastAPI, context: ApiContext) -> None:
     auditors = [Depends(context.authorizer.allowed("auditor", "operator"))]
-    folder = seal_folder(context.data_dir)
 
     @api.get(
         "/api/v1/checkpoints",
@@ -99,7 +97,7 @@ def _add_checkpoints(api: FastAPI, context: ApiContext) -> None:
         summary="The checkpoints of the seal that the ledger holds, the newest first",
     )
     async def checkpoints() -> Response:
-        rows: list[CheckpointRow] = await from_seal(lambda: _rows(folder))
+        rows: list[CheckpointRow] = await from_seal(context, _rows)
         for row in rows:
             event = await context.log.at(row["size"])
             row["time"] = None if event is None else stored_decoder.decode(event.data).recordedtime
@@ -121,6 +119,8 @@ def _row(folder: SealFolder, number: int, note: Checkpoint, trusted: Sequence[Ve
     try:
         has_root = folder.tiles(note.size).root() == note.root
     except MissingTileError:
+        if folder.is_mirror:
+            raise  # the tile is fetched
         has_root = False
     return {
         "number": number,

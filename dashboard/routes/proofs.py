@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Path, Response
 from fastapi.responses import PlainTextResponse
 
-from ledger.transparency.merkle import ProofError
+from ledger.errors import UnavailableError
 from ledger.transparency.proofs import prove
-from ledger.transparency.sealer import seal_folder
+from ledger.transparency.seal_mirror import SEAL_FAULTS, read_seal
 from ledger.transparency.signed_notes import NoteError
-from ledger.transparency.tiles import MissingTileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +18,12 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from dashboard.context import ApiContext
+    from ledger.transparency.sealer import SealFolder
 
 
 def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the route of proofs."""
-    log, data_dir = context.log, context.data_dir
+    log = context.log
     auditors = Depends(context.authorizer.allowed("auditor", "operator"))
 
     @api.get(
@@ -37,25 +36,25 @@ def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
         if position > await log.last_position():
             raise HTTPException(404, f"there is no event at position {position}")
 
-        def make() -> str:
-            newest = seal_folder(data_dir).checkpoint()
+        def make(seal: SealFolder) -> str:
+            newest = seal.checkpoint()
             if newest is None or position > newest.size:
-                raise ProofError(f"position {position} is not sealed yet")
-            return prove(seal_folder(data_dir).tiles(newest.size), newest, position).text()
+                raise NoteError(f"position {position} is not sealed yet")
+            return prove(seal.tiles(newest.size), newest, position).text()
 
         name = f'attachment; filename="{position}.tlog-proof"'
-        return PlainTextResponse(await from_seal(make), headers={"Content-Disposition": name})
+        return PlainTextResponse(await from_seal(context, make), headers={"Content-Disposition": name})
 
 
-async def from_seal[T](make: Callable[[], T]) -> T:
-    """Return a value that ``make`` reads from the seal's files.
+async def from_seal[T](context: ApiContext, make: Callable[[SealFolder], T]) -> T:
+    """Return a value that ``make`` reads from the seal: that of this machine, else that of the machine that seals.
 
     Raises:
-        HTTPException: 503, the seal does not reach that far, or is damaged.
+        HTTPException: 503, no seal answers, it does not reach that far, or it is damaged.
 
     """
     try:
-        return await asyncio.to_thread(make)
-    except (AssertionError, MissingTileError, NoteError, ProofError, ValueError) as error:
+        return await read_seal(context.seal, context.seal_mirror, make)
+    except (UnavailableError, *SEAL_FAULTS) as error:
         detail = f"no evidence of the seal is available now: {str(error) or 'nothing is sealed yet'}"
         raise HTTPException(503, detail, {"Retry-After": "1"}) from None

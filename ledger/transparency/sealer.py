@@ -96,8 +96,9 @@ def decode_entry(entry: bytes) -> SealEntry:
 class SealFolder:
     """The files of a seal: `key` (mode 0600), `verifiers`, `checkpoint`, `rotations/`, `cosigned/` and `tile/`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, is_mirror: bool = False) -> None:
+        """``is_mirror``: it holds files of another machine's seal (ledger/transparency/seal_mirror.py)."""
+        self.folder, self.is_mirror = folder, is_mirror
 
     @property
     def is_begun(self) -> bool:
@@ -214,6 +215,18 @@ class SealFolder:
         paths = [self.folder / name for name in ("key", "verifiers")]
         paths += sorted(path for path in (self.folder / "rotations").glob("*") if not path.name.startswith("."))
         return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths}
+
+    def public_files(self, bytes_at_most: int) -> dict[str, str]:
+        """Return the small files that anyone may have, by their path in the folder; the newest cosigned checkpoints."""
+        found = {name: text for name in ("checkpoint", "verifiers") if (text := self._text(name)) is not None}
+        found |= {f"rotations/{note.size}": note.note for note in self.rotations()}
+        room = bytes_at_most - sum(map(len, found.values()))
+        for note in reversed(self.cosigned()):
+            room -= len(note.note)
+            if room < 0:
+                break
+            found[f"cosigned/{note.size}"] = note.note
+        return found
 
     def tiles(self, size: int) -> Tiles:
         """Return the tiles of a tree of this size."""

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, TypedDict
 import msgspec
 
 from ledger.transparency.proofs import prove
-from ledger.transparency.sealer import decode_entry, seal_folder
+from ledger.transparency.sealer import decode_entry
 from ledger.transparency.signed_notes import NoteError
 from projections.reports.explanation_text import story_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from domain.serialization import JsonObject
-    from ledger.transparency.sealer import SealEntry
+    from ledger.transparency.sealer import SealEntry, SealFolder
     from projections.reports.decision_foundation import Foundation
     from projections.reports.explanation import Explanation
 
@@ -61,14 +60,13 @@ def sealed_event(entry: SealEntry) -> JsonObject | None:
     return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}
 
 
-def case_document(found: Explanation, foundation: Foundation | None, data_dir: Path) -> CaseFile:
+def case_document(found: Explanation, foundation: Foundation | None, folder: SealFolder) -> CaseFile:
     """Return the content of a case file.
 
     Raises:
         NoteError: nothing is sealed yet.
 
     """
-    folder = seal_folder(data_dir)
     newest = folder.checkpoint()
     if newest is None:
         raise NoteError("nothing is sealed yet")

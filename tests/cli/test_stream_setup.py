@@ -90,9 +90,7 @@ WITHOUT_A_LEDGER = {
     ("policy", "check"),
     ("policy", "diff"),
     ("audit", "verify-proof"),
-    ("admin", "tokens", "list"),
-    ("admin", "tokens", "make"),
-    ("admin", "tokens", "revoke"),
+    ("admin", "tokens", "restore"),
     ("report", "view"),
 }
 """Commands that need no server, that create the streams, or that no package of the tests adds a view for."""

@@ -91,7 +91,8 @@ async def test_people_see_and_end_their_own_sessions_operators_all(session: Sess
         agent.headers["Sec-Fetch-Site"] = "cross-site"
         assert await end(agent, own[0]) == 403
         await Tokens(session.client).revoke("agent")
-        assert [one["name"] for one in await listed(operator)] == ["operator", "auditor"]
+        names = ["operator", "auditor"]
+        await eventually(lambda: listed(operator), lambda found: [one["name"] for one in found] == names)
 
 
 async def assert_without_secrets(session: Session, session_id: str, texts: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from app.runtime.session import Session
 from app.runtime.views import open_view, read_view
 from domain.commands import action_id_of
 from ledger.store.log import Recorded
+from ledger.transparency.sealer import seal_folder
 from projections.reports.case_file import case_document, case_page, proofs_in
 from projections.reports.decision_foundation import Foundation, foundation_of
 from projections.reports.explanation import Explanation, explain
@@ -120,7 +121,7 @@ async def test_a_case_file_is_harmless_whole_and_proves_each_event(upstream: Ups
     taken = await upstream.action("r-1", interaction_id="I-1", reason=nasty)
     session = upstream.session
     await seal_to_the_end(session)
-    page = case_page(case_document(await explained(session, taken["action_id"]), None, session.data_dir))
+    page = case_page(case_document(await explained(session, taken["action_id"]), None, seal_folder(session.data_dir)))
     assert page.count("</script>") == 1
     assert html.escape(nasty) in page
     proofs = proofs_in(page)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from app.runtime.redecide import RecordedEvents, redecide_case
 from ledger.store.log import Recorded
+from ledger.transparency.sealer import seal_folder
 from ledger.transparency.signed_notes import NoteError
 from projections.engine.projector import Projector
 from projections.engine.sqlite_store import create_tables, memory_engine
@@ -231,7 +232,7 @@ async def case_differences(log: Log, connection: sa.Connection, events: list[Doc
         lines += [] if foundation is None else page_differences(events, found, foundation)
     with TemporaryDirectory() as folder:
         try:
-            case_document(found, foundation, Path(folder))
+            case_document(found, foundation, seal_folder(Path(folder)))
             lines.append("a case file without a seal")
         except NoteError:
             pass

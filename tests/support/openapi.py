@@ -16,6 +16,7 @@ from dashboard.auth.authorization import Authorizer
 from dashboard.context import ApiContext
 from dashboard.metrics import Metrics
 from dashboard.openapi import openapi_document
+from ledger.transparency.sealer import SealFolder
 from tests.support.documents import Document
 
 
@@ -33,7 +34,8 @@ def api_document() -> Document:
         authorizer,
         nothing,
         nothing,
-        Path("no-such-folder"),
+        SealFolder(Path("no-such-folder")),
+        nothing,
         frozenset(),
         Metrics(nothing, nothing, Path("no-such-folder")),
         nothing,

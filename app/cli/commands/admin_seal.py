@@ -14,7 +14,7 @@ from app.cli.main import CommandFinding, command
 from app.output import console, fail, print_json, print_result, print_table, showing_progress
 from app.runtime.access_records import note_access
 from app.runtime.seal import begin_anew as begin_seal_anew
-from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
+from app.runtime.seal import folder_to_read, seal_to_the_end, verification, wait_for_the_seal
 from app.runtime.seal import take_over as take_over_seal
 from app.runtime.session import Session
 from ledger.store import snapshots
@@ -36,7 +36,7 @@ def seal_group() -> None:
 async def seal_status(settings: Settings, *, as_json: bool) -> None:
     """Show the size of the seal, its keys, and cosignatures."""
     async with Session(settings, reads_only=True) as session:
-        folder, end = seal_folder(session.data_dir), await session.log.last_position()
+        folder, end = await folder_to_read(session), await session.log.last_position()
         newest = folder.checkpoint()
         found: dict[str, Any] = {
             "size": newest.size if newest else 0,

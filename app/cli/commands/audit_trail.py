@@ -170,20 +170,20 @@ def _cell(value: object, column: str) -> object:
 @command(audit)
 async def case(settings: Settings, action: str, file: Path, by: str | None, *, as_json: bool) -> None:
     """Write one offline FILE (HTML) about an ACTION: its story, its events with proofs, keys, and how to check them."""
-    from app.runtime.seal import seal_to_the_end
+    from app.runtime.seal import from_seal
     from projections.reports.case_file import case_document, case_page
     from projections.reports.decision_foundation import foundation_of
 
     async with Session(settings, reads_only=True) as session:
         async with open_view(session, Trail.name) as connection:
-            await seal_to_the_end(session)
             found = await explain_action(session.log, connection, action)
             missing = "" if found else _missing_action(connection, action)
             foundation = await foundation_of(session.log, connection, found["position"]) if found else None
         if found is None:
             fail(missing, code="unknown_action", as_json=as_json)
         await note_reading(session.log, [f"action:{found['action_id']}"], found["position"], by)
-        document = case_document(found, foundation, session.data_dir)
+        explained = found
+        document = await from_seal(session, lambda seal: case_document(explained, foundation, seal))
         await note_access(session, f"export: case file of {found['action_id']}")
     file.write_text(case_page(document), encoding="utf-8")
     if as_json:

@@ -11,7 +11,7 @@ from app.cli.commands.audit_trail import audit
 from app.cli.main import CommandFinding, command
 from app.output import console, fail, print_json, print_result, print_table, showing_progress
 from app.runtime.access_records import note_access
-from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
+from app.runtime.seal import from_seal, verification, wait_for_the_seal
 from app.runtime.session import Session
 from ledger.errors import LedgerError
 from ledger.files import read_bounded
@@ -27,6 +27,8 @@ from projections.reports.case_file import CASE_BYTES, proofs_in, sealed_event
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from ledger.transparency.proofs import Proof
+    from ledger.transparency.sealer import SealFolder
     from ledger.transparency.signed_notes import Checkpoint
 
 _CHECKPOINT_BYTES = _KEYS_BYTES = 1 << 20
@@ -151,28 +153,28 @@ async def export(settings: Settings, file: Path, start: int, end: int | None, *,
 @command(audit)
 async def prove(settings: Settings, position: int, into: Path | None, *, as_json: bool) -> None:
     """Print a proof that the event at POSITION is in the sealed log: a C2SP .tlog-proof file."""
+
+    def make(seal: SealFolder) -> tuple[int, Proof | None, str]:
+        newest = seal.checkpoint()
+        if newest is None or position > newest.size:
+            return newest.size if newest else 0, None, ""
+        return newest.size, prove_position(seal.tiles(newest.size), newest, position), seal.trusted()[-1].text()
+
     async with Session(settings, reads_only=True) as session:
-        await seal_to_the_end(session)
-        folder = seal_folder(session.data_dir)
-        newest = folder.checkpoint()
-    if newest is None or position > newest.size:
-        fail(
-            f"position {position} is not sealed; the newest checkpoint covers {newest.size if newest else 0}",
-            code="not_sealed",
-            as_json=as_json,
-        )
-    try:
-        proof = prove_position(folder.tiles(newest.size), newest, position)
-    except (MissingTileError, ProofError) as error:
-        fail(f"{error}: run `resolution-ledger audit verify`", code="seal", as_json=as_json)
+        try:
+            size, proof, key = await from_seal(session, make)
+        except (MissingTileError, ProofError) as error:
+            fail(f"{error}: run `resolution-ledger audit verify`", code="seal", as_json=as_json)
+    if proof is None:
+        message = f"position {position} is not sealed; the newest checkpoint covers {size}"
+        fail(message, code="not_sealed", as_json=as_json)
     if into is not None:
         into.write_text(proof.text(), encoding="utf-8", newline="\n")
     if as_json:
-        print_json({"position": position, "size": newest.size, "proof": proof.text()})
+        print_json({"position": position, "size": size, "proof": proof.text()})
     elif into is None:
         click.echo(proof.text(), nl=False)
     else:
-        key = folder.trusted()[-1].text()
         console.print(f"Written to {into}. Check it anywhere with:", highlight=False)
         click.echo(f"resolution-ledger audit verify-proof {into} --key {key}")
 
@@ -219,11 +221,10 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
 async def checkpoint(settings: Settings, add: Path | None, *, show_keys: bool, as_json: bool) -> None:
     """Print the newest signed checkpoint. Keep it elsewhere for `audit verify --checkpoint`."""
     async with Session(settings, reads_only=True) as session:
-        await seal_to_the_end(session)
-        folder = seal_folder(session.data_dir)
         try:
-            note = folder.add_cosignatures(_checkpoint(add)) if add is not None else folder.checkpoint()
-            trusted = folder.trusted()
+            note, trusted = await from_seal(session, lambda seal: (seal.checkpoint(), seal.trusted()))
+            if add is not None:
+                note = seal_folder(session.data_dir).add_cosignatures(_checkpoint(add))
         except NoteError as error:
             fail(str(error), code="seal", as_json=as_json)
     if note is None:

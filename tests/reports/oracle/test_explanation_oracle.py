@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.runtime.seal import seal_to_the_end
 from app.runtime.views import open_view
+from ledger.transparency.sealer import seal_folder
 from projections.reports.case_file import case_document, case_page, read_case
 from projections.reports.decision_foundation import foundation_of
 from projections.reports.explanation import explain
@@ -45,7 +46,7 @@ async def test_a_case_file_shows_the_events_of_the_action_and_proves_those_of_it
         found: Any = await explain(upstream.session.log, connection, taken["action_id"])
         foundation = await foundation_of(upstream.session.log, connection, found["position"])
     assert foundation is not None
-    page = case_page(case_document(found, foundation, upstream.session.data_dir))
+    page = case_page(case_document(found, foundation, seal_folder(upstream.session.data_dir)))
     proven = sorted({*foundation.positions, *story})
     assert len(proven) > len(story)
     table = page.partition("<h2>Events</h2>")[2].partition("</table>")[0]
