@@ -23,7 +23,8 @@ RUN /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-d
 FROM python:3.13-slim
 # A volume takes over the owner of the folder at which the image has it, so that no container needs root.
 RUN groupadd --gid 10001 ledger && useradd --create-home --uid 10001 --gid ledger ledger \
-    && mkdir /data /certificates /authority /secrets && chown ledger:ledger /data /certificates /authority /secrets
+    && mkdir -p /data /certificates /authority /secrets /servers/nats-1 /servers/nats-2 /servers/nats-3 /servers/postgres \
+    && chown -R ledger:ledger /data /certificates /authority /secrets /servers
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RESOLUTION_LEDGER_DATA_DIR=/data
 USER 10001:10001

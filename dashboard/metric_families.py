@@ -52,6 +52,7 @@ FAMILIES: Mapping[str, Family] = {
     "escalations_waiting": Family("gauge", "escalations of the ledger that wait for a decision"),
     "escalations_waiting_oldest_seconds": Family("gauge", "age of the oldest of these escalations; 0 without one"),
     "cases_open": Family("gauge", "open cases of possible misuse"),
+    "certificate_end_seconds": Family("gauge", "time at which a server's certificate ends, in Unix time", ("server",)),
     "disk_free_bytes": Family("gauge", "free bytes on the disk of the dashboard's data directory"),
     "disk_size_bytes": Family("gauge", "size of that disk"),
 }

@@ -33,7 +33,7 @@ from projections.views.cases import count_open_cases
 from projections.views.casework import read_waiting_escalations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from dashboard.view_reader import ViewReader
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 1.0
 _REFRESH_SECONDS = 5.0
+_CERTIFICATES_SECONDS = 600.0
 _SCRAPED_SECONDS = 120.0
 """Without a scrape for so long, nothing is asked for any more."""
 _LAGGING = ("decisions", "guard", "seal")
@@ -51,11 +52,19 @@ _LAGGING = ("decisions", "guard", "seal")
 class Metrics:
     """The metrics of a ledger, as one dashboard knows them."""
 
-    def __init__(self, views: ViewReader, client: LedgerClient, data_dir: Path) -> None:
+    def __init__(
+        self,
+        views: ViewReader,
+        client: LedgerClient,
+        data_dir: Path,
+        ends: Callable[[], Awaitable[Mapping[str, datetime]]] | None = None,
+    ) -> None:
+        """``ends`` returns the ends of servers' certificates by the names of the servers."""
         self.requests = RequestMetrics()
         self._views = views
         self._client = client
         self._data_dir = data_dir
+        self._ends, self._ends_known, self._ends_read_at = ends, dict[str, datetime](), float("-inf")
         self._totals = RoleTotals(datetime.now(UTC))
         self._asked = Exposition()
         self._lock = asyncio.Lock()
@@ -107,6 +116,7 @@ class Metrics:
         self._put_totals(asked, heard)
         await self._put_inboxes(asked)
         await self._put_business(asked)
+        await self._put_certificates(asked)
         self._asked = asked
 
     async def _put_views(self, to: Exposition) -> None:
@@ -158,6 +168,13 @@ class Metrics:
         ages = [(backlog.now - backlog.first).total_seconds() for backlog in backlogs]
         to.put("facts_waiting", sum(backlog.waiting for backlog in backlogs))
         to.put("facts_waiting_oldest_seconds", max(0.0, *ages, 0.0))
+
+    async def _put_certificates(self, to: Exposition) -> None:
+        if self._ends is not None and time.monotonic() - self._ends_read_at > _CERTIFICATES_SECONDS:
+            self._ends_known |= await self._ends()
+            self._ends_read_at = time.monotonic()
+        for server, end in self._ends_known.items():
+            to.put("certificate_end_seconds", end.timestamp(), server)
 
     async def _put_business(self, to: Exposition) -> None:
         """Put the figures of the views that are built already."""

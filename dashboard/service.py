@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -14,6 +15,7 @@ from dashboard.application import make_api
 from dashboard.auth.authorization import Authorizer
 from dashboard.auth.sessions import SessionBook
 from dashboard.auth.tokens import Tokens
+from dashboard.certificate_ends import certificate_ends
 from dashboard.context import ApiContext
 from dashboard.http.protocol import bounded_protocol
 from dashboard.listen_address import token_of
@@ -23,6 +25,7 @@ from dashboard.view_updates import ViewUpdates
 from ledger.background_service import RoleService
 from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
+from ledger.nats.connection_options import options_of
 from ledger.store.log import Log
 from ledger.store.role_status import RoleStatus
 from ledger.transparency.seal_mirror import SEAL_MIRROR, SealMirror
@@ -95,7 +98,9 @@ class DashboardService(RoleService):
         await tokens.take_over(self._data_dir)
         views = ViewReader(self._views, log, patience_seconds=_PATIENCE_SECONDS)
         self._closing.callback(views.close)
-        metrics = Metrics(views, client, self._data_dir)
+        servers, certificate = options_of(self._nats).servers, where.certificate
+        ends = partial(certificate_ends, servers, self._views.address, certificate)
+        metrics = Metrics(views, client, self._data_dir, ends)
         self._closing.push_async_callback(metrics.stop)
         context = ApiContext(
             views=views,

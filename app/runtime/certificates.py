@@ -27,7 +27,7 @@ from ledger.errors import LedgerError
 from ledger.files import write_atomically, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 AUTHORITY = "ca.pem"
@@ -55,12 +55,15 @@ class _Authority(NamedTuple):
     key: ec.EllipticCurvePrivateKey
 
 
-def make_certificates(folder: Path, servers: Sequence[Sequence[str]], days: int) -> list[MadeCertificate]:
+def make_certificates(
+    folder: Path, servers: Sequence[Sequence[str]], days: int, into: Mapping[str, Path] | None = None
+) -> list[MadeCertificate]:
     """Make the authority `ca.pem` and, for each server, `NAME.pem` with `NAME-key.pem`, where they are missing.
 
     A server is a list of its names: DNS names and IP addresses. The first one names its files. A certificate is made
     anew if it has other names or another authority, does not fit its key, or has a third of its validity left. Keys are
-    readable by their owner only.
+    readable by their owner only. ``into`` has the folders of servers whose files are in another folder than the
+    authority's; their keys are readable by that folder's group, too.
 
     Raises:
         LedgerError: a name cannot be used, or the authority's files do not belong together.
@@ -73,13 +76,17 @@ def make_certificates(folder: Path, servers: Sequence[Sequence[str]], days: int)
     authority, done = _authority(folder, now)
     found = [MadeCertificate(AUTHORITY, (), authority.certificate.not_valid_after_utc, done)]
     for names in servers:
-        path, key_path = folder / f"{names[0]}.pem", folder / f"{names[0]}-key.pem"
+        own = (into or {}).get(names[0])
+        path = (own or folder) / f"{names[0]}.pem"
+        key_path = path.with_name(f"{names[0]}-key.pem")
         kept = _usable(path, key_path, names, authority, now)
         done = "" if kept is not None else "renewed" if path.exists() else "made"
         if kept is None:
             key = ec.generate_private_key(ec.SECP256R1())
             kept = _issued(names, key, authority, now, days)
             _write_key(key_path, key)  # first: a certificate that does not fit its key is made anew
+            if own is not None:
+                key_path.chmod(0o640)
             write_atomically(path, kept.public_bytes(Encoding.PEM))
         found.append(MadeCertificate(path.name, tuple(names), kept.not_valid_after_utc, done))
     return found

@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import psycopg.conninfo
 import sqlalchemy as sa
 from psycopg.adapt import Loader
 from psycopg.errors import InvalidSchemaName, UndefinedTable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 READER = "ledger_reader"
 """The role that may read the schema ``ledger``."""
+_PORT = 5432
 _LOCKS = 0x1ED6E5
 """The first number of the ledger's advisory locks; the second one is of a view."""
 _FEW_ROWS = 50
@@ -165,6 +167,9 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         """``url`` has the form that libpq knows: ``postgresql://user:password@host:5432/database``."""
         self._url = url
+        where = psycopg.conninfo.conninfo_to_dict(url)
+        host, port = str(where.get("host") or ""), int(where.get("port") or _PORT)
+        self.address: tuple[str, int] | None = (host, port) if host and not host.startswith("/") else None
         self._lock = threading.Lock()
         self._control: psycopg.Connection[Any] | None = None
 

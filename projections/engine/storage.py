@@ -126,6 +126,10 @@ class ViewStore(Protocol):
         """True where a short query costs less than handing it to a thread."""
 
     @property
+    def address(self) -> tuple[str, int] | None:
+        """The host and port of the database server; ``None`` for files and for sockets of this machine."""
+
+    @property
     def claim_seconds(self) -> float:
         """The time between two attempts to claim a view that another process runs."""
 

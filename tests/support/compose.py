@@ -31,6 +31,7 @@ from tests.support import forked_cli
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.nats_servers import free_ports, wait_for_port
+from tests.support.postgres_tls import tls_in_front
 
 COMPOSE: Document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: Document = COMPOSE["services"]
@@ -81,6 +82,8 @@ class Deployment:
         """The content of sources.env."""
         self._ports = dict(zip(_LISTENS, free_ports(len(_LISTENS)), strict=True))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._plain_postgres = 0
+        """The port of PostgreSQL behind TLS: the binaries of PyPI have none."""
 
     def __enter__(self) -> Self:
         return self
@@ -212,17 +215,18 @@ class Deployment:
             shutil.chown(folder, user)
         (folder / "password").write_text(environment["POSTGRES_PASSWORD"])
         (folder / "password").chmod(0o644)
-        data, log = folder / "data", (self.folder / "postgres.log").open("wb")
+        plain, data, log = free_ports(1)[0], folder / "data", (self.folder / "postgres.log").open("wb")
         words = ["--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "-U", "postgres", "-E", "UTF8"]
         made = [str(POSTGRES / "initdb"), *words, f"--pwfile={folder / 'password'}", "-D", str(data), "--no-sync"]
         subprocess.run(made, user=user, stdout=log, stderr=log, cwd=folder, check=True)
-        options = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
+        self._plain_postgres = plain
+        options = [f"port={plain}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
         command = [str(POSTGRES / "postgres"), "-D", str(data), *(word for one in options for word in ("-c", one))]
         server = subprocess.Popen(command, user=user, stdout=log, stderr=log, cwd=folder)
         try:
-            wait_for_port(port, self.folder / "postgres.log")
-            admin = environment | {"PGPASSWORD": environment["POSTGRES_PASSWORD"], "PGPORT": str(port)}
-            roles = self.path("postgres", "/docker-entrypoint-initdb.d") / "roles.sql"
+            wait_for_port(plain, self.folder / "postgres.log")
+            admin = environment | {"PGPASSWORD": environment["POSTGRES_PASSWORD"], "PGPORT": str(plain)}
+            roles = self.path("postgres", "/docker-entrypoint-initdb.d/roles.sql")
             words = ["-h", "127.0.0.1", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-qf", str(roles)]
             ready = [str(POSTGRES / "pg_isready"), "-h", "127.0.0.1", "-t", "1"]
             until = time.monotonic() + _END_SECONDS
@@ -231,7 +235,9 @@ class Deployment:
                 time.sleep(0.1)
             psql = [str(POSTGRES / "psql"), *words]
             subprocess.run(psql, env=admin, stdout=log, stderr=log, check=True)
-            yield
+            certificate = self.path("postgres", "/certificates") / "postgres.pem"
+            with tls_in_front(port, plain, certificate, certificate.with_name("postgres-key.pem")):
+                yield
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(_END_SECONDS)
@@ -288,7 +294,7 @@ class Deployment:
     def _once(self, container: str, words: list[str]) -> subprocess.CompletedProcess[str]:
         environment = self.environment(container)
         if container == "postgres":  # in its image, connections from the same container need no password
-            environment |= {"PGPORT": str(self.port("postgres", 5432))}
+            environment |= {"PGPORT": str(self._plain_postgres)}
             environment |= {"PGPASSWORD": self.passwords["RESOLUTION_LEDGER_DATABASE_PASSWORD"]}
         return subprocess.run(
             self._inside(container, self.words(container, words)),

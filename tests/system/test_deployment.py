@@ -8,6 +8,7 @@ import stat
 import time
 import urllib.request
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,9 @@ async def shown(deployment: Deployment, dashboard: str, token: str, number: int)
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("wget") is None, reason="no wget, which health checks of the NATS servers call")
 async def test_the_services_of_the_compose_file_go_on_without_one_of_each(tmp_path: Path) -> None:
-    with Deployment(tmp_path) as deployment, deployment.database():
+    with Deployment(tmp_path) as deployment, ExitStack() as stack:
         await run(deployment, "certificates")
+        stack.enter_context(deployment.database())
         for server in SERVERS:
             deployment.start(server)
         await until_healthy(deployment, *SERVERS, "postgres")
@@ -192,7 +194,8 @@ async def decide_and_read(deployment: Deployment, source: LedgerClient, token: s
 def read_by_tools(deployment: Deployment) -> None:
     """Read the views as Grafana does, by the user that may read and nothing else."""
     password = deployment.passwords["RESOLUTION_LEDGER_DATABASE_READER_PASSWORD"]
-    where = f"host=127.0.0.1 port={deployment.port('postgres', 5432)} dbname=ledger user=grafana"
+    where = f"host=127.0.0.1 port={deployment.port('postgres', 5432)} dbname=ledger user=grafana sslmode=verify-full"
+    where += f" sslrootcert={deployment.path('intake-1', '/authority/ca.pem')}"
     with psycopg.connect(where, password=password, autocommit=True) as connection:
         rows = connection.execute("SELECT currency, amount_minor FROM ledger.casework_actions").fetchall()
         assert rows == [("GBP", 500)]

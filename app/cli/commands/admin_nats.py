@@ -123,6 +123,12 @@ async def upgrade(settings: Settings, *, as_json: bool) -> None:
     metavar="NAME[,NAME...]",
     help="A server: the name of its files, and further DNS names and IP addresses of it; repeatable.",
 )
+@click.option(
+    "--into",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="The folder of a server's files, instead of FOLDER; its group may read the key. Repeatable.",
+)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @command(admin, lists=True)
 async def certificates(
@@ -131,15 +137,20 @@ async def certificates(
     servers: tuple[str, ...],
     days: int,
     authority: Path | None,
+    into: tuple[str, ...],
     *,
     output: OutputFormat,
 ) -> None:
-    """Make certificates for the TLS of NATS servers in FOLDER: ca.pem, and NAME.pem with NAME-key.pem for each server.
+    """Make certificates for the TLS of servers in FOLDER: ca.pem, and NAME.pem with NAME-key.pem for each server.
 
     The command may be repeated: it makes what is missing, and renews a certificate with a third of its time left.
     Keep ca-key.pem secret: it can sign a certificate for any server.
     """
-    made = make_certificates(folder, [server.split(",") for server in servers], days)
+    folders = {name: Path(path) for name, _, path in (one.partition("=") for one in into)}
+    unknown = folders.keys() - {server.partition(",")[0] for server in servers}
+    if unknown or not all(one.partition("=")[2] for one in into):
+        raise click.UsageError("--into: give NAME=FOLDER with the first name of a --server")
+    made = make_certificates(folder, [server.split(",") for server in servers], days, folders)
     if authority is not None:
         write_atomically(authority, (folder / AUTHORITY).read_bytes())
     rows = [(one.file, ", ".join(one.names), f"{one.expires:%Y-%m-%d}", one.done) for one in made]
