@@ -130,6 +130,7 @@ class DecisionService(RoleService):
         self.spawn(self._notifications.run())
         copies, index = snapshots_of(self._client), self.state.index.path
         self.spawn(copies.keep_going(index, lambda: self.state.written_to, lambda: self._lease.is_ours))
+        await self._connect_broker()
         await self._lease.start()
         await self._take_turn()
         self.spawn(self._timers.run())
@@ -164,8 +165,18 @@ class DecisionService(RoleService):
                 await self._stand_by()
                 raise
             self._lease.confirm()
-        elif not self._lease.is_ours:
+        elif not self._lease.is_ours and self._subscriptions:
             await self._stand_by()
+            await self._connect_broker()
+
+    async def _connect_broker(self) -> NatsBroker:
+        """Return a connected broker, which a standby keeps so that its turn begins in a moment."""
+        if self._broker is None:
+            broker = make_broker(self._server, "decisions")
+            declare_decisions(broker, self)
+            await broker.connect()
+            self._broker = broker
+        return self._broker
 
     async def _answer_requests(self) -> None:
         for operation in FAST_OPERATIONS:
@@ -173,9 +184,7 @@ class DecisionService(RoleService):
             self._subscriptions.append(await self._client.subscribe_raw(subject, self._on_request, _QUEUE))
         own = f"{topology.OPERATE_SUBJECT}.*.*"
         self._subscriptions.append(await self._client.subscribe_raw(own, self._on_request, _QUEUE))
-        self._broker = make_broker(self._server, "decisions")
-        declare_decisions(self._broker, self)
-        await self._broker.start()
+        await (await self._connect_broker()).start()
         await self._client.flush()
 
     async def _stand_by(self) -> None:

@@ -144,17 +144,18 @@ class ArchiveService(RoleService):
             with claim(self._data_dir, LOCK) as ours:
                 self._pulse.active = ours
                 if ours:
+                    archive, seal, mirror = archive_of(self._data_dir), seal_folder(self._data_dir), None
                     try:
-                        archive, seal, mirror = archive_of(self._data_dir), seal_folder(self._data_dir), None
                         if not seal.is_begun:
                             mirror = SealMirror(self._log, topology.SEAL_SUBJECT, self._data_dir / SEAL_MIRROR)
                             seal = await mirror.refresh()
                         beat = partial(_beat, self._pulse)
                         await archive_log(reader, self._log, archive, seal, beat, mirror)
                         self._pulse.beat(archive.last_position)
-                    except (UnavailableError, OSError) as error:  # the server does not answer, or the disk is full
+                    except (UnavailableError, OSError, MissingTileError, NoteError) as error:
+                        if isinstance(error, MissingTileError | NoteError) and mirror is None:
+                            raise LedgerError(f"the archive cannot read the seal: {error}") from error
+                        # The server does not answer, the disk is full, or the machine that seals has no checkpoint yet.
                         _log.warning("the archive waits: %s", error)
                         self._pulse.wait(str(error))
-                    except (MissingTileError, NoteError) as error:
-                        raise LedgerError(f"the archive cannot read the seal: {error}") from error
             await asyncio.sleep(_EVERY_SECONDS)

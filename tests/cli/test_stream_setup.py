@@ -96,6 +96,7 @@ WITHOUT_A_LEDGER = {
 """Commands that need no server, that create the streams, or that no package of the tests adds a view for."""
 WORDS: dict[tuple[str, ...], list[str]] = {
     ("admin", "rejected", "retry"): ["--all"],
+    ("admin", "tokens", "make"): ["x", "--role", "auditor"],
     ("report", "what-if"): ["in-force"],
     ("decide", "policy"): [str(ROOT / "config" / "policies" / "hotel.yaml"), "--published-by", "x"],
     ("admin", "policy", "publish"): [

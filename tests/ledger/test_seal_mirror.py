@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import shutil
@@ -106,6 +107,31 @@ async def test_the_archive_elsewhere_is_that_of_the_seal(session: Session, tmp_p
         await archive_log(reader, other.log, kept[1], seal, mirror=mirror)
         assert [one.last_position for one in kept] == [drafts, drafts]
         assert [part.sha256 for part in kept[0].parts()] == [part.sha256 for part in kept[1].parts()]
+
+
+async def test_the_role_archive_waits_elsewhere_for_the_first_checkpoint(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.seal.archive_service._EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(seal_mirror, "_PATIENCE_SECONDS", 0.3)
+    client = await session.connection("seal")
+    began = asyncio.Event()
+
+    async def reply_of_seal(message: Any) -> None:
+        began.set()
+        await message.respond(answer(seal_folder(session.data_dir), message.data))
+
+    early = await client.subscribe(topology.SEAL_SUBJECT, cb=reply_of_seal)
+    await client.flush()
+    async with elsewhere(session, tmp_path / "other") as other, running(other, ["archive"]) as services:
+        await asyncio.wait_for(began.wait(), 10)  # it is told that nothing is sealed yet
+        await asyncio.sleep(0.3)
+        assert not any(one.failed.done() for one in services)
+        await early.unsubscribe()
+        await record(session, 300)
+        async with running(session, ["seal"]):
+            archive = archive_of(other.data_dir)
+            await eventually(lambda: asyncio.to_thread(lambda: archive.last_position), lambda found: found == 300)
 
 
 async def test_without_a_seal_there_is_a_clear_answer(session: Session, tmp_path: Path) -> None:
