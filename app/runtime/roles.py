@@ -109,7 +109,8 @@ async def create_service(  # noqa: PLR0911 - one return a role
         case "archive":
             from consumers.seal.archive_service import ArchiveService
 
-            return ArchiveService(session.server, session.log, session.data_dir)
+            mirrors = not session.embedded
+            return ArchiveService(session.server, session.log, session.data_dir, mirrors=mirrors)
         case "webhooks":
             return _webhook_service(session)
         case "dashboard":

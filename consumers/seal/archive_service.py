@@ -105,8 +105,10 @@ def _beat(pulse: Heartbeat, done: int, _of: int) -> None:
 class ArchiveService(RoleService):
     """The archive as a service; it fails where the log differs from the seal."""
 
-    def __init__(self, server: NatsServer, log: Log, data_dir: Path) -> None:
+    def __init__(self, server: NatsServer, log: Log, data_dir: Path, *, mirrors: bool = False) -> None:
+        """``mirrors``: where the data directory has no seal, another machine seals."""
         super().__init__("archive")
+        self._mirrors = mirrors
         self._server = server
         self._log = log
         self._data_dir = data_dir
@@ -146,7 +148,7 @@ class ArchiveService(RoleService):
                 if ours:
                     archive, seal, mirror = archive_of(self._data_dir), seal_folder(self._data_dir), None
                     try:
-                        if not seal.is_begun:
+                        if self._mirrors and not seal.is_begun:
                             mirror = SealMirror(self._log, topology.SEAL_SUBJECT, self._data_dir / SEAL_MIRROR)
                             seal = await mirror.refresh()
                         beat = partial(_beat, self._pulse)

@@ -14,8 +14,10 @@ import pytest_asyncio
 from nats.aio.msg import Msg
 
 from app.runtime.session import Session
+from config import topology
 from config.settings import load_settings
 from ledger.nats.client import LedgerClient
+from ledger.store.streams import js_api
 from tests.support.builders import event, gbp, purchase
 from tests.support.documents import Document
 from tests.support.environment import ROOT
@@ -133,6 +135,26 @@ async def test_nobody_speaks_in_the_name_of_the_ledger(company: Company, source:
         body = {"request_id": "x", **GRANT}
         assert await is_silent(client, f"resolution.decide.{source}.budget", body)
         assert await is_silent(client, f"resolution.operate.{source}.budget", body)
+
+
+@pytest.mark.parametrize("name", ["desk", "board", "hr"])
+async def test_no_source_reaches_tokens_leases_or_the_seal(company: Company, name: str) -> None:
+    token = {"name": "mine", "role": "operator", "made": "2026-01-01T00:00:00Z"}
+    ledger = company.session.client
+    before = (await js_api(ledger, f"STREAM.INFO.{topology.TOKENS}"))["state"]["last_seq"]
+    for subject in (
+        f"{topology.TOKENS_SUBJECT}.{'a' * 64}",
+        "$KV.ledger-leases.decisions",
+        f"resolution.standby.{name}",
+        topology.SEAL_SUBJECT,
+        *(
+            f"$JS.API.{call}.{topology.TOKENS}"
+            for call in ("STREAM.INFO", "STREAM.PURGE", "DIRECT.GET", "STREAM.MSG.GET")
+        ),
+    ):
+        for client in (company.operator.client, company[name].client):
+            assert await is_silent(client, subject, token), subject
+    assert (await js_api(ledger, f"STREAM.INFO.{topology.TOKENS}"))["state"]["last_seq"] == before
 
 
 FOREIGN = {
