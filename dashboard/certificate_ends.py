@@ -33,14 +33,13 @@ async def certificate_ends(
 
     ``nats_servers`` are URLs. ``own_certificate`` is the dashboard's, a file (PEM).
     """
-    asked: dict[str, Awaitable[datetime | None]] = {}
-    asked |= {url.rpartition("@")[2].rpartition("/")[2]: _of_nats(url) for url in nats_servers}
+    asked = [(url.rpartition("@")[2].rpartition("/")[2], _of_nats(url)) for url in nats_servers]
     if database is not None:
-        asked[f"{database[0]}:{database[1]}"] = _of_postgres(*database)
+        asked.append((f"{database[0]}:{database[1]}", _of_postgres(*database)))
     if own_certificate is not None:
-        asked["dashboard"] = _of_file(own_certificate)
-    found = await asyncio.gather(*(_patiently(name, one) for name, one in asked.items()))
-    return {name: end for name, end in zip(asked, found, strict=True) if end is not None}
+        asked.append(("dashboard", _of_file(own_certificate)))
+    found = await asyncio.gather(*(_patiently(name, one) for name, one in asked))
+    return {name: end for (name, _), end in zip(asked, found, strict=True) if end is not None}
 
 
 async def _patiently(name: str, asking: Awaitable[datetime | None]) -> datetime | None:
@@ -83,5 +82,5 @@ async def _end_after_tls(writer: asyncio.StreamWriter) -> datetime:
     return x509.load_der_x509_certificate(shown).not_valid_after_utc
 
 
-async def _of_file(path: str) -> datetime:
+async def _of_file(path: str) -> datetime | None:
     return x509.load_pem_x509_certificates(await asyncio.to_thread(Path(path).read_bytes))[0].not_valid_after_utc

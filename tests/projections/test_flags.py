@@ -1,7 +1,9 @@
 """Flags as events: raised once by several guards, reviewed, explained, and the same after a rebuild."""
 
+import asyncio
 import json
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,29 @@ async def test_two_guards_raise_each_flag_once_and_a_third_raises_none(session: 
         await run_guards(session, 2)
         (flag,) = await flags_of(session)
         assert len(flag["evidence"]) > 6
+
+
+async def test_a_guard_elsewhere_goes_on_within_two_and_a_half_seconds(session: Session) -> None:
+    """Each has a data directory of its own, and the server alone in common; the first ends as by SIGKILL."""
+    async with upstream_of(session) as upstream:
+        await upstream.set_up_basics()
+        first, second = (GuardService(session.url, session.log, session.data_dir / name) for name in ("one", "two"))
+        for one in (first, second):
+            await one.start()
+        await claims(upstream)
+        await eventually(lambda: flags_of(session), lambda found: len(found) == 1)
+        assert [one.status().works for one in (first, second)] == [True, False]
+        assert second.position == 0
+        assert first._lease is not None
+        await first._lease.end_tasks()
+        await first.end_tasks()
+        begun = time.monotonic()
+        await claims(upstream, 4, 6)
+        await eventually(lambda: asyncio.sleep(0, second.status().works))
+        assert time.monotonic() - begun < 2.5 + 1  # the claims take their time, too
+        (flag,) = await eventually(lambda: flags_of(session), lambda found: len(found[0]["evidence"]) > 6)
+        assert flag["status"] == "open"
+        await second.stop()
 
 
 async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> None:

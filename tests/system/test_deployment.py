@@ -187,7 +187,9 @@ async def decide_and_read(deployment: Deployment, source: LedgerClient, token: s
     assert (await ask(source, "resolution.decide.crm.action", action(1)))["outcome"] == "taken"
     for dashboard in ("dashboard-1", "dashboard-2"):
         await shown(deployment, dashboard, token, 1)
-        assert "resolution_ledger_last_position" in read(deployment, dashboard, "/metrics", token)
+        metrics = read(deployment, dashboard, "/metrics", token)
+        assert "resolution_ledger_last_position" in metrics
+        assert metrics.count("resolution_ledger_certificate_end_seconds{") == len(SERVERS) + 1  # and PostgreSQL's
     read_by_tools(deployment)
 
 
@@ -257,7 +259,7 @@ async def tell_the_lost(deployment: Deployment, lost: list[str], left: list[str]
 
 async def move_to_a_fresh_machine(deployment: Deployment, source: LedgerClient, token: str) -> None:
     """Roles without a shared volume begin with nothing and serve within a minute, without the machine before."""
-    fresh = [f"{role}-1" for role in ("intake", "decisions", "projections", "webhooks")]
+    fresh = [f"{role}-1" for role in ("intake", "decisions", "projections", "guard", "webhooks", "dashboard")]
     begun = time.monotonic()
     for container in fresh:
         deployment.renew(container)
@@ -268,6 +270,7 @@ async def move_to_a_fresh_machine(deployment: Deployment, source: LedgerClient, 
     again = event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00"))
     assert "seq" in await ask(source, "resolution.inbox.crm", again)
     assert (await ask(source, "resolution.decide.crm.action", action(1)))["outcome"] == "taken"  # the first answer
-    await shown(deployment, "dashboard-2", token, 3)
+    await shown(deployment, "dashboard-1", token, 3)  # with the token that was made before
+    assert read(deployment, "dashboard-1", "/api/v1/proof/1", token).startswith("c2sp.org/tlog-proof@v1")
     assert time.monotonic() - begun < FRESH_SECONDS
     await until_healthy(deployment, *fresh)
