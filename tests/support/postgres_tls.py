@@ -45,9 +45,18 @@ def tls_in_front(port: int, of: int, certificate: Path, key: Path) -> Iterator[N
             from_server, to_server = await asyncio.open_connection("127.0.0.1", of)
             await asyncio.gather(pass_on(reader, to_server), pass_on(from_server, writer))
 
-    asyncio.run_coroutine_threadsafe(asyncio.start_server(serve, "127.0.0.1", port), loop).result(10)
+    async def end() -> None:
+        server.close()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+
+    server = asyncio.run_coroutine_threadsafe(asyncio.start_server(serve, "127.0.0.1", port), loop).result(10)
     try:
         yield
     finally:
+        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+        loop.close()
