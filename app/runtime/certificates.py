@@ -79,6 +79,7 @@ def make_certificates(
         own = (into or {}).get(names[0])
         path = (own or folder) / f"{names[0]}.pem"
         key_path = path.with_name(f"{names[0]}-key.pem")
+        path.parent.mkdir(parents=True, exist_ok=True)
         kept = _usable(path, key_path, names, authority, now)
         done = "" if kept is not None else "renewed" if path.exists() else "made"
         if kept is None:

@@ -149,3 +149,22 @@ def test_the_command_prints_its_work_and_copies_the_authority(command: CommandLi
     assert (tmp_path / "public" / "ca.pem").read_bytes() == (tmp_path / "keys" / "ca.pem").read_bytes()
     assert [path.name for path in (tmp_path / "public").iterdir()] == ["ca.pem"]
     assert "nats-1.pem" in command(*words, str(tmp_path / "public" / "ca.pem")).stdout
+
+
+def test_the_files_of_a_server_are_in_its_own_folder_and_its_group_may_read_the_key(
+    command: CommandLine, tmp_path: Path
+) -> None:
+    words = ["admin", "certificates", str(tmp_path / "ca"), "--server", "nats-1,localhost", "--server", "database"]
+    words += ["--into", f"database={tmp_path / 'servers' / 'database'}", "--json"]
+    for expected in (["made", "made", "made"], ["", "", ""]):
+        made = json.loads(command(*words).stdout)["items"]
+        assert [one["done"] for one in made] == expected
+    files = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*.pem")}
+    assert sorted(files) == [
+        *("ca/ca-key.pem", "ca/ca.pem", "ca/nats-1-key.pem", "ca/nats-1.pem"),
+        *("servers/database/database-key.pem", "servers/database/database.pem"),
+    ]
+    modes = {name: stat.S_IMODE(files[name].stat().st_mode) for name in files if "key" in name}
+    assert modes == {"ca/ca-key.pem": 0o600, "ca/nats-1-key.pem": 0o600, "servers/database/database-key.pem": 0o640}
+    for wrong in ("database", "other=/tmp/x", "=x"):
+        assert command(*words, "--into", wrong).returncode == 2
