@@ -23,8 +23,7 @@ RUN /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-d
 FROM python:3.13-slim
 # A volume takes over the owner of the folder at which the image has it, so that no container needs root.
 RUN groupadd --gid 10001 ledger && useradd --create-home --uid 10001 --gid ledger ledger \
-    && mkdir -p /data /certificates /authority /secrets /servers/nats-1 /servers/nats-2 /servers/nats-3 /servers/postgres \
-    && chown -R ledger:ledger /data /certificates /authority /secrets /servers
+    && mkdir /data /certificates /authority /secrets /nats-1-certificate /nats-2-certificate /nats-3-certificate /postgres-certificate && chown ledger:ledger /data /certificates /authority /secrets /nats-1-certificate /nats-2-certificate /nats-3-certificate /postgres-certificate
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RESOLUTION_LEDGER_DATA_DIR=/data
 USER 10001:10001

@@ -68,11 +68,11 @@ def test_every_role_runs_twice() -> None:
 
 
 def test_what_one_process_at_a_time_writes_is_in_a_volume_of_both() -> None:
-    """The others keep indexes only, of their own; views are in PostgreSQL."""
+    """The others keep derived files only, of their own; views are in PostgreSQL."""
     for name, service in COMPOSE["services"].items():
         roles = {*service.get("command", ())} & {*ROLES}
         if service["image"] == "resolution-ledger" and roles:
-            shared = roles & {"guard", "seal", "archive", "dashboard"}
+            shared = roles & {"seal", "archive"}
             assert ("ledger:/data" if shared else "/data") in service["volumes"], name
             reads = roles & {"projections", "webhooks", "dashboard"}
             assert ("RESOLUTION_LEDGER_DATABASE_URL" in service["environment"]) == bool(reads), name
