@@ -59,7 +59,7 @@ def make_api(context: ApiContext, openid: OpenIdProvider | None = None) -> FastA
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     api.router.route_class = AdmittingRoute
-    api.add_middleware(GZipMiddleware, minimum_size=1000)
+    api.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)
     api.add_middleware(BodyBounds)
     api.add_middleware(HostCheck, names=context.hosts)
     api.add_middleware(RequestTimer, metrics=context.metrics.requests)

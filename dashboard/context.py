@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dashboard.auth.authorization import Authorizer
 from dashboard.event_gateway import EventCheck
 from dashboard.metrics import Metrics
+from dashboard.report_cache import ReportCache
 from dashboard.view_reader import ViewReader
 from dashboard.view_updates import ViewUpdates
 from ledger.encryption.keyring import Keyring
@@ -23,6 +24,7 @@ class ApiContext(NamedTuple):
     ``seal`` is that of this machine, and ``seal_mirror`` that of the machine that seals, where this one does not.
     ``authorizer`` authenticates and authorizes callers. ``rejected`` is the log of rejected messages. ``hosts`` are the
     server's own names. ``replaying`` lets one replay of history run at a time: each takes a thread and its memory.
+    ``reports`` keeps reports for all routes.
     """
 
     views: ViewReader
@@ -38,3 +40,4 @@ class ApiContext(NamedTuple):
     hosts: frozenset[str]
     metrics: Metrics
     replaying: asyncio.Semaphore
+    reports: ReportCache

@@ -153,7 +153,7 @@ class ListReader:
         items, following, progress = await self._page(listing, limit)
         known, lag = progress.anchor.position, await self._views.lag(progress)
         position = known if listing.at is None else min(listing.at, known)
-        headers = {"ETag": _tag(listing.view, progress, viewer), "Cache-Control": "no-cache"}
+        headers = {"ETag": _tag(listing.view, progress, viewer), "Cache-Control": "private, no-cache"}
         headers["Vary"] = "Authorization, Cookie"
         if listing.at and (event := await self.log.at(listing.at)) is not None:
             happened = parse_time(stored_decoder.decode(event.data).time)
@@ -251,4 +251,5 @@ def check_cursor(table: sa.Table, after: str | None, columns: Sequence[sa.Column
 
 
 def _tag(view: str, progress: Progress, viewer: Principal) -> str:
-    return f'"{view}-{progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
+    """Return the tag of a page; it is weak, because equal pages may have another `lag_seconds`."""
+    return f'W/"{view}-{progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'

@@ -20,9 +20,11 @@ from dashboard.context import ApiContext
 from dashboard.http.protocol import bounded_protocol
 from dashboard.listen_address import token_of
 from dashboard.metrics import Metrics
+from dashboard.report_cache import ReportCache
+from dashboard.routes.reports import prepare_reports
 from dashboard.view_reader import ViewReader
 from dashboard.view_updates import ViewUpdates
-from ledger.background_service import RoleService
+from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
 from ledger.nats.connection_options import options_of
@@ -122,7 +124,10 @@ class DashboardService(RoleService):
             hosts=where.host_names(),
             metrics=metrics,
             replaying=asyncio.Semaphore(1),
+            reports=ReportCache(views),
         )
+        self.spawn(restarting("the preparation of reports", partial(prepare_reports, context)))
+        self.spawn(restarting("the renewal of reports", context.reports.keep_renewed))
         config = uvicorn.Config(
             make_api(context, self._openid),
             log_config=None,

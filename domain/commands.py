@@ -186,11 +186,15 @@ class FlagRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request of an operator to publish a policy; ``break_glass``: past the governance of the one in force."""
+    """A request of an operator to publish a policy; ``break_glass``: past the governance of the one in force.
+
+    ``replaces`` is the newest enforced version that the operator saw; the request is refused where it is another one.
+    """
 
     request_id: Id
     policy: dict[str, Any]
     published_by: Id
+    replaces: int | None = None
     break_glass: bool = False
     reason: str | None = None
     evidence: LimitEvidence | None = None

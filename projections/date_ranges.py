@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -11,9 +11,13 @@ from ledger.store.cloudevents import parse_time, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import date
 
 _TICK = timedelta(microseconds=1)
+_FIRST_YEAR, _LAST_YEAR = 2, 9998
+"""The years of limits: in any time zone, their days and the days beside them can be written."""
+
+
+_FIRST = datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC)
 
 
 class RangeError(ValueError):
@@ -39,9 +43,10 @@ class DateRange(NamedTuple):
     def before(self) -> DateRange | None:
         """Return the range of the same number of days just before, or ``None`` without both limits.
 
-        A range that is not of whole days has one of the same duration before it.
+        A range that is not of whole days has one of the same duration before it. ``None``, too, where it would begin
+        before the first day that can be written.
         """
-        if self.begin is None or self.end is None:
+        if self.begin is None or self.end is None or self.begin - _FIRST < self.end - self.begin:
             return None
         first, after = (one.astimezone(self.zone) for one in (self.begin, self.end))
         if first.time() == after.time() == time():
@@ -94,14 +99,18 @@ def read_range(begin: str | None, end: str | None, zone: ZoneInfo) -> DateRange:
 def _moment(text: str | None, field: str, zone: ZoneInfo) -> datetime | None:
     if text is None:
         return None
+    hint = "write a day (2026-11-21), a period (2026-11, 2026-W47, 2026-Q4) or a time (2026-11-21T10:00:00Z)"
+    found: datetime | date
     try:
-        days: tuple[date, date] = days_of(text)
+        found = days_of(text)[field == "to"]
     except ValueError:
-        pass
-    else:
-        return datetime.combine(days[field == "to"], time(), zone).astimezone(UTC)
-    try:
-        return parse_time(text)
-    except ValueError:
-        hint = "write a day (2026-11-21), a period (2026-11, 2026-W47, 2026-Q4) or a time (2026-11-21T10:00:00Z)"
-        raise RangeError(field, f"{text[:40]!r} is no time: {hint}") from None
+        try:
+            found = parse_time(text)
+        except ValueError:
+            raise RangeError(field, f"{text[:40]!r} is no time: {hint}") from None
+    except OverflowError:  # the last day that can be written
+        found = date.max
+    if not _FIRST_YEAR <= found.year <= _LAST_YEAR:
+        message = f"{text[:40]!r} lies outside the years {_FIRST_YEAR:04d} to {_LAST_YEAR}: leave it out for no limit"
+        raise RangeError(field, message)
+    return found if isinstance(found, datetime) else datetime.combine(found, time(), zone).astimezone(UTC)

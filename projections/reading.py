@@ -36,8 +36,8 @@ class AccessScope(NamedTuple):
 
     def sees_holder(self, holder: str) -> bool:
         """Return whether a holder's budget may be shown."""
-        known = self.holders()
-        return known is None or holder in known
+        kind, _, name = holder.partition(":")
+        return self.people is None or name in (self.people if kind == "agent" else self.teams)
 
     def holders(self) -> frozenset[str] | None:
         """Return the holders whose budgets may be shown; ``None`` for all."""

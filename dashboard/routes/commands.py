@@ -385,10 +385,11 @@ def _trial_request(history: PolicyHistory, command: LimitTrial, viewer: Principa
         raise ParameterError("replaces", message, status=409)
     begins = now if changes is None else now + (changes.after or timedelta()) + _TIME_TO_APPROVE
     document = _with_limit(in_force, command, begins)
-    request: JsonObject = {"policy": document, "request_id": command.request_id}
+    # The log decides whether it is still the newest: another dashboard may publish one at the same time.
+    request: JsonObject = {"policy": document, "request_id": command.request_id, "replaces": history.newest_enforced}
     if changes is None:
         return request | {"published_by": _reviewer(viewer)}
-    return request | {"operation": "propose", "replaces": history.newest_enforced, "proposed_by": _reviewer(viewer)}
+    return request | {"operation": "propose", "proposed_by": _reviewer(viewer)}
 
 
 async def _evidence(

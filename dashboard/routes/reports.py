@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Response
@@ -21,7 +24,7 @@ from dashboard.list_query import (
 from dashboard.list_reader import ListReader
 from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
-from dashboard.report_cache import ReportCache
+from dashboard.report_cache import ReportRequest
 from dashboard.schemas import (
     BeyondAuthorityAnswer,
     ConsistencyAnswer,
@@ -34,8 +37,10 @@ from dashboard.schemas import (
     SummaryAnswer,
     UnusedAuthorityAnswer,
 )
+from dashboard.view_reader import NotReadyError
 from domain.events.facts import Kind  # noqa: TC001 - FastAPI reads the annotations
 from projections.policy_history import in_force_now, policy_in_force, published_policies
+from projections.reading import EVERYBODY, AccessScope
 from projections.reports.beyond_authority import beyond_authority
 from projections.reports.consistency import consistency_report
 from projections.reports.empowerment_gap import gap_report
@@ -48,20 +53,86 @@ from projections.reports.unused_authority import unused_authority
 from projections.views.loyalty import read_effects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
+    from dashboard.report_cache import Renew
     from domain.events.decisions import PolicyPublished
     from domain.serialization import Json
+    from ledger.store.log import Log
     from projections.reading import Reader
+
+PREPARED_FROM = 50_000
+"""From this position on, reports are prepared at start; those of a shorter history are computed in a moment."""
+
+
+class _WholeHistory:
+    """The requests of the reports of the whole history, each for a position (``None``: the present) and a scope."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    async def loyalty(self, at: int | None, scope: AccessScope) -> ReportRequest:
+        """Return the request of customer value."""
+        published = await published_policies(self._log)
+
+        async def compute(read: Reader) -> Mapping[str, Json]:
+            return await loyalty_report(read, published, at, scope=scope)
+
+        return ReportRequest(("loyalty", at, scope), compute, _versions(published))
+
+    async def gap(self, at: int | None, scope: AccessScope) -> ReportRequest:
+        """Return the request of the authority gap."""
+        # Read here: the connection belongs to this event loop, and reports are computed beside it.
+        published = await published_policies(self._log, at)
+
+        async def compute(read: Reader) -> Mapping[str, Json]:
+            return await gap_report(read, published, at=at, scope=scope)
+
+        return ReportRequest(("gap", at, scope), compute, _versions(published))
+
+    async def quality(self, at: int | None, scope: AccessScope) -> ReportRequest:
+        """Return the request of service quality."""
+        return ReportRequest(("quality", at, scope), lambda read: quality_report(read, at, scope))
+
+    async def recognition(self, at: int | None, scope: AccessScope) -> ReportRequest:
+        """Return the request of recognition."""
+        published, policy = await published_policies(self._log), await policy_in_force(self._log, at)
+
+        async def compute(read: Reader) -> Mapping[str, Json]:
+            return await recognition_report(read, policy, at, scope)
+
+        return ReportRequest(("recognition", at, scope), compute, _versions(published))
+
+
+type _Asked = Callable[[int | None, AccessScope], Awaitable[ReportRequest]]
+
+
+def _renewing(asked: _Asked, at: int | None, scope: AccessScope) -> Renew | None:
+    """Return the function that renews a report of the present; a past state is computed for its reader."""
+    return None if at is not None else lambda: asked(None, scope)
+
+
+async def prepare_reports(context: ApiContext) -> None:
+    """Compute the reports that pages show for readers who see everybody, before the first one asks."""
+    if await context.views.end() < PREPARED_FROM:
+        return
+    whole = _WholeHistory(context.log)
+    for asked in (whole.loyalty, whole.gap, whole.recognition):
+        with suppress(NotReadyError):
+            await context.reports.prepare(partial(asked, None, EVERYBODY))
 
 
 def add_report_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of reports."""
-    views, log, authorizer = context.views, context.log, context.authorizer
-    lists, reports = ListReader(views, log), ReportCache(views)
+    views, authorizer, reports = context.views, context.authorizer, context.reports
+    lists, whole = ListReader(views, context.log), _WholeHistory(context.log)
     caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
+
+    async def answer(asked: _Asked, as_of: str | None, viewer: Principal, known: str | None) -> Response:
+        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
+        return await reports.answer(viewer, await asked(at, scope), known, _renewing(asked, at, scope))
 
     @api.get(
         "/api/v1/loyalty",
@@ -75,32 +146,22 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         limit: Limit = None,
         viewer: Principal = caller,
     ) -> Response:
-        async def compute(read: Reader) -> Mapping[str, Json]:
-            return await loyalty_report(read, published, at, scope=scope)
-
-        at, scope, published = await lists.at(as_of), await authorizer.scope(viewer), await published_policies(log)
+        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         most = limit or DEFAULT_LIMIT
         some = feed.page(most + 1, feed.after, at, None)
         found = (await views.read("loyalty_effects", lambda c: read_effects(c, some, people=scope.people))).result
-        report = await reports.get(("loyalty", at, scope, _versions(published)), compute)
+        report = await reports.get(viewer, await whole.loyalty(at, scope), _renewing(whole.loyalty, at, scope))
         items = found[:most]
         last = items[-1]["position"] if len(found) > most else None
         return JsonResponse({**report, "items": items, "next": last})
 
     @api.get("/api/v1/gap", responses=answers(GapAnswer), dependencies=not_agents, summary="The authority gap")
-    async def gap(as_of: AsOf = None, viewer: Principal = caller) -> Response:
-        async def compute(read: Reader) -> Mapping[str, Json]:
-            return await gap_report(read, published, at=at, scope=scope)
-
-        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        # Read here: the connection belongs to this event loop, and reports are computed beside it.
-        published = await published_policies(log, at)
-        return JsonResponse(await reports.get(("gap", at, scope, _versions(published)), compute))
+    async def gap(as_of: AsOf = None, known: IfNoneMatch = None, viewer: Principal = caller) -> Response:
+        return await answer(whole.gap, as_of, viewer, known)
 
     @api.get("/api/v1/quality", responses=answers(QualityAnswer), dependencies=not_agents, summary="Service quality")
     async def quality(as_of: AsOf = None, known: IfNoneMatch = None, viewer: Principal = caller) -> Response:
-        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
-        return await reports.answer(("quality", at, scope), lambda read: quality_report(read, at, scope), known)
+        return await answer(whole.quality, as_of, viewer, known)
 
     @api.get(
         "/api/v1/recognition",
@@ -109,12 +170,7 @@ def add_report_routes(api: FastAPI, context: ApiContext) -> None:
         summary="Recognition, training, ideas, morale and retention",
     )
     async def recognition(as_of: AsOf = None, known: IfNoneMatch = None, viewer: Principal = caller) -> Response:
-        async def compute(read: Reader) -> Mapping[str, Json]:
-            return await recognition_report(read, policy, at, scope)
-
-        at, scope, published = await lists.at(as_of), await authorizer.scope(viewer), await published_policies(log)
-        policy = await policy_in_force(log, at)
-        return await reports.answer(("recognition", at, scope, _versions(published)), compute, known)
+        return await answer(whole.recognition, as_of, viewer, known)
 
 
 def _versions(published: Sequence[PolicyPublished]) -> tuple[int, int | None]:
@@ -125,8 +181,8 @@ def _versions(published: Sequence[PolicyPublished]) -> tuple[int, int | None]:
 
 def add_what_if_route(api: FastAPI, context: ApiContext) -> None:
     """Add the route of the effect of another limit."""
-    views, log, authorizer = context.views, context.log, context.authorizer
-    reports, caller = ReportCache(views, turn=context.replaying), Depends(authorizer.viewer)
+    log, authorizer, reports = context.log, context.authorizer, context.reports
+    caller = Depends(authorizer.viewer)
 
     @api.get(
         "/api/v1/what-if",
@@ -140,15 +196,17 @@ def add_what_if_route(api: FastAPI, context: ApiContext) -> None:
 
         limit, scope, published = limit_of(amount), await authorizer.scope(viewer), await published_policies(log)
         try:
-            return JsonResponse(await reports.get((role, kind, limit, scope, _versions(published)), compute))
+            key = "what-if", role, kind, limit, scope
+            request = ReportRequest(key, compute, _versions(published), context.replaying)
+            return JsonResponse(await reports.get(viewer, request))
         except LimitError as error:
             raise ParameterError(error.field, str(error)) from None
 
 
 def add_summary_route(api: FastAPI, context: ApiContext) -> None:
     """Add the route of the summary."""
-    views, authorizer = context.views, context.authorizer
-    lists, reports = ListReader(views, context.log), ReportCache(views)
+    authorizer, reports = context.authorizer, context.reports
+    lists = ListReader(context.views, context.log)
     caller = Depends(authorizer.viewer)
 
     @api.get(
@@ -161,13 +219,14 @@ def add_summary_route(api: FastAPI, context: ApiContext) -> None:
         viewer: Principal = caller,
     ) -> Response:
         times, scope = await lists.times(within), await authorizer.scope(viewer)
-        return await reports.answer((by, times, scope), lambda read: summary(read, times, by, scope), known)
+        request = ReportRequest(("summary", by, times, scope), lambda read: summary(read, times, by, scope))
+        return await reports.answer(viewer, request, known)
 
 
 def add_range_report_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of the reports of a range of days, which cost its days and not the whole history."""
-    views, authorizer = context.views, context.authorizer
-    lists, reports = ListReader(views, context.log), ReportCache(views)
+    authorizer, reports = context.authorizer, context.reports
+    lists = ListReader(context.views, context.log)
     caller, not_agents = Depends(authorizer.viewer), [Depends(authorizer.allowed("manager", "auditor", "operator"))]
 
     @api.get(
@@ -180,7 +239,8 @@ def add_range_report_routes(api: FastAPI, context: ApiContext) -> None:
         within: Annotated[RangeQuery, Depends()], known: IfNoneMatch = None, viewer: Principal = caller
     ) -> Response:
         times, scope = await lists.times(within), await authorizer.scope(viewer)
-        return await reports.answer(("beyond", times, scope), lambda read: beyond_authority(read, times, scope), known)
+        request = ReportRequest(("beyond", times, scope), lambda read: beyond_authority(read, times, scope))
+        return await reports.answer(viewer, request, known)
 
     @api.get(
         "/api/v1/consistency",
@@ -192,13 +252,14 @@ def add_range_report_routes(api: FastAPI, context: ApiContext) -> None:
         within: Annotated[RangeQuery, Depends()], known: IfNoneMatch = None, viewer: Principal = caller
     ) -> Response:
         times, scope = await lists.times(within), await authorizer.scope(viewer)
-        return await reports.answer(("even", times, scope), lambda read: consistency_report(read, times, scope), known)
+        request = ReportRequest(("even", times, scope), lambda read: consistency_report(read, times, scope))
+        return await reports.answer(viewer, request, known)
 
 
 def add_unused_authority_route(api: FastAPI, context: ApiContext) -> None:
     """Add the route of unused authority."""
-    views, log, authorizer = context.views, context.log, context.authorizer
-    reports, caller = ReportCache(views), Depends(authorizer.viewer)
+    log, authorizer, reports = context.log, context.authorizer, context.reports
+    caller = Depends(authorizer.viewer)
 
     @api.get(
         "/api/v1/unused-authority",
@@ -215,6 +276,7 @@ def add_unused_authority_route(api: FastAPI, context: ApiContext) -> None:
             scope = scope._replace(people=scope.people - {viewer.person_id})
         try:
             minute = now.replace(second=0, microsecond=0)  # trainings and periods end
-            return await reports.answer((period, scope, minute, _versions(published)), compute, known)
+            request = ReportRequest(("unused", period, scope), compute, (minute, _versions(published)))
+            return await reports.answer(viewer, request, known)
         except LookupError as error:
             raise ParameterError("period", str(error)) from None

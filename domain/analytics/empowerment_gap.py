@@ -163,11 +163,15 @@ class Shortfall(NamedTuple):
 
 
 class Matter(NamedTuple):
-    """A matter that was told to escalate; ``followed`` is ``None`` while an escalation may still follow."""
+    """A matter that was told to escalate, first at ``seconds`` since 1970.
+
+    ``followed`` is ``None`` while an escalation may still follow.
+    """
 
     kind: str
     reason: str
     followed: bool | None
+    seconds: float
 
 
 class RubberStamp(TypedDict):
@@ -247,15 +251,15 @@ def by_band(asked: Sequence[AuthorityRequest]) -> list[tuple[str, Figures]]:
     return sorted(found, key=lambda item: (item[0].split()[1], int(re.split("[-+]", item[0])[0])))
 
 
-def matters(told: Sequence[Shortfall], asked: Sequence[AuthorityRequest], now: float) -> list[Matter]:
+def matters(told: Sequence[Shortfall], filings: Iterable[tuple[str, float]], now: float) -> list[Matter]:
     """Return each matter that was told to escalate, and whether an escalation of it was filed within seven days.
 
-    The seven days begin with each time that the matter was told. While they are not over at ``now``, it is not known.
+    ``told`` is in the order of the log, ``filings`` are the matters and times of escalations. The seven days begin with
+    each time that the matter was told. While they are not over at ``now``, it is not known.
     """
     filed = defaultdict[str, list[float]](list)
-    for one in asked:
-        if one.matter is not None:
-            filed[one.matter].append(one.seconds)
+    for matter, seconds in filings:
+        filed[matter].append(seconds)
     some = defaultdict[str, list[Shortfall]](list)
     for short in told:
         some[short.matter].append(short)
@@ -265,7 +269,7 @@ def matters(told: Sequence[Shortfall], asked: Sequence[AuthorityRequest], now: f
             short.seconds <= at <= short.seconds + SECONDS for short in times for at in filed.get(matter, ())
         )
         over = max(short.seconds for short in times) + SECONDS <= now
-        found.append(Matter(times[0].kind, times[0].reason, followed if over else None))
+        found.append(Matter(times[0].kind, times[0].reason, followed if over else None, times[0].seconds))
     return found
 
 

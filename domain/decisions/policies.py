@@ -49,6 +49,8 @@ def publish_policy(command: PolicyRequest, decision: Decision) -> Decision:
     """
     policy = _checked_policy(command.policy, decision)
     changes = _changes_in_force(decision)
+    if command.replaces is not None:
+        _require_newest(command.replaces, decision, "publish")
     if command.break_glass:
         _check_break_glass(command, policy, changes, decision)
     elif changes is not None:
@@ -74,10 +76,7 @@ def propose_policy(command: PolicyProposal, decision: Decision) -> Decision:
     changes = _required_changes(decision)
     if not is_operator(decision.cause):
         require_named(decision, command.proposed_by, changes.propose, "proposed_by", "propose a policy")
-    newest = decision.state.policies.newest_enforced
-    if command.replaces != newest:
-        message = f"the newest version is {newest}, not {command.replaces}: look at it, then propose again"
-        raise RequestError("outdated", message, "replaces")
+    newest = _require_newest(command.replaces, decision, "propose")
     due = decision.now + changes.after if changes.after is not None else None
     _require_future(policy, due or decision.now, command, decision)
     sha256 = _sha256_of(command.policy)
@@ -187,6 +186,20 @@ def _require_current(decision: Decision) -> None:
     """End the decision with a retry unless the known state contains all events about policies."""
     if decision.streams.last_position(PolicyStream()) > decision.state.position:
         raise RetryError(Retry.AFTER_CATCH_UP)
+
+
+def _require_newest(replaces: int, decision: Decision, what: str) -> int:
+    """Return the newest enforced version, which a request replaces.
+
+    Raises:
+        RequestError: it replaces another version.
+
+    """
+    newest = decision.state.policies.newest_enforced
+    if replaces != newest:
+        message = f"the newest version is {newest}, not {replaces}: look at it, then {what} again"
+        raise RequestError("outdated", message, "replaces")
+    return newest
 
 
 def _governance_in_force(decision: Decision) -> Governance | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, TypedDict
 
 from domain.analytics import empowerment_gap
 from domain.analytics.empowerment_gap import BlockedRemedy
-from domain.matters import SECONDS
-from ledger.store.cloudevents import parse_time, time_text
+from ledger.store.cloudevents import parse_time
+from projections.engine.columns import seconds_of
 from projections.reading import EVERYBODY
-from projections.reports.empowerment_gap import requests_of, told_to_escalate
-from projections.views.authority import read_asked, read_shortfalls
+from projections.reports.empowerment_gap import requests_of, shortfalls_of
+from projections.views.authority import read_asked, read_filed, read_told
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -21,12 +20,13 @@ if TYPE_CHECKING:
     from projections.date_ranges import DateRange
     from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
+    from projections.views.authority import TellingToEscalate
 
 CAVEATS = (
-    "an escalation belongs to the event time of its request, a blocked attempt to its own",
+    "an escalation belongs to the event time of its request, a blocked matter to that of its first attempt",
     (
-        "an attempt counts as blocked and not escalated if no escalation of its matter was filed within seven days; "
-        "attempts whose seven days are not over are not counted"
+        "a matter counts as blocked and not escalated if no escalation of it was filed within seven days after it; "
+        "matters whose seven days are not over are not counted"
     ),
     "approval does not prove that a request was right",
 )
@@ -51,25 +51,32 @@ BeyondAuthority = TypedDict(
 
 
 async def beyond_authority(read: Reader, times: DateRange, scope: AccessScope = EVERYBODY) -> BeyondAuthority:
-    """Return the escalations and the blocked attempts of a range of event times, by kind and reason.
+    """Return the escalations and the blocked matters of a range of event times, by kind and reason.
 
-    Without limits they are those of the report `gap`. A ``scope`` limits them to its people and teams.
+    Those of several ranges add up to those of the report `gap`. A ``scope`` limits them to its people and teams.
     """
     begin, end = times.texts
-    filed_until = None if times.end is None else time_text(times.end + timedelta(seconds=SECONDS))
 
-    def rows(connection: sa.Connection) -> tuple[list[Row], list[Row]]:
-        filed = read_asked(connection, None, begin, filed_until)
-        return filed, read_shortfalls(connection, None, begin, end)
+    def rows(connection: sa.Connection) -> tuple[list[Row], list[TellingToEscalate], list[tuple[str, str]]]:
+        return (
+            read_asked(connection, None, begin, end),
+            read_told(connection, None, begin, end),
+            read_filed(connection, begin, end),
+        )
 
     answer = await read("authority", rows)
-    asked_rows, short_rows = answer.result
-    asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["named_team"])]
-    filed, told = requests_of(asked_rows), told_to_escalate([one for one in short_rows if scope.shows(one["agent_id"])])
+    asked_rows, told, filed = answer.result
+    asked = requests_of([row for row in asked_rows if scope.shows(row["agent_id"], row["named_team"])])
+    filings = zip([matter for matter, _ in filed], seconds_of([time for _, time in filed]).tolist(), strict=True)
     recorded = answer.progress.recorded
-    blocked = empowerment_gap.matters(told, filed, parse_time(recorded).timestamp() if recorded else 0.0)
-    silent = Counter((one.kind, one.reason) for one in blocked if one.followed is False)
-    asked = requests_of([row for row in asked_rows if end is None or row["requested"] < end])
+    now = parse_time(recorded).timestamp() if recorded else 0.0
+    blocked = empowerment_gap.matters(shortfalls_of(told, scope), filings, now)
+    first, after = (None if one is None else one.timestamp() for one in (times.begin, times.end))
+    silent = Counter(
+        (one.kind, one.reason)
+        for one in blocked
+        if one.followed is False and (first is None or one.seconds >= first) and (after is None or one.seconds < after)
+    )
     return {
         "from": begin,
         "to": end,

@@ -31,13 +31,14 @@ from domain.policy.history import PolicyHistory
 from domain.policy.model import AskingMinutes
 from domain.policy.parsing import read_policy
 from ledger.store.cloudevents import parse_time
+from projections.engine.columns import seconds_of
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
 from projections.reports.limit_simulation import SimulatedLimit, cost_of_asking, effect_of
 from projections.reports.policy_simulation import PolicySimulation, try_quickly
 from projections.views.audit_trail import read_contacts, recorded_until
-from projections.views.authority import read_asked, read_incomplete, read_shortfalls
+from projections.views.authority import read_asked, read_incomplete, read_told
 from projections.views.balances import read_closed
 from projections.views.casework import actions
 from projections.views.people import read_voices
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from domain.policy.model import Policy
     from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
+    from projections.views.authority import TellingToEscalate
 
 NOT_SAID = "not said"
 CAVEATS = (
@@ -158,8 +160,8 @@ async def gap_report(
         ValueError: an hour's cost is not an amount.
 
     """
-    answer = await read("authority", lambda c: (read_asked(c, at), read_shortfalls(c, at), read_incomplete(c, at)))
-    asked_rows, short_rows, incomplete = answer.result
+    answer = await read("authority", lambda c: (read_asked(c, at), read_told(c, at), read_incomplete(c, at)))
+    asked_rows, all_told, incomplete = answer.result
     recorded = await recorded_until(read, answer.progress, at)
     rules = PolicyHistory.of(published).in_force(parse_time(recorded) if at and recorded else datetime.now(UTC))
     policy = None if rules is None else rules.policy
@@ -169,10 +171,10 @@ async def gap_report(
     contacts = (await read("audit_trail", lambda c: read_contacts(c, at))).result
     at_once = (await read("casework", lambda c: _given_at_once(c, at, scope))).result
     asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["named_team"])]
-    short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
     closed = [one for one in closed if scope.sees_holder(one[0])]
-    asked, told = requests_of(asked_rows), told_to_escalate(short_rows)
-    blocked = empowerment_gap.matters(told, asked, parse_time(recorded).timestamp() if recorded else 0.0)
+    asked, told = requests_of(asked_rows), shortfalls_of(all_told, scope)
+    filed = [(one.matter, one.seconds) for one in asked if one.matter is not None]
+    blocked = empowerment_gap.matters(told, filed, parse_time(recorded).timestamp() if recorded else 0.0)
     silent = Counter((one.kind, one.reason) for one in blocked if one.followed is False)
     position = answer.progress.anchor.position if at is None else at
     limits = _limits(asked, policy, hours or {})
@@ -222,12 +224,13 @@ def requests_of(rows: Sequence[Row]) -> list[AuthorityRequest]:
     return [_asked(row) for row in rows if row["basis"] == "goodwill"]
 
 
-def told_to_escalate(rows: Sequence[Row]) -> list[Shortfall]:
-    """Return the requests of goodwill that the ledger told to escalate, among the rows of ``read_shortfalls``."""
+def shortfalls_of(told: Sequence[TellingToEscalate], scope: AccessScope) -> list[Shortfall]:
+    """Return the requests that were told to escalate, of the people in a scope."""
+    seconds = seconds_of([one.time for one in told]).tolist()
     return [
-        Shortfall(row["matter"], row["kind"], row["reason"], parse_time(row["time"]).timestamp())
-        for row in rows
-        if row["basis"] == "goodwill" and row["outcome"] == "escalate"
+        Shortfall(one.matter, one.kind, one.reason, at)
+        for one, at in zip(told, seconds, strict=True)
+        if scope.shows(one.agent_id)
     ]
 
 

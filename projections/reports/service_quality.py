@@ -19,6 +19,7 @@ from domain.analytics.service_quality import (
 )
 from domain.events.decisions import LEDGER_SOURCE
 from ledger.store.cloudevents import parse_time
+from projections.engine.columns import seconds_of
 from projections.engine.pages import PageRequest
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from domain.analytics.service_quality import Floats, Ints, ShareName
+    from domain.analytics.service_quality import Ints, ShareName
     from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
 
@@ -231,8 +232,8 @@ def _columns(
     of = dict(zip(names, columns, strict=True))
     customer, order, matter = (_numbered(of[name]) for name in ("customer_id", "order_id", "reason"))
     channel, team, reason = (Labels.of(of[name], NOT_SAID) for name in _TEXTS)
-    opened, first_resolved, resolved = (_seconds(of[name]) for name in _TIMES)
-    first_action = _seconds([acted.get(one) for one in of["interaction_id"]])
+    opened, first_resolved, resolved = (seconds_of(of[name]) for name in _TIMES)
+    first_action = seconds_of([acted.get(one) for one in of["interaction_id"]])
     line, moved_up, transfers, came_back, repeated, reopened = (np.array(of[name], float) for name in _NUMBERS)
     return list(of["interaction_id"]), InteractionColumns(
         customer,
@@ -258,9 +259,3 @@ def _numbered(texts: Sequence[str | None]) -> Ints:
     """Return equal texts as equal numbers from 0, and -1 for ``None``."""
     known = dict.fromkeys((None, *texts))
     return numbers_of(texts, {text: place for place, text in enumerate(known, -1)})
-
-
-def _seconds(texts: Sequence[str | None]) -> Floats:
-    """Return seconds since 1970, to the microsecond; nan for ``None``."""
-    times = np.array([one[:-1] if one else "NaT" for one in texts], "datetime64[us]")
-    return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)

@@ -344,7 +344,7 @@ def _of_actions(totals: ActionTotals) -> ActionFigures:
         }
         found.append(one)
     states = dict(sorted(totals.states.items()))
-    return {"given": sum(totals.states[state] for state in GIVEN), "states": states, "by_currency": found}
+    return {"given": sum(states.get(state, 0) for state in GIVEN), "states": states, "by_currency": found}
 
 
 def _median(values: Array, currency: str) -> Amount | None:
@@ -376,11 +376,12 @@ def _of_budget(currency: str, totals: BudgetTotals) -> BudgetFigures:
 
 def _of_escalations(totals: EscalationTotals) -> EscalationFigures:
     outcomes, hours = totals.outcomes, np.array(totals.hours)
+    approved = outcomes.get("approved", 0)
     mean = fmean(totals.hours) if totals.hours else None
     return {
-        "requested": outcomes.total(),
+        "requested": sum(outcomes.values()),
         "outcomes": dict(sorted(outcomes.items())),
-        "approved": share(outcomes["approved"], outcomes["approved"] + outcomes["denied"]),
+        "approved": share(approved, approved + outcomes.get("denied", 0)),
         "asked": [wire_of(minor, currency) for currency, minor in sorted(totals.asked_minor.items())],
         "approved_amount": [wire_of(minor, currency) for currency, minor in sorted(totals.approved_minor.items())],
         "hours_waited": {

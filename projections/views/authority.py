@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
@@ -13,7 +13,7 @@ from domain.serialization import encode
 from projections.engine.columns import texts
 from projections.engine.entities import EntityRows, facts_of, last_fact_column, waited_seconds
 from projections.engine.events import types_of
-from projections.engine.row_cache import RowCache, dict_rows
+from projections.engine.row_cache import RowCache, dict_rows, plain_rows
 from projections.engine.temporal_tables import as_of, past_of
 from projections.views.careers import Careers, ReportedRows, careers_in
 
@@ -47,6 +47,7 @@ asked = sa.Table(
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("asked_elsewhere", "agent_id", "requested", sqlite_where=_REPORTED, postgresql_where=_REPORTED),
     sa.Index("asked_by_time", "requested"),
+    sa.Index("asked_by_matter", "matter"),
 )
 past_of(asked)
 facts_of(asked)
@@ -60,6 +61,7 @@ shortfalls = sa.Table(
     sa.Column("outcome", sa.Text),
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("shortfalls_by_time", "time"),
+    sa.Index("shortfalls_by_matter", "matter"),
 )
 past_of(shortfalls)
 careers = careers_in(metadata)
@@ -69,7 +71,7 @@ class Authority:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
-    version = 13
+    version = 14
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -249,13 +251,48 @@ def read_incomplete(connection: sa.Connection, position: int | None = None) -> i
     return connection.execute(sa.select(sa.func.count()).where(*half)).scalar_one()
 
 
-def read_shortfalls(
+class TellingToEscalate(NamedTuple):
+    """A request of goodwill that the ledger told to escalate."""
+
+    agent_id: str
+    matter: str
+    kind: str
+    reason: str
+    time: str
+
+
+def read_told(
     connection: sa.Connection, position: int | None = None, begin: str | None = None, end: str | None = None
-) -> list[Row]:
-    """Return the shortfalls as of a position, in the order of the log; only those of [begin, end)."""
+) -> list[TellingToEscalate]:
+    """Return the requests of goodwill that were told to escalate as of a position, in the order of the log.
+
+    With limits they are all requests of the matters that were told so within [begin, end).
+    """
     source = as_of(shortfalls, position)
-    query = sa.select(source).where(*_within(source.c.time, begin, end)).order_by(source.c.position)
-    return dict_rows(connection, query)
+    columns = (source.c[name] for name in TellingToEscalate._fields)
+    query = sa.select(*columns).where(*_told_to_escalate(source), *_of_matters(source.c.matter, begin, end))
+    return [TellingToEscalate(*row) for row in plain_rows(connection, query.order_by(source.c.position))]
+
+
+def read_filed(connection: sa.Connection, begin: str | None, end: str | None) -> list[tuple[str, str]]:
+    """Return matter and time of the escalations of goodwill of the matters that ``read_told`` returns."""
+    filed = asked.c.basis == "goodwill", asked.c.matter.is_not(None), asked.c.asked_minor.is_not(None)
+    query = sa.select(asked.c.matter, asked.c.requested).where(*filed, *_of_matters(asked.c.matter, begin, end))
+    return plain_rows(connection, query)
+
+
+def _told_to_escalate(source: sa.FromClause) -> tuple[sa.ColumnElement[bool], ...]:
+    return source.c.basis == "goodwill", source.c.outcome == "escalate"
+
+
+def _of_matters(
+    matter: sa.ColumnElement[str], begin: str | None, end: str | None
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the condition that a matter was told to escalate within [begin, end); none without limits."""
+    if begin is None and end is None:
+        return ()
+    told = sa.select(shortfalls.c.matter).where(*_told_to_escalate(shortfalls), *_within(shortfalls.c.time, begin, end))
+    return (matter.in_(told),)
 
 
 def _within(time: sa.ColumnElement[str], begin: str | None, end: str | None) -> list[sa.ColumnElement[bool]]:

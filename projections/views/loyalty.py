@@ -26,7 +26,7 @@ from projections.engine.storage import upsert
 from projections.engine.temporal_tables import Replaced, as_of, past_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Row
@@ -246,8 +246,7 @@ def read_effects(
     counts facts reported later. ``people`` limits the result to these agents' actions.
     """
     bought, done = (_happened(as_of(table, page.at), until) for table in (purchases, actions))
-    times = sa.union_all(*(sa.select(one.c.at).where(sa.not_(one.c.withdrawn)) for one in (bought, done))).subquery()
-    first, last = connection.execute(sa.select(sa.func.min(times.c.at), sa.func.max(times.c.at))).one()
+    first, last = (_extreme(connection, which, (bought, done)) for which in (min, max))
     named = [done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)]
     if people is not None:
         named.append(done.c.agent_id.in_(people))
@@ -256,6 +255,13 @@ def read_effects(
     return [
         _effect(connection, reading, row, first, last) for row in connection.execute(query.limit(page.limit)).mappings()
     ]
+
+
+def _extreme(connection: sa.Connection, which: Callable[[list[str]], str], tables: Sequence[sa.FromClause]) -> str:
+    """Return the first or the last time of tables, by their indexes; a text before all times if they are empty."""
+    of = sa.func.min if which is min else sa.func.max
+    times = [connection.scalar(sa.select(of(one.c.at)).where(sa.not_(one.c.withdrawn))) for one in tables]
+    return which([time for time in times if time is not None] or [""])
 
 
 def _happened(source: sa.FromClause, until: str | None) -> sa.FromClause:

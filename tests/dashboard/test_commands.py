@@ -1,5 +1,6 @@
 """Commands over HTTP: as the token's person, within the role's permissions, forwarded over NATS."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -132,8 +133,13 @@ async def test_another_limit_is_tried_in_the_shadow_or_on_some_teams(session: Se
                 ({"amount": {"amount": "eight", "currency": "GBP"}}, 422),
             ):
                 assert (await posted(operator, "policies", mode="shadow", **(limit | wrong)))[0] == means
+            at_once = [
+                posted(operator, "policies", mode="trial", share_of_teams=share, **limit) for share in (0.4, 0.6)
+            ]
+            (_, done), (status, refused) = sorted(await asyncio.gather(*at_once), key=lambda answer: answer[0])
+            assert (done["policy_version"], status, refused["field"]) == (4, 409, "replaces")
         published = [json.loads(one.data)["data"] for one in await session.log.read_subject("ledger.policy")]
-        assert [one["published_by"] for one in published] == ["owner", "M-1", "operator"]
+        assert [one["published_by"] for one in published] == ["owner", "M-1", "operator", "operator"]
         assert published[2]["policy"]["trial"]["limit"]["amount"] == "80.00"
 
 

@@ -36,6 +36,7 @@ from tests.support.builders import event, gbp
 from tests.support.http_api import read_current, served
 from tests.support.loyalty_comparisons import loyalty_differences
 from tests.support.postgres import new_database, postgres_server
+from tests.support.range_comparisons import beyond_differences, even_differences, some_days
 from tests.support.report_comparisons import gap_differences, quality_differences
 from tests.support.report_histories import RandomHistory
 from tests.support.report_oracle import HistoryLedger
@@ -146,6 +147,8 @@ def test_reports_from_postgresql_are_those_of_sql_over_the_log(store: PostgresSt
         *quality_differences(ledger),
         *loyalty_differences(ledger),
         *summary_differences(ledger, None, None, "UTC"),
+        *(line for times in some_days(ledger)[1:3] for line in beyond_differences(ledger, times)),
+        *even_differences(ledger, some_days(ledger)[1]),
     ]
     for engine, projector in ledger.views():
         assert projector.settle(1_000_000)

@@ -86,11 +86,8 @@ def test_the_recommended_limit_is_where_asking_stops_being_worth_it() -> None:
 def test_a_matter_is_blocked_once_seven_days_passed_without_an_escalation() -> None:
     told = [Shortfall("M", "refund", "late", 0.0), Shortfall("M", "refund", "late", 86_400.0)]
 
-    def filed(at: float) -> AuthorityRequest:
-        return asked(1000, yes=True)._replace(matter="M", seconds=at)
-
     def found(now_days: float, *at_days: float) -> bool | None:
-        (one,) = empowerment_gap.matters(told, [filed(at * 86_400) for at in at_days], now_days * 86_400)
+        (one,) = empowerment_gap.matters(told, [("M", at * 86_400) for at in at_days], now_days * 86_400)
         return one.followed
 
     assert [found(7.9), found(8), found(8, 8), found(9, 8.1), found(9, -1)] == [None, False, True, False, False]

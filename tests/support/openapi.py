@@ -39,6 +39,7 @@ def api_document() -> Document:
         frozenset(),
         Metrics(nothing, nothing, Path("no-such-folder")),
         nothing,
+        nothing,
     )
     document: Document = json.loads(json.dumps(openapi_document(make_api(context))))
     return document

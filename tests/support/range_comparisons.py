@@ -56,8 +56,12 @@ def beyond_differences(ledger: HistoryLedger, times: DateRange, found: Document 
     found = found or ledger.report(beyond_authority, times)
     items = {(one["kind"], one["reason"]): one for one in found["items"]}
     places: dict[tuple[str, str], Document] = {}
-    for hidden, names in ((ASKED, ("asked", "approved_anyway", "hours")), (SHORT, ("silent",))):
-        seen = ledger.without(outside(times, hidden))
+    is_told_outside = told_outside(ledger.events, times)
+    for is_hidden, names in (
+        (outside(times, ASKED), ("asked", "approved_anyway", "hours")),
+        (is_told_outside, ("silent",)),
+    ):
+        seen = ledger.without(is_hidden)
         seen.figures("budget_uses")
         for row in seen.figures("gap")["cannot_do"]:
             place = places.setdefault((row["kind"], row["reason"]), {"kind": row["kind"], "reason": row["reason"]})
@@ -83,6 +87,27 @@ def _head(ledger: HistoryLedger, times: DateRange, found: Document) -> list[str]
     expected = [begin, end, times.zone.key, "happened", 1, len(ledger.events)]
     names = ("from", "to", "time_zone", "by_time", "rung", "position")
     return differences([found[name] for name in names], expected, "head")
+
+
+def told_outside(events: list[Document], times: DateRange) -> Callable[[Document], bool]:
+    """Return whether an event tells a matter to escalate that was told so for the first time outside a range."""
+    first: dict[tuple[str, ...], Document] = {}
+    for one in sorted(events, key=lambda one: one["position"]):
+        if _tells(one):
+            first.setdefault(_matter(one["data"]), one)
+    is_outside = outside(times, SHORT)
+    return lambda one: _tells(one) and is_outside(first[_matter(one["data"])])
+
+
+def _tells(one: Document) -> bool:
+    data = one["data"]
+    return one["type"] in SHORT and data["outcome"] == "escalate" and data["basis"] == "goodwill"
+
+
+def _matter(data: Document) -> tuple[str, ...]:
+    names = ("interaction_id", "order_id", "customer_id")
+    named = next(((name, data[name]) for name in names if data.get(name) is not None), None)
+    return data["agent_id"], data["kind"], *(named or (data["amount"]["currency"], data["amount"]["amount"]))
 
 
 def outside(times: DateRange, types: frozenset[str]) -> Callable[[Document], bool]:

@@ -466,6 +466,7 @@ BOUNDARIES = [
         Stage.serves,
     ),
     B("a request by HTTP", "dashboard.view_reader.ViewReader.read", VIEWS, reads, Stage.serves),
+    B("reports that are renewed", "dashboard.report_cache.ReportCache._due", VIEWS, nothing, Stage.serves, again=True),
     B("a listener", "dashboard.view_updates.ViewUpdates.chunks", VIEWS, listens, Stage.tells),
     B("news that are heard", "dashboard.view_updates.ViewUpdates._receive", VIEWS, fact, Stage.tells),
     B("news that are told", "dashboard.view_updates.ViewUpdates._events_of", VIEWS, fact, Stage.tells),

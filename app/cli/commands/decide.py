@@ -102,7 +102,11 @@ async def preview(settings: Settings, source: str, *, as_json: bool, **fields: J
 
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("--propose", is_flag=True, help="Propose FILE in the place of the newest version.")
-@click.option("--replaces", type=int, help="The version that a proposal replaces. [default: the newest enforced one]")
+@click.option(
+    "--replaces",
+    type=int,
+    help="The newest enforced version, which it replaces; another one is refused. [default for a proposal: look it up]",
+)
 @click.option("--approve", metavar="SHA256", help="Approve a proposal; it counts only from a signed-in person.")
 @click.option("--object", "objected", metavar="SHA256", help="Stop a proposal; with --reason.")
 @click.option("--reason", help="The reason of an objection.")
@@ -147,7 +151,7 @@ async def decide_policy(
             newest = await _newest_enforced(settings) if replaces is None else replaces
             fields |= {"operation": "propose", "proposed_by": by, "replaces": newest}
         else:
-            fields["published_by"] = by
+            fields |= {"published_by": by} | ({} if replaces is None else {"replaces": replaces})
     await send(settings, "policy", source, fields, as_json=as_json)
 
 

@@ -60,6 +60,13 @@ def test_the_next_policy_is_the_next_version() -> None:
     )
 
 
+@rule("a policy replaces the version that its publisher saw")
+def test_a_policy_is_refused_where_another_version_was_published_since() -> None:
+    document = policy(agent={"budget": "300.00"})
+    given(company()).when(publish(document, replaces=1)).then(published(document, 2, sha256=ANY))
+    given(company(), published(policy(), 2)).when(publish(document, replaces=1)).refused_with("outdated", "replaces")
+
+
 def test_the_answer_of_a_publication_has_the_documented_form() -> None:
     found = given().when(publish(SIMPLE))
     found.then(published(SIMPLE, 1, sha256=sha256_of(SIMPLE)))

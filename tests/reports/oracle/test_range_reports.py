@@ -19,7 +19,7 @@ from projections.reports.empowerment_gap import gap_report
 from projections.reports.service_quality import quality_report
 from tests.support.edge_histories import GapEdges
 from tests.support.range_comparisons import range_differences
-from tests.support.report_histories import BEGIN, RandomHistory
+from tests.support.report_histories import BEGIN, RandomHistory, money, numbered
 from tests.support.report_oracle import HistoryLedger
 
 if TYPE_CHECKING:
@@ -33,6 +33,31 @@ SOME = DateRange(BEGIN + timedelta(days=20), BEGIN + timedelta(days=65), ZoneInf
 @given(st.integers(0, 10**6), st.sampled_from((0.1, 1.0, 6.0)))
 def test_the_reports_of_some_days(seed: int, scale: float) -> None:
     assert range_differences(HistoryLedger(RandomHistory(seed, scale).events())) == []
+
+
+def test_a_matter_belongs_to_the_days_of_its_first_attempt() -> None:
+    """One that was escalated in between is not blocked in the days of a second attempt."""
+    history = RandomHistory(1, 0.0)
+    short: Document = {"agent_id": "A-0", "role": "agent", "basis": "goodwill", "kind": "refund", "reason": "late"}
+    short |= {"amount": money(5001), "outcome": "escalate", "reasons": [], "preview": False}
+    asked: Document = {"escalation_id": "e", "action_id": "act-e", "budget": "agent:A-0", "period": "2026-01"}
+    asked |= {"currency": "GBP", "payer": "approver", "to": ["M"], "due": BEGIN.isoformat(), "policy_version": 1}
+    days = {"escalated": (10, 30), "blocked": (11, 31)}
+    for interaction, tries in days.items():
+        for day in tries:
+            at = BEGIN + timedelta(days=day)
+            history._decide("authority.fell_short", at, **short, interaction_id=interaction)
+        if interaction == "escalated":
+            request = {
+                name: short[name] for name in ("agent_id", "role", "basis", "kind", "reason", "amount", "reasons")
+            }
+            filed = BEGIN + timedelta(days=11)
+            history._decide("escalation.requested", filed, **asked, **request, interaction_id=interaction)
+    ledger = HistoryLedger(numbered(history._events, BEGIN + timedelta(days=90)))
+    assert range_differences(ledger) == []
+    assert ledger.report(beyond_authority, SOME)["items"] == []
+    early = ledger.report(beyond_authority, DateRange(BEGIN, SOME.begin, SOME.zone))["items"]
+    assert [(one["asked"], one["silent"]) for one in early] == [(1, 1)]
 
 
 def test_the_reports_of_some_days_at_the_edges_of_the_definitions() -> None:
