@@ -4,7 +4,8 @@
 
 The ledger is that of the reports: two years of an organisation; a fifth of the events are decisions. A director leads
 24 team leads, who lead 500 agents; twenty escalations wait for the first lead. Each round opens a new browser with a
-session, then each page by its link. Before it an event is recorded, so that no figure of an earlier round is kept.
+session, then each page by its link. Before it an event is recorded, so that totals are computed again; the slow
+reports may be a minute old, as for every reader (docs/understand/views-and-reports.md).
 Figures are medians; beside them is the slowest request. With ``--folder`` the ledger stays in that folder, and later
 runs use it again.
 """

@@ -69,10 +69,8 @@ type Renew = Callable[[], Awaitable[ReportRequest]]
 class _CachedReport:
     """A report, the progress of its views, the time until which it is kept in any case, and its tag."""
 
-    def __init__(
-        self, request: ReportRequest, document: Mapping[str, Json], views: _ViewsOfReport, took_seconds: float
-    ) -> None:
-        self.inputs, self.document, self.tag = request.inputs, document, _tag_of(document)
+    def __init__(self, request: ReportRequest, made: _Document, views: _ViewsOfReport, took_seconds: float) -> None:
+        self.inputs, self.document, self.tag = request.inputs, made.content, made.tag
         self.progress, self.cursors = views.progress(), views.cursors()
         self.made_at, self.took_seconds = time.monotonic(), took_seconds
         self.until = self.made_at + max(_MIN_SECONDS, min(_COMPUTING_TIMES * took_seconds, _MOST_SECONDS))
@@ -257,13 +255,21 @@ async def _rest(took_seconds: float) -> None:
     await asyncio.sleep(took_seconds * (1 / _SHARE - 1))
 
 
-def _document(compute: Compute, views: _ViewsOfReport) -> Mapping[str, Json]:
+class _Document(NamedTuple):
+    """The content of a report, and its tag."""
+
+    content: Mapping[str, Json]
+    tag: str
+
+
+def _document(compute: Compute, views: _ViewsOfReport) -> _Document:
     """Return a report, computed in an event loop of its own: its queries run in this thread."""
 
     async def computed() -> Mapping[str, Json]:
         return await compute(views.read)
 
-    return asyncio.run(computed())
+    content = asyncio.run(computed())
+    return _Document(content, _tag_of(content))
 
 
 def _tag_of(document: Mapping[str, Json]) -> str:

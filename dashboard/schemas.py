@@ -19,6 +19,7 @@ from domain.documents.rows import (  # noqa: TC001 - schemas are made from the a
 )
 from domain.events.decisions import LimitEvidence, Reason  # noqa: TC001 - schemas are made from the annotations
 from projections.policy_history import PolicyChange, PolicyVersion  # noqa: TC001 - schemas are made from the annotations
+from projections.reports.authority_now import AuthorityNow
 from projections.reports.beyond_authority import BeyondAuthority
 from projections.reports.consistency import ConsistencyReport
 from projections.reports.empowerment_gap import GapReport
@@ -183,6 +184,12 @@ class SummaryAnswer(Summary):
 
 class UnusedAuthorityAnswer(UnusedAuthorityReport):
     """Employees with less than a tenth of their budget spent in a period, by kind of action."""
+
+    lag_seconds: float
+
+
+class AuthorityAnswer(AuthorityNow):
+    """The authority of an employee now, without approval."""
 
     lag_seconds: float
 

@@ -28,6 +28,7 @@ FIELDS = {
     "employees": "employee_id name role team_ids manager_id manager_name joined left",
     "ideas": "idea_id time employee_id text decided_at decided_by decision",
     "obstacles": "obstacle_id time employee_id kind text answered_at answered_by answer",
+    "thanks": "recognition_id time receiver_id giver_id giver_kind reason points interaction_id",
     "flags": (
         "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
         "answered_by answer note"

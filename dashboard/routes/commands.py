@@ -115,6 +115,13 @@ class FlagReview(CommandBody, title="Review"):
     request_id: Id | None = None
 
 
+class FlagReply(CommandBody, title="FlagReply"):
+    """The words of the person whom a flag concerns."""
+
+    text: Words
+    request_id: Id | None = None
+
+
 TrialMode = Literal["shadow", "trial", "enforced"]
 
 
@@ -262,6 +269,24 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         return await commands.ask("escalation", body, viewer)
 
     @api.post(
+        "/api/v1/budgets",
+        responses=answers(BudgetAnswer),
+        summary="Grant a holder more for the present period, or transfer to another holder",
+        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
+    )
+    async def budget(command: BudgetBody, viewer: Principal = caller) -> Response:
+        body = command.model_dump(exclude_none=True) | {"granted_by": _reviewer(viewer)}
+        return await commands.ask("budget", body, viewer)
+
+    _add_flags(api, context, commands)
+    _add_policy(api, context, commands)
+
+
+def _add_flags(api: FastAPI, context: ApiContext, commands: CommandClient) -> None:
+    views, authorizer = context.views, context.authorizer
+    caller = Depends(authorizer.viewer)
+
+    @api.post(
         "/api/v1/flags/{flag_id}",
         responses=answers(FlagAnswer),
         summary="Start the review of a flag, or record its verdict",
@@ -277,16 +302,18 @@ def add_command_routes(api: FastAPI, context: ApiContext) -> None:
         return await commands.ask("flag", body, viewer)
 
     @api.post(
-        "/api/v1/budgets",
-        responses=answers(BudgetAnswer),
-        summary="Grant a holder more for the present period, or transfer to another holder",
-        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
+        "/api/v1/flags/{flag_id}/answers",
+        responses=answers(FlagAnswer),
+        summary="Answer a flag about oneself",
+        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("agent", "manager"))],
     )
-    async def budget(command: BudgetBody, viewer: Principal = caller) -> Response:
-        body = command.model_dump(exclude_none=True) | {"granted_by": _reviewer(viewer)}
-        return await commands.ask("budget", body, viewer)
-
-    _add_policy(api, context, commands)
+    async def flag_answer(flag_id: PathId, command: FlagReply, viewer: Principal = caller) -> Response:
+        now = datetime.now(UTC)
+        found = (await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id), short=True)).result
+        if not found or f"agent:{viewer.person_id}" not in found[0]["about"]:
+            raise HTTPException(404, "no flag with this id is about this person")
+        body = command.model_dump(exclude_none=True) | {"flag_id": flag_id, "employee_id": viewer.person_id}
+        return await commands.ask("flag", body, viewer)
 
 
 def _add_policy(api: FastAPI, context: ApiContext, commands: CommandClient) -> None:

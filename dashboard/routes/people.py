@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import sqlalchemy as sa  # noqa: TC002 - the functions that read have it in their signatures
 from fastapi import Depends, FastAPI, Query, Response
 
-from dashboard.list_query import (  # noqa: TC001 - FastAPI reads the annotations
+from dashboard.list_query import (
     AfterKey,
     ByKey,
+    FeedRange,
     FeedRangeQuery,
     NewestFirst,
     PageQuery,
     PastQuery,
+    RangeQuery,
 )
 from dashboard.list_reader import Listing, ListReader, check_cursor
 from dashboard.openapi import answers
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import EmployeeNames, JsonResponse, KeyPage
-from domain.documents.rows import EmployeeRow, IdeaRow, ObstacleRow
+from dashboard.schemas import AuthorityAnswer, EmployeeNames, JsonResponse, KeyPage
+from domain.documents.rows import EmployeeRow, IdeaRow, ObstacleRow, ThanksRow
 from domain.serialization import encode
+from projections.date_ranges import DateRange, zone_named
 from projections.engine.pages import cursor_of, key_of
+from projections.policy_history import published_policies
+from projections.reports.authority_now import authority_now
 from projections.views.people import (
+    THANKS_ORDER,
     VOICE_ORDER,
     VoicePage,
     read_employees,
     read_ideas,
     read_names,
     read_obstacles,
+    read_thanks,
     voices,
 )
 from projections.views.people import employees as employees_table
+from projections.views.people import thanks as thanks_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     from projections.engine.storage import Row
 
 
+_OF_AUTHORITY = ("people", "budget_balances")
 Ids = Annotated[str, Query(description="The ids as a JSON list.", examples=['["A-7","B-1"]'])]
 
 
@@ -55,6 +65,8 @@ def add_people_routes(api: FastAPI, context: ApiContext) -> None:
     _add_employees(api, lists, context.authorizer, context.keys)
     _add_names(api, context)
     _add_obstacles_and_ideas(api, lists, context.authorizer, context.keys)
+    _add_thanks(api, lists, context.authorizer)
+    _add_authority(api, context)
 
 
 def _add_employees(api: FastAPI, lists: ListReader, authorizer: Authorizer, keys: Keyring) -> None:
@@ -179,6 +191,64 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
         check_cursor(voices, query.after, VOICE_ORDER)
         listing = Listing(f"{what}s", row_class, "people", read, cursor, query.after, at, decrypted, times.told())
         return await lists.answer(listing, page, viewer)
+
+
+def _add_thanks(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/thanks",
+        responses=answers(KeyPage[ThanksRow], tables=True),
+        summary="Recognition that employees got, from customers, peers and managers",
+    )
+    async def thanks(
+        page: Annotated[PageQuery, Depends()],
+        past: Annotated[PastQuery, Depends()],
+        within: Annotated[RangeQuery, Depends()],
+        after: AfterKey = None,
+        order: NewestFirst = "desc",
+        agent: str | None = None,
+        viewer: Principal = caller,
+    ) -> Response:
+        at, scope = await lists.at(past.as_of), await authorizer.scope(viewer)
+        times = FeedRange(DateRange(None, None, zone_named("UTC")))
+        if (within.begin, within.end, within.zone) != (None, None, None):
+            times = FeedRange(await lists.times(within))
+        people = scope.people if agent is None else frozenset((agent,)) & (scope.people or {agent})
+
+        def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
+            key = None if after is None else key_of(thanks_table, str(after), THANKS_ORDER)
+            return read_thanks(connection, VoicePage(limit, key, order == "desc", at, *times.event_times), people)
+
+        def cursor(row: Row) -> str:
+            return cursor_of([row["time"], row["recognition_id"]])
+
+        check_cursor(thanks_table, after, THANKS_ORDER)
+        listing = Listing("thanks", ThanksRow, "people", read, cursor, after, at, more=times.told())
+        return await lists.answer(listing, page, viewer)
+
+
+def _add_authority(api: FastAPI, context: ApiContext) -> None:
+    views, log, authorizer = context.views, context.log, context.authorizer
+    caller = Depends(authorizer.viewer)
+
+    @api.get(
+        "/api/v1/authority",
+        responses=answers(AuthorityAnswer),
+        summary="The authority of the caller, or of an employee that the caller sees: limits, budget, courses",
+    )
+    async def authority(agent: str | None = None, viewer: Principal = caller) -> Response:
+        employee_id = agent or viewer.person_id
+        if employee_id is None:
+            raise ParameterError("agent", "this token belongs to no employee: name one")
+        scope = await authorizer.scope(viewer)
+        if employee_id != viewer.person_id and not scope.shows(employee_id):
+            raise ParameterError("agent", "no employee with this id is visible to this token")
+        found = await authority_now(views.read, await published_policies(log), datetime.now(UTC), employee_id)
+        lags = [
+            await views.lag((await views.read(name, lambda _: None, short=True)).progress) for name in _OF_AUTHORITY
+        ]
+        return JsonResponse({**found, "lag_seconds": max(lags)})
 
 
 async def readable(keys: Keyring, rows: list[Row], fields: Sequence[str]) -> list[Row]:

@@ -157,6 +157,19 @@ class IdeaRow(TypedDict):
     decision: str | None
 
 
+class ThanksRow(TypedDict):
+    """Recognition that an employee got."""
+
+    recognition_id: str
+    time: Moment
+    receiver_id: str
+    giver_id: str
+    giver_kind: str | None
+    reason: str
+    points: int | None
+    interaction_id: str | None
+
+
 class FlagRow(TypedDict):
     """A flag of the guard for human review; it is not a verdict."""
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from domain.events import facts
 from domain.serialization import encode
 from domain.staff import brings_back
+from ledger.store.cloudevents import parse_time
 from projections.engine.columns import texts
 from projections.engine.entities import LAST_FACT, EntityRows, facts_of, last_fact_column
 from projections.engine.events import types_of
@@ -22,6 +23,7 @@ from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
 
     from projections.engine.entities import KeptFact, Step
     from projections.engine.events import Event
@@ -52,6 +54,18 @@ thanks = sa.Table(
     sa.Column("interaction_id", sa.Text),
     last_fact_column(),
     sa.Column("since", sa.BigInteger, nullable=False),
+)
+THANKS_ORDER = (thanks.c.time, thanks.c.recognition_id)
+"""The order of lists of recognition."""
+THANKS_COLUMNS = (
+    "recognition_id",
+    "time",
+    "receiver_id",
+    "giver_id",
+    "giver_kind",
+    "reason",
+    "points",
+    "interaction_id",
 )
 past_of(thanks)
 facts_of(thanks)
@@ -268,6 +282,35 @@ def read_people(connection: sa.Connection, position: int | None = None) -> dict[
     return {
         row["employee_id"]: dict(row) for row in connection.execute(sa.select(as_of(employees, position))).mappings()
     }
+
+
+def read_employee(connection: sa.Connection, employee_id: str) -> Row:
+    """Return a known employee; an unknown one has no values."""
+    found = (
+        connection.execute(sa.select(employees).where(employees.c.employee_id == employee_id)).mappings().one_or_none()
+    )
+    return {} if found is None else dict(found)
+
+
+def read_trained(connection: sa.Connection, employee_id: str, now: datetime) -> set[str]:
+    """Return the courses that an employee has completed and that are valid now."""
+    query = sa.select(courses.c.course_id, courses.c.completed, courses.c.valid_until)
+    rows = connection.execute(query.where(courses.c.employee_id == employee_id)).all()
+    return {course for course, done, until in rows if done and (until is None or now < parse_time(until))}
+
+
+def read_thanks(connection: sa.Connection, page: VoicePage, people: Collection[str] | None) -> list[Row]:
+    """Return a page of recognition in order of its time, as it was given to these people (``None``: to all)."""
+    source = as_of(thanks, page.at)
+    query = sa.select(*(source.c[name] for name in THANKS_COLUMNS)).where(source.c.receiver_id.is_not(None))
+    if people is not None:
+        query = query.where(source.c.receiver_id.in_(people))
+    if page.begin is not None:
+        query = query.where(source.c.time >= page.begin)
+    if page.end is not None:
+        query = query.where(source.c.time < page.end)
+    query = by_key(query, (source.c[one.name] for one in THANKS_ORDER), page.after, descending=page.newest_first)
+    return [dict(row) for row in connection.execute(query.limit(page.limit)).mappings()]
 
 
 class Membership(NamedTuple):

@@ -25,6 +25,8 @@ OPEN = {
     "/api/v1/employees",
     '/api/v1/names?ids=["A-1"]',
     "/api/v1/ideas",
+    "/api/v1/thanks",
+    "/api/v1/authority?agent=A-1",
     "/api/v1/obstacles",
 }
 ABOVE = {
@@ -74,6 +76,7 @@ ACTING: dict[str, set[str]] = {
     "/api/v1/check": set(ROLES),
     "/api/v1/escalations/{escalation_id}": {"manager"},
     "/api/v1/flags/{flag_id}": {"manager", "operator"},
+    "/api/v1/flags/{flag_id}/answers": {"agent", "manager"},
     "/api/v1/policies": {"manager", "operator"},
     "/api/v1/delegations": {"manager"},
     "/api/v1/ideas/{idea_id}": {"manager"},

@@ -264,6 +264,7 @@ COLUMNS = {
     "trail": {"recorded": TIME, "corrected_by": pa.int64()},
     "employees": {"joined": TIME, "team_ids": pa.list_(pa.string())},
     "obstacles": {"time": TIME, "answered_at": TIME},
+    "thanks": {"time": TIME, "points": pa.int64()},
     "ideas": {"time": TIME, "decided_at": TIME},
     "arrivals": {"recorded": TIME, "position": pa.int64()},
 }

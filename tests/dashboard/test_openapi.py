@@ -45,7 +45,7 @@ RANGES = """
 enabled = true
 
 [[operations]]
-include-path-regex = "/api/v1/(accesses|balances|employees|names|actions|arrivals|escalations.*|flags|ideas|obstacles|cases|policies|policies/change|preview|budgets|rejections|trail|summary|beyond-authority|consistency|unused-authority|what-if|webhooks|views/.*)$"
+include-path-regex = "/api/v1/(accesses|balances|employees|names|actions|arrivals|escalations.*|flags|ideas|thanks|authority|obstacles|cases|policies|policies/change|preview|budgets|rejections|trail|summary|beyond-authority|consistency|unused-authority|what-if|webhooks|views/.*)$"
 checks.positive_data_acceptance.enabled = false
 """
 """No schema says which cursors a list has made, that `from` comes before `to`, which time zones and currencies exist, how many digits a currency has, which types and addresses a webhook may have, or what a policy has to say."""

@@ -16,6 +16,8 @@ export type LimitChange = components["schemas"]["LimitChange"];
 export type Proposal = components["schemas"]["ProposalState"];
 export type PolicyVersion = components["schemas"]["PolicyVersion"];
 export type UnusedAuthority = components["schemas"]["UnusedAuthorityAnswer"];
+export type AuthorityNow = components["schemas"]["AuthorityAnswer"];
+export type ThanksRow = components["schemas"]["ThanksRow"];
 export type OpenSession = components["schemas"]["SessionRow"];
 export type SessionState = components["schemas"]["SessionState"];
 type Decision = components["schemas"]["Answer"];
@@ -74,9 +76,10 @@ export async function endSession(id: string): Promise<void> {
 const VIEWS: [RegExp, string[], number][] = [
   [/^(actions|escalations)/, ["casework"], 0],
   [/^balances/, ["budget_balances"], 0],
+  [/^authority/, ["budget_balances", "people"], 1_000],
   [/^(cases|flags)/, ["flags"], 0],
   [/^employees/, ["people"], 60_000],
-  [/^(ideas|obstacles)/, ["people"], 5_000],
+  [/^(ideas|obstacles|thanks)/, ["people"], 5_000],
   [/^(accesses|trail)/, ["audit_trail"], 0],
   [/^unused-authority/, ["budget_balances", "people"], 60_000],
   [/^summary/, ["casework", "journeys", "budget_balances"], 5_000],
