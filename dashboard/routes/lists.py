@@ -25,6 +25,7 @@ from dashboard.list_query import (
 )
 from dashboard.list_reader import Listing, ListReader, check_cursor
 from dashboard.openapi import answers
+from dashboard.routes.people import readable
 from dashboard.schemas import KeyPage, Page, PluginRow
 from domain.documents.rows import ActionRow, BalanceRow, CaseRow, EscalationRow, FlagRow, TrailRow
 from domain.events.facts import AgentKind  # noqa: TC001 - FastAPI reads the annotations
@@ -229,6 +230,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
         async def masked(found: list[Row]) -> list[Row]:
             shown = await without_names(lists.log, keys, found)  # filtered after masking: a filter reveals no name
+            shown = await readable(keys, shown, ("note", "answer"))
             return [one for one in shown if about is None or about in one["about"]]
 
         return await lists.answer(

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    import sqlalchemy as sa
+
     from domain.events.decisions import PolicyPublished
-    from domain.policy.model import Role
-    from projections.engine.storage import Row
+    from domain.policy.model import Team
     from projections.reading import Reader
 
 
@@ -29,7 +30,7 @@ class KindAuthority(TypedDict):
     limit: dict[str, str] | None
     """The most that one action may cost; null: unlimited."""
     left: dict[str, str]
-    """The most that one action may cost now, as far as this limit and the budget go."""
+    """The most that one action may cost now, as far as this limit, the budget and one draw on the team's pool go."""
     needs: list[str]
     """The courses that the employee still needs for this kind; until then each action needs an approval."""
 
@@ -69,9 +70,10 @@ async def authority_now(
     (row, trained), known = await read(
         "people", lambda c: (read_employee(c, employee_id), read_trained(c, employee_id, now))
     )
-    holder = f"agent:{employee_id}"
-    opened, budgets = await read(
-        "budget_balances", lambda c: read_balances_page(c, {"holder": holder}, closed=False, descending=True, limit=1)
+    team_ids = tuple(json.loads(row.get("team_ids") or "[]"))
+    team = None if rules is None else rules.pool_team(team_ids)
+    (opened, pools), budgets = await read(
+        "budget_balances", lambda c: (_open_budget(c, f"agent:{employee_id}"), _open_budget(c, f"team:{team}"))
     )
     position = min(known.anchor.position, budgets.anchor.position)
     nothing: AuthorityNow = {
@@ -90,8 +92,9 @@ async def authority_now(
     role = None if rules is None or row.get("left") else rules.policy.roles.get(name or "")
     if rules is None or role is None:
         return nothing
-    period, remaining = _budget(opened, role, rules.policy.period_at(now))
-    limits = rules.limits_for(str(name), tuple(json.loads(row.get("team_ids") or "[]")), now)
+    period, remaining = opened or (rules.policy.period_at(now), role.budget)
+    most = remaining.minor + (0 if team is None else _draw(rules.policy.teams[team], pools))
+    limits = rules.limits_for(str(name), team_ids, now)
     cap = role.per_customer
     return {
         **nothing,
@@ -106,7 +109,7 @@ async def authority_now(
             {
                 "kind": kind,
                 "limit": None if limit is None else limit.wire(),
-                "left": _left(limit, remaining).wire(),
+                "left": _left(limit, most, remaining.currency).wire(),
                 "needs": sorted({*role.requires.get(kind, ())} - trained),
             }
             for kind, limit in limits.items()
@@ -114,16 +117,23 @@ async def authority_now(
     }
 
 
-def _budget(opened: Sequence[Row], role: Role, period: str) -> tuple[str, Money]:
-    """Return the period and the rest of the employee's open budget; without one, those of the next budget."""
-    for one in opened:
+def _open_budget(connection: sa.Connection, holder: str) -> tuple[str, Money] | None:
+    """Return the period and the rest of a holder's open budget."""
+    for one in read_balances_page(connection, {"holder": holder}, closed=False, descending=True, limit=1):
         return one["period"], money_from_wire(one["remaining"])
-    return period, role.budget
+    return None
 
 
-def _left(limit: Money | None, remaining: Money) -> Money:
-    """Return the most that one action may cost: the limit, or the rest of the budget where that is less."""
-    left = max(0, remaining.minor)
-    if limit is not None and limit.currency == remaining.currency:
+def _draw(team: Team, opened: tuple[str, Money] | None) -> int:
+    """Return the most that one draw on a team's pool adds, in minor units."""
+    left = opened[1] if opened is not None else team.pool
+    most = 0 if left is None else max(0, left.minor)
+    return most if team.draw_at_most is None else min(most, team.draw_at_most.minor)
+
+
+def _left(limit: Money | None, most: int, currency: str) -> Money:
+    """Return the most that one action may cost: the limit, or ``most`` where that is less."""
+    left = max(0, most)
+    if limit is not None and limit.currency == currency:
         left = min(left, limit.minor)
-    return Money(left, remaining.currency)
+    return Money(left, currency)

@@ -236,7 +236,7 @@ async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Se
                 done = await posted(manager, name, verdict="dismissed", note="a second parcel")
                 assert done[1]["outcome"] == "done", done
                 (flag,) = [one for one in (await read_current(manager, "flags"))["items"] if one["flag_id"] in name]
-                assert (flag["status"], flag["reviewed_by"]) == ("dismissed", "M-1")
+                assert (flag["status"], flag["reviewed_by"], flag["note"]) == ("dismissed", "M-1", "a second parcel")
                 assert (await posted(manager, "flags/none", verdict="dismissed"))[0] == 404
 
 

@@ -301,6 +301,14 @@ async def test_parquet_has_every_cell_of_every_list(api: tuple[Upstream, httpx.A
     said: Document = {"employee_id": "B-1", "text": FORMULA}
     await upstream.record(event("o-1", "obstacle.reported", obstacle_id="O-1", kind="form", **said))
     await upstream.record(event("i-1", "idea.submitted", idea_id="Y-1", **said))
+    thanks: Document = {
+        "recognition_id": "T-1",
+        "giver_id": "C-9",
+        "receiver_id": "B-1",
+        "reason": FORMULA,
+        "points": 5,
+    }
+    await upstream.record(event("t-1", "recognition.given", **thanks))
     filled = set()
     for path, kinds in COLUMNS.items():
         query = {"source": "crm"} if path == "arrivals" else {}

@@ -8,7 +8,7 @@ import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, Request, Route, expect
 
 from app.runtime.session import Session
 from config import topology
@@ -85,7 +85,15 @@ async def test_each_page_shows_the_answers_of_the_api(session: Session) -> None:
         await one.go("gap")
         gap = await read_current(one.client, "gap")
         await expect(page.locator("caption", has_text="Remedies beyond authority")).to_be_visible()
-        assert column(await cells(page, "Remedies beyond authority"), 0) == [row["text"] for row in gap["cannot_do"]]
+        assert await cells(page, "Remedies beyond authority") == [
+            [
+                *(row[name].replace("_", " ").capitalize() for name in ("kind", "reason")),
+                str(row["asked"] + row["silent"]),
+                *(str(row[name]) for name in ("silent", "asked", "approved_anyway")),
+                f"{row['hours']:.1f}".removesuffix(".0"),
+            ]
+            for row in gap["cannot_do"]
+        ]
         await one.go("health")
         views = (await read_current(one.client, "projections"))["items"]
         await expect(page.locator("caption", has_text="Views")).to_be_visible()
@@ -392,8 +400,10 @@ async def test_a_lead_sees_the_spending_of_the_team_against_its_budgets_and_by_w
         await one.sign_in_as("boss", "manager", "M-1")
         await expect(one.page.locator("table", has_text="Goodwill by week")).to_contain_text("£60.00", timeout=15_000)
         assert await figure(one.page, "Budgets spent") == "15.0%"  # 60.00 of the 200.00 of A-1 and of A-2 each
-        assert [row[:2] for row in await cells(one.page, "Goodwill by week")] == [[week["group"], "3"]]
-        await one.page.get_by_role("link", name=week["group"]).click()
+        ((days, actions, *_),) = await cells(one.page, "Goodwill by week")
+        monday = date.fromisocalendar(int(week["group"][:4]), int(week["group"][-2:]), 1)
+        assert (days.split()[:2], actions) == ([str(monday.day), f"{monday:%b}"], "3")
+        await one.page.get_by_role("link", name=days, exact=True).click()
         await expect(one.page.locator("#main h2").first).to_have_text("3 actions")
 
 
@@ -546,14 +556,7 @@ async def test_a_lead_sees_who_hardly_used_their_authority(session: Session) -> 
 
 async def assert_evidence_is_in_the_trail(one: Opened) -> None:
     """Assert that a lead's case asks for no single event, which leads may not read, and opens the person's trail."""
-    about: Document = {"flag_id": "flag-0", "rule": "R10", "rule_version": 1, "about": ["agent:A-1"]}
-    cause = {"source": "guard", "request_id": "f", "seen_position": 1, "explanation": "often", "evidence": [1, 2]}
-    raised = event_document(1, "resolution-ledger", "flag.raised", datetime.now(UTC), about | cause)
-    log = await Log.unstamped(one.session.client, topology.LEDGER)
-    await log.append(
-        [Draft("ledger.flag.flag-0", recorded_of(raised | {"recordedtime": raised["time"], "position": 1}).data)]
-    )
-    await read_current(one.client, "flags")
+    await raise_a_flag(one, "A-1")
     await one.go("cases")
     await one.page.get_by_role("button", name="Evidence").click()
     await expect(one.page.locator("#main")).to_contain_text("2 events at the positions 1, 2 of the log")
@@ -658,6 +661,43 @@ async def test_an_agent_sees_their_authority(session: Session) -> None:
         await one.page.get_by_role("textbox", name="Amount").fill("20.00")
         await one.page.get_by_role("button", name="Check").click()
         await expect(one.page.locator("#main [role=status]")).to_contain_text("Yes, you may.")
+        assert await cells(one.page, "What I may give now") == [
+            ["Refund", "£50.00", "up to £50.00", ""],
+            ["Credit", "£25.00", "up to £25.00", ""],
+            ["Keep item", "£20.00", "needs an approval", "goodwill-basics"],
+            ["Fix", "no limit", f"up to £{balance['remaining']['amount']}", ""],
+        ]
+        await expect(one.page.locator("#main")).to_contain_text("at most £60.00 on one interaction")
+        await one.upstream.record(
+            event("t", "recognition.given", recognition_id="T", giver_id="M-1", receiver_id="A-1", reason="patient")
+        )
+        await expect(
+            one.page.locator("table", has=one.page.locator("caption", has_text="Thanks to me"))
+        ).to_contain_text("Patient", timeout=15_000)
+        await answer_a_flag(one)
+
+
+async def answer_a_flag(one: Opened) -> None:
+    """Raise a flag about A-1, who answers it on the page."""
+    await raise_a_flag(one, "A-1")
+    card = one.page.get_by_role("list", name="Flags about me")
+    await card.get_by_role("button", name="Answer").click()
+    await card.get_by_label("Your answer").fill("A storm: many parcels came late.")
+    await one.page.keyboard.press("Enter")
+    await expect(card).to_contain_text("Your answer: A storm: many parcels came late.", timeout=15_000)
+    (told,) = await one.upstream.recorded("flag.answered")
+    assert told["employee_id"] == "A-1"
+
+
+async def raise_a_flag(one: Opened, person: str) -> None:
+    about: Document = {"flag_id": "flag-0", "rule": "R10", "rule_version": 1, "about": [f"agent:{person}"]}
+    cause = {"source": "guard", "request_id": "f", "seen_position": 1, "explanation": "often", "evidence": [1, 2]}
+    raised = event_document(1, "resolution-ledger", "flag.raised", datetime.now(UTC), about | cause)
+    log = await Log.unstamped(one.session.client, topology.LEDGER)
+    await log.append(
+        [Draft("ledger.flag.flag-0", recorded_of(raised | {"recordedtime": raised["time"], "position": 1}).data)]
+    )
+    await read_current(one.client, "flags")
 
 
 async def test_money_and_times_in_the_readers_locale(session: Session) -> None:
@@ -825,6 +865,31 @@ async def test_no_first_page_has_a_violation_of_accessibility(session: Session) 
             await assert_accessible(one, [FIRST_PAGES[role]])
 
 
+async def test_the_first_page_keeps_to_its_budget(session: Session) -> None:
+    """Requests, bytes and the main thread of the browser; then the same page on paper: no navigation, no cut."""
+    async with opened(session) as one:
+        page = one.page
+        await one.go("overview")
+        sizes: list[tuple[str, Request]] = []
+        page.on("requestfinished", lambda request: sizes.append((request.url, request)))
+        await page.reload()
+        await expect(page.locator("#main h2").first).to_be_visible(timeout=15_000)
+        await expect(page.locator("#main [aria-busy]")).to_have_count(0, timeout=15_000)
+        measured = [await request.sizes() for url, request in sizes if not url.endswith("/stream")]
+        assert len(measured) <= 20
+        assert sum(each["responseBodySize"] + each["responseHeadersSize"] for each in measured) <= 250_000
+        chromium = await page.context.new_cdp_session(page)
+        await chromium.send("Performance.enable")
+        metrics = {each["name"]: each["value"] for each in (await chromium.send("Performance.getMetrics"))["metrics"]}
+        assert metrics["ScriptDuration"] < 2
+        await page.emulate_media(media="print")
+        await expect(page.locator("#side")).to_be_hidden()
+        await expect(page.locator("#main .figures").first).to_be_visible()
+        await page.set_viewport_size({"width": 700, "height": 1000})  # the width of A4 within its margins
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert (await page.pdf(format="A4")).startswith(b"%PDF")
+
+
 async def test_hostile_text_is_text(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
@@ -832,7 +897,7 @@ async def test_hostile_text_is_text(session: Session) -> None:
             await one.go(name)
         await one.go("gap")
         await expect(page.locator("caption", has_text="Remedies beyond authority")).to_be_visible()
-        assert any("<script>alert(2)</script>" in row[0] for row in await cells(page, "Remedies beyond authority"))
+        assert any("<script>alert(2)</script>" in row[1] for row in await cells(page, "Remedies beyond authority"))
         assert await page.locator("#main img, #main script").count() == 0
         await one.sign_in_as("boss", "manager", "M-1")
         await expect(page.get_by_role("article", name="Escalation")).to_contain_text("<script>alert(2)</script>")

@@ -29,6 +29,15 @@ export function day(text: string, zone = "UTC"): string {
   return format.format(new Date(text));
 }
 
+const month = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric", timeZone: "UTC" });
+/** A period in words: `2026-11` reads "November 2026", `2026-Q4` "Q4 2026", `2026-W47` "week 47 of 2026". */
+export function period(name: string): string {
+  const [year = "", part = ""] = name.split("-");
+  if (part.startsWith("W")) return `week ${Number(part.slice(1))} of ${year}`;
+  if (part.startsWith("Q")) return `${part} ${year}`;
+  return name.length === 7 ? month.format(new Date(`${name}-01`)) : fullDay(name);
+}
+
 export function money(value: Money | null | undefined): string {
   if (!value) return "–";
   let format = currencies.get(value.currency);

@@ -12,10 +12,10 @@ interface Props {
 }
 
 /** The properties of a chart that style.css decides, or that hold its colours. */
-const STYLES = ["color", "fill", "stroke", "font-family", "white-space"];
+const STYLES = ["color", "fill", "stroke", "stroke-width", "stroke-dasharray", "font-family", "font-size", "white-space"];
 
 /** A chart as a file: what style.css gives it is in the file, its links lead to this page. */
-function withStyles(shown: SVGElement): string {
+export function withStyles(shown: SVGElement): string {
   const svg = shown.cloneNode(true) as SVGElement;
   const parts = [svg, ...svg.querySelectorAll<SVGElement>("*")];
   [shown, ...shown.querySelectorAll("*")].forEach((one, at) => {

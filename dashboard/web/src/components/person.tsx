@@ -42,6 +42,13 @@ function useName(id: string): string | null {
   return names.get(id) ?? null;
 }
 
+/** The subject of a case or a flag, such as `agent:A-7` or `customer:C-9`. */
+export function Subject({ of }: { of: string }) {
+  const [kind = "", ...rest] = of.split(":");
+  const id = rest.join(":");
+  return kind === "agent" && !id.startsWith("~") ? <Person id={id} /> : <bdi>{kind} {id}</bdi>;
+}
+
 export function Person({ id, ai }: { id: string; ai?: boolean }) {
   const name = useName(id);
   return <bdi>{name ? `${name}, ${id}` : id}{ai ? " (AI)" : ""}</bdi>;

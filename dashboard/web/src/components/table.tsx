@@ -122,7 +122,7 @@ export function Table<T>({ caption, rows, columns, perPage: most = 20, empty, fi
             {found.slice(0, shown).map((row, at) => (
               <tr key={at}>
                 {visible.map((one) => (
-                  <td key={one.title} class={one.right ? "number" : ""}>{one.cell ? one.cell(row) : <Text value={one.value(row)} />}</td>
+                  <td key={one.title} class={one.right ? "number" : ""} data-title={one.right ? one.title : undefined}>{one.cell ? one.cell(row) : <Text value={one.value(row)} />}</td>
                 ))}
               </tr>
             ))}

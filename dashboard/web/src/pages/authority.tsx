@@ -6,7 +6,7 @@ import { Field, KINDS } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top } from "../components/parts";
 import { Person } from "../components/person";
 import { Table } from "../components/table";
-import { day, money, number, percent, time, words } from "../format";
+import { day, money, number, percent, period, time, words } from "../format";
 import type { Action, Balance, Escalation, Flag, Items, Money, Viewer } from "../types";
 import { link } from "../url";
 
@@ -61,9 +61,9 @@ function ByKind() {
     <Card title="What I may give now" term="authority">
       <Table caption="What I may give now" hideCaption rows={data.items} empty={<Empty title="Your role gives nothing yet.">Ask your team lead which role you have.</Empty>} columns={[
         { title: "Kind", value: (one) => words(one.kind) },
-        { title: "Limit of one action", value: (one) => (one.limit ? Number(one.limit.amount) : Infinity), right: true, cell: (one) => (one.limit ? money(one.limit) : "none") },
+        { title: "Limit of one action", value: (one) => (one.limit ? Number(one.limit.amount) : Infinity), right: true, cell: (one) => (one.limit ? money(one.limit) : "no limit") },
         { title: "Now without asking", value: (one) => (one.needs.length ? 0 : Number(one.left.amount)), right: true, cell: (one) => (one.needs.length ? "needs an approval" : `up to ${money(one.left)}`) },
-        { title: "Course to take", value: (one) => one.needs.join(", ") },
+        ...(data.items.some((one) => one.needs.length) ? [{ title: "Course to take", value: (one: AuthorityNow["items"][number]) => one.needs.join(", ") }] : []),
       ]} />
       {limits && <p class="note">{words(limits)}.</p>}
     </Card>
@@ -128,7 +128,7 @@ export function Authority({ me }: { me: Viewer }) {
     <>
       <Top title="My authority">What you may give now, and what became of what you asked.</Top>
       {!budgets.data ? <Pending problem={budgets.problem} /> : budgets.data.items.length ? (
-        <Figures>{budgets.data.items.map((one) => <Figure key={one.period + one.granted.currency} label={`Left in ${one.period}`} term="budget" value={money(one.remaining)}
+        <Figures>{budgets.data.items.map((one) => <Figure key={one.period + one.granted.currency} label={`Left in ${period(one.period)}`} term="budget" value={money(one.remaining)}
           more={<><Meter share={Number(one.granted.amount) ? Number(one.remaining.amount) / Number(one.granted.amount) : 0} label="share left" /> of {money(one.granted)}, {percent(Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0)} spent</>} />)}
           {waits.data && <Figure label="Waiting for a decision" term="escalation" value={number(waits.data.total ?? 0)} href={link("escalations", { status: "waiting" })} more="of your escalations" />}</Figures>
       ) : <Empty title="Your budget opens with your first action.">Check below what you may give.</Empty>}

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { act, refresh, useRead, useWhole } from "../api";
 import { Field } from "../components/controls";
 import { Card, Empty, Pending, State, Top } from "../components/parts";
-import { Person } from "../components/person";
+import { Person, Subject } from "../components/person";
 import { Table } from "../components/table";
 import { money, number, time } from "../format";
 import type { Case, Flag, Viewer } from "../types";
@@ -18,8 +18,8 @@ export function Cases({ me, say }: { me: Viewer; say: (text: string) => void }) 
   if (!cases.loaded || !flags.loaded) return <><Top title="Cases" /><Pending problem={cases.problem ?? flags.problem} /></>;
   const of = (status: string): Case[] => cases.items.filter((one) => one.status === status).sort((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
   const columns = [
-    { title: "Since", value: (one: Case) => one.opened ?? one.found, cell: (one: Case) => time(one.opened ?? one.found) },
-    { title: "Subject", value: (one: Case) => one.subject }, { title: "Rules", value: (one: Case) => (one.rules ?? []).join(", ") },
+    { title: "Since", value: (one: Case) => one.opened ?? one.found, cell: (one: Case) => <span class="number">{time(one.opened ?? one.found)}</span> },
+    { title: "Subject", value: (one: Case) => one.subject, cell: (one: Case) => <Subject of={one.subject} /> }, { title: "Rules", value: (one: Case) => (one.rules ?? []).join(", ") },
     { title: "Expected loss", value: (one: Case) => Number(one.expected_loss?.amount ?? 0), cell: (one: Case) => money(one.expected_loss), right: true },
     { title: "Look at first", value: (one: Case) => one.explanation },
   ];
@@ -33,8 +33,8 @@ export function Cases({ me, say }: { me: Viewer; say: (text: string) => void }) 
       {chosen && <Review key={chosen.flag_id} flag={chosen} me={me} say={say} />}
       <Card title={`Flags (${totalOf(flags.items.length, flags.next, null)})`} term="flag">
         <Table caption="Flags" hideCaption rows={flags.items} perPage={10} empty={<Empty title="No flag was raised.">Flags appear as the guard finds patterns that ask for a review.</Empty>} columns={[
-          { title: "Raised", value: (one) => one.raised, cell: (one) => time(one.raised) },
-          { title: "Rule", value: (one) => one.rule }, { title: "About", value: (one) => one.about.join(", ") },
+          { title: "Raised", value: (one) => one.raised, cell: (one) => <span class="number">{time(one.raised)}</span> },
+          { title: "Rule", value: (one) => one.rule }, { title: "About", value: (one) => one.about.join(", "), cell: (one) => one.about.map((about) => <div key={about}><Subject of={about} /></div>) },
           { title: "Explanation", value: (one) => one.explanation },
           { title: "State", value: (one) => one.status, cell: (one) => <State name={one.status} /> },
           { title: "", value: (one) => one.flag_id, cell: (one) => <button type="button" class="plain" onClick={() => change({ flag: one.flag_id })}>Evidence</button> },

@@ -6,7 +6,7 @@ import { Card, Empty, Meter, Pending, State, Top } from "../components/parts";
 import { Person } from "../components/person";
 import { Table } from "../components/table";
 import type { Column } from "../components/table";
-import { duration, money, number, percent, time, words } from "../format";
+import { duration, money, number, percent, period, time, words } from "../format";
 import type { Action, Balance, Escalation } from "../types";
 import { here, link, usePlace } from "../url";
 
@@ -92,7 +92,7 @@ export const Escalations = () => (
 const used = (one: Balance): number => (Number(one.granted.amount) ? Number(one.spent.amount) / Number(one.granted.amount) : 0);
 const BUDGETS: Column<Balance>[] = [
   { title: "Holder", value: (one) => one.holder, cell: (one) => <a href={link("spending", { holder: one.holder, period: one.period })}>{one.holder}</a> },
-  { title: "Period", value: (one) => one.period },
+  { title: "Period", value: (one) => one.period, cell: (one) => period(one.period) },
   { title: "Spent share", value: used, cell: (one) => <><Meter share={used(one)} label={`${percent(used(one))} spent`} /> {percent(used(one))}</>, right: true },
   { title: "Granted", value: (one) => Number(one.granted.amount), cell: (one) => money(one.granted), right: true },
   { title: "Spent", value: (one) => Number(one.spent.amount), cell: (one) => money(one.spent), right: true },

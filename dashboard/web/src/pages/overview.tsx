@@ -58,9 +58,9 @@ export function Overview({ me }: { me: Viewer }) {
       {data && <GoodwillByDay summary={data} />}
       <CannotDo beyond={beyond.data} range={range} problem={beyond.problem} />
       <div class="two">
-        <Groups title="By team" name="team" range={range} summary={teams.data} problem={teams.problem} />
         <Groups title="By kind" name="kind" range={range} summary={kinds.data} problem={kinds.problem} />
         <Groups title="By reason" name="reason" range={range} summary={reasons.data} problem={reasons.problem} />
+        <Groups title="By team" name="team" range={range} summary={teams.data} problem={teams.problem} />
         {even.data?.items.filter((one) => one.what === "any").map((one) => <Funnel key={one.by} one={one} />)}
       </div>
     </>

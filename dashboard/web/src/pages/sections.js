@@ -1,4 +1,9 @@
 // Sections that are built from plain elements. Data is inserted as text, never as markup.
+import { h, render } from "preact";
+import { withStyles } from "../components/chart";
+import { Card } from "../components/parts";
+import { Table, save } from "../components/table";
+import { words } from "../format";
 import { otherLimit } from "./limit";
 
 const number = new Intl.NumberFormat();
@@ -21,14 +26,22 @@ function node(name, content, attributes = {}) {
   return made;
 }
 
-/** A table; the cells of columns that begin with # are numbers. */
-function table(caption, columns, rows) {
-  const right = columns.map((one) => one.startsWith("#"));
-  const head = node("tr", columns.map((one, at) => node("th", one.replace("#", "") || node("span", "Text", { class: "unseen" }), { scope: "col", class: right[at] ? "number" : "" })));
-  const body = rows.map((row) => node("tr", row.map((cell, at) =>
-    node("td", cell instanceof Node ? cell : node("bdi", String(cell ?? "")), { class: right[at] ? "number" : "" }))));
-  const made = node("table", [node("caption", `${caption} (${number.format(rows.length)})`), node("thead", head), node("tbody", body)]);
-  return node("div", made, { class: "scroll", tabindex: "0", role: "group", "aria-label": caption });
+/** A cell that sorts and exports by one value, and shows another. */
+const cell = (value, shown) => ({ value, shown });
+const valueOf = (one) => one instanceof Node ? one.textContent : one !== null && typeof one === "object" ? one.value : one;
+function Shown({ of }) {
+  if (of instanceof Node) return h("span", { ref: (place) => place?.replaceChildren(of) });
+  return h("bdi", null, String((of !== null && typeof of === "object" ? of.shown : typeof of === "number" ? number.format(of) : of) ?? ""));
+}
+
+/** A card with a table; the cells of columns that begin with # are numbers. */
+function table(caption, columns, rows, perPage = 20) {
+  const place = document.createElement("div");
+  const shown = columns.map((name, at) => ({
+    title: name.replace("#", ""), right: name.startsWith("#"), value: (row) => valueOf(row[at]), cell: (row) => h(Shown, { of: row[at] }),
+  }));
+  render(h(Card, { title: caption }, h(Table, { caption, hideCaption: true, rows, columns: shown, perPage })), place);
+  return place;
 }
 
 const cards = (items) => node("ul", items.map(([label, value, more]) => node("li", [label, node("strong", value), more ?? ""])), { class: "cards" });
@@ -100,11 +113,12 @@ async function customerValue(place, { ask }) {
     if (!one.ladder.length) { place.append(note(one.why)); continue; }
     for (const rung of one.ladder) {
       const lines = [...rung.spending.map((line) => [line, money]), ...rung.coming_back.map((line) => [line, points])];
-      place.append(table(`${rung.days} days`, ["#level", "method", "#n", "#value", "#95 % interval", "term", "caveats"], lines.map(([line, text]) => [
-        line.rung, line.method, number.format(line.n), line.value == null ? "none" : text(line.value), line.interval ? `${text(line.interval[0])} to ${text(line.interval[1])}` : "", line.value == null ? "" : line.called, line.caveats.join("; ")])));
+      if (lines.every(([line]) => line.value == null)) { place.append(note(`Within ${rung.days} days: no estimate yet; ${[...new Set(lines.flatMap(([line]) => line.caveats))].join("; ")}.`)); continue; }
+      place.append(table(`Within ${rung.days} days, ${one.currency}`, ["#Level", "Method", "#n", "#Difference", "#95 % interval", "Reads as", "Caveats"], lines.map(([line, text]) => [
+        line.rung, words(line.method), line.n, cell(Number(line.value?.amount ?? line.value), line.value == null ? "none" : text(line.value)), line.interval ? `${text(line.interval[0])} to ${text(line.interval[1])}` : "", line.value == null ? "" : line.called, line.caveats.join("; ")]), 5));
     }
     place.append(note(`Controls: ${one.controls}.`));
-    place.append(table("Customers with an action", ["within", "bought again", "had another action"], one.return_rates.map((line, at) => [`${line.days} days`, share(line), share(one.repeat_claims[at])])));
+    place.append(table(`Customers with an action, ${one.currency}`, ["Within", "Bought again", "Had another action"], one.return_rates.map((line, at) => [`${line.days} days`, share(line), share(one.repeat_claims[at])])));
     place.append(note(one.payback.day ? `Payback (level 2): day ${one.payback.day}.` : `Payback (level 2): none; ${one.payback.why}.`));
   }
 }
@@ -120,34 +134,42 @@ async function gap(place, { ask, me, travelling }) {
   const found = await ask("gap");
   const wait = found.overall.waiting;
   place.append(cards([["Escalations", number.format(found.overall.asked)], ["Approved as requested", found.overall.approved_anyway.share == null ? "none" : percent.format(found.overall.approved_anyway.share), share(found.overall.approved_anyway)], ["Median wait", hours(wait.median_hours) || "none", ends(wait.median_hours_interval, hours, wait.n)], ["Abandoned", number.format(wait.abandoned)]]));
-  place.append(table("Remedies beyond authority", ["", "#times"], found.cannot_do.map((one) => [one.text, number.format(one.asked + one.silent)])));
-  for (const one of found.recommended_limits) {
-    place.append(heading(`${one.kind} for ${one.role}`));
-    place.append(note(one.limit ? `Recommended: ${money(one.limit)}${one.today ? `, today ${money(one.today)}` : ""}. An escalation costs ${money(one.cost_of_asking)}; ${one.why}.` : `No recommendation: ${one.why}.`));
-    if (one.simulated) place.append(note(replayed(one.simulated)));
-    if (one.curve.length > 1) place.append(curve(`Approved by amount, ${one.kind} for ${one.role}; the table has the numbers`, one.curve.map((at) => ({ x: Number(at.up_to.amount), smoothed: at.smoothed, lower: at.lower })), ["smoothed", "lower"]));
-    if (!travelling) place.append(otherLimit(one, me));
-    if (one.curve.length) place.append(table("Approved, by amount", ["#up to", "#decided", "#approved", "#at least (95 %)"], one.curve.map((at) => [money(at.up_to), number.format(at.n), percent.format(at.smoothed), percent.format(at.lower)])));
+  place.append(table("Remedies beyond authority", ["Kind", "Reason", "#Times", "#Blocked", "#Escalated", "#Approved in full", "#Hours waited"], found.cannot_do.map((one) => [words(one.kind), words(one.reason), one.asked + one.silent, one.silent, one.asked, one.approved_anyway, cell(one.hours, number.format(Math.round(one.hours * 10) / 10))])));
+  const limits = node("div", [], { class: "two" });
+  for (const one of [...found.recommended_limits].sort((a, b) => (a.limit === null) - (b.limit === null))) {
+    const parts = [node("header", node("h2", `${words(one.kind)} for ${one.role}, ${one.currency}`)), note(one.limit ? `Recommended: ${money(one.limit)}${one.today ? `, today ${money(one.today)}` : ""}. An escalation costs ${money(one.cost_of_asking)}; ${one.why}.` : `No recommendation: ${one.why}.`)];
+    if (one.simulated) parts.push(note(replayed(one.simulated)));
+    if (one.curve.length > 1) {
+      const chart = curve(`Approved by amount, ${one.kind} for ${one.role}; the table has the numbers`, one.curve.map((at) => ({ x: Number(at.up_to.amount), smoothed: at.smoothed, lower: at.lower })), ["smoothed", "lower"]);
+      const file = node("button", "SVG", { type: "button", class: "plain" });
+      file.addEventListener("click", () => save(`approved-${one.kind}-${one.role}.svg`, "image/svg+xml", withStyles(chart)));
+      parts[0].append(node("div", file, { class: "tools" }));
+      parts.push(chart);
+    }
+    if (!travelling) parts.push(otherLimit(one, me));
+    limits.append(node("section", parts, { class: "card" }));
+    if (one.curve.length) limits.append(table(`Approved by amount, ${words(one.kind).toLowerCase()} for ${one.role}`, ["#Up to", "#Decided", "#Approved", "#At least (95 %)"], one.curve.map((at) => [cell(Number(at.up_to.amount), money(at.up_to)), at.n, cell(at.smoothed, percent.format(at.smoothed)), cell(at.lower, percent.format(at.lower))])));
   }
-  if (found.procedure.length) place.append(table("Cost of procedure", ["kind", "#decided at once", "#cost", "#estimated cost of asking"], found.procedure.map((one) => [one.kind, number.format(one.n), money(one.given), money(one.long_way) || "unknown"])));
-  place.append(note(found.caveats.join("; ") + "."));
+  place.append(limits);
+  if (found.procedure.length) place.append(table("Cost of procedure", ["Kind", "#Decided at once", "#Cost", "#Estimated cost of asking"], found.procedure.map((one) => [words(one.kind), one.n, cell(Number(one.given.amount), money(one.given)), cell(Number(one.long_way?.amount ?? 0), money(one.long_way) || "unknown")])));
+  place.append(note(words(found.caveats.join("; ")) + "."));
 }
 
 async function recognition(place, { ask }) {
   const found = await ask("recognition");
   place.append(note(`${number.format(found.thanks.given)} thanks to ${number.format(found.thanks.people_thanked)} people. People are not ranked.`));
-  if (found.training.length) place.append(table("Training", ["course", "#people", "opens", "#used in 90 days before", "#after"], found.training.map((one) => [one.course, one.people, one.opens.join(", "), one.used_before, one.used_after])));
-  if (found.careers.length) place.append(table("Careers", ["from", "to", "#people", "#gave in 90 days before", "#after"], found.careers.map((one) => [one.from, one.to, one.people ?? "fewer than 5", one.used_before, one.used_after])));
-  if (found.voices.length) place.append(table("Ideas and obstacles", ["", "#reported", "#answered", "#median days to the answer"], found.voices.map((one) => [one.what, one.said, one.answered, one.median_days_to_answer == null ? "" : `${number.format(one.median_days_to_answer)} ${ends(one.median_days_to_answer_interval, number.format, one.answered)}`])));
-  if (found.morale.length) place.append(table("Morale", ["period", "team", "answered", "#score, of best", "#of the whole team"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or next to such a team" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score), one.interval ? one.interval.map((edge) => percent.format(edge)).join(" to ") : ""])));
-  if (found.staying.length) place.append(table("Retention", ["role", "people", "still employed after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
-  place.append(note(found.caveats.join("; ") + "."));
+  if (found.training.length) place.append(table("Training", ["Course", "#People", "Opens", "#Used in 90 days before", "#Used in 90 days after"], found.training.map((one) => [one.course, one.people, one.opens.map(words).join(", "), one.used_before, one.used_after])));
+  if (found.careers.length) place.append(table("Careers", ["From", "To", "#People", "#Actions in 90 days before", "#Actions in 90 days after"], found.careers.map((one) => [one.from, one.to, one.people ?? "fewer than 5", one.used_before, one.used_after])));
+  if (found.voices.length) place.append(table("Ideas and obstacles", ["What", "#Reported", "#Answered", "#Median days to the answer"], found.voices.map((one) => [words(one.what), one.said, one.answered, one.median_days_to_answer == null ? "" : `${number.format(one.median_days_to_answer)} ${ends(one.median_days_to_answer_interval, number.format, one.answered)}`])));
+  if (found.morale.length) place.append(table("Morale", ["Period", "Team", "Answered", "#Score, of best", "#Of the whole team"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or next to such a team" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score), one.interval ? one.interval.map((edge) => percent.format(edge)).join(" to ") : ""])));
+  if (found.staying.length) place.append(table("Retention", ["Role", "People", "Still employed after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
+  place.append(note(words(found.caveats.join("; ")) + "."));
 }
 
 async function health(place, { ask }) {
   const found = await ask("projections");
   place.append(cards([["Last position", number.format(found.position)], ["Views behind", number.format(found.items.filter((one) => one.position < found.position).length)], ["Views stopped", number.format(found.items.filter((one) => one.stopped).length)]]));
-  place.append(table("Views", ["view", "#position", "#lag", "stopped"], found.items.map((one) => [one.view, number.format(one.position), `${number.format(Math.round(one.lag_seconds * 10) / 10)} s`, one.stopped ?? ""])));
+  place.append(table("Views", ["View", "#Position", "#Lag", "Stopped"], found.items.map((one) => [one.view, one.position, cell(one.lag_seconds, `${number.format(Math.round(one.lag_seconds * 10) / 10)} s`), one.stopped ?? ""])));
 }
 
 /** For engineers of source systems: recorded events, rejections with reasons, and checks without effect. */
@@ -155,10 +177,10 @@ let source = "";
 const EXAMPLE = { specversion: "1.0", id: "example-1", source: "crm", type: "resolution.interaction.opened.v1", time: "2026-01-01T10:00:00Z", data: { interaction_id: "I-1", customer_id: "C-1", channel: "phone" } };
 async function integrations(place, { ask, act, me }) {
   const found = await ask("sources");
-  place.append(table("Sources", ["source", "#events", "last recorded"], found.items.map((one) => {
+  place.append(table("Sources", ["Source", "#Events", "Last recorded"], found.items.map((one) => {
     const show = node("button", one.source, { type: "button", title: "Show the events of this source" });
     show.addEventListener("click", () => { source = one.source; form.querySelector("input").value = source; search(); });
-    return [show, number.format(one.events), time(one.last_recorded)];
+    return [show, one.events, cell(one.last_recorded, time(one.last_recorded))];
   })));
   const form = node("form", [field("source", "source", { value: source }), node("button", "Show")], { class: "search", role: "search" });
   const list = node("div");
@@ -167,8 +189,8 @@ async function integrations(place, { ask, act, me }) {
     try {
       const [recorded, rejected] = await Promise.all([ask("arrivals", { source }), ask("rejections", { source })]);
       list.replaceChildren(
-        table("Recorded events, newest first", ["#position", "id", "type", "time", "recorded"], recorded.items.map((one) => [one.position, one.event_id, one.type, time(one.time), time(one.recorded)])),
-        table("Rejected events, newest first", ["#entry", "code", "field", "remedy", "time"], rejected.items.map((one) => [one.entry, one.code, one.field, one.message, time(one.recorded)])));
+        table("Recorded events, newest first", ["#Position", "Id", "Type", "Time", "Recorded"], recorded.items.map((one) => [one.position, one.event_id, one.type, time(one.time), time(one.recorded)])),
+        table("Rejected events, newest first", ["#Entry", "Code", "Field", "Remedy", "Time"], rejected.items.map((one) => [one.entry, one.code, one.field, one.message, time(one.recorded)])));
     } catch (problem) { list.replaceChildren(node("p", problem.message, { role: "alert" })); }
   };
   form.addEventListener("submit", (event) => { event.preventDefault(); source = form.querySelector("input").value.trim(); search(); });

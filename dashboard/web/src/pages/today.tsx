@@ -7,7 +7,7 @@ import { Dates, Field, isTyping, useRange } from "../components/controls";
 import { Card, Empty, Figure, Figures, Meter, Pending, State, Top } from "../components/parts";
 import { Person } from "../components/person";
 import { Table } from "../components/table";
-import { amounts, duration, hoursInterval, money, number, percent, since, time, words } from "../format";
+import { amounts, day, duration, hoursInterval, money, number, percent, period, since, time, words } from "../format";
 import type { Balance, Divided, Escalation, EscalationCase, Summary, Viewer } from "../types";
 import { change, link, usePlace } from "../url";
 import { approved, budgetsIn, goodwillChange, onTheSpot, useNewest } from "./overview";
@@ -213,7 +213,7 @@ function Team({ me }: { me: Viewer }) {
           { title: "Actions", value: (one) => one.actions.given, right: true, cell: (one) => <a href={link("actions", { ...range, agent: one.group, given: "true" })}>{number(one.actions.given)}</a> },
           { title: "Goodwill", value: (one) => Number(goodwillBy(one)[0]?.goodwill.amount ?? 0), right: true, cell: (one) => amounts(goodwillBy(one).map((at) => at.goodwill)) },
           { title: "Escalated", value: (one) => one.escalations.requested, right: true },
-          { title: "Budget spent", value: (one) => Math.max(0, ...of(one).map(used)), right: true, cell: (one) => of(one).map((at) => <div key={at.period + at.granted.currency}><Meter share={used(at)} label={`${percent(used(at))} spent`} /> {percent(used(at))}</div>) },
+          { title: "Budget spent", value: (one) => Math.max(0, ...of(one).map(used)), right: true, cell: (one) => of(one).map((at) => <div key={at.period + at.granted.currency}><Meter share={used(at)} label={`${percent(used(at))} spent`} /> <span class="share">{percent(used(at))}</span></div>) },
           { title: "Left", value: (one) => Number(of(one)[0]?.remaining.amount ?? 0), right: true, cell: (one) => amounts(of(one).map((at) => at.remaining)) },
         ]} />
       </Card>
@@ -229,7 +229,7 @@ function Unused() {
   const people = new Set(data.items.map((one) => one.employee_id)).size;
   return (
     <Card title="Unused authority" term="unused authority" tools={<label>Period <select value={data.period ?? ""} onChange={(event) => change({ unused_in: event.currentTarget.value })}>
-      {data.periods.map((one) => <option key={one} value={one}>{one}</option>)}</select></label>}>
+      {data.periods.map((one) => <option key={one} value={one}>{period(one)}</option>)}</select></label>}>
       <p class="note">{number(people)} of {number(data.employees)} employees spent less than a tenth of their budget.</p>
       <Table caption="Unused authority" hideCaption rows={data.items} perPage={10} empty={<Empty title="No employee left the budget unused.">Counted are employees with 10 contacts or more.</Empty>} columns={[
         { title: "Person", value: (one) => one.employee_id, cell: (one) => <a href={link("actions", { agent: one.employee_id, from: null, to: null })}><Person id={one.employee_id} /></a> },
@@ -255,6 +255,8 @@ function daysOf(week: string, { from, to }: { from: string; to: string }): { fro
   return { from: begin > from ? begin : from, to: end < to ? end : to };
 }
 
+const daysInWords = ({ from, to }: { from: string; to: string }): string => (from === to ? day(from) : `${day(from)} to ${day(to)}`);
+
 /** What the team gave by week, the newest first. */
 function Weeks({ summary, range }: { summary: Summary; range: { from: string; to: string } }) {
   const [currency] = goodwillBy(summary.total);
@@ -263,7 +265,7 @@ function Weeks({ summary, range }: { summary: Summary; range: { from: string; to
   return (
     <Card title="Goodwill by week" term="goodwill">
       <Table caption="Goodwill by week" hideCaption rows={[...summary.groups].reverse()} perPage={6} empty={<Empty title="No actions in these days.">Choose other days.</Empty>} columns={[
-        { title: "Week", value: (one) => one.group, cell: (one) => <a href={link("actions", { ...daysOf(one.group, range), given: "true" })}>{one.group}</a> },
+        { title: "Week", value: (one) => one.group, cell: (one) => <a href={link("actions", { ...daysOf(one.group, range), given: "true" })}>{daysInWords(daysOf(one.group, range))}</a> },
         { title: "Actions", value: (one) => one.actions.given, right: true },
         { title: "Goodwill", value: of, right: true, cell: (one) => <><Meter share={of(one) / most} label={`${percent(of(one) / most)} of the highest week`} /> {amounts(goodwillBy(one).map((at) => at.goodwill))}</> },
         { title: "Escalated", value: (one) => one.escalations.requested, right: true },

@@ -1,0 +1,103 @@
+"""An employee's own authority, thanks, and answers to flags about them, over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from app.runtime.roles import running
+from dashboard.auth.tokens import Tokens
+from dashboard.listen_address import ListenAddress
+from dashboard.service import DashboardService
+from tests.support.builders import event
+from tests.support.http_api import client_with_token, read_current
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    import httpx
+
+    from app.runtime.session import Session
+    from dashboard.auth.tokens import Role
+    from tests.support.documents import Document
+
+PEOPLE: dict[str, Role] = {"A-1": "agent", "A-2": "agent", "D-1": "agent", "M-1": "manager"}
+
+
+async def posted(client: httpx.AsyncClient, path: str, **body: Any) -> tuple[int, Document]:
+    answer = await client.post(f"/api/v1/{path}", json=body)
+    return answer.status_code, answer.json()
+
+
+async def test_the_authority_of_an_employee_is_what_the_decider_would_give(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await set_up_organisation(upstream, FULL_POLICY)
+        assert (await upstream.action("a", "45.00", agent_id="A-2", interaction_id="I-1"))["outcome"] == "taken"
+        for number in range(4):
+            given = await upstream.action(f"b-{number}", "45.00", agent_id="A-2", customer_id=f"C-{number}")
+        assert given["budget"]["remaining"]["amount"] != "200.00"
+        async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
+            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+            tokens = Tokens(session.data_dir)
+            for name, role in PEOPLE.items():
+                async with client_with_token(dashboard.address, tokens.make(name, role, name, None)) as client:
+                    found = await read_current(client, "authority")
+                    assert found["employee_id"] == name
+                    assert found["items"]
+                    for one in found["items"]:
+                        _, answer = await posted(client, "preview", kind=one["kind"], agent_id=name)
+                        if one["needs"]:
+                            assert (one["needs"], answer["outcome"]) == (["goodwill-basics"], "escalate"), one
+                        else:
+                            assert answer["available"] == one["left"], (name, one, answer)
+                    other = await client.get("/api/v1/authority", params={"agent": "A-1"})
+                    assert other.status_code == (200 if name in ("A-1", "M-1") else 422), name
+
+
+async def test_thanks_are_seen_by_their_receiver_and_the_people_above(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await set_up_organisation(upstream, FULL_POLICY)
+        for number, receiver in enumerate(("A-1", "A-1", "D-1")):
+            thanks = {"recognition_id": f"T-{number}", "giver_id": "C-9", "receiver_id": receiver, "reason": "patient"}
+            when = f"2026-03-0{1 + number}T10:00:00Z"
+            await upstream.record(event(f"t-{number}", "recognition.given", time=when, giver_kind="customer", **thanks))
+        async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
+            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+            tokens = Tokens(session.data_dir)
+            for name, seen in {"A-1": ["T-1", "T-0"], "A-2": [], "M-1": ["T-2", "T-1", "T-0"]}.items():
+                token = tokens.make(name, PEOPLE[name], name, None)
+                async with client_with_token(dashboard.address, token) as client:
+                    found = await read_current(client, "thanks")
+                    assert [one["recognition_id"] for one in found["items"]] == seen
+                    some = await read_current(client, "thanks", agent="D-1", **{"from": "2026-03-03"})
+                    assert [one["recognition_id"] for one in some["items"]] == seen[:1] * (name == "M-1")
+                    first = await read_current(client, "thanks", limit=1)
+                    if first["next"] is not None:
+                        rest = await read_current(client, "thanks", after=first["next"])
+                        assert [one["recognition_id"] for one in (*first["items"], *rest["items"])] == seen
+                    lines = (await client.get("/api/v1/thanks", params={"format": "csv"})).text.splitlines()
+                    assert [line.split(",")[0] for line in lines[1:]] == seen
+
+
+async def test_only_the_person_whom_a_flag_concerns_answers_it(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await set_up_organisation(upstream, FULL_POLICY)
+        refused = await upstream.action("mine", "20.00", agent_id="A-2", customer_id="A-2")
+        assert refused["reasons"][0]["rule"] == "self_dealing"
+        async with running(session, ["projections", "guard", "dashboard"], where=ListenAddress(port=0)) as services:
+            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+            tokens = Tokens(session.data_dir)
+            made = {name: tokens.make(name, role, name, None) for name, role in PEOPLE.items()}
+            async with client_with_token(dashboard.address, made["A-2"]) as client:
+                found = await eventually(lambda: read_current(client, "flags"), lambda found: found["items"])
+                path = f"flags/{found['items'][0]['flag_id']}/answers"
+                for name, token in made.items():
+                    if name != "A-2":
+                        async with client_with_token(dashboard.address, token) as other:
+                            assert (await posted(other, path, text="it was me"))[0] == 404, name
+                status, answer = await posted(client, path, text="A test of the till.")
+                assert (status, answer["outcome"]) == (200, "done"), answer
+                (flag,) = (await read_current(client, "flags"))["items"]
+                assert (flag["answered_by"], flag["answer"], flag["status"]) == ("A-2", "A test of the till.", "open")
+        (told,) = await upstream.recorded("flag.answered")
+        assert (told["employee_id"], told["source"]) == ("A-2", "dashboard")
