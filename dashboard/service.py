@@ -128,7 +128,17 @@ class DashboardService(RoleService):
         )
         self.spawn(restarting("the preparation of reports", partial(prepare_reports, context)))
         self.spawn(restarting("the renewal of reports", context.reports.keep_renewed))
-        config = uvicorn.Config(
+        self._server = uvicorn.Server(self._config(context))
+        self.address = where.url(listening)
+        serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours
+        serving.add_done_callback(self._note_server_end)
+        self._closing.push_async_callback(self._end_server, serving)
+        while not self._server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+
+    def _config(self, context: ApiContext) -> uvicorn.Config:
+        where = self._where
+        return uvicorn.Config(
             make_api(context, self._openid),
             log_config=None,
             log_level="error",
@@ -144,13 +154,6 @@ class DashboardService(RoleService):
             timeout_graceful_shutdown=_GRACE_SECONDS,
             timeout_keep_alive=_IDLE_SECONDS,
         )
-        self._server = uvicorn.Server(config)
-        self.address = where.url(listening)
-        serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours
-        serving.add_done_callback(self._note_server_end)
-        self._closing.push_async_callback(self._end_server, serving)
-        while not self._server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
 
     def _note_server_end(self, serving: asyncio.Task[None]) -> None:
         """Fail if the HTTP server ends by itself, so that this role is restarted."""

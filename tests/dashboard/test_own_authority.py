@@ -38,9 +38,9 @@ async def test_the_authority_of_an_employee_is_what_the_decider_would_give(sessi
         assert given["budget"]["remaining"]["amount"] != "200.00"
         async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            tokens = Tokens(session.data_dir)
+            tokens = Tokens(session.client)
             for name, role in PEOPLE.items():
-                async with client_with_token(dashboard.address, tokens.make(name, role, name, None)) as client:
+                async with client_with_token(dashboard.address, await tokens.make(name, role, name, None)) as client:
                     found = await read_current(client, "authority")
                     assert found["employee_id"] == name
                     assert found["items"]
@@ -63,9 +63,9 @@ async def test_thanks_are_seen_by_their_receiver_and_the_people_above(session: S
             await upstream.record(event(f"t-{number}", "recognition.given", time=when, giver_kind="customer", **thanks))
         async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            tokens = Tokens(session.data_dir)
+            tokens = Tokens(session.client)
             for name, seen in {"A-1": ["T-1", "T-0"], "A-2": [], "M-1": ["T-2", "T-1", "T-0"]}.items():
-                token = tokens.make(name, PEOPLE[name], name, None)
+                token = await tokens.make(name, PEOPLE[name], name, None)
                 async with client_with_token(dashboard.address, token) as client:
                     found = await read_current(client, "thanks")
                     assert [one["recognition_id"] for one in found["items"]] == seen
@@ -86,8 +86,8 @@ async def test_only_the_person_whom_a_flag_concerns_answers_it(session: Session)
         assert refused["reasons"][0]["rule"] == "self_dealing"
         async with running(session, ["projections", "guard", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            tokens = Tokens(session.data_dir)
-            made = {name: tokens.make(name, role, name, None) for name, role in PEOPLE.items()}
+            tokens = Tokens(session.client)
+            made = {name: await tokens.make(name, role, name, None) for name, role in PEOPLE.items()}
             async with client_with_token(dashboard.address, made["A-2"]) as client:
                 found = await eventually(lambda: read_current(client, "flags"), lambda found: found["items"])
                 path = f"flags/{found['items'][0]['flag_id']}/answers"
