@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CACHE_SECONDS = 1.0
 """A token that is revoked elsewhere is valid here for at most this time, while the server answers."""
+_WHOLE_SECONDS = 60.0
+"""After this time the whole bucket is read again: an operator may have purged it, or restored an earlier one."""
 _WAIT_SECONDS = 0.5
 _STALE_SECONDS = 10.0
 """Without an answer of the server tokens stay valid for this time, which is longer than an election of a leader."""
@@ -100,8 +102,8 @@ class Tokens:
         self._log: Log | None = None
         self._position = 0
         self._tokens: dict[str, Token] = {}
-        self._read_at = float("-inf")
-        """The time at which the newest complete reading began."""
+        self._read_at = self._whole_at = float("-inf")
+        """The times at which the newest reading began, and the newest of the whole bucket."""
         self._reading = asyncio.Lock()
 
     async def watch(self) -> None:
@@ -244,21 +246,17 @@ class Tokens:
             if self._read_at >= since:
                 return
             begun, log = time.monotonic(), await self._opened()
-            if not self._position:
+            tokens, position = self._tokens, self._position
+            if whole := begun - self._whole_at > _WHOLE_SECONDS:
+                tokens, position = {}, 0
                 async for batch in log.subject_batches(f"{TOKENS_SUBJECT}.*"):
                     for stored in batch:
-                        self._take(stored)
-            while (newer := await log.read_from_leader(f"{TOKENS_SUBJECT}.*", self._position)) is not None:
-                self._take(newer)
-            self._read_at = begun
-
-    def _take(self, stored: Recorded) -> None:
-        digest, found = stored.subject.rpartition(".")[2], _decoded(stored)
-        if found is None:
-            self._tokens.pop(digest, None)
-        else:
-            self._tokens[digest] = found
-        self._position = stored.position
+                        position = _take(stored, tokens)
+            while (newer := await log.read_from_leader(f"{TOKENS_SUBJECT}.*", position)) is not None:
+                position = _take(newer, tokens)
+            self._tokens, self._position, self._read_at = tokens, position, begun
+            if whole:
+                self._whole_at = begun
 
     async def _write(self, digest: str, data: bytes, expect: int | None = None) -> None:
         log = await self._opened()
@@ -268,6 +266,16 @@ class Tokens:
         if self._log is None:
             self._log = await Log.unstamped(self._client, TOKENS)
         return self._log
+
+
+def _take(stored: Recorded, into: dict[str, Token]) -> int:
+    """Add, replace or remove the token of an entry; return the entry's position."""
+    digest, found = stored.subject.rpartition(".")[2], _decoded(stored)
+    if found is None:
+        into.pop(digest, None)
+    else:
+        into[digest] = found
+    return stored.position
 
 
 _NO_ANSWER = "the server does not answer about tokens: try again in a moment"

@@ -26,6 +26,7 @@ from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from ledger.errors import UnavailableError
 from ledger.store.log import Draft, Log
+from ledger.store.streams import js_api
 from tests.support.forked_cli import CommandLine
 from tests.support.http_api import client_with_token
 from tests.support.waiting import eventually
@@ -106,7 +107,7 @@ async def test_a_known_token_costs_one_look_a_second(session: Session, monkeypat
     tokens._read_at -= 2 * tokens_module._CACHE_SECONDS
     asked = 0
     assert all(await asyncio.gather(*(tokens.bearer_of(digest) for _ in range(50))))
-    assert asked == 1
+    assert asked <= 2  # one of them meets the new token
 
 
 async def test_every_dashboard_knows_a_token_at_once_and_forgets_it_within_two_seconds(
@@ -270,3 +271,18 @@ async def test_a_revocation_counts_within_a_second_where_its_message_is_lost(ses
     begun = time.monotonic()
     await eventually(partial(other.bearer_of, digest), lambda found: found is None, every_seconds=0.02)
     assert time.monotonic() - begun < tokens_module._CACHE_SECONDS + 0.5
+
+
+async def test_a_bucket_that_was_purged_and_filled_anew_is_read_from_its_beginning(session: Session) -> None:
+    """An operator may do that with a tool of NATS, which leaves no entry for what is gone."""
+    tokens = Tokens(session.client)
+    gone = [digest_of(await tokens.make(f"t-{number}", "operator", None, None)) for number in range(3)]
+    assert all([await tokens.bearer_of(one) for one in gone])
+    wanted = next(one for one in topology.stream_configs() if one["name"] == topology.TOKENS)
+    operator = await session.connection("operator", user="operator")
+    await js_api(operator, f"STREAM.DELETE.{topology.TOKENS}")
+    await js_api(operator, f"STREAM.CREATE.{topology.TOKENS}", wanted)
+    new = await Tokens(session.client).make("new", "operator", None, None)
+    tokens._read_at = tokens._whole_at = float("-inf")  # a minute later
+    assert [await tokens.bearer_of(one) for one in gone] == [None] * 3
+    assert await tokens.bearer_of(digest_of(new))
