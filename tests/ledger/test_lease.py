@@ -7,6 +7,8 @@ import random
 import time
 from typing import cast
 
+import pytest
+
 from app.runtime.session import Session
 from ledger.errors import UnavailableError
 from ledger.store import lease
@@ -201,12 +203,14 @@ async def writes_of(session: Session, seconds: float) -> int:
     return await log.last_position() - before
 
 
-async def test_a_holder_without_standbys_writes_seldom_and_learns_of_the_first_one_at_once(session: Session) -> None:
+async def test_a_holder_without_standbys_writes_seldom_and_learns_of_the_first_one_at_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_ALONE_SECONDS", 1.2)
     first = await begun(session)
-    await asyncio.sleep(2 * lease._RENEW_SECONDS)
-    assert await writes_of(session, 2 * lease._ALONE_SECONDS) <= 2
+    assert await writes_of(session, 2 * lease._ALONE_SECONDS) <= 3
     second = await begun(session)
-    assert await writes_of(session, 2.0) >= 4
+    assert await writes_of(session, 3 * lease._RENEW_SECONDS) >= 2
     assert (first.is_ours, second.is_ours, first.works, second.works) == (True, False, True, False)
     await die(first)
     assert await holds(second) < lease._SILENT_SECONDS + 2 * lease._RENEW_SECONDS
