@@ -115,7 +115,7 @@ def size(events: int, agents: int, *, days: int = 365, memory: bool = False) -> 
             _add(world, random, range(start, min(start + 4_000, customers)), days * DAY / customers, agents)
             told, world.events = sorted(world.events, key=lambda event: event[0]), []
             cpu_begun, begun = time.process_time(), time.perf_counter()
-            for part in batched(told, 200, strict=False):
+            for part in batched(told, 200):
                 first = position
                 for moment, body, action_id in part:
                     position += 1

@@ -155,7 +155,7 @@ class LostEventsError(LedgerError):
             f"{problem} at position {position}: the log has changed. Stop all processes that write, see what "
             "`resolution-ledger audit verify` and `admin scrub` say, and start again only from a sound log"
         )
-        self.position = position
+        self.problem, self.position = problem, position
 
 
 class NoLedgerError(Exception):

@@ -158,7 +158,7 @@ async def _reading_checks(
                 f"`resolution-ledger admin projections skip {reading.name} POSITION`"
             )
             found.append(Check(check, text, ok=False))
-        elif behind and await _is_stalled(session, status.role, reading):
+        elif behind and not reading.is_queued and await _is_stalled(session, status.role, reading):
             state = "is empty" if not reading.position else f"has stopped moving at position {reading.position}"
             why = "".join(f", and waits: {loop.waits}" for loop in status.loops if loop.waits)
             text = f"it {state} {_where(status)}, {behind} behind{why}: see that process's log, and restart it"

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import sys
-from contextlib import asynccontextmanager
+import threading
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,14 @@ async def _wait_or_kill(process: asyncio.subprocess.Process) -> None:
 
 async def end_of_stdin() -> None:
     """Return when standard input is closed, which shows that the parent process has ended."""
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.read()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> None:
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=read, name="standard input", daemon=True).start()  # pipes on Windows can only be waited for
+    await ended.wait()

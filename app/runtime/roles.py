@@ -255,7 +255,7 @@ async def until_stopped(
 def lower_priority() -> None:
     """Let decisions, the NATS server and answers over HTTP go first where processors are few; views may be late."""
     if sys.platform != "win32":
-        os.nice(_NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 @asynccontextmanager

@@ -28,6 +28,8 @@ from projections.engine.projector import run_for_ever
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from faststream.nats import NatsBroker
     from faststream.nats.publisher.usecase import LogicPublisher
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from projections.engine.storage import ViewStore
 
 _log = logging.getLogger(__name__)
+_AGAIN_SECONDS = 10.0
+"""The time after a build that ended early, for instance because memory was short."""
 
 
 class ProjectionService(RoleService):
@@ -96,7 +100,7 @@ class ProjectionService(RoleService):
                 stop = progress.stopped if progress is not None else None
                 stopped = "" if stop is None else f"position {stop.position} ({stop.type}): {stop.reason}"
                 position = None if progress is None else progress.anchor.position
-                readings.append(ReaderStatus(name, position, pulse.still_seconds, stopped))
+                readings.append(ReaderStatus(name, position, pulse.still_seconds, stopped, pulse.is_queued))
         loops = tuple(pulse.loop() for pulse in self._pulses.values() if pulse.active)
         return RoleStatus(
             role="projections", works=bool(loops), loops=loops, readings=tuple(readings), absent=tuple(absent)
@@ -115,12 +119,43 @@ class ProjectionService(RoleService):
             update = {"position": position, "at": time_text(datetime.now(UTC))}
             await self._updates[model.name].publish(encode(update))
 
+        build = None if self._build is None else partial(self._built, self._build, pulse, committed)
         while True:
             with self._views.claim(model.name) as ours:
                 pulse.active = ours
                 if ours:
-                    await run_for_ever(model, self._views, client, self._log, tail, committed, self._build)
+                    await run_for_ever(model, self._views, client, self._log, tail, committed, build)
             await asyncio.sleep(self._views.claim_seconds)  # a report or another process runs it
+
+    @staticmethod
+    async def _built(
+        build: Build,
+        pulse: Heartbeat,
+        committed: Callable[[int], Awaitable[None]],
+        name: str,
+        _progressed: Callable[[int], Awaitable[None]],
+        *,
+        anew: bool,
+    ) -> None:
+        """Let a view be built, and show on its pulse what becomes of it."""
+
+        async def progressed(position: int) -> None:
+            pulse.is_queued = False
+            if anew:  # readers see the live generation, which is another one
+                pulse.beat(position)
+            else:
+                await committed(position)
+
+        pulse.is_queued = True
+        try:
+            await build(name, progressed, anew=anew)
+        except UnavailableError as error:
+            pulse.is_queued = False
+            pulse.wait(str(error))
+            await asyncio.sleep(_AGAIN_SECONDS)
+            raise
+        finally:
+            pulse.is_queued = False
 
 
 def declare_briefs(broker: NatsBroker, briefs: Briefs | None) -> None:

@@ -122,11 +122,11 @@ class Archive:
             last_file is not None
             and last_file.file.startswith(f"day={day}/")
             and last_file.last - last_file.first < _GROWS_BELOW
-            and self._path(last_file).stat().st_size < _GROWS_BELOW_BYTES
+            and self.path_of(last_file).stat().st_size < _GROWS_BELOW_BYTES
             and first % FILE_EVENTS != 1
         )
         if last_file is not None and grows:
-            data = parquet_bytes(events, self._path(last_file))
+            data = parquet_bytes(events, self.path_of(last_file))
             first = last_file.first
             parts.pop()
         else:
@@ -147,7 +147,7 @@ class Archive:
                 yield ArchiveError("the archive's files are not contiguous", expected, part.file)
             expected = part.last + 1
             try:
-                with self._path(part).open("rb") as file:
+                with self.path_of(part).open("rb") as file:
                     changed = part in hashed and hashlib.file_digest(file, "sha256").hexdigest() != part.sha256
             except ArchiveError as error:
                 yield error
@@ -157,7 +157,7 @@ class Archive:
                 if changed:
                     yield ArchiveError("the archive's file was changed", part.first, part.file)
 
-    def _path(self, part: ArchiveFile) -> Path:
+    def path_of(self, part: ArchiveFile) -> Path:
         """Return the path of a file.
 
         Raises:
@@ -191,7 +191,7 @@ class Archive:
             if part.last < first or (last is not None and part.first > last):
                 continue
             try:
-                for batch in read_batches(self._path(part)):
+                for batch in read_batches(self.path_of(part)):
                     found = [
                         event for event in batch if event.position >= first and (last is None or event.position <= last)
                     ]

@@ -75,20 +75,20 @@ def parquet_bytes(events: Sequence[Recorded], previous: Path | None = None) -> b
     return written
 
 
-def read_batches(source: Path | bytes, passed: frozenset[str] = frozenset()) -> Iterator[list[Recorded]]:
+def read_batches(source: Path | bytes, unread: frozenset[str] = frozenset()) -> Iterator[list[Recorded]]:
     """Yield the events of a file, given by its path or its bytes, in order.
 
-    Events of the types ``passed`` are left out, except the last of each batch.
+    Events of the types ``unread`` are left out, except the last of each batch.
 
     Raises:
         OSError: the file cannot be read.
     """
-    columns = [*_READ_COLUMNS, "type"] if passed else list(_READ_COLUMNS)
+    columns = [*_READ_COLUMNS, "type"] if unread else list(_READ_COLUMNS)
     try:
         # Faster to import and to open than a data set.
         with pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
-                kept = _without(batch, passed) if passed and batch.num_rows else batch
+                kept = _without(batch, unread) if unread and batch.num_rows else batch
                 read = [kept.column(name).cast(kind) for name, kind in _READ_COLUMNS.items()]
                 if any(column.null_count for column in read):
                     raise OSError(f"a file of the archive has rows without {' or '.join(_READ_COLUMNS)}")

@@ -56,6 +56,8 @@ class ReaderStatus(msgspec.Struct, frozen=True):
     position: int | None
     still_seconds: float
     stopped: str = ""
+    is_queued: bool = False
+    """It waits for a processor, which others use that are as far behind."""
 
 
 class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,13 +99,14 @@ class RoleAnswers(NamedTuple):
 class Heartbeat:
     """Records the rounds of a loop, its position, and the reason for which it waits."""
 
-    __slots__ = ("_beat_at", "_busy", "_moved_at", "_waits_at", "active", "name", "position", "waits")
+    __slots__ = ("_beat_at", "_busy", "_moved_at", "_waits_at", "active", "is_queued", "name", "position", "waits")
 
     def __init__(self, name: str, busy: Callable[[], bool] = lambda: True) -> None:
         """``busy`` returns whether the loop has work to do."""
         self.name = name
         self.position = -1
         self.waits = ""
+        self.is_queued = False
         self.active = True
         """True where this process does the work, and not another one."""
         self._busy = busy

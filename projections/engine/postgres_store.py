@@ -263,13 +263,22 @@ class PostgresStore:
                     "DO UPDATE SET version = excluded.version, generation = excluded.generation",
                     (model.name, model.version, generation),
                 )
-            connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
-            for name, _ in self._schemas(model):
-                if name != schema:
-                    try:
-                        connection.execute(f"DROP SCHEMA {name} CASCADE".encode())
-                    except psycopg.OperationalError as error:  # a tool reads it; the next rebuild drops it
-                        _log.warning("the schema %s is still in use and stays: %s", name, error)
+            self._keep_only(connection, model, schema)
+
+    def drop_unfinished(self, model: Projection) -> None:
+        """Delete the generations that no switch has made live: builds that were interrupted."""
+        pointer = self._pointer(model)
+        with closing(self._connect()) as connection:
+            self._keep_only(connection, model, f"{model.name}_v{pointer[0]}_g{pointer[1]}" if pointer else "")
+
+    def _keep_only(self, connection: psycopg.Connection, model: Projection, schema: str) -> None:
+        connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'".encode())
+        for name, _ in self._schemas(model):
+            if name != schema:
+                try:
+                    connection.execute(f"DROP SCHEMA {name} CASCADE".encode())
+                except psycopg.OperationalError as error:  # a tool reads it; the next rebuild drops it
+                    _log.warning("the schema %s is still in use and stays: %s", name, error)
 
     def place_of(self, model: Projection, generation: int) -> str:
         """Return the name of a generation's schema."""

@@ -84,7 +84,8 @@ class Projector:
         self._skipped: frozenset[int] = frozenset()
         self._types = {**TYPES, **model.types}
         self._unread = frozenset(TYPES.keys() - model.types.keys())
-        self._passed = frozenset(name.encode() for name in self._unread)
+        """Known types that the view does not read."""
+        self._unread_bytes = frozenset(name.encode() for name in self._unread)
         self._blocks = model.day_blocks if isinstance(model, HasDayBlocks) else None
         self._lock = asyncio.Lock()
         with engine.connect() as connection:
@@ -187,12 +188,12 @@ class Projector:
                 self.take(half, originals)
 
     def _decoded(self, batch: Sequence[Recorded]) -> list[Event]:
-        prefixes, types, passed = self.model.prefixes, self._types, self._passed
+        prefixes, types, unread = self.model.prefixes, self._types, self._unread_bytes
         return [
             read_event(recorded, types)
             for recorded in batch
             if recorded.subject.startswith(prefixes)
-            and type_in(recorded.data) not in passed
+            and type_in(recorded.data) not in unread
             and recorded.subject != GAP_SUBJECT
             and recorded.position not in self._skipped
         ]
@@ -253,11 +254,16 @@ async def rebuild(
 
     Raises:
         StoppedError: an event cannot be processed; the live generation stays.
+        UnavailableError: another process builds the view.
     """
-    generation = store.next_generation(model)
-    projector = Projector(model, store.open_generation(model, generation))
-    await projector.follow(client, log, until=await log.last_position(), history=history, committed=progressed)
-    store.switch_to(model, generation)
+    with store.claim(f"{model.name}.build") as claimed:
+        if not claimed:
+            raise UnavailableError(f"another process builds {model.name}: wait until it has ended")
+        store.drop_unfinished(model)
+        generation = store.next_generation(model)
+        projector = Projector(model, store.open_generation(model, generation))
+        await projector.follow(client, log, until=await log.last_position(), history=history, committed=progressed)
+        store.switch_to(model, generation)
     return projector.progress
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 from contextlib import closing, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -77,11 +77,16 @@ class SqliteStore:
 
     def live_generation(self, model: Projection) -> int | None:
         """Return the live generation of this version of the projection, or ``None``."""
+        pointer = self._pointer(model)
+        return int(pointer["generation"]) if pointer and pointer.get("version") == model.version else None
+
+    def _pointer(self, model: Projection) -> dict[str, Any] | None:
+        """Return the live generation of any version, and that version."""
         try:
-            pointer = json.loads((self.folder / f"{model.name}.json").read_text(encoding="utf-8"))
+            pointer: dict[str, Any] = json.loads((self.folder / f"{model.name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return int(pointer["generation"]) if pointer.get("version") == model.version else None
+        return pointer
 
     def is_new(self, model: Projection) -> bool:
         """Return whether no version of the projection has ever had a live generation."""
@@ -125,6 +130,14 @@ class SqliteStore:
         with _allowed_to_fail_on_windows:  # links need a privilege on Windows
             link.symlink_to(f"{model.name}.g{generation}.sqlite")
             link.replace(self.folder / f"{model.name}.sqlite")  # for SQL tools; see docs/reference/sql.md
+        self._keep_only(model, generation)
+
+    def drop_unfinished(self, model: Projection) -> None:
+        """Delete the generations that no switch has made live: builds that were interrupted."""
+        pointer = self._pointer(model)
+        self._keep_only(model, None if pointer is None else int(pointer["generation"]))
+
+    def _keep_only(self, model: Projection, generation: int | None) -> None:
         for path in self.folder.glob(f"{model.name}.g*.sqlite*"):
             if not path.name.startswith(f"{model.name}.g{generation}."):
                 with _allowed_to_fail_on_windows:  # Windows keeps a file that is open

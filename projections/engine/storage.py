@@ -151,6 +151,9 @@ class ViewStore(Protocol):
     def open_generation(self, model: Projection, generation: int, *, read_only: bool = False) -> sa.Engine:
         """Return the database of one generation; create it where it does not exist."""
 
+    def drop_unfinished(self, model: Projection) -> None:
+        """Delete the generations that no switch has made live: builds that were interrupted."""
+
     def switch_to(self, model: Projection, generation: int) -> None:
         """Make this generation live, and delete the others."""
 

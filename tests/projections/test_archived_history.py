@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -19,20 +21,21 @@ from app.runtime.view_builds import ViewBuilds, archived_history
 from consumers.projections import service
 from consumers.seal.archive_service import archive_of
 from ledger.archive import parquet
-from ledger.archive.event_archive import ArchiveFile
-from ledger.errors import UnavailableError
+from ledger.archive.event_archive import ArchiveFile, gap_marker
+from ledger.errors import LostEventsError, UnavailableError
 from ledger.files import write_atomically
 from ledger.store.cloudevents import encode_event
-from ledger.store.log import Draft
+from ledger.store.log import Draft, Recorded
 from ledger.store.subscription import Follower
-from projections.engine import projector
+from projections.engine import projector, storage
 from projections.engine.projector import StoppedError, rebuild
 from projections.registry import MODELS
 from projections.views.balances import Balances
 from tests.support.builders import corrected, event
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.view_rows import record_history, rows_of
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, wait_until
 
 type Rows = dict[str, dict[str, list[str]]]
 
@@ -102,6 +105,11 @@ def of_another_ledger(file: Path) -> None:
     """Let the file and its manifest show another last event, as those of another ledger would."""
     (events,) = [[event for batch in parquet.read_batches(file) for event in batch]]
     events[-1] = events[-1]._replace(data=events[-1].data.replace(b'"', b'"x', 1))
+    rewrite(file, events)
+
+
+def rewrite(file: Path, events: list[Recorded]) -> None:
+    """Replace an archive's only file, and let the manifest name its bytes."""
     data = parquet.parquet_bytes(events)
     file.write_bytes(data)
     manifest = file.parent.parent / "manifest.jsonl"
@@ -110,7 +118,11 @@ def of_another_ledger(file: Path) -> None:
     write_atomically(manifest, msgspec.json.encode(msgspec.structs.replace(part, sha256=sha256)))
 
 
-@pytest.mark.parametrize("harm", [flipped, of_another_ledger, Path.unlink, lambda file: file.write_bytes(b"")])
+def emptied(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [flipped, of_another_ledger, Path.unlink, emptied])
 async def test_the_log_is_read_instead_of_a_damaged_archive(
     stopped: Upstream, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], object]
 ) -> None:
@@ -121,6 +133,24 @@ async def test_the_log_is_read_instead_of_a_damaged_archive(
     caplog.set_level(logging.WARNING)
     assert await rows_from(session, archive=True) == await rows_from(session, archive=False)
     assert "the log is read instead of the archive" in caplog.text
+
+
+def with_a_gap(file: Path) -> None:
+    """Let the file and its manifest show an event as lost, as an archive of a damaged log does."""
+    (events,) = [[event for batch in parquet.read_batches(file) for event in batch]]
+    events[7] = gap_marker(8, "2026-01-05T10:00:00.000000Z")
+    rewrite(file, events)
+
+
+async def test_from_an_event_on_that_the_archive_lacks_the_log_is_read(stopped: Upstream) -> None:
+    session = stopped.session
+    await archive_to_the_end(session, nothing)
+    (file,) = archive_of(session.data_dir).folder.rglob("*.parquet")
+    with_a_gap(file)
+    end = await session.log.last_position()
+    read = [event async for batch in archived_history(session).batches(0, end) for event in batch]
+    assert [event.position for event in read] == list(range(1, 8))
+    assert await rows_from(session, archive=True) == await rows_from(session, archive=False)
 
 
 async def test_a_damaged_manifest_is_as_no_archive(stopped: Upstream) -> None:
@@ -157,6 +187,76 @@ async def test_an_event_that_stops_a_build_is_reported(stopped: Upstream) -> Non
     progress = session.views.progress_of(Balances())
     assert progress is not None
     assert progress.stopped == caught.value.stop
+
+
+async def test_a_log_that_has_changed_behind_a_view_ends_its_build_for_good(stopped: Upstream) -> None:
+    session, model = stopped.session, Balances()
+    await rows_from(session, archive=False)
+    engine = session.views.open_generation(model, 1)
+    with engine.begin() as connection:
+        progress = storage.read_progress(connection)
+        changed = progress._replace(anchor=progress.anchor._replace(digest="other"))
+        storage.write_progress(connection, changed, progress.anchor.position)
+    engine.dispose()
+    with pytest.raises(LostEventsError, match="budget_balances has read another event at position"):
+        await ViewBuilds(session.settings).build(model.name, ignored, anew=False)
+
+
+async def test_one_process_builds_a_view_and_removes_what_interrupted_ones_left(stopped: Upstream) -> None:
+    session, model = stopped.session, Balances()
+    views, reader = session.views, await session.connection("views")
+    await rebuild(model, views, reader, session.log)
+    views.open_generation(model, 2).dispose()  # as a process that was killed leaves it
+    with views.claim(f"{model.name}.build") as claimed:
+        assert claimed
+        with pytest.raises(UnavailableError, match="another process builds budget_balances"):
+            await rebuild(model, views, reader, session.log)
+    await rebuild(model, views, reader, session.log)
+    folder = session.data_dir / "views"
+    assert [path.name for path in folder.glob(f"{model.name}.g*.sqlite")] == [f"{model.name}.g2.sqlite"]
+    assert rows_of(views, model)
+
+
+@pytest.mark.integration
+def test_what_a_view_prints_is_not_among_the_lines_of_its_build() -> None:
+    program = "from app.runtime.view_builds import _own_output; own = _own_output(); print('noise', flush=True); own.write(b'line'); own.close()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"line", b"noise\n")
+
+
+async def test_views_are_rebuilt_by_a_command_though_one_of_them_stops(stopped: Upstream, command: CommandLine) -> None:
+    session = stopped.session
+    strange = encode_event("resolution-ledger", "x", "resolution.budget.exploded.v1", datetime.now(UTC), b"{}")
+    await session.log.append([Draft("ledger.budget.x.2026-01", strange)])
+    words = ("admin", "projections", "rebuild", "budget_balances", "flags", "flags", "budget_balances")
+    done = await asyncio.to_thread(command, *words, data_dir=session.data_dir)
+    assert done.returncode == 1
+    assert done.stdout.startswith("flags rebuilt up to position")
+    assert done.stderr.splitlines()[-1].startswith("resolution-ledger: budget_balances stopped at position")
+
+
+async def test_a_view_that_waits_for_a_processor_has_not_stalled(
+    stopped: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, model = stopped.session, Balances()
+    monkeypatch.setattr(service, "MODELS", {model.name: Balances})
+    may_begin = asyncio.Event()
+
+    async def build(name: str, progressed: Callable[[int], Awaitable[None]], *, anew: bool) -> int:
+        await may_begin.wait()
+        await progressed(1)
+        return await ViewBuilds(session.settings).build(name, progressed, anew=anew)
+
+    projections = service.ProjectionService(session.server, session.log, session.views, build)
+    await projections.start()
+    try:
+        await wait_until(lambda: [one.is_queued for one in projections.status().readings] == [True])
+        may_begin.set()
+        end = await session.log.last_position()
+        await wait_until(lambda: [one.position for one in projections.status().readings] == [end])
+        assert [one.is_queued for one in projections.status().readings] == [False]
+    finally:
+        await projections.stop()
 
 
 async def test_a_build_that_is_killed_is_an_error_and_a_later_one_goes_on(

@@ -19,6 +19,7 @@ from app.output import console, fail, print_json, print_list, print_result, prin
 from app.runtime.child_processes import end_of_stdin
 from app.runtime.plugins import load_views
 from app.runtime.projection_states import ProjectionState, projection_states
+from app.runtime.roles import lower_priority
 from app.runtime.session import Session
 from app.runtime.stream_setup import PreparedStream, raise_copies
 from app.runtime.view_builds import ViewBuilds, build_here
@@ -174,7 +175,7 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
     its own, as many at a time as there are processors.
     """
     load_views()
-    wanted = names or tuple(sorted(MODELS))
+    wanted = tuple(dict.fromkeys(names or sorted(MODELS)))
     reached = dict.fromkeys(wanted, 0)
     async with Session(settings, reads_only=True) as session:
         end, builds = await session.log.last_position(), ViewBuilds(settings)
@@ -189,9 +190,11 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
                 if not as_json:
                     console.print(f"{name} rebuilt up to position {reached[name]}")
 
-            async with asyncio.TaskGroup() as tasks:
-                for name in wanted:
-                    tasks.create_task(build(name))
+            ends = await asyncio.gather(*map(build, wanted), return_exceptions=True)
+    if faults := [one for one in ends if one is not None]:
+        for fault in faults[1:]:
+            click.echo(f"resolution-ledger: {fault}", err=True)
+        raise faults[0]
     if as_json:
         items = [{"projection": name, "position": position} for name, position in reached.items()]
         print_json({"items": items, "position": max(reached.values())})
@@ -203,7 +206,8 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
 @command(projections_group, json=False, hidden=True)
 async def build(settings: Settings, name: str, *, anew: bool, with_parent: bool) -> None:
     """Bring the view NAME to the end of the log in this process, and write its positions, for another process."""
-    assert with_parent
+    assert with_parent  # click requires it
+    lower_priority()
     load_views()
     async with Session(settings, reads_only=True, creates=False, below_up=True) as session:
         building = asyncio.create_task(build_here(session, name, anew=anew))
