@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
 _CLAIM_SECONDS = 0.2
 _AT_ONCE = 200
+_WITH_PLUGINS_AT_ONCE = 10
+"""Events between two turns of the event loop where rules of other packages, of unknown speed, judge them, too."""
 _VERSION_DIGITS = 16
 _COMMIT_EVENTS, _COMMIT_SECONDS = 10_000, 5.0
 
@@ -81,7 +83,8 @@ class GuardService(RoleService):
     async def start(self) -> None:
         """Start to read the log, unless another process does."""
         reader = await self.connection(self._server, "guard")
-        lease = self._lease = Lease(reader, "guard")
+        # a connection of its own, where no pulled events delay its answers
+        lease = self._lease = Lease(await self.connection(self._server, "guard lease"), "guard")
         await lease.start()
         self.spawn(restarting("the guard", partial(self._run, reader, lease), self._pulse))
         file = state_file(self._folder)
@@ -129,31 +132,37 @@ class GuardService(RoleService):
         Raises:
             StateError: the state cannot be read or written now.
         """
-        file, position = state_file(self._folder), 0
-        if file.exists():
-            with await open_state(self._folder, self._log, event_times=self._history) as kept:
-                position = kept.cursor.position
-        await self._copies.restore(file, position)  # another process may have worked for long
+        plugins = self._plugins()
+        if not plugins:
+            await self._restore()
         with await open_state(self._folder, self._log, event_times=self._history) as state:
             try:
-                await self._guard(reader, state)
+                await self._guard(reader, state, plugins)
             except (StateError, LostRowError) as error:
                 if isinstance(error, StateError) and not error.damaged:
                     raise
                 _log.warning("the guard's state is built again from the whole log: %s", error)
                 state.discard(str(error))
 
-    async def _guard(self, reader: LedgerClient, state: StateFile) -> None:
-        plugins = self._plugins()
+    async def _restore(self) -> None:
+        """Take the copy in the server where it is far ahead: another process may have worked for long."""
+        file, position = state_file(self._folder), 0
+        if file.exists():
+            with await open_state(self._folder, self._log, event_times=self._history) as kept:
+                position = kept.cursor.position
+        await self._copies.restore(file, position)
+
+    async def _guard(self, reader: LedgerClient, state: StateFile, plugins: Sequence[CountingRule]) -> None:
         if plugins:
             _log.info("rules of other packages keep their memory to themselves: the guard reads the whole log")
             state.discard("rules of other packages")
         writer = FlagWriter(event_times=self._history, plugins=plugins, state=MemoryState() if plugins else state)
+        at_once = _WITH_PLUGINS_AT_ONCE if plugins else _AT_ONCE
         self.position = state.cursor.position
         self._committed, committed_at = self.position, time.monotonic()
         async for batch in Follower(reader, self._log, "guard", state.cursor).batches():
-            for at in range(0, len(batch), _AT_ONCE):
-                part = batch[at : at + _AT_ONCE]
+            for at in range(0, len(batch), at_once):
+                part = batch[at : at + at_once]
                 with traces.batch(self._log.stream, "guard", ((b"", event.data) for event in part)):
                     drafts: list[FlagDraft | CaseDraft] = [*writer.take(part)]
                     drafts += writer.take_cases()
@@ -162,7 +171,7 @@ class GuardService(RoleService):
                 self.position, last = writer.position, part[-1]
                 late = time.monotonic() - committed_at > _COMMIT_SECONDS
                 if not plugins and (late or self.position - self._committed >= _COMMIT_EVENTS):
-                    state.commit(ReadCursor(last.position, digest_of(last.data)))
+                    await asyncio.to_thread(state.commit, ReadCursor(last.position, digest_of(last.data)))
                     self._committed, committed_at = self.position, time.monotonic()
                 self._pulse.beat(self.position)
                 await asyncio.sleep(0)

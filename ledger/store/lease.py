@@ -200,17 +200,11 @@ class Lease(BackgroundService):
             self._become(ours=True)
 
     async def _give_up(self) -> None:
-        try:
-            await self._write(_FREE)
-        except ConflictError:
-            newest = await self._log.read_from_leader(self._subject)
-            if newest is None or self._name.encode() not in newest.data:
-                return  # another process works
-            self._position = newest.position  # a renewal was stored, and interrupted before its answer
+        with suppress(ConflictError):  # another process works
             await self._write(_FREE)
 
     async def _write(self, body: bytes | None = None) -> None:
-        """Write the lease anew after the newest write that is known.
+        """Write the lease anew after the newest write that is known, or that the server stored without an answer.
 
         Raises:
             ConflictError: another process has written.
@@ -219,9 +213,19 @@ class Lease(BackgroundService):
         self._writes += 1
         data = json.dumps({"holder": self._name, "writes": self._writes}).encode() if body is None else body
         reconnects = self._client.stats["reconnects"]
-        self._position = await self._log.append([Draft(self._subject, data, self._position)], _PATIENCE_SECONDS)
+        try:
+            self._position = await self._append(data)
+        except ConflictError:
+            newest = await self._log.read_from_leader(self._subject)
+            if newest is None or self._name.encode() not in newest.data:
+                raise
+            self._position = newest.position
+            self._position = await self._append(data)
         self._written_at = self._renewed_at = time.monotonic()
         self._reconnects = reconnects
+
+    async def _append(self, data: bytes) -> int:
+        return await self._log.append([Draft(self._subject, data, self._position)], _PATIENCE_SECONDS)
 
     def _become(self, *, ours: bool) -> None:
         if ours != self.is_ours:

@@ -11,6 +11,7 @@ figure. Damage raises ``StateError`` with ``damaged``; a full disk or a lock rai
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
@@ -106,7 +107,10 @@ class StateTable[V]:
 
 
 class StateFile:
-    """A state file. One process may open it at a time, which the caller sees to."""
+    """A state file. One process may open it at a time, which the caller sees to.
+
+    ``commit`` may run in another thread as long as its caller waits for it; ``close`` waits for a commit that runs.
+    """
 
     def __init__(
         self,
@@ -125,6 +129,7 @@ class StateFile:
         """
         self._path, self._version = path, f"{_FORM} {version}"
         self._connection: sqlite3.Connection
+        self._lock = threading.Lock()
         self._dec_hook = dec_hook
         self._encode = msgspec.msgpack.Encoder(enc_hook=enc_hook).encode
         self._tables: dict[str, StateTable[Any]] = {}
@@ -146,7 +151,7 @@ class StateFile:
         """Open the file; return its version, position and digest, or ``None`` for an empty or a damaged file."""
         self.cursor = START
         try:
-            self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=30)
+            self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
             for pragma in (
                 "journal_mode=WAL",
                 "synchronous=NORMAL",  # safe, because a lost tail is read from the log again
@@ -191,7 +196,8 @@ class StateFile:
 
     def close(self) -> None:
         """Close the file; changes since the last commit are lost."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,7 +229,7 @@ class StateFile:
         """
         written = {name: (record, checked(name, self._encode(record))) for name, (record, _) in self._records.items()}
         changed = [(name, data) for name, (_, data) in written.items() if data != self._records[name][1]]
-        with self._guarded():
+        with self._lock, self._guarded():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 for table in self._tables.values():

@@ -167,6 +167,21 @@ async def test_a_write_that_was_stored_without_an_answer_is_no_loss(session: Ses
     await first.stop()
 
 
+async def test_an_own_write_whose_answer_came_too_late_is_no_loss(session: Session) -> None:
+    """The next renewal differs from that write, and expects the one before it."""
+    first, second = await begun(session), await begun(session)
+    await first.end_tasks()
+    position = first._position
+    await first._write()
+    first._position = position
+    await first._turn()
+    assert first.is_ours
+    await second._turn()
+    assert not second.is_ours
+    for one in (second, first):
+        await one.stop()
+
+
 async def test_a_holder_works_until_a_standby_has_begun(session: Session) -> None:
     first, second = await begun(session), await begun(session)
     await asyncio.sleep(2 * lease._LOOK_SECONDS)
