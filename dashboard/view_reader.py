@@ -166,6 +166,8 @@ class ViewReader:
             return again.read(query)
 
     def _built_for_thread(self, name: str, loop: asyncio.AbstractEventLoop) -> _LiveGeneration:
+        if loop.is_closed():  # this process stops while a report is computed
+            raise UnavailableError(f"the view {name} cannot be read now: the event loop has ended")
         try:
             return asyncio.run_coroutine_threadsafe(self._built_view(name), loop).result(_LOOP_SECONDS)
         except TimeoutError as error:

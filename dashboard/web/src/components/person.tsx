@@ -46,10 +46,10 @@ function useName(id: string): string | null {
 export function Subject({ of }: { of: string }) {
   const [kind = "", ...rest] = of.split(":");
   const id = rest.join(":");
-  return kind === "agent" && !id.startsWith("~") ? <Person id={id} /> : <bdi>{kind} {id}</bdi>;
+  return kind === "agent" && !id.startsWith("~") ? <Person id={id} /> : <bdi>{kind} <span class="number">{id}</span></bdi>;
 }
 
 export function Person({ id, ai }: { id: string; ai?: boolean }) {
   const name = useName(id);
-  return <bdi>{name ? `${name}, ${id}` : id}{ai ? " (AI)" : ""}</bdi>;
+  return <bdi>{name && `${name}, `}<span class="number">{id}</span>{ai ? " (AI)" : ""}</bdi>;
 }

@@ -112,10 +112,15 @@ async function customerValue(place, { ask }) {
     place.append(heading(`${one.currency}: ${number.format(one.treated)} customers with actions`));
     if (!one.ladder.length) { place.append(note(one.why)); continue; }
     for (const rung of one.ladder) {
-      const lines = [...rung.spending.map((line) => [line, money]), ...rung.coming_back.map((line) => [line, points])];
-      if (lines.every(([line]) => line.value == null)) { place.append(note(`Within ${rung.days} days: no estimate yet; ${[...new Set(lines.flatMap(([line]) => line.caveats))].join("; ")}.`)); continue; }
+      const lines = [...rung.spending.map((line) => [line, money]), ...rung.coming_back.map((line) => [line, points])]
+        .sort(([a], [b]) => (a.value == null) - (b.value == null) || b.rung - a.rung); // the best evidence first
+      if (lines.every(([line]) => line.value == null)) {
+        const why = [...new Set(lines.flatMap(([line]) => line.caveats))].join("; ");
+        place.append(node("details", [node("summary", `Within ${rung.days} days: no estimate yet`), note(`${words(why)}.`)]));
+        continue;
+      }
       place.append(table(`Within ${rung.days} days, ${one.currency}`, ["#Level", "Method", "#n", "#Difference", "#95 % interval", "Reads as", "Caveats"], lines.map(([line, text]) => [
-        line.rung, words(line.method), line.n, cell(Number(line.value?.amount ?? line.value), line.value == null ? "none" : text(line.value)), line.interval ? `${text(line.interval[0])} to ${text(line.interval[1])}` : "", line.value == null ? "" : line.called, line.caveats.join("; ")]), 5));
+        line.rung, words(line.method), line.n, cell(Number(line.value?.amount ?? line.value), line.value == null ? "none" : text(line.value)), line.interval ? `${text(line.interval[0])} to ${text(line.interval[1])}` : "", line.value == null ? "" : line.called, line.caveats.join("; ")]), 4));
     }
     place.append(note(`Controls: ${one.controls}.`));
     place.append(table(`Customers with an action, ${one.currency}`, ["Within", "Bought again", "Had another action"], one.return_rates.map((line, at) => [`${line.days} days`, share(line), share(one.repeat_claims[at])])));
