@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -121,6 +123,8 @@ def _call_sink(sink: Sink, subject: bytes, reply: bytes, headers: bytes, data: b
 
 
 _NO_RESPONDERS_SECONDS = (0.02, 0.15)
+_LEAVES_SECONDS = 0.3, 1.0
+_SETTLED_SECONDS = 0.15
 
 
 class LedgerClient(Client):
@@ -130,13 +134,37 @@ class LedgerClient(Client):
         super().__init__()
         self._ps: _SinkParser = _SinkParser(self)
         self._server_options: ConnectionOptions | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self.on_violation: Callable[[str], None] | None = None
         """Called with the server's message when it refuses a subject to this user."""
 
     async def connect_to(self, options: ConnectionOptions, **connect_arguments: Any) -> None:
         """Connect with these options; ``connect_arguments`` are passed to nats-py's ``connect``."""
         self._server_options = options
-        await self.connect(**connect_arguments | options.connect_arguments())
+        leaving = {"lame_duck_mode_cb": self._on_lame_duck}
+        await self.connect(**leaving | connect_arguments | options.connect_arguments())
+
+    async def _on_lame_duck(self) -> None:
+        """Leave a server of a cluster that is about to stop, before it closes this connection."""
+        if len(self._server_pool) > 1 and (self._leaving is None or self._leaving.done()):
+            self._leaving = asyncio.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """Take no more requests, answer those that were received, and connect to another server.
+
+        A server that stops closes connections with requests on their way, whose answers would be lost.
+        """
+        # Leaders of streams move first, and not all processes leave at once.
+        await asyncio.sleep(random.uniform(*_LEAVES_SECONDS))  # noqa: S311 - no secret
+        with suppress(nats.errors.Error):
+            for sid, subscription in [*self._subs.items()]:
+                if subscription._queue:  # noqa: SLF001 - nats-py subscribes again after it has connected
+                    self.send(b"UNSUB %d\r\n" % sid)
+            await self.flush(timeout=1)
+            await asyncio.sleep(_SETTLED_SECONDS)
+            await self.flush(timeout=1)
+        if self.is_connected:
+            await self._process_op_err(nats.errors.StaleConnectionError())
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
