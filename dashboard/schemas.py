@@ -32,7 +32,7 @@ from projections.reports.summary import Summary
 from projections.reports.unused_authority import UnusedAuthorityReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from domain.ids import IdFault
 
@@ -40,9 +40,14 @@ PROBLEM = "application/problem+json"
 
 
 class JsonResponse(Response):
-    """A JSON response, encoded by msgspec."""
+    """A JSON response, encoded by msgspec. No shared cache may keep it, because it is that of one caller."""
 
     media_type = "application/json"
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """Set the headers, and ``Cache-Control`` where there is none."""
+        super().init_headers(headers)
+        self.headers.setdefault("Cache-Control", "private, no-cache")
 
     def render(self, content: object) -> bytes:
         """Return the content as JSON."""

@@ -67,4 +67,6 @@ def add_case_file_routes(api: FastAPI, context: ApiContext) -> None:
         page = await from_seal(context, lambda seal: case_page(case_document(found, foundation, seal)))
         await record_access(log, viewer.person_id or viewer.name, f"export: case file of {action_id}", "http")
         name = "".join(letter for letter in action_id if letter.isalnum() or letter in "-_")
-        return HTMLResponse(page, headers={"Content-Disposition": f'attachment; filename="{name}.html"'})
+        return HTMLResponse(
+            page, headers={"Content-Disposition": f'attachment; filename="{name}.html"', "Cache-Control": "private"}
+        )

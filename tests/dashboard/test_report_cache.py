@@ -143,3 +143,6 @@ async def test_reports_and_lists_are_kept_by_their_reader_alone(session: Session
             answer = await client.get(f"/api/v1/{path}")
             assert answer.headers["Cache-Control"] == "private, no-cache", path
             assert answer.headers["ETag"].startswith('W/"'), path
+        for path in ("loyalty", "me", "projections", "events/1", "sources", "actions/none"):
+            answer = await client.get(f"/api/v1/{path}")
+            assert answer.headers["Cache-Control"] == "private, no-cache", path
