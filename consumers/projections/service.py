@@ -137,7 +137,7 @@ class ProjectionService(RoleService):
         *,
         anew: bool,
     ) -> None:
-        """Let a view be built, and show on its pulse what becomes of it."""
+        """Let a view be built, and show the outcome on its pulse."""
 
         async def progressed(position: int) -> None:
             pulse.is_queued = False

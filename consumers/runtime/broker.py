@@ -38,7 +38,7 @@ class _RequestClient(LedgerClient):
     """A client for requests; it drops and reports requests with a reply subject that must not be answered."""
 
     async def flush(self, timeout: int = _FLUSH_SECONDS) -> None:  # noqa: ASYNC109 - as nats-py has it
-        """Wait until the server has what was sent; shorter than in nats-py, which flushes twice when it ends."""
+        """Wait until the server has all sent messages; shorter than in nats-py, which flushes twice when it ends."""
         await super().flush(timeout)
 
     def _build_message(
