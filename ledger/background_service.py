@@ -83,8 +83,15 @@ class RoleService(BackgroundService, ABC):
         """Return the role's status."""
 
 
-async def restarting(name: str, work: Callable[[], Awaitable[None]], pulse: Heartbeat | None = None) -> None:
+async def restarting(
+    name: str,
+    work: Callable[[], Awaitable[None]],
+    pulse: Heartbeat | None = None,
+    on_failure: Callable[[], None] = lambda: None,
+) -> None:
     """Run ``work``, again after each unexpected error and after longer pauses; ``pulse`` reports the reason to wait.
+
+    ``on_failure`` is called after each of these errors.
 
     Raises:
         LedgerError: the log has changed, so the role must end. While the server is away, the work is repeated.
@@ -105,5 +112,6 @@ async def restarting(name: str, work: Callable[[], Awaitable[None]], pulse: Hear
             return
         if pulse is not None:
             pulse.wait(reason)
+        on_failure()
         await asyncio.sleep(pause)
         pause = min(_PAUSE_SECONDS_AT_MOST, 2 * pause)

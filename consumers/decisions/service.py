@@ -152,6 +152,7 @@ class DecisionService(RoleService):
                 await self._take_turn()
             except Exception as error:  # noqa: BLE001 - nobody else answers while this process has the lease
                 report("a decider's turn could not begin", error, error)
+                self._lease.note_failure()
                 self._changed.set()
                 await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -210,7 +211,7 @@ class DecisionService(RoleService):
         absent = () if index.exists() else (f"index/{index.name}",)
         return RoleStatus(
             role="decisions",
-            works=self._lease.works,
+            works=self._lease.works and bool(self._subscriptions),
             history=self._history,
             readings=(reading,),
             absent=absent,

@@ -76,7 +76,7 @@ class GuardService(RoleService):
         if not self._pulse.active:
             return RoleStatus(role="guard", works=False, history=self._history)
         reading = ReaderStatus("the log", self.position, self._pulse.still_seconds)
-        works = self._lease is not None and self._lease.works
+        works = self._lease is not None and self._lease.works and not self._pulse.waits
         loops, readings = (self._pulse.loop(),), (reading,)
         return RoleStatus(role="guard", works=works, history=self._history, loops=loops, readings=readings)
 
@@ -86,7 +86,7 @@ class GuardService(RoleService):
         # a connection of its own, where no pulled events delay its answers
         lease = self._lease = Lease(await self.connection(self._server, "guard lease"), "guard")
         await lease.start()
-        self.spawn(restarting("the guard", partial(self._run, reader, lease), self._pulse))
+        self.spawn(restarting("the guard", partial(self._run, reader, lease), self._pulse, lease.note_failure))
         file = state_file(self._folder)
         self.spawn(self._copies.keep_going(file, lambda: self._committed, lambda: self._pulse.active))
 
@@ -110,7 +110,10 @@ class GuardService(RoleService):
                             waits_for = str(error)
                             _log.warning("the guard waits: %s", error)
                         self._pulse.wait(str(error))
+                        lease.note_failure()
                         await asyncio.sleep(_PAUSE_SECONDS)
+                elif lease.is_ours:
+                    lease.note_failure()  # another process has the folder
             await asyncio.sleep(_CLAIM_SECONDS)
 
     async def _follow_while_ours(self, reader: LedgerClient, lease: Lease) -> None:
@@ -118,11 +121,11 @@ class GuardService(RoleService):
         try:
             while lease.is_ours and not following.done():
                 await asyncio.wait((following,), timeout=_CLAIM_SECONDS)
-            if following.done():
-                following.result()
         finally:
             following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            (end,) = await asyncio.gather(following, return_exceptions=True)
+        if isinstance(end, Exception):  # not the cancellation of a guard that has lost the lease
+            raise end
 
     async def _follow(self, reader: LedgerClient) -> None:
         """Follow the log from the state's position. Flags are recorded before the state that contains them.
@@ -160,6 +163,7 @@ class GuardService(RoleService):
         at_once = _WITH_PLUGINS_AT_ONCE if plugins else _AT_ONCE
         self.position = state.cursor.position
         self._committed, committed_at = self.position, time.monotonic()
+        self._pulse.beat(self.position)
         async for batch in Follower(reader, self._log, "guard", state.cursor).batches():
             for at in range(0, len(batch), at_once):
                 part = batch[at : at + at_once]

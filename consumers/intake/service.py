@@ -116,7 +116,7 @@ class IntakeService(RoleService):
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
         await self._lease.start()
         await self._take_turn()
-        self.spawn(restarting("the intake's turn", self._take_turns))
+        self.spawn(restarting("the intake's turn", self._take_turns, on_failure=self._lease.note_failure))
         self.spawn(restarting("the end of day keys", self._destroy_day_keys))
         copies = snapshots_of(self._client)
         self.spawn(copies.keep_going(self._index.path, self._index.position, lambda: self._worker is not None))
@@ -136,7 +136,7 @@ class IntakeService(RoleService):
         index = self._index.path
         absent = () if index.exists() else (f"index/{index.name}",)
         totals = (*self._intake.recorded.totals(), *self._intake.rejected.totals())
-        loops, works = (self._pulse.loop(),), self._lease.works
+        loops, works = (self._pulse.loop(),), self._lease.works and self._worker is not None
         return RoleStatus(role="intake", works=works, loops=loops, absent=absent, totals=totals)
 
     async def _take_turns(self) -> None:

@@ -287,7 +287,7 @@ class WebhookService(RoleService):
         """Return the status of the role; without details where another process sends."""
         if not self._pulse.active:
             return RoleStatus(role="webhooks", works=False)
-        works = self._lease is not None and self._lease.works
+        works = self._lease is not None and self._lease.works and not self._pulse.waits
         return RoleStatus(role="webhooks", works=works, loops=(self._pulse.loop(),))
 
     async def start(self) -> None:
@@ -299,7 +299,7 @@ class WebhookService(RoleService):
         await self.keys.watch()
         lease = self._lease = Lease(self.client, "webhooks")
         await lease.start()
-        self.spawn(restarting("webhooks", partial(self._run, lease), self._pulse))
+        self.spawn(restarting("webhooks", partial(self._run, lease), self._pulse, lease.note_failure))
 
     async def stop(self) -> None:
         """Stop to send, and leave the work to the next process."""

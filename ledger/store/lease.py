@@ -8,6 +8,8 @@ clock. No process needs another's clock, and the server removes nothing.
 A standby announces itself at each look. A holder that hears none writes seldom, since nobody would take the lease; it
 writes at once when it hears the first one.
 
+A holder that cannot do the work gives the lease up for a standby, and stands back for some seconds.
+
 A lease decides which process works. It does not protect the log: a holder that was suspended learns late that it has
 lost the lease, and the expected sequences of its events refuse what it writes until then.
 """
@@ -52,6 +54,10 @@ _LOOK_SECONDS = 0.2
 _SILENT_SECONDS = 1.3
 _PATIENCE_SECONDS = 1.0
 _HELD_SECONDS = 3 * _ALONE_SECONDS
+_FAILING_SECONDS = 5.0
+_CALM_SECONDS = 60.0
+"""After so long without a failure the next one is the first again; longer than the longest pause of ``restarting``."""
+_REST_SECONDS = 10.0
 
 
 class Lease(BackgroundService):
@@ -73,6 +79,9 @@ class Lease(BackgroundService):
         self._renewed_at = float("-inf")
         """The time at which the server confirmed this process's newest write."""
         self._reconnects = 0
+        self._failing_since = self._failed_at = float("-inf")
+        """The times of the first and the newest of some failures."""
+        self._rests_until = float("-inf")
         self._others = False
         """True once this process has seen another one write the lease."""
         self._writes = 0
@@ -115,6 +124,17 @@ class Lease(BackgroundService):
         """This process holds the lease, and has renewed it lately."""
         return self.is_ours and time.monotonic() - self._renewed_at < _HELD_SECONDS
 
+    def note_failure(self) -> None:
+        """Note that this process could not do the work; after some seconds of failures a standby gets it."""
+        now = time.monotonic()
+        if now - self._failed_at > _CALM_SECONDS:
+            self._failing_since = now
+        self._failed_at = now
+        if self.is_ours and self._is_watched() and now - self._failing_since >= _FAILING_SECONDS:
+            _log.warning("the work of %s fails here, and a standby gets it: see the errors above", self._task)
+            self._rests_until = now + _REST_SECONDS
+            self._wake.set()
+
     async def hand_over(self) -> None:
         """Give the lease up while this process still works, and wait until a standby has begun, if there is one.
 
@@ -146,6 +166,8 @@ class Lease(BackgroundService):
         if body == _BEGUN:
             self._begun.set()
             return
+        if body == self._name.encode():
+            return
         self._standby_at = time.monotonic()
         if self.is_ours and self._is_due():
             self._wake.set()
@@ -174,10 +196,14 @@ class Lease(BackgroundService):
 
     async def _turn(self) -> None:
         """Renew the lease, or look whether it is free; without an answer of the server everything stays as it is."""
+        rests = time.monotonic() < self._rests_until
         try:
-            if self.is_ours:
+            if self.is_ours and rests:
+                await self._give_up()
+                self._become(ours=False)
+            elif self.is_ours:
                 await self._write()
-            else:
+            elif not rests:
                 await self._look()
         except ConflictError:
             self._written_at = time.monotonic()
@@ -189,7 +215,7 @@ class Lease(BackgroundService):
             self._written_at = time.monotonic()  # others had no answer either: the holder goes first
 
     async def _look(self) -> None:
-        self._say(b"")
+        self._say(self._name.encode())
         newest, now = await self._log.read_from_leader(self._subject), time.monotonic()
         position = 0 if newest is None else newest.position
         if position != self._position:

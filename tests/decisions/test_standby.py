@@ -5,11 +5,13 @@ import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
 from app.runtime.session import Session
 from consumers.decisions.service import DecisionService
+from ledger.store import lease
 from ledger.store.log import Log
 from tests.support.builders import gbp
 from tests.support.documents import Document
@@ -73,6 +75,28 @@ async def test_a_planned_stop_leaves_no_request_without_an_answer(session: Sessi
         recorded = await upstream.recorded("action.taken")
         assert len({one["request_id"] for one in recorded}) == len(recorded)
         assert len(recorded) == sum(one["outcome"] == "taken" for one in answers)
+
+
+async def test_a_decider_whose_turn_cannot_begin_leaves_it_to_another(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_FAILING_SECONDS", 1.0)
+    async with AsyncExitStack() as stack:
+        first, broken, healthy = [await decider(session, tmp_path / str(number)) for number in range(3)]
+        for one in (healthy, broken):
+            stack.push_async_callback(one.stop)
+
+        async def refuse() -> None:
+            raise OSError("too many open files")
+
+        await healthy._lease.end_tasks()  # it looks later, so that the other one has the next turn
+        monkeypatch.setattr(broken, "_answer_requests", refuse)
+        await first.stop()
+        assert broken._lease.is_ours
+        assert not broken.status().works
+        healthy._lease.spawn(healthy._lease._keep())
+        await eventually(lambda: asyncio.sleep(0, healthy.status().works))
+        assert not broken.status().works
 
 
 async def test_a_standby_answers_nothing_and_knows_the_same(session: Session, tmp_path: Path) -> None:

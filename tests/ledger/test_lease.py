@@ -210,6 +210,46 @@ async def test_a_handover_ends_where_the_standby_never_says_that_it_has_begun(se
         await one.stop()
 
 
+async def test_a_holder_whose_work_fails_leaves_it_to_a_standby(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And takes it back only after a while, even if the standby ends at once; alone it goes on to try."""
+    monkeypatch.setattr(lease, "_FAILING_SECONDS", 0.4)
+    monkeypatch.setattr(lease, "_REST_SECONDS", 2.0)
+    first = await begun(session)
+
+    async def fail(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and first.is_ours:
+            first.note_failure()
+            await asyncio.sleep(0.1)
+
+    await fail(1.0)
+    assert first.is_ours
+    second = await begun(session)
+    assert not second.is_ours
+    failing = asyncio.create_task(fail(5.0))
+    assert await holds(second) < lease._SILENT_SECONDS / 2
+    await failing
+    assert not first.is_ours
+    await second.stop()
+    assert 1.0 < await holds(first) < 2.5
+    await first.stop()
+
+
+async def test_a_single_failure_costs_no_lease(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_FAILING_SECONDS", 0.4)
+    monkeypatch.setattr(lease, "_CALM_SECONDS", 0.6)
+    first, second = await begun(session), await begun(session)
+    for _ in range(3):
+        await asyncio.sleep(0.7)
+        first.note_failure()
+    await asyncio.sleep(0.5)
+    assert (first.is_ours, second.is_ours) == (True, False)
+    for one in (second, first):
+        await one.stop()
+
+
 async def writes_of(session: Session, seconds: float) -> int:
     """Return how many messages are stored in the bucket in so many seconds."""
     log = await Log.unstamped(session.client, lease.STREAM)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,15 @@ import pytest
 from app.runtime.session import Session
 from consumers.guard import service
 from consumers.guard.service import GuardService
+from consumers.guard.state import guard_folder
 from domain.abuse.findings import RuleFinding
+from domain.abuse.rule_interface import CountingRule
+from ledger.errors import LostEventsError
+from ledger.store import lease
 from ledger.store.snapshots import Snapshots
 from ledger.store.state_file import StateFile
 from ledger.store.subscription import ReadCursor
+from projections.engine.storage import claim
 from tests.support.upstreams import upstream_of
 from tests.support.waiting import eventually
 
@@ -55,6 +61,61 @@ async def test_a_slow_disk_holds_up_no_renewal(session: Session, monkeypatch: py
         await guard.stop()
         assert len(committed) >= before
         assert not guard.failed.done()
+
+
+async def test_a_lost_event_is_told_although_the_lease_is_lost_too(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def follow(_: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise LostEventsError("an event is missing", 7)
+
+    guard = GuardService(session.url, session.log, session.data_dir)
+    await guard.start()
+    assert guard._lease is not None
+    await guard._lease.end_tasks()
+    await eventually(lambda: asyncio.sleep(0, guard._pulse.active))
+    guard._lease.is_ours = False
+    await eventually(lambda: asyncio.sleep(0, not guard._pulse.active))
+    monkeypatch.setattr(guard, "_follow", follow)
+    guard._lease.is_ours = True
+    await eventually(lambda: asyncio.sleep(0, guard._pulse.active))
+    guard._lease.is_ours = False
+    with pytest.raises(LostEventsError):
+        await asyncio.wait_for(guard.failed, 5)
+    await guard.stop()
+
+
+def broken_rules() -> Sequence[CountingRule]:
+    raise ValueError("no such table of the package")
+
+
+@pytest.mark.parametrize("fault", ["rules", "folder"])
+async def test_a_guard_that_cannot_work_leaves_the_work_to_a_standby(
+    session: Session, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(lease, "_FAILING_SECONDS", 1.0)
+    folder = session.data_dir / "first"
+    async with upstream_of(session), AsyncExitStack() as stack:
+        if fault == "rules":
+            first = GuardService(session.url, session.log, folder, plugins=broken_rules)
+        else:
+            first = GuardService(session.url, session.log, folder)
+            stack.enter_context(claim(guard_folder(folder), "guard"))
+        await first.start()
+        stack.push_async_callback(first.stop)
+        await asyncio.sleep(1.5)
+        assert first._lease is not None
+        assert first._lease.is_ours  # there is no standby, so it goes on to try
+        assert not first.status().works
+        second = GuardService(session.url, session.log, session.data_dir / "second")
+        await second.start()
+        stack.push_async_callback(second.stop)
+        await eventually(lambda: asyncio.sleep(0, second.status().works))
+        assert [one.status().works for one in (first, second)] == [False, True]
+        assert not first.failed.done()
 
 
 async def test_with_rules_of_other_packages_no_copy_is_fetched(
