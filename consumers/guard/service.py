@@ -135,6 +135,7 @@ class GuardService(RoleService):
         Raises:
             StateError: the state cannot be read or written now.
         """
+        self._committed = 0  # the file may be replaced
         plugins = self._plugins()
         if not plugins:
             await self._restore()
@@ -145,6 +146,7 @@ class GuardService(RoleService):
                 if isinstance(error, StateError) and not error.damaged:
                     raise
                 _log.warning("the guard's state is built again from the whole log: %s", error)
+                self._committed = 0
                 state.discard(str(error))
 
     async def _restore(self) -> None:

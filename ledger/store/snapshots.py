@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import nats.errors
 from nats.js.api import ObjectMeta, ObjectMetaOptions
-from nats.js.errors import BadObjectMetaError, DigestMismatchError, ObjectNotFoundError
+from nats.js.errors import BadObjectMetaError, DigestMismatchError, NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from ledger.errors import LedgerError, reason_of
@@ -71,7 +71,6 @@ class Snapshots:
         self._client = client
         self._role, self._name = role, f"{role}-{form}"
         self._store = ObjectStore(BUCKET, STREAM, client.jetstream())
-        self._kept: int | None = None
 
     async def restore(self, path: Path, position: int = 0) -> bool:
         """Put the copy in the place of a missing file, or of one that is far behind it; return whether it was.
@@ -114,8 +113,8 @@ class Snapshots:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
 
-    async def keep(self, path: Path, position: int) -> None:
-        """Store a copy of a file that may be in use; ``position`` is what it contains at least.
+    async def keep(self, path: Path, position: Callable[[], int]) -> None:
+        """Store a copy of a file that may be in use; ``position`` returns what it contains at least.
 
         Raises:
             OSError, sqlite3.Error: the file cannot be copied, for example because the disk is full.
@@ -124,31 +123,34 @@ class Snapshots:
         if shutil.disk_usage(path.parent).free < _ROOM * path.stat().st_size:
             raise OSError(f"the disk of {path.parent} is too full for a copy")
         with _beside(path) as copied:
+            contained = position()
             await asyncio.to_thread(_copy, path, copied)
+            if position() < contained:
+                raise OSError(f"{path} was replaced while it was copied")
             await self._remove_left()
             options = ObjectMetaOptions(max_chunk_size=_CHUNK_BYTES)
-            meta = ObjectMeta(self._name, description=str(position), options=options)
+            meta = ObjectMeta(self._name, description=str(contained), options=options)
             with copied.open("rb") as file:
                 await self._store.put(self._name, file, meta)
-        self._kept = position
 
     async def is_due(self, position: int) -> bool:
-        """Return whether so much was read since the last copy that another one is worth its cost."""
-        if self._kept is None:
+        """Return whether so much was read since the last copy, of any process, that another one is worth its cost."""
+        try:
             copy = await self._find()
-            self._kept = 0 if copy is None else copy.position
-        return position - self._kept >= max(_FEWEST_EVENTS, min(position // _SHARE, _MOST_EVENTS))
+        except (BadObjectMetaError, DigestMismatchError):
+            copy = None  # a damaged copy is replaced
+        kept = 0 if copy is None else copy.position
+        return position - kept >= max(_FEWEST_EVENTS, min(position // _SHARE, _MOST_EVENTS))
 
     async def keep_going(self, path: Path, position: Callable[[], int], ours: Callable[[], bool]) -> None:
         """Store a copy whenever one is due, as long as ``ours`` says that this process does it, for ever."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if not ours():
-                self._kept = None  # another process stores copies
-                continue
+                continue  # another process stores copies
             try:
                 if await self.is_due(position()):
-                    await self.keep(path, position())
+                    await self.keep(path, position)
             except _FAULTS as error:
                 _log.warning("a copy of %s is stored the next time: %s", path.name, reason_of(error))
             except Exception as error:  # noqa: BLE001 - the role goes on without a copy
@@ -182,9 +184,10 @@ class Snapshots:
                 if name != self._name and name.rpartition("-")[0] == self._role and age > _OLD_FORM_SECONDS:
                     await self._store.delete(name)
         for subject in set(await self._messages(f"{_SUBJECTS}.C.>")) - used:
-            last = await self._client.jetstream().get_last_msg(STREAM, subject)
-            if last.time is not None and now - last.time.timestamp() > _LEFT_SECONDS:
-                await js_api(self._client, f"STREAM.PURGE.{STREAM}", {"filter": subject})
+            with suppress(NotFoundError):  # another process has removed it
+                last = await self._client.jetstream().get_last_msg(STREAM, subject)
+                if last.time is not None and now - last.time.timestamp() > _LEFT_SECONDS:
+                    await js_api(self._client, f"STREAM.PURGE.{STREAM}", {"filter": subject})
 
     async def _messages(self, subjects: str) -> dict[str, int]:
         """Return the number of messages of each subject, of all that match ``subjects``."""

@@ -46,7 +46,7 @@ async def test_a_copy_of_a_file_in_use_is_what_was_committed(session: Session, t
     with closing(filled(tmp_path / "a.sqlite", 3_000)) as index:
         index._writer.execute("BEGIN")
         index._writer.execute("DELETE FROM names")
-        await copies.keep(index.path, 3_000)
+        await copies.keep(index.path, lambda: 3_000)
         index._writer.execute("ROLLBACK")
     assert await copies.restore(tmp_path / "b" / "b.sqlite")
     with closing(EventIdIndex(tmp_path / "b" / "b.sqlite")) as found:
@@ -58,7 +58,7 @@ async def test_a_copy_of_a_file_in_use_is_what_was_committed(session: Session, t
 async def test_a_file_that_is_near_the_copy_or_of_another_form_stays(session: Session, tmp_path: Path) -> None:
     copies = Snapshots(session.client, "test", "1")
     with closing(filled(tmp_path / "a.sqlite", 30)) as index:
-        await copies.keep(index.path, 30)
+        await copies.keep(index.path, lambda: 30)
     assert not await copies.restore(tmp_path / "b.sqlite", 21)
     assert not await Snapshots(session.client, "test", "2").restore(tmp_path / "b.sqlite")
     assert not (tmp_path / "b.sqlite").exists()
@@ -70,10 +70,13 @@ async def test_a_copy_is_due_after_a_tenth_of_the_history(session: Session, tmp_
     assert not await copies.is_due(9)
     assert await copies.is_due(10)
     with closing(filled(tmp_path / "a.sqlite", 10)) as index:
-        await copies.keep(index.path, 4_000)
+        await copies.keep(index.path, lambda: 4_000)
     for one in (copies, Snapshots(session.client, "test", "1")):
         assert not await one.is_due(4_440)
         assert await one.is_due(4_445)
+    with closing(EventIdIndex(tmp_path / "a.sqlite")) as index:  # another process stores one meanwhile
+        await Snapshots(session.client, "test", "1").keep(index.path, lambda: 4_440)
+    assert not await copies.is_due(4_445)
 
 
 @pytest.mark.parametrize("damage", ["no position", "no database", "a chunk is gone", "a chunk is changed", "no stream"])
@@ -82,7 +85,7 @@ async def test_a_damaged_copy_is_passed_over(session: Session, tmp_path: Path, d
     copies = Snapshots(session.client, "test", "1")
     store = ObjectStore(snapshots.BUCKET, snapshots.STREAM, session.client.jetstream())
     with closing(filled(tmp_path / "a.sqlite", 20_000)) as index:
-        await copies.keep(index.path, 20_000)
+        await copies.keep(index.path, lambda: 20_000)
     info = await store.get_info("test-1")
     match damage:
         case "no position":
@@ -100,6 +103,16 @@ async def test_a_damaged_copy_is_passed_over(session: Session, tmp_path: Path, d
     (tmp_path / "b.sqlite").write_bytes(b"as it was")
     assert not await copies.restore(tmp_path / "b.sqlite")
     assert (tmp_path / "b.sqlite").read_bytes() == b"as it was"
+    if damage in {"no position", "a chunk is gone"}:
+        assert await copies.is_due(20_001)
+
+
+async def test_a_file_that_is_replaced_while_it_is_copied_is_not_stored(session: Session, tmp_path: Path) -> None:
+    """Its label would be a position that it does not contain: that of the file before."""
+    copies, positions = Snapshots(session.client, "test", "1"), [30, 0]
+    with closing(filled(tmp_path / "a.sqlite", 30)) as index, pytest.raises(OSError, match="replaced"):
+        await copies.keep(index.path, lambda: positions.pop(0))
+    assert await copies.is_due(10)
 
 
 async def test_what_a_killed_process_left_is_removed_once_it_is_old(
@@ -112,11 +125,11 @@ async def test_what_a_killed_process_left_is_removed_once_it_is_old(
     other, earlier, now = (Snapshots(session.client, *name) for name in (("other", "1"), ("test", "0"), ("test", "1")))
     with closing(filled(tmp_path / "a.sqlite", 20)) as index:
         for copies in (other, earlier, now):
-            await copies.keep(index.path, 20)
+            await copies.keep(index.path, lambda: 20)
         assert len(await store.list()) == 3
         monkeypatch.setattr(snapshots, "_LEFT_SECONDS", -1.0)
         monkeypatch.setattr(snapshots, "_OLD_FORM_SECONDS", -1.0)
-        await now.keep(index.path, 20)
+        await now.keep(index.path, lambda: 20)
     assert {info.name for info in await store.list(ignore_deletes=True)} == {"other-1", "test-1"}
     subjects = (await js_api(session.client, f"STREAM.INFO.{snapshots.STREAM}", {"subjects_filter": ">"}))["state"]
     assert left not in subjects["subjects"]
@@ -169,7 +182,7 @@ async def test_clearing_the_alarm_removes_all_copies_although_none_is_on(
 ) -> None:
     copies = Snapshots(session.client, "test", "1")
     with closing(filled(tmp_path / "a.sqlite", 30)) as index:
-        await copies.keep(index.path, 30)
+        await copies.keep(index.path, lambda: 30)
     done = await asyncio.to_thread(command, "admin", "alarm", "--clear", "--data-dir", str(session.data_dir))
     assert done.returncode == 0, done.stderr
     assert not await copies.restore(tmp_path / "b.sqlite")
@@ -181,7 +194,7 @@ async def test_a_copy_that_is_replaced_while_it_is_read_delays_no_start(
     monkeypatch.setattr(snapshots, "_SILENT_SECONDS", 0.3)
     copies = Snapshots(session.client, "test", "1")
     with closing(filled(tmp_path / "a.sqlite", 30)) as index:
-        await copies.keep(index.path, 30)
+        await copies.keep(index.path, lambda: 30)
     find = copies._find
 
     async def found_and_gone() -> object:
@@ -200,7 +213,7 @@ async def test_no_copy_is_made_where_the_disk_is_too_full(
 ) -> None:
     monkeypatch.setattr(snapshots, "_ROOM", 1e12)
     with closing(filled(tmp_path / "a.sqlite", 30)) as index, pytest.raises(OSError, match="too full"):
-        await Snapshots(session.client, "test", "1").keep(index.path, 30)
+        await Snapshots(session.client, "test", "1").keep(index.path, lambda: 30)
 
 
 async def test_what_a_killed_process_left_beside_the_file_is_removed(
@@ -210,5 +223,5 @@ async def test_what_a_killed_process_left_beside_the_file_is_removed(
     (tmp_path / "a-copy-left" / "copy.sqlite").write_bytes(b"half")
     monkeypatch.setattr(snapshots, "_LEFT_SECONDS", -1.0)
     with closing(filled(tmp_path / "a.sqlite", 30)) as index:
-        await Snapshots(session.client, "test", "1").keep(index.path, 30)
+        await Snapshots(session.client, "test", "1").keep(index.path, lambda: 30)
     assert not list(tmp_path.glob("a-copy-*"))

@@ -63,6 +63,33 @@ async def test_a_slow_disk_holds_up_no_renewal(session: Session, monkeypatch: py
         assert not guard.failed.done()
 
 
+async def test_no_copy_is_labelled_before_the_state_is_open(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a lost and regained lease the file may be an older one, or the copy of another process."""
+    monkeypatch.setattr(service, "_COMMIT_EVENTS", 1)
+    restoring = asyncio.Event()
+
+    async def restore(*_: object) -> bool:
+        restoring.set()
+        await asyncio.sleep(60)
+        return False
+
+    async with upstream_of(session) as upstream:
+        guard = GuardService(session.url, session.log, session.data_dir)
+        await guard.start()
+        assert guard._lease is not None
+        await guard._lease.end_tasks()
+        await upstream.set_up_basics()
+        await eventually(lambda: asyncio.sleep(0, guard._committed))
+        guard._lease.is_ours = False
+        await eventually(lambda: asyncio.sleep(0, not guard._pulse.active))
+        monkeypatch.setattr(guard._copies, "restore", restore)
+        guard._lease.is_ours = True
+        await restoring.wait()
+        assert guard._pulse.active
+        assert guard._committed == 0
+        await guard.stop()
+
+
 async def test_a_lost_event_is_told_although_the_lease_is_lost_too(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
