@@ -70,7 +70,7 @@ async def test_no_copy_is_labelled_before_the_state_is_open(session: Session, mo
 
     async def restore(*_: object) -> bool:
         restoring.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
         return False
 
     async with upstream_of(session) as upstream:
@@ -95,7 +95,7 @@ async def test_a_lost_event_is_told_although_the_lease_is_lost_too(
 ) -> None:
     async def follow(_: object) -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             raise LostEventsError("an event is missing", 7)
 
@@ -133,7 +133,7 @@ async def test_a_guard_that_cannot_work_leaves_the_work_to_a_standby(
             stack.enter_context(claim(guard_folder(folder), "guard"))
         await first.start()
         stack.push_async_callback(first.stop)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # longer than the failures that a standby would allow
         assert first._lease is not None
         assert first._lease.is_ours  # there is no standby, so it goes on to try
         assert not first.status().works
