@@ -81,7 +81,7 @@ async def up(settings: Settings, *, history: bool, **address: Any) -> None:
 
 
 async def _up(settings: Settings, where: ListenAddress, *, history: bool = False, guards_history: bool = False) -> None:
-    """Run everything; ``guards_history``: the guard alone uses event times, as it did for what is recorded already."""
+    """Run everything; ``guards_history``: the guard alone uses event times, as it did for events recorded already."""
     load_views()  # a plug-in that cannot be used is refused here; the roles that use it run in processes of their own
     load_rules()
     exported = traces.exported(resolution_ledger.__version__)
