@@ -118,6 +118,14 @@ def decider_schedule(seed: int) -> Schedule:
     return Schedule(seed, chance.choice((1, 3)), tuple(steps))
 
 
+def planned_schedule(seed: int) -> Schedule:
+    """Return a schedule of planned stops of three servers alone: lame duck and step-down."""
+    chance = Random(f"planned {seed}")
+    stops = (("lame duck", "leader"), ("lame duck", "leader"), ("lame duck", "follower"), ("step down", "leader"))
+    steps = [Step(*chance.choice(stops), round(chance.uniform(0.5, 1.5), 1), 0.0) for _ in range(5)]
+    return Schedule(seed, 3, tuple(steps))
+
+
 def _with_upgrades(steps: list[Step], chance: Random) -> list[Step]:
     """Return the steps with an upgrade of each process among them, in a random order."""
     found = list(steps)

@@ -28,7 +28,15 @@ from benchmarks.versions import Version, checked_out, present
 from ledger.nats.client import connect
 from tests.support.fault_checks import problems_of
 from tests.support.fault_load import Gaps, Load
-from tests.support.fault_schedules import DECIDERS, PROCESSES, Schedule, Step, decider_schedule, schedule_of
+from tests.support.fault_schedules import (
+    DECIDERS,
+    PROCESSES,
+    Schedule,
+    Step,
+    decider_schedule,
+    planned_schedule,
+    schedule_of,
+)
 from tests.support.fault_topology import Topology
 
 if TYPE_CHECKING:
@@ -186,9 +194,15 @@ async def try_schedule(topology: Topology, schedule: Schedule, say: Callable[[st
     return result
 
 
-async def try_seed(seed: int, *, quick: bool = False, earlier: Version | None = None, deciders: bool = False) -> Result:
+async def try_seed(
+    seed: int,
+    *,
+    quick: bool = False,
+    earlier: Version | None = None,
+    alone: Callable[[int], Schedule] | None = None,
+) -> Result:
     """Run the schedule of a seed on a ledger of its own; with ``earlier``, on one that begins with that version."""
-    schedule = decider_schedule(seed) if deciders else schedule_of(seed, quick=quick, upgrades=earlier is not None)
+    schedule = alone(seed) if alone else schedule_of(seed, quick=quick, upgrades=earlier is not None)
     print(f"seed {seed}: {schedule.servers} server(s), {len(schedule.steps)} faults", flush=True)
     with tempfile.TemporaryDirectory(prefix="faults", ignore_cleanup_errors=True) as folder:
         topology = Topology(Path(folder), schedule.servers, earlier)
@@ -243,6 +257,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="the first seed; the others follow it")
     parser.add_argument("--quick", action="store_true", help="short schedules, as in the tests of each change")
     parser.add_argument("--deciders", action="store_true", help="kill and restart deciders alone, six times a schedule")
+    parser.add_argument("--planned", action="store_true", help="planned stops of three servers alone, five times")
     parser.add_argument("--upgrade", action="store_true", help="replace an earlier version under load")
     parser.add_argument("--base", default=EARLIER, help="the commit of that version")
     parser.add_argument(
@@ -255,11 +270,12 @@ def main() -> None:
         Console(width=140).print(table_of(kept))
         print(f"{len(kept)} schedules, {sum(bool(one.problems) for one in kept)} failed")
         return
+    alone = decider_schedule if options.deciders else planned_schedule if options.planned else None
     earlier = checked_out(options.base) if options.upgrade else None
     first = secrets.randbelow(10**6) if options.seed is None else options.seed
     results: list[Result] = []
     for seed in range(first, first + options.schedules):
-        results.append(asyncio.run(try_seed(seed, quick=options.quick, earlier=earlier, deciders=options.deciders)))
+        results.append(asyncio.run(try_seed(seed, quick=options.quick, earlier=earlier, alone=alone)))
         if options.file:
             options.file.write_text(json.dumps([asdict(one) for one in results], indent=1))
     Console(width=140).print(table_of(results))
@@ -268,6 +284,7 @@ def main() -> None:
     words = (
         " --quick" * options.quick
         + " --deciders" * options.deciders
+        + " --planned" * options.planned
         + f" --upgrade --base {options.base}" * options.upgrade
     )
     for seed in failed:
