@@ -231,7 +231,7 @@ async def test_a_holder_whose_work_fails_leaves_it_to_a_standby(
     failing = asyncio.create_task(fail(5.0))
     assert await holds(second) < lease._SILENT_SECONDS / 2
     await failing
-    assert not first.is_ours
+    assert (first.is_ours, second.is_ours) == (False, True)
     await second.stop()
     assert 1.0 < await holds(first) < 2.5
     await first.stop()
