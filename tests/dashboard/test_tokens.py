@@ -29,7 +29,7 @@ from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
 from tests.support.forked_cli import CommandLine
 from tests.support.http_api import client_with_token
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -54,6 +54,16 @@ async def stack_of(session: Session, roles: list[str]) -> tuple[str, Any]:
     services = await context.__aenter__()
     (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
     return dashboard.address, partial(context.__aexit__, None, None, None)
+
+
+async def suspend(process: int) -> None:
+    """Suspend a process, and wait until it is: its threads stop one after the other."""
+    os.kill(process, signal.SIGSTOP)
+
+    def states() -> set[str]:
+        return {path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{process}/task").glob("*/stat")}
+
+    await wait_until(lambda: states() == {"T"})
 
 
 async def status(address: str, token: str) -> int:
@@ -194,7 +204,7 @@ async def test_tokens_stay_valid_through_an_election_and_end_with_a_clear_answer
     server = session._server.pid()
     assert server is not None
     monkeypatch.setattr(tokens_module, "_PATIENCE_SECONDS", 0.5)
-    os.kill(server, signal.SIGSTOP)
+    await suspend(server)
     try:
         tokens._read_at -= tokens_module._STALE_SECONDS / 2
         assert await tokens.bearer_of(digest)
@@ -250,7 +260,7 @@ async def test_a_browser_and_a_token_have_a_clear_answer_while_the_server_is_awa
         assert session._server is not None
         server = session._server.pid()
         assert server is not None
-        os.kill(server, signal.SIGSTOP)
+        await suspend(server)
         try:
             unknown = await client.get("/schemas", headers={"Authorization": "Bearer unknown"})
         finally:
