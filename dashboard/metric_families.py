@@ -32,6 +32,7 @@ FAMILIES: Mapping[str, Family] = {
     "view_lag_seconds": Family("gauge", "age of the oldest event that a view has not read", _VIEW),
     "view_stopped": Family("gauge", "1 if a view has stopped at an event", _VIEW),
     "role_processes": Family("gauge", "processes of a role that answer", _ROLE),
+    "role_starting": Family("gauge", "processes of a role that are starting, and cannot work yet", _ROLE),
     "role_working": Family("gauge", "processes of a role that do its work; the others stand by", _ROLE),
     "role_silent_seconds": Family("gauge", "seconds since the slowest loop of a role finished a round", _ROLE),
     "role_waits_seconds": Family("gauge", "seconds that a role has waited, for example for a full disk", _ROLE),

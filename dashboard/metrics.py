@@ -136,6 +136,7 @@ class Metrics:
         for role, one in heard.items():
             loops = [loop for status in one.statuses for loop in status.loops]
             to.put("role_processes", len(one.statuses), role)
+            to.put("role_starting", one.starting_count, role)
             to.put("role_working", one.works, role)
             to.put("role_silent_seconds", max((loop.silent_seconds for loop in loops), default=0.0), role)
             to.put("role_waits_seconds", max((loop.waits_seconds for loop in loops), default=0.0), role)

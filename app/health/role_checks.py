@@ -65,8 +65,8 @@ async def role_checks(
             yield Check(f"role {role}", _absent_text(session, role), ok=False)
             continue
         own = [text for status in statuses for text in _troubles(session, status, heard[role])]
-        if not (here or heard[role].works or any(status.starting for status in statuses)):
-            own.append(_nobody_text(role, statuses))
+        if not (here or heard[role].works or heard[role].starting_count):
+            own.append(_idle_text(role, statuses))
         if not all(status.starting for status in statuses):
             own += await _probe_trouble(session, role)
         readings = [one for status in statuses for one in await _reading_checks(session, status, end, heard)]
@@ -87,10 +87,10 @@ def _alive_text(statuses: Sequence[RoleStatus]) -> str:
     return ", ".join((alive, *workers[:_SHOWN], *((f"{starting} starting",) if starting else ())))
 
 
-def _nobody_text(role: str, statuses: Sequence[RoleStatus]) -> str:
+def _idle_text(role: str, statuses: Sequence[RoleStatus]) -> str:
     return (
-        f"{len(statuses)} alive and none works, so {_EFFECTS[role]}: each stands by for another. Where none takes over "
-        "in a few seconds, see their logs: the NATS server may accept no writes"
+        f"{len(statuses)} alive and none works, so {_EFFECTS[role]}. A command such as `admin archive` may have the "
+        "lock of the data directory; otherwise see their logs: the work fails, or the NATS server accepts no writes"
     )
 
 

@@ -95,6 +95,11 @@ class RoleAnswers(NamedTuple):
         """The number of processes that do the role's work; a process of an earlier version does not say."""
         return sum(status.works is not False and not status.starting for status in self.statuses)
 
+    @property
+    def starting_count(self) -> int:
+        """The number of processes that have not started yet; a decider reads its log first."""
+        return sum(status.starting for status in self.statuses)
+
 
 class Heartbeat:
     """Records the rounds of a loop, its position, and the reason for which it waits."""

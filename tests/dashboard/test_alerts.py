@@ -211,3 +211,42 @@ def test_prometheus_itself_reads_its_configuration_and_the_rules(tmp_path: Path)
     assert f"{len(RULES)} rules found" in done.stdout
     (tmp_path / "alerts.yml").write_text((tmp_path / "alerts.yml").read_text().replace("for: 2m", "for: 2 minutes", 1))
     assert subprocess.run(words, capture_output=True, check=False).returncode != 0
+
+
+ROLE_ALERTS = [
+    (2, 0, 1, 10, ""),
+    (2, 0, 0, 10, "ResolutionLedgerRoleIdle"),
+    (2, 1, 0, 10, "ResolutionLedgerRoleIdle"),
+    (2, 1, 1, 10, ""),
+    (1, 1, 0, 1, ""),
+    (1, 1, 0, 10, "ResolutionLedgerRoleMissing"),
+    (0, 0, 0, 10, "ResolutionLedgerRoleMissing"),
+]
+"""Processes of a role, those that are starting and those that work; minutes; and the alert that fires then, if any."""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool, which Debian's package prometheus has")
+def test_alerts_on_roles_tell_a_start_from_a_standby(tmp_path: Path) -> None:
+    cases = []
+    for processes, starting, working, minutes, alert in ROLE_ALERTS:
+        counts = {"processes": processes, "starting": starting, "working": working}
+        series = {f'resolution_ledger_role_{name}{{role="decisions"}}': count for name, count in counts.items()}
+        expected = []
+        for rule in (one for one in RULES if "role_processes" in one["expr"]):
+            annotations = rule["annotations"]
+            text = annotations["summary"].replace("{{ $labels.role }}", "decisions")
+            fired = {
+                "exp_labels": rule["labels"] | {"role": "decisions"},
+                "exp_annotations": annotations | {"summary": text},
+            }
+            alerts = [fired] if rule["alert"] == alert else []
+            expected.append({"eval_time": f"{minutes}m30s", "alertname": rule["alert"], "exp_alerts": alerts})
+        inputs = [{"series": name, "values": f"{count}x60"} for name, count in series.items()]
+        cases.append({"interval": "15s", "input_series": inputs, "alert_rule_test": expected})
+    rules = str(CONFIG / "prometheus" / "alerts.yml")
+    document = {"rule_files": [rules], "evaluation_interval": "15s", "tests": cases}
+    (tmp_path / "test.yml").write_text(json.dumps(document), encoding="utf-8")
+    words = ["promtool", "test", "rules", str(tmp_path / "test.yml")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

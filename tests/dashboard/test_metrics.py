@@ -14,13 +14,14 @@ from starlette.types import Receive, Scope, Send
 
 from app.runtime.roles import running
 from app.runtime.session import Session
+from config import topology
 from dashboard import metrics
 from dashboard.http.request_metrics import RequestMetrics, RequestTimer
 from dashboard.metric_families import FAMILIES, PREFIX
 from dashboard.role_totals import RoleTotals
 from dashboard.view_reader import ViewReader
 from ledger.store.cloudevents import time_text
-from ledger.store.role_status import RoleStatus
+from ledger.store.role_status import RoleStatus, StatusResponder
 from ledger.store.role_totals import Total
 from tests.support.builders import event
 from tests.support.http_api import dashboard_of, read_current
@@ -104,6 +105,7 @@ async def test_a_scrape_counts_requests_facts_and_what_the_log_holds(
                 ("http_requests_in_progress", ()): 1,  # this scrape
                 ("role_processes", ("guard",)): 1,
                 ("role_processes", ("seal",)): 1,
+                ("role_starting", ("seal",)): 0,
                 **{("role_working", (role,)): 1 for role in ("intake", "decisions", "guard", "seal", "projections")},
                 ("escalations_waiting", ()): len(await upstream.recorded("escalation.requested")),
                 ("cases_open", ()): 0,
@@ -136,11 +138,16 @@ async def test_facts_that_no_intake_records_are_counted_with_their_age(
     for number in (1, 2):
         await upstream.publish(event(f"s-{number}", "shift.started", employee_id="A-1"))
     await asyncio.sleep(0.2)
+    starting = StatusResponder(session.client, topology.ROLES_SUBJECT, "decisions", session.data_dir)
+    await starting.start()
     views = ViewReader(session.views, session.log)
     of_ledger = metrics.Metrics(views, session.client, session.data_dir)
     found = values_in((await of_ledger.text()).decode())
     await of_ledger.stop()
+    await starting.stop()
     views.close()
+    decider = [found[name, ("decisions",)] for name in ("role_processes", "role_starting", "role_working")]
+    assert decider == [1, 1, 0]
     assert found["facts_waiting", ()] == 2
     assert 0.2 < found["facts_waiting_oldest_seconds", ()] < time.monotonic() - begun + 0.1
     assert found["role_processes", ("intake",)] == 0
