@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from faststream.nats import NatsBroker
+from faststream.nats.subscriber.usecases import LogicSubscriber
 from nats.aio.subscription import Subscription
 from nats.errors import Error
 
@@ -80,13 +81,14 @@ class _RequestBroker(NatsBroker):
         """
         ends = []
         for one in self.subscribers:
-            subscription = getattr(one, "subscription", None)
+            assert isinstance(one, LogicSubscriber)  # each subscriber of a broker of NATS is one
+            subscription = one.subscription
             if isinstance(subscription, Subscription):
-                one.subscription = None  # type: ignore[attr-defined] # of FastStream's subscribers of NATS
+                one.subscription = None
                 ends.append(subscription.drain())  # type: ignore[no-untyped-call] # nats-py's
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
-                await asyncio.gather(*ends)
+                await asyncio.gather(*ends, return_exceptions=True)  # one that cannot be drained leaves the others time
 
 
 def make_broker(server: NatsServer, name: str) -> NatsBroker:
