@@ -6,7 +6,8 @@ it. A standby takes it once its holder has given it up, or has not written for `
 clock. No process needs another's clock, and the server removes nothing.
 
 A standby announces itself at each look. A holder that hears none writes seldom, since nobody would take the lease; it
-writes at once when it hears the first one.
+writes at once when it hears the first one. A holder that loses the lease to a standby that it did not hear writes often
+from then on.
 
 A holder that cannot do the work gives the lease up for a standby, and stands back for some seconds.
 
@@ -82,6 +83,8 @@ class Lease(BackgroundService):
         self._failing_since = self._failed_at = float("-inf")
         """The times of the first and the newest of some failures."""
         self._rests_until = float("-inf")
+        self._alone_seconds = _ALONE_SECONDS
+        """The time between two writes where no standby is heard."""
         self._others = False
         """True once this process has seen another one write the lease."""
         self._writes = 0
@@ -178,7 +181,7 @@ class Lease(BackgroundService):
 
     def _is_due(self) -> bool:
         """Return whether the holder has to write: for a standby, or because it may have missed another's write."""
-        pause = _RENEW_SECONDS if self._is_watched() else _ALONE_SECONDS
+        pause = _RENEW_SECONDS if self._is_watched() else self._alone_seconds
         return time.monotonic() - self._written_at >= pause or self._client.stats["reconnects"] != self._reconnects
 
     async def _keep(self) -> None:
@@ -206,6 +209,8 @@ class Lease(BackgroundService):
             elif not rests:
                 await self._look()
         except ConflictError:
+            if self.is_ours:
+                self._note_loss()
             self._written_at = time.monotonic()
             self._become(ours=False)
         except LedgerError as error:
@@ -213,6 +218,15 @@ class Lease(BackgroundService):
                 self._fault = str(error)
                 _log.warning("the lease of %s waits: %s", self._task, error)
             self._written_at = time.monotonic()  # others had no answer either: the holder goes first
+
+    def _note_loss(self) -> None:
+        """Write often from now on, if the lease was lost although this process was well and no standby was heard."""
+        was_well = time.monotonic() - self._renewed_at < _ALONE_SECONDS + _SILENT_SECONDS
+        if was_well and not self._is_watched() and self._client.stats["reconnects"] == self._reconnects:
+            if self._alone_seconds != _RENEW_SECONDS:
+                text = "the lease of %s was lost to a standby that was not heard on %s.%s: may this user subscribe?"
+                _log.warning(text, self._task, _STANDBY, self._task)
+            self._alone_seconds = _RENEW_SECONDS
 
     async def _look(self) -> None:
         self._say(self._name.encode())
