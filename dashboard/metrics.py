@@ -137,7 +137,7 @@ class Metrics:
             loops = [loop for status in one.statuses for loop in status.loops]
             to.put("role_processes", len(one.statuses), role)
             to.put("role_starting", one.starting_count, role)
-            to.put("role_working", one.works, role)
+            to.put("role_working", one.working_count, role)
             to.put("role_silent_seconds", max((loop.silent_seconds for loop in loops), default=0.0), role)
             to.put("role_waits_seconds", max((loop.waits_seconds for loop in loops), default=0.0), role)
             readings = [reading.position or 0 for status in one.statuses for reading in status.readings]

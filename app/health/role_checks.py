@@ -54,7 +54,10 @@ _OTHER_REPAIR = "restart that process; it is rebuilt from the log"
 async def role_checks(
     session: Session, roles: Sequence[str], heard: Mapping[str, RoleAnswers], *, here: bool = False
 ) -> AsyncIterator[Check]:
-    """Check each of these roles by the statuses of its processes; ``here``: others may work elsewhere."""
+    """Check each of these roles by the statuses of its processes.
+
+    ``here``: these are the processes of this host alone, so the one that works may be on another.
+    """
     if not any(heard[role].statuses for role in roles) and len(roles) > 1:
         start = "start `resolution-ledger up`" if session.embedded else "start `resolution-ledger run ROLE` for each"
         yield Check("roles", f"no role of this ledger answers ({', '.join(roles)}): {start}", ok=False)
@@ -65,7 +68,7 @@ async def role_checks(
             yield Check(f"role {role}", _absent_text(session, role), ok=False)
             continue
         own = [text for status in statuses for text in _troubles(session, status, heard[role])]
-        if not (here or heard[role].works or heard[role].starting_count):
+        if not (here or heard[role].working_count or heard[role].starting_count):
             own.append(_idle_text(role, statuses))
         if not all(status.starting for status in statuses):
             own += await _probe_trouble(session, role)
@@ -82,7 +85,7 @@ async def role_checks(
 def _alive_text(statuses: Sequence[RoleStatus]) -> str:
     where = sorted({status.host for status in statuses})
     starting = sum(status.starting for status in statuses)
-    workers = [f"process {_process(status)} on {status.host} works" for status in statuses if status.works]
+    workers = [f"process {_process(status)} on {status.host} works" for status in statuses if status.is_working]
     alive = f"{len(statuses)} alive on {', '.join(where[:_SHOWN])}"
     return ", ".join((alive, *workers[:_SHOWN], *((f"{starting} starting",) if starting else ())))
 

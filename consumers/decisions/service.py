@@ -211,7 +211,7 @@ class DecisionService(RoleService):
         absent = () if index.exists() else (f"index/{index.name}",)
         return RoleStatus(
             role="decisions",
-            works=self._lease.works and bool(self._subscriptions),
+            is_working=self._lease.is_working and bool(self._subscriptions),
             history=self._history,
             readings=(reading,),
             absent=absent,

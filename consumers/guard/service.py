@@ -74,11 +74,11 @@ class GuardService(RoleService):
     def status(self) -> RoleStatus:
         """Return the status of the guard; without details where another process guards."""
         if not self._pulse.active:
-            return RoleStatus(role="guard", works=False, history=self._history)
+            return RoleStatus(role="guard", is_working=False, history=self._history)
         reading = ReaderStatus("the log", self.position, self._pulse.still_seconds)
-        works = self._lease is not None and self._lease.works and not self._pulse.waits
+        is_working = self._lease is not None and self._lease.is_working and not self._pulse.waits
         loops, readings = (self._pulse.loop(),), (reading,)
-        return RoleStatus(role="guard", works=works, history=self._history, loops=loops, readings=readings)
+        return RoleStatus(role="guard", is_working=is_working, history=self._history, loops=loops, readings=readings)
 
     async def start(self) -> None:
         """Start to read the log, unless another process does."""

@@ -136,8 +136,8 @@ class IntakeService(RoleService):
         index = self._index.path
         absent = () if index.exists() else (f"index/{index.name}",)
         totals = (*self._intake.recorded.totals(), *self._intake.rejected.totals())
-        loops, works = (self._pulse.loop(),), self._lease.works and self._worker is not None
-        return RoleStatus(role="intake", works=works, loops=loops, absent=absent, totals=totals)
+        loops, is_working = (self._pulse.loop(),), self._lease.is_working and self._worker is not None
+        return RoleStatus(role="intake", is_working=is_working, loops=loops, absent=absent, totals=totals)
 
     async def _take_turns(self) -> None:
         while True:

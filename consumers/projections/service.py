@@ -103,7 +103,7 @@ class ProjectionService(RoleService):
                 readings.append(ReaderStatus(name, position, pulse.still_seconds, stopped, pulse.is_queued))
         loops = tuple(pulse.loop() for pulse in self._pulses.values() if pulse.active)
         return RoleStatus(
-            role="projections", works=bool(loops), loops=loops, readings=tuple(readings), absent=tuple(absent)
+            role="projections", is_working=bool(loops), loops=loops, readings=tuple(readings), absent=tuple(absent)
         )
 
     async def stop(self) -> None:

@@ -117,13 +117,13 @@ class ArchiveService(RoleService):
     def status(self) -> RoleStatus:
         """Return the status of the archive; without details where another process archives in this folder."""
         if not self._pulse.active:
-            return RoleStatus(role="archive", works=False)
+            return RoleStatus(role="archive", is_working=False)
         archive = archive_of(self._data_dir)
         lost = [part.file for part in archive.parts() if not (archive.folder / part.file).exists()]
         reading = ReaderStatus("the seal", archive.last_position, self._pulse.still_seconds)
         return RoleStatus(
             role="archive",
-            works=True,
+            is_working=True,
             loops=(self._pulse.loop(),),
             readings=(reading,),
             absent=tuple(f"archive/{file}" for file in lost[:_SHOWN]),

@@ -144,11 +144,11 @@ class SealService(RoleService):
     def status(self) -> RoleStatus:
         """Return the status of the seal; without details where another process seals in this folder."""
         if not self._pulse.active:
-            return RoleStatus(role="seal", works=False)
+            return RoleStatus(role="seal", is_working=False)
         missing = self._pulse.position > 0 and not self._folder.is_begun
         reading = ReaderStatus("the log", max(0, self._pulse.position), self._pulse.still_seconds)
         absent = ("seal",) if missing else ()
-        return RoleStatus(role="seal", works=True, loops=(self._pulse.loop(),), readings=(reading,), absent=absent)
+        return RoleStatus(role="seal", is_working=True, loops=(self._pulse.loop(),), readings=(reading,), absent=absent)
 
     async def start(self) -> None:
         """Start to seal, unless another process seals in this folder."""

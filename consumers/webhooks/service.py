@@ -286,9 +286,9 @@ class WebhookService(RoleService):
     def status(self) -> RoleStatus:
         """Return the status of the role; without details where another process sends."""
         if not self._pulse.active:
-            return RoleStatus(role="webhooks", works=False)
-        works = self._lease is not None and self._lease.works and not self._pulse.waits
-        return RoleStatus(role="webhooks", works=works, loops=(self._pulse.loop(),))
+            return RoleStatus(role="webhooks", is_working=False)
+        is_working = self._lease is not None and self._lease.is_working and not self._pulse.waits
+        return RoleStatus(role="webhooks", is_working=is_working, loops=(self._pulse.loop(),))
 
     async def start(self) -> None:
         """Start to send, unless another process does."""

@@ -123,7 +123,7 @@ class Lease(BackgroundService):
         self.is_ours = False
 
     @property
-    def works(self) -> bool:
+    def is_working(self) -> bool:
         """This process holds the lease, and has renewed it lately."""
         return self.is_ours and time.monotonic() - self._renewed_at < _HELD_SECONDS
 

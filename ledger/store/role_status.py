@@ -71,7 +71,7 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     now: str = ""
     history: bool = False
     starting: bool = False
-    works: bool | None = None
+    is_working: bool | None = None
     """Whether this process does the role's work, rather than to stand by; none where each process works."""
     loops: tuple[LoopStatus, ...] = ()
     readings: tuple[ReaderStatus, ...] = ()
@@ -91,9 +91,9 @@ class RoleAnswers(NamedTuple):
     answered: datetime = datetime.min.replace(tzinfo=UTC)
 
     @property
-    def works(self) -> int:
+    def working_count(self) -> int:
         """The number of processes that do the role's work; a process of an earlier version does not say."""
-        return sum(status.works is not False and not status.starting for status in self.statuses)
+        return sum(status.is_working is not False and not status.starting for status in self.statuses)
 
     @property
     def starting_count(self) -> int:
@@ -206,7 +206,7 @@ async def _ask_role(client: LedgerClient, subject: str, patience: float) -> Role
     while True:
         answers = await _ask_once(client, subject, min(_AGAIN_SECONDS * 4, max(0.1, deadline - time.monotonic())))
         ready = any(not status.starting for status in answers.statuses) and not any(map(_hangs, answers.statuses))
-        if (ready and answers.works) or time.monotonic() >= deadline:
+        if (ready and answers.working_count) or time.monotonic() >= deadline:
             return answers
         await asyncio.sleep(min(_AGAIN_SECONDS, max(0.0, deadline - time.monotonic())))
 

@@ -93,10 +93,10 @@ async def test_a_decider_whose_turn_cannot_begin_leaves_it_to_another(
         monkeypatch.setattr(broken, "_answer_requests", refuse)
         await first.stop()
         assert broken._lease.is_ours
-        assert not broken.status().works
+        assert not broken.status().is_working
         healthy._lease.spawn(healthy._lease._keep())
-        await eventually(lambda: asyncio.sleep(0, healthy.status().works))
-        assert not broken.status().works
+        await eventually(lambda: asyncio.sleep(0, healthy.status().is_working))
+        assert not broken.status().is_working
 
 
 async def test_a_standby_answers_nothing_and_knows_the_same(session: Session, tmp_path: Path) -> None:

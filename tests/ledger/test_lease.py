@@ -265,7 +265,7 @@ async def test_a_holder_without_standbys_writes_seldom_and_learns_of_the_first_o
     assert await writes_of(session, 2 * lease._ALONE_SECONDS) <= 3
     second = await begun(session)
     assert await writes_of(session, 3 * lease._RENEW_SECONDS) >= 2
-    assert (first.is_ours, second.is_ours, first.works, second.works) == (True, False, True, False)
+    assert (first.is_ours, second.is_ours, first.is_working, second.is_working) == (True, False, True, False)
     await die(first)
     assert await holds(second) < lease._SILENT_SECONDS + 2 * lease._RENEW_SECONDS
     await second.stop()

@@ -81,14 +81,14 @@ async def test_a_guard_elsewhere_goes_on_within_two_and_a_half_seconds(session: 
             await one.start()
         await claims(upstream)
         await eventually(lambda: flags_of(session), lambda found: len(found) == 1)
-        assert [one.status().works for one in (first, second)] == [True, False]
+        assert [one.status().is_working for one in (first, second)] == [True, False]
         assert second.position == 0
         assert first._lease is not None
         await first._lease.end_tasks()
         await first.end_tasks()
         begun = time.monotonic()
         await claims(upstream, 4, 6)
-        await eventually(lambda: asyncio.sleep(0, second.status().works))
+        await eventually(lambda: asyncio.sleep(0, second.status().is_working))
         assert time.monotonic() - begun < 2.5 + 1  # the claims take their time, too
         (flag,) = await eventually(lambda: flags_of(session), lambda found: len(found[0]["evidence"]) > 6)
         assert flag["status"] == "open"

@@ -136,12 +136,12 @@ async def test_a_guard_that_cannot_work_leaves_the_work_to_a_standby(
         await asyncio.sleep(1.5)  # longer than the failures that a standby would allow
         assert first._lease is not None
         assert first._lease.is_ours  # there is no standby, so it goes on to try
-        assert not first.status().works
+        assert not first.status().is_working
         second = GuardService(session.url, session.log, session.data_dir / "second")
         await second.start()
         stack.push_async_callback(second.stop)
-        await eventually(lambda: asyncio.sleep(0, second.status().works))
-        assert [one.status().works for one in (first, second)] == [False, True]
+        await eventually(lambda: asyncio.sleep(0, second.status().is_working))
+        assert [one.status().is_working for one in (first, second)] == [False, True]
         assert not first.failed.done()
 
 
