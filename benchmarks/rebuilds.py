@@ -1,6 +1,7 @@
 """Views rebuilt from the archive beside the log: seconds, CPU an event, and the most anonymous memory of a process.
 
-    python -m benchmarks.rebuilds [--events 200000] [--views audit_trail,casework] [--alone] [--folder FOLDER] [--json]
+    python -m benchmarks.rebuilds [--events 200000] [--views audit_trail,casework] [--sources archive] [--alone]
+        [--folder FOLDER] [--json]
 
 The ledger is that of the reports: two years of an organisation; a fifth of the events are decisions. It is sealed and
 archived first. Then `admin projections rebuild` builds the views: all from the archive, all from the log alone, and
@@ -79,7 +80,9 @@ async def _rebuild(data_dir: Path, views: list[str], source: str) -> Rebuilt:
     return Rebuilt(name, source, time.perf_counter() - begun, _cpu_seconds() - cpu, most)
 
 
-async def measured(folder: Path, events: int, views: list[str], *, alone: bool) -> tuple[int, list[Rebuilt]]:
+async def measured(
+    folder: Path, events: int, views: list[str], sources: list[str], *, alone: bool
+) -> tuple[int, list[Rebuilt]]:
     """Return the length of the log, and each rebuild."""
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
         if not await session.log.last_position():
@@ -88,7 +91,7 @@ async def measured(folder: Path, events: int, views: list[str], *, alone: bool) 
         progress("sealing and archiving")
         length = await archive_to_the_end(session, lambda _done, _of: None)
         runs = list[Rebuilt]()
-        for some, source in _plans(views, alone=alone):
+        for some, source in _plans(views, sources, alone=alone):
             progress(f"{' '.join(some)} from the {source}")
             archive = archive_of(folder).folder
             if source == "log":
@@ -102,9 +105,8 @@ async def measured(folder: Path, events: int, views: list[str], *, alone: bool) 
     return length, runs
 
 
-def _plans(views: list[str], *, alone: bool) -> Iterator[tuple[list[str], str]]:
-    yield views, "archive"
-    yield views, "log"
+def _plans(views: list[str], sources: list[str], *, alone: bool) -> Iterator[tuple[list[str], str]]:
+    yield from ((views, source) for source in sources)
     if alone:
         yield from (([name], "archive") for name in views)
 
@@ -128,13 +130,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--views", default=",".join(sorted(MODELS)))
+    parser.add_argument("--sources", default="archive,log")
     parser.add_argument("--alone", action="store_true", help="each view by itself, too")
     parser.add_argument("--folder", type=Path, help="the ledger's folder, which stays")
     parser.add_argument("--json", action="store_true", help="the document on standard output, instead of a table")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="resolution-ledger-rebuilds-") as name:
         folder = (asked.folder or Path(name)).resolve()
-        length, runs = asyncio.run(measured(folder, asked.events, asked.views.split(","), alone=asked.alone))
+        length, runs = asyncio.run(
+            measured(folder, asked.events, asked.views.split(","), asked.sources.split(","), alone=asked.alone)
+        )
     if asked.json:
         json.dump({"events": length, "rebuilds": [run._asdict() for run in runs]}, sys.stdout, indent=2)
     else:
