@@ -73,8 +73,6 @@ SOURCE_BYTES = 64 * 1024 * 1024
 SHARED_MESSAGES = 50_000
 SHARED_MESSAGES_A_SOURCE = 10_000
 TOKENS_SINCE = "resolution-ledger-tokens-since"
-RETIRED_UNTIL = "resolution-ledger-retired-until"
-"""The metadata of `LEDGER` that names the last position that has left the stream; the archive has it."""
 """Metadata of ``INBOX``: up to this position of the log, requests were named by tokens that sources may share."""
 REJECTED_DAYS = 30
 NOTIFY_DAYS = 7

@@ -231,8 +231,9 @@ class ReportCache:
 
     async def _renew(self, key: Hashable) -> None:
         """Compute a report again; drop it where that fails, so that its next reader is told."""
-        old = self._reports[key]
-        assert old.renew is not None
+        old = self._reports.get(key)
+        if old is None or old.renew is None:  # dropped meanwhile
+            return
         try:
             request = await old.renew()
             lock = self._locks.setdefault(request.key, asyncio.Lock())

@@ -24,7 +24,6 @@ from dashboard.report_cache import ReportCache
 from dashboard.routes.reports import prepare_reports
 from dashboard.view_reader import ViewReader
 from dashboard.view_updates import ViewUpdates
-from ledger.archive.history import begin_after_retired
 from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
@@ -90,7 +89,6 @@ class DashboardService(RoleService):
         listening = where.bound() if where.descriptor is None else socket.socket(fileno=where.descriptor)
         client = await self.connection(self._nats, "dashboard")
         log = await Log.open(client, self._stream)
-        await begin_after_retired(log, self._data_dir / "archive", topology.RETIRED_UNTIL)
         keys, updates = await Keyring.open(client), ViewUpdates(client)
         await keys.watch()
         self._closing.push_async_callback(updates.stop)

@@ -18,7 +18,6 @@ from app.runtime.stream_setup import TOLERATED_FIELDS, create_streams
 from config import topology
 from config.nats_accounts import INCLUDE
 from consumers.runtime.precedence import Precedence
-from ledger.archive.history import begin_after_retired
 from ledger.errors import (
     DirectoryMovedError,
     LedgerError,
@@ -170,7 +169,6 @@ class Session:
             self.client = await self.connection("session")
             await self._open_streams()
             self.log = await Log.open(self.client, topology.LEDGER)
-            await begin_after_retired(self.log, self.data_dir / "archive", topology.RETIRED_UNTIL)
             self.rejected = await Log.open(self.client, topology.REJECTED)
         except BaseException:
             await self.close()

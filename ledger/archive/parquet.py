@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("Parquet files", "archive") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 SCHEMA = pa.schema(
@@ -95,26 +95,6 @@ def read_batches(source: Path | bytes, unread: frozenset[str] = frozenset()) -> 
                 yield [Recorded(*row) for row in zip(*(column.to_pylist() for column in read), strict=True)]
     except (pa.ArrowException, KeyError) as error:
         raise OSError(str(error)) from error
-
-
-def read_subjects(source: bytes, is_wanted: Callable[[str], bool]) -> list[Recorded]:
-    """Return the events of some subjects in a file, given by its bytes.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    try:
-        with pq.ParquetFile(pa.BufferReader(source)) as file:
-            there = pc.unique(file.read(columns=["subject"], use_threads=False).column("subject").cast(pa.string()))
-            wanted = pa.array([name for name in there.to_pylist() if is_wanted(name)], pa.string())
-            if not wanted:
-                return []
-            found = file.read(columns=list(_READ_COLUMNS), use_threads=False)
-    except (pa.ArrowException, KeyError) as error:
-        raise OSError(str(error)) from error
-    found = found.filter(pc.is_in(found.column("subject").cast(pa.string()), wanted))
-    read = [found.column(name).cast(kind) for name, kind in _READ_COLUMNS.items()]
-    return [Recorded(*row) for row in zip(*(column.to_pylist() for column in read), strict=True)]
 
 
 def _without(batch: pa.RecordBatch, types: frozenset[str]) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import nats.errors
@@ -70,22 +70,6 @@ class Recorded(NamedTuple):
     data: bytes
 
 
-class Earlier(Protocol):
-    """The events that have left a stream, and are kept elsewhere."""
-
-    def batches(self, position: int, until: int) -> AsyncIterator[list[Recorded]]:
-        """Yield the events after one position up to another, oldest first."""
-
-    async def of_subject(self, subject: str, after: int, at_most: int) -> list[Recorded]:
-        """Return events of a subject or wildcard after a position, oldest first; none if there are no more."""
-
-    async def last(self, subject: str) -> Recorded | None:
-        """Return the newest event of a subject or wildcard."""
-
-    async def last_of_each(self, subjects: Sequence[str]) -> dict[str, Recorded]:
-        """Return the newest event of each of these subjects that has one."""
-
-
 class _RecordedTime(msgspec.Struct):
     recordedtime: str
 
@@ -121,10 +105,6 @@ class Log:
         self._last_stamp = datetime(1970, 1, 1, tzinfo=UTC)
         self._replies = replies
         self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
-        self.first = 1
-        """The first position that is read from the stream."""
-        self.earlier: Earlier | None = None
-        """The events before it, where there are any."""
 
     @classmethod
     async def open(cls, client: LedgerClient, stream: str, clock: Callable[[], datetime] = utc_now) -> Log:
@@ -231,8 +211,7 @@ class Log:
         batch = secrets.token_hex(8).encode() if count > 1 else b""
         frames: list[bytes] = []
         for number, draft in enumerate(drafts, 1):
-            # The server has forgotten the sequences of events that have left the stream.
-            headers = b"" if draft.expect is None else _EXPECT % (draft.expect if draft.expect >= self.first else 0)
+            headers = b"" if draft.expect is None else _EXPECT % draft.expect
             if draft.headers:
                 headers += _header_lines(draft.headers)
             if count > 1:
@@ -299,10 +278,6 @@ class Log:
             raise UnavailableError(f"{self.stream} does not show the stored events yet: a replica is behind its leader")
         return position
 
-    def begin_at(self, first: int, earlier: Earlier) -> None:
-        """Read the events before a position from elsewhere, because they have left the stream."""
-        self.first, self.earlier = first, earlier
-
     async def last_position(self) -> int:
         """Return the position of the newest event, 0 in an empty log."""
         info = await js_api(self.client, f"STREAM.INFO.{self.stream}")
@@ -312,18 +287,11 @@ class Log:
 
     async def at(self, position: int) -> Recorded | None:
         """Return the event at a position, None if there is none; positions begin at 1."""
-        if 0 < position < self.first and self.earlier is not None:
-            return next(
-                iter([one async for some in self.earlier.batches(position - 1, position) for one in some]), None
-            )
         return await self._get({"seq": position}) if position > 0 else None
 
     async def last(self, subject: str) -> Recorded | None:
         """Return the newest event of a subject, or of the subjects that match a wildcard."""
-        found = await self._get({"last_by_subj": subject})
-        if found is None and self.earlier is not None:
-            return await self.earlier.last(subject)
-        return found
+        return await self._get({"last_by_subj": subject})
 
     async def read_subject(self, subject: str, after: int = 0) -> list[Recorded]:
         """Return all events of one subject after a position, oldest first; for short subjects."""
@@ -343,10 +311,6 @@ class Log:
 
         Any replica may answer, and it may be slightly behind the acknowledged state.
         """
-        if after + 1 < self.first and self.earlier is not None:
-            if found := await self.earlier.of_subject(subject, after, at_most):
-                return found, False
-            after = self.first - 1
         found, end = await self._get_many({"seq": after + 1, "next_by_subj": subject, "batch": at_most})
         match status_of(end):
             case b"404":
@@ -363,8 +327,6 @@ class Log:
             if status_of(end) not in {b"204", b"404"}:
                 raise status_error(status_of(end), end, f"{self.stream} could not be read")
             newest |= {event.subject: event for event in found}
-        if self.earlier is not None and (others := [one for one in subjects if one not in newest]):
-            newest |= await self.earlier.last_of_each(others)
         return newest
 
     async def _get_many(self, request: JsonObject) -> tuple[list[Recorded], bytes]:
@@ -415,8 +377,6 @@ class Log:
         request = {"last_by_subj": subject} if after is None else {"seq": after + 1, "next_by_subj": subject}
         answer = await js_api(self.client, f"STREAM.MSG.GET.{self.stream}", request)
         if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
-            if after is None and self.earlier is not None:
-                return await self.earlier.last(subject)
             return None
         if "error" in answer:
             raise jetstream_error(answer["error"], f"{self.stream} could not be read")

@@ -99,8 +99,6 @@ class Follower:
             UnavailableError: with ``until``, no answer for a minute.
         """
         await verify_cursor(self._log, self.cursor, self._name)
-        async for batch in self._earlier_batches(until):
-            yield batch
         if until is not None and until <= self.cursor.position:
             return
         idle_heartbeats, heard_at = 0, time.monotonic()
@@ -125,26 +123,6 @@ class Follower:
                     yield batch
         finally:
             await self._end()
-
-    async def _earlier_batches(self, until: int | None) -> AsyncIterator[list[Recorded]]:
-        """Yield the events that have left the stream."""
-        earlier, last = self._log.earlier, self._log.first - 1
-        if earlier is None or self.cursor.position >= last:
-            return
-        end = last if until is None else min(until, last)
-        if self._subject is None:
-            batches = earlier.batches(self.cursor.position, end)
-        else:
-            batches = self._log.subject_batches(self._subject, self.cursor.position)
-        async for batch in batches:
-            wanted = [event for event in batch if event.position <= end]
-            if not wanted:
-                break
-            self._check_gaps(wanted)
-            self.cursor = ReadCursor(wanted[-1].position, digest_of(wanted[-1].data))
-            yield wanted
-        if self._allow_gaps and self.cursor.position < end:
-            self.cursor = ReadCursor(end)
 
     async def _next_batch(self) -> list[Recorded]:
         if self._pull is None:

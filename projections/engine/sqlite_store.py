@@ -135,7 +135,8 @@ class SqliteStore:
     def drop_unfinished(self, model: Projection) -> None:
         """Delete the generations that no switch has made live: builds that were interrupted."""
         pointer = self._pointer(model)
-        self._keep_only(model, None if pointer is None else int(pointer["generation"]))
+        if pointer is not None or self.is_new(model):  # an unreadable pointer may name any of them
+            self._keep_only(model, None if pointer is None else int(pointer["generation"]))
 
     def _keep_only(self, model: Projection, generation: int | None) -> None:
         for path in self.folder.glob(f"{model.name}.g*.sqlite*"):

@@ -215,6 +215,9 @@ async def test_one_process_builds_a_view_and_removes_what_interrupted_ones_left(
     folder = session.data_dir / "views"
     assert [path.name for path in folder.glob(f"{model.name}.g*.sqlite")] == [f"{model.name}.g2.sqlite"]
     assert rows_of(views, model)
+    (folder / f"{model.name}.json").write_text("damaged")
+    views.drop_unfinished(model)
+    assert [path.name for path in folder.glob(f"{model.name}.g*.sqlite")] == [f"{model.name}.g2.sqlite"]
 
 
 @pytest.mark.integration

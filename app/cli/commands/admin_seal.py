@@ -24,8 +24,6 @@ from ledger.transparency.sealer import seal_folder
 from ledger.transparency.signed_notes import NoteError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from config.settings import Settings
 
 
@@ -141,39 +139,18 @@ async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
         raise CommandFinding
 
 
-@click.option(
-    "--retire-before",
-    type=click.DateTime(["%Y-%m-%d"]),
-    metavar="DAY",
-    help="Then remove events recorded before this day (UTC) from the log's stream. Stop every role first.",
-)
-@key_option
 @command(admin)
-async def archive(settings: Settings, retire_before: datetime | None, keys: tuple[str, ...], *, as_json: bool) -> None:
-    """Copy sealed events into the archive, Parquet files by day; `up` does this continuously.
-
-    With --retire-before old events leave the server, after the archive was compared with the seal. From then on the
-    archive of this data directory is the only place that has them: each machine with a role needs a copy of it.
-    """
+async def archive(settings: Settings, *, as_json: bool) -> None:
+    """Copy sealed events into the archive, Parquet files by day; `up` does this continuously."""
     from app.runtime.archive import archive_to_the_end
-    from app.runtime.retirement import retire
     from consumers.seal.archive_service import archive_of
 
-    retired = None
-    # A removal that was interrupted leaves other limits of the stream behind, which `examines` tolerates.
-    async with Session(settings, reads_only=True, examines=retire_before is not None) as session:
+    async with Session(settings, reads_only=True) as session:
         with showing_progress("archiving", "events", quiet=as_json) as progressed:
-            if retire_before is None:
-                position = await archive_to_the_end(session, progressed)
-            else:
-                retired = await retire(session, retire_before.date(), verifiers_from(keys), progressed)
-                position = archive_of(session.data_dir).last_position
+            position = await archive_to_the_end(session, progressed)
         kept = archive_of(session.data_dir)
-        found = {"folder": str(kept.folder), "position": position, "files": len(kept.parts()), "retired_until": retired}
-    text = f"{position:,} positions in {found['files']} files: {found['folder']}"
-    if retired is not None:
-        text += f"; the archive alone has those up to {retired:,} now: copy it to another disk"
-    print_result(found, text, as_json=as_json)
+        found = {"folder": str(kept.folder), "position": position, "files": len(kept.parts())}
+    print_result(found, f"{position:,} positions in {found['files']} files: {found['folder']}", as_json=as_json)
 
 
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -209,7 +186,7 @@ async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> 
         kept, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
         with showing_progress("reading the archive", "events", quiet=as_json) as progressed:
             archived = [wrong.wire() for wrong in verify_archive(kept.folder, seal, trusted, progressed)]
-        to_do = _what_to_do(log, archived, kept.last_position, session.log.first - 1)
+        to_do = _what_to_do(log, archived, kept.last_position)
     if as_json:
         print_json({"log": log, "archive": archived, "archive_position": kept.last_position, "do": to_do})
     else:
@@ -225,17 +202,10 @@ def _fault_row(wrong: dict[str, Any]) -> tuple[Any, ...]:
     return wrong["first"], wrong["last"], wrong["kind"], wrong["text"]
 
 
-def _what_to_do(
-    log: list[dict[str, Any]], archived: list[dict[str, Any]], archive_position: int, retired_until: int
-) -> str:
+def _what_to_do(log: list[dict[str, Any]], archived: list[dict[str, Any]], archive_position: int) -> str:
     """Return the next step for the faults of the log and of the archive."""
     if not log and not archived:
         return "The log, the archive and the seal agree: nothing to do."
-    if archived and any(wrong["first"] <= retired_until for wrong in archived):
-        return (
-            f"The archive is not what was sealed, and it alone has the events up to {retired_until}: keep it as "
-            "evidence, and bring back a copy of the folder `archive` from a backup or from another machine."
-        )
     if not log:
         return (
             "The log is what was sealed; the archive is not. Move the archive folder away and run "
