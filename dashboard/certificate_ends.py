@@ -27,15 +27,14 @@ _INFO_BYTES = 1 << 16
 
 
 async def certificate_ends(
-    nats_servers: tuple[str, ...], database: tuple[str, int] | None, own_certificate: str | None
+    nats_servers: tuple[str, ...], databases: tuple[tuple[str, int], ...], own_certificate: str | None
 ) -> dict[str, datetime]:
     """Return the end of each certificate by the name of its server; servers without TLS or an answer are left out.
 
-    ``nats_servers`` are URLs. ``own_certificate`` is the dashboard's, a file (PEM).
+    ``nats_servers`` are URLs, ``databases`` hosts and ports of PostgreSQL. ``own_certificate`` is the dashboard's, a file (PEM).
     """
     asked = [(url.rpartition("@")[2].rpartition("/")[2], _of_nats(url)) for url in nats_servers]
-    if database is not None:
-        asked.append((f"{database[0]}:{database[1]}", _of_postgres(*database)))
+    asked += [(f"{host}:{port}", _of_postgres(host, port)) for host, port in databases]
     if own_certificate is not None:
         asked.append(("dashboard", _of_file(own_certificate)))
     found = await asyncio.gather(*(_patiently(name, one) for name, one in asked))
@@ -46,7 +45,7 @@ async def _patiently(name: str, asking: Awaitable[datetime | None]) -> datetime 
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             return await asking
-    except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as error:  # TimeoutError is an OSError
+    except (OSError, ValueError, EOFError, asyncio.LimitOverrunError, OverflowError) as error:
         _log.debug("the certificate of %s cannot be read: %s", name, error)
         return None
 

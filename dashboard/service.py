@@ -100,7 +100,7 @@ class DashboardService(RoleService):
         await tokens.take_over(self._data_dir)
         views = ViewReader(self._views, log, patience_seconds=_PATIENCE_SECONDS)
         self._closing.callback(views.close)
-        ends = partial(certificate_ends, options_of(self._nats).servers, self._views.address, where.certificate)
+        ends = partial(certificate_ends, options_of(self._nats).servers, self._views.addresses, where.certificate)
         metrics = Metrics(views, client, self._data_dir, ends)
         self._closing.push_async_callback(metrics.stop)
         context = ApiContext(

@@ -153,6 +153,18 @@ class PostgresDriver:
         yield
 
 
+def _addresses_in(url: str) -> tuple[tuple[str, int], ...]:
+    """Return the hosts and ports in a URL, which may name several; none for sockets, and in a URL that is wrong."""
+    try:
+        where = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return ()  # the first connection says why
+    hosts, ports = (str(where.get(name) or "").split(",") for name in ("host", "port"))
+    pairs = zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)
+    is_port = re.compile(r"\d{0,5}", re.ASCII).fullmatch
+    return tuple((host, int(port or _PORT)) for host, port in pairs if host and host[0] not in "/@" and is_port(port))
+
+
 def _without_nul(value: object) -> object:
     """Return a value without NUL characters, which PostgreSQL cannot store in a text."""
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
@@ -167,9 +179,7 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         """``url`` has the form that libpq knows: ``postgresql://user:password@host:5432/database``."""
         self._url = url
-        where = psycopg.conninfo.conninfo_to_dict(url)
-        host, port = str(where.get("host") or ""), int(where.get("port") or _PORT)
-        self.address: tuple[str, int] | None = (host, port) if host and not host.startswith("/") else None
+        self.addresses = _addresses_in(url)
         self._lock = threading.Lock()
         self._control: psycopg.Connection[Any] | None = None
 

@@ -66,7 +66,7 @@ class SqliteStore:
 
     answers_at_once = True
     claim_seconds = 0.2
-    address: tuple[str, int] | None = None
+    addresses: tuple[tuple[str, int], ...] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

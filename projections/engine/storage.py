@@ -126,8 +126,8 @@ class ViewStore(Protocol):
         """True where a short query costs less than handing it to a thread."""
 
     @property
-    def address(self) -> tuple[str, int] | None:
-        """The host and port of the database server; ``None`` for files and for sockets of this machine."""
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """The hosts and ports of the database servers; none for files and for sockets of this machine."""
 
     @property
     def claim_seconds(self) -> float:

@@ -28,11 +28,13 @@ async def test_ends_are_those_of_the_files(tmp_path: Path) -> None:
         with tls_in_front(port, unused, tmp_path / "database.pem", tmp_path / "database-key.pem"):
             urls = tuple(f"nats://u:p@127.0.0.1:{one}" for one in (server.port, plain.port, unused))
             own = str(tmp_path / "database.pem")
-            found = await certificate_ends(urls, ("127.0.0.1", port), own)
+            found = await certificate_ends(
+                urls, (("127.0.0.1", port), ("127.0.0.1", unused), ("127.0.0.1", 99_999)), own
+            )
         expected: dict[str, datetime] = {f"127.0.0.1:{server.port}": made["nats.pem"]}
         expected |= {f"127.0.0.1:{port}": made["database.pem"], "dashboard": made["database.pem"]}
         assert found == expected
-        assert await certificate_ends((), ("127.0.0.1", plain.port), str(tmp_path / "none.pem")) == {}
+        assert await certificate_ends((), (("127.0.0.1", plain.port),), str(tmp_path / "none.pem")) == {}
     finally:
         for one in (server, plain):
             await asyncio.to_thread(one.stop)
@@ -51,4 +53,4 @@ async def test_what_is_no_server_has_no_certificate(said: bytes, monkeypatch: py
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert await certificate_ends((f"tls://127.0.0.1:{port}",), ("127.0.0.1", port), None) == {}
+        assert await certificate_ends((f"tls://127.0.0.1:{port}",), (("127.0.0.1", port),), None) == {}

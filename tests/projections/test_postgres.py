@@ -65,6 +65,23 @@ def store(url: str) -> Iterator[PostgresStore]:
     found.close()
 
 
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("postgresql://u@a:5432,b:5433/ledger", (("a", 5432), ("b", 5433))),
+        ("postgresql://u@a,b/ledger", (("a", 5432), ("b", 5432))),
+        ("host=a,b port=6000", (("a", 6000), ("b", 6000))),
+        ("host=a,/run/postgresql,b port=,1,7", (("a", 5432), ("b", 7))),
+        ("postgresql:///ledger", ()),
+        ("postgresql://a:port/ledger", ()),
+        ("postgresql://a:1:2/?nothing=1", ()),
+    ],
+)
+def test_a_url_may_name_several_servers(url: str, addresses: tuple[tuple[str, int], ...]) -> None:
+    """The first connection, not the metric of certificates, says what is wrong with a URL."""
+    assert PostgresStore(url).addresses == addresses
+
+
 def story(interactions: int) -> list[Recorded]:
     """Return facts out of order, with decisions and corrections among them: enough rows in a batch to copy them."""
     told = [
