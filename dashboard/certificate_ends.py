@@ -31,7 +31,8 @@ async def certificate_ends(
 ) -> dict[str, datetime]:
     """Return the end of each certificate by the name of its server; servers without TLS or an answer are left out.
 
-    ``nats_servers`` are URLs, ``databases`` hosts and ports of PostgreSQL. ``own_certificate`` is the dashboard's, a file (PEM).
+    ``nats_servers`` are URLs, ``databases`` hosts and ports of PostgreSQL.
+    ``own_certificate`` is the dashboard's, a file (PEM).
     """
     asked = [(url.rpartition("@")[2].rpartition("/")[2], _of_nats(url)) for url in nats_servers]
     asked += [(f"{host}:{port}", _of_postgres(host, port)) for host, port in databases]
