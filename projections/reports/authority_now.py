@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, TypedDict
 
+from domain.budgets.budget import Budget
+from domain.budgets.postings import RequestContext, grant_of, opening, period_to_book
+from domain.events.decisions import BudgetOpened
 from domain.money import Money, money_from_wire
 from domain.periods import bounds_of, zone_of
 from domain.policy.history import PolicyHistory
-from ledger.store.cloudevents import time_text
+from ledger.store.cloudevents import parse_time, time_text
 from projections.views.balances import read_balances_page
 from projections.views.people import read_employee, read_trained
 
@@ -19,8 +22,11 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from domain.events.decisions import PolicyPublished
-    from domain.policy.model import Team
+    from domain.policy.model import Rules, Team
+    from projections.engine.storage import Row
     from projections.reading import Reader
+
+_CAUSE = RequestContext(source="", request_id="", seen_position=0)
 
 
 class KindAuthority(TypedDict):
@@ -65,15 +71,17 @@ class AuthorityNow(TypedDict):
 async def authority_now(
     read: Reader, published: Sequence[PolicyPublished], now: datetime, employee_id: str
 ) -> AuthorityNow:
-    """Return the authority of an employee under the policy in force: the budget that is open, else that of the role."""
-    rules = PolicyHistory.of(published).in_force(now)
+    """Return the authority of an employee now, with the budget that the decider would use or open."""
+    policies = PolicyHistory.of(published)
+    rules = policies.in_force(now)
     (row, trained), known = await read(
         "people", lambda c: (read_employee(c, employee_id), read_trained(c, employee_id, now))
     )
     team_ids = tuple(json.loads(row.get("team_ids") or "[]"))
     team = None if rules is None else rules.pool_team(team_ids)
+    holder, pool_holder = f"agent:{employee_id}", f"team:{team}"
     (opened, pools), budgets = await read(
-        "budget_balances", lambda c: (_open_budget(c, f"agent:{employee_id}"), _open_budget(c, f"team:{team}"))
+        "budget_balances", lambda c: (_open_balances(c, holder), _open_balances(c, pool_holder))
     )
     position = min(known.anchor.position, budgets.anchor.position)
     nothing: AuthorityNow = {
@@ -92,24 +100,26 @@ async def authority_now(
     role = None if rules is None or row.get("left") else rules.policy.roles.get(name or "")
     if rules is None or role is None:
         return nothing
-    period, remaining = opened or (rules.policy.period_at(now), role.budget)
-    most = remaining.minor + (0 if team is None else _draw(rules.policy.teams[team], pools))
+    budget = _budget_now(opened, holder, name, rules, policies, now)
+    most = budget.remaining_minor
+    if team is not None:
+        most += _draw(rules.policy.teams[team], _budget_now(pools, pool_holder, None, rules, policies, now))
     limits = rules.limits_for(str(name), team_ids, now)
     cap = role.per_customer
     return {
         **nothing,
         "role": name,
-        "period": period,
-        "until": time_text(bounds_of(period, zone_of(rules.policy.time_zone))[1]),
+        "period": budget.period,
+        "until": time_text(bounds_of(budget.period, zone_of(rules.policy.time_zone))[1]),
         "time_zone": rules.policy.time_zone,
-        "remaining": remaining.wire(),
+        "remaining": budget.money(budget.remaining_minor).wire(),
         "per_interaction": None if role.per_interaction is None else role.per_interaction.wire(),
         "per_customer": None if cap is None else {"amount": cap.amount.wire(), "days": cap.days},
         "items": [
             {
                 "kind": kind,
                 "limit": None if limit is None else limit.wire(),
-                "left": _left(limit, most, remaining.currency).wire(),
+                "left": _left(limit, budget.money(max(0, most))).wire(),
                 "needs": sorted({*role.requires.get(kind, ())} - trained),
             }
             for kind, limit in limits.items()
@@ -117,23 +127,75 @@ async def authority_now(
     }
 
 
-def _open_budget(connection: sa.Connection, holder: str) -> tuple[str, Money] | None:
-    """Return the period and the rest of a holder's open budget."""
-    for one in read_balances_page(connection, {"holder": holder}, closed=False, descending=True, limit=1):
-        return one["period"], money_from_wire(one["remaining"])
-    return None
+def _open_balances(connection: sa.Connection, holder: str) -> list[Row]:
+    """Return a holder's open balances: at most one in each currency."""
+    return read_balances_page(connection, {"holder": holder}, closed=False)
 
 
-def _draw(team: Team, opened: tuple[str, Money] | None) -> int:
+def _budget_now(
+    balances: Sequence[Row], holder: str, role_name: str | None, rules: Rules, policies: PolicyHistory, now: datetime
+) -> Budget:
+    """Return the holder's budget in the policy's currency: the open one, or the one that the next action would open.
+
+    A budget stays open until its holder's next action, so the period of an open one may have ended.
+    """
+    currency = rules.policy.currency
+    newest = {one["remaining"]["currency"]: _budget_of(one, role_name, rules, policies) for one in balances}
+    before = newest.pop(currency, None)
+    try:
+        period = period_to_book(rules, before, policies, now)
+    except ValueError:  # a clock was ahead
+        assert before is not None
+        return before
+    if before is not None and before.period == period:
+        return before
+    granted_in = [
+        one.currency
+        for one in newest.values()
+        if one.opening_grant_minor > 0
+        and now < bounds_of(one.period, zone_of((policies.get(one.policy_version) or rules).policy.time_zone))[1]
+    ]
+    opened, _ = opening(
+        rules,
+        holder,
+        period,
+        before,
+        _CAUSE,
+        role_name,
+        currency,
+        granted_in=granted_in[0] if granted_in and rules.is_strict else None,
+    )
+    return Budget.open(opened, now)
+
+
+def _budget_of(balance: Row, role_name: str | None, rules: Rules, policies: PolicyHistory) -> Budget:
+    """Return the budget of a balance, as the policy in force at its opening granted it.
+
+    A policy in another currency granted nothing: it was published later, for a time that had begun.
+    """
+    opened, remaining = parse_time(balance["opened"]), money_from_wire(balance["remaining"])
+    versions = filter(None, map(policies.get, range(1, policies.newest_version + 1)))
+    in_currency = PolicyHistory(one for one in versions if one.policy.currency == remaining.currency)
+    then = in_currency.in_force(opened) or rules
+    granted, _ = grant_of(then.policy, balance["holder"], role_name, remaining.currency)
+    record = BudgetOpened(
+        holder=balance["holder"],
+        period=balance["period"],
+        currency=remaining.currency,
+        granted=granted,
+        carried_over=Money(remaining.minor - granted.minor, remaining.currency),
+        policy_version=then.version,
+        **_CAUSE.fields(),
+    )
+    return Budget.open(record, opened)
+
+
+def _draw(team: Team, pool: Budget) -> int:
     """Return the most that one draw on a team's pool adds, in minor units."""
-    left = opened[1] if opened is not None else team.pool
-    most = 0 if left is None else max(0, left.minor)
+    most = max(0, pool.remaining_minor)
     return most if team.draw_at_most is None else min(most, team.draw_at_most.minor)
 
 
-def _left(limit: Money | None, most: int, currency: str) -> Money:
+def _left(limit: Money | None, most: Money) -> Money:
     """Return the most that one action may cost: the limit, or ``most`` where that is less."""
-    left = max(0, most)
-    if limit is not None and limit.currency == currency:
-        left = min(left, limit.minor)
-    return Money(left, currency)
+    return most if limit is None or most.minor < limit.minor else limit

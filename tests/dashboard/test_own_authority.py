@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from app.runtime.roles import running
+from app.runtime.views import read_view
 from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
+from projections.policy_history import published_policies
+from projections.reports.authority_now import authority_now
 from tests.support.builders import event
 from tests.support.http_api import client_with_token, read_current
 from tests.support.organisations import FULL_POLICY
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from app.runtime.session import Session
     from dashboard.auth.tokens import Role
     from tests.support.documents import Document
+    from tests.support.upstreams import Upstream
 
 PEOPLE: dict[str, Role] = {"A-1": "agent", "A-2": "agent", "D-1": "agent", "M-1": "manager"}
 
@@ -52,6 +58,52 @@ async def test_the_authority_of_an_employee_is_what_the_decider_would_give(sessi
                             assert answer["available"] == one["left"], (name, one, answer)
                     other = await client.get("/api/v1/authority", params={"agent": "A-1"})
                     assert other.status_code == (200 if name in ("A-1", "M-1") else 422), name
+
+
+async def _is_as_previewed(session: Session, upstream: Upstream, *names: str) -> dict[str, Document]:
+    """Compare the authority of employees for a kind without a limit with the decider's preview; return the budgets."""
+    budgets = {}
+    for name in names:
+        published = await published_policies(session.log)
+        found = await authority_now(partial(read_view, session), published, datetime.now(UTC), name)
+        answer = await upstream.ask("preview", agent_id=name, kind="fix", reason="a question")
+        budgets[name] = answer["budget"]
+        assert (found["period"], found["remaining"]) == (answer["budget"]["period"], answer["budget"]["remaining"])
+        assert [one["left"] for one in found["items"] if one["kind"] == "fix"] == [answer["available"]], name
+    return budgets
+
+
+async def test_authority_after_the_end_of_a_period_is_that_of_the_next_one(session: Session) -> None:
+    """A budget stays open until its holder's next action; another currency has a budget of its own."""
+    now = datetime.now(UTC)
+    team = FULL_POLICY["teams"]["doorstep"] | {"pool": "100.00"}
+    policy = FULL_POLICY | {"period": "day", "teams": {"doorstep": team}}
+    async with upstream_of(session, history=True) as upstream:
+        asked: Document = {"published_by": "owner", "time": (now - timedelta(days=9)).isoformat()}
+        policy |= {"effective_from": asked["time"]}
+        await upstream.ask("policy", request_id="p-1", policy=policy, **asked)
+        for name, team_id in {"A-1": "phone", "A-2": "phone", "A-3": "phone", "D-1": "doorstep"}.items():
+            joined: Document = {"employee_id": name, "role": "agent", "team_ids": [team_id]}
+            await upstream.record(event(f"join-{name}", "employee.joined", **joined))
+        for name, days, amount in (("A-1", 1, "190.00"), ("A-2", 5, "190.00"), ("D-1", 1, "300.00")):
+            when = (now - timedelta(days=days)).isoformat()
+            given = await upstream.action(f"fix-{name}", amount, agent_id=name, kind="fix", time=when)
+            assert given["outcome"] == "taken", given
+    async with upstream_of(session) as upstream:
+        await _is_as_previewed(session, upstream, "A-1", "A-2", "A-3", "D-1")
+        await upstream.action("today", "30.00", agent_id="A-1", kind="fix")
+        await _is_as_previewed(session, upstream, "A-1")
+        roles = {"agent": {"budget": "70.00", "limits": {"fix": "unlimited"}}}
+        euros = {
+            "currency": "EUR",
+            "roles": roles,
+            **{name: policy[name] for name in ("period", "time_zone", "effective_from")},
+        }
+        published = await upstream.ask("policy", request_id="p-2", policy=euros, published_by="owner")
+        assert published["outcome"] == "done", published
+        await upstream.wait_for_decider()
+        budgets = await _is_as_previewed(session, upstream, "A-1", "A-2")
+        assert [one["remaining"]["amount"] for one in budgets.values()] == ["0.00", "70.00"]
 
 
 async def test_thanks_are_seen_by_their_receiver_and_the_people_above(session: Session) -> None:
