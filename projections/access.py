@@ -100,11 +100,14 @@ async def cases_without_names(log: Log, keys: Keyring, cases: Sequence[Row]) -> 
 
 
 def _masked(row: Row, key: Key) -> Row:
-    """Return a flag or a case with pseudonyms for the people whom it is about."""
+    """Return a flag or a case with pseudonyms for the people whom it is about. An answer may tell who: it is hidden."""
     names = {about: f"~{key.hash_of(about)[:8]}" for about in row["about"]}
     text = row["explanation"]
     for about, pseudonym in names.items():
         name = about.partition(":")[2]
         text = re.sub(rf"(?<![\w~-]){re.escape(name)}(?![\w-])", pseudonym, text)
     about = [f"{one.partition(':')[0]}:{pseudonym}" for one, pseudonym in names.items()]
-    return {**row, "about": about, "explanation": text}
+    hidden: Row = {}
+    if row.get("answered_by") is not None:
+        hidden = {"answered_by": f"~{key.hash_of(f'agent:{row["answered_by"]}')[:8]}", "answer": None}
+    return {**row, "about": about, "explanation": text, **hidden}

@@ -230,12 +230,20 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
         async def masked(found: list[Row]) -> list[Row]:
             shown = await without_names(lists.log, keys, found)  # filtered after masking: a filter reveals no name
+            shown = [_for_reader(one, flag, viewer) for one, flag in zip(shown, found, strict=True)]
             shown = await readable(keys, shown, ("note", "answer"))
             return [one for one in shown if about is None or about in one["about"]]
 
         return await lists.answer(
             Listing("flags", FlagRow, "flags", read, _position, feed.after, at, masked, times.told()), page, viewer
         )
+
+
+def _for_reader(shown: Row, flag: Row, viewer: Principal) -> Row:
+    """Return a flag as this reader may see it: the person whom it concerns sees their own answer."""
+    if viewer.person_id is not None and viewer.person_id == flag["answered_by"]:
+        return {**shown, "answer": flag["answer"]}
+    return shown
 
 
 def _add_cases(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Authorizer) -> None:

@@ -229,10 +229,21 @@ async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Se
                 ]
                 assert flags[0]["about"][0].partition(":")[2].startswith("~")
                 assert "A-2" not in flags[0]["explanation"]
+                own = {"flag_id": flags[0]["flag_id"], "employee_id": "A-2", "text": "I am A-2."}
+                assert (await upstream.ask("flag", request_id="own", **own))["outcome"] == "done"
+                (answered,) = (await read_current(manager, "flags"))["items"]
+                pseudonym = answered["about"][0].partition(":")[2]
+                assert (answered["answered_by"], answered["answer"]) == (pseudonym, None)
+                token = await tokens.make("own", "agent", "A-2", None)
+                async with client_with_token(dashboard.address, token) as person:
+                    (answered,) = (await read_current(person, "flags"))["items"]
+                    assert (answered["answered_by"], answered["answer"]) == (pseudonym, "I am A-2.")
                 assert (await read_current(manager, "flags", about="agent:A-2"))["items"] == []  # asking would tell
                 name = f"flags/{flags[0]['flag_id']}"
                 assert (await posted(manager, name))[1]["outcome"] == "done"
-                assert "agent:A-2" in (await read_current(manager, "flags"))["items"][0]["about"]
+                (found,) = (await read_current(manager, "flags"))["items"]
+                assert "agent:A-2" in found["about"]
+                assert (found["answered_by"], found["answer"]) == ("A-2", "I am A-2.")
                 done = await posted(manager, name, verdict="dismissed", note="a second parcel")
                 assert done[1]["outcome"] == "done", done
                 (flag,) = [one for one in (await read_current(manager, "flags"))["items"] if one["flag_id"] in name]
