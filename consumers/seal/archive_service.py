@@ -14,6 +14,7 @@ from ledger.errors import LedgerError, UnavailableError
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
+from ledger.transparency.merkle import ProofError
 from ledger.transparency.seal_mirror import SEAL_MIRROR, SealMirror
 from ledger.transparency.sealer import seal_folder
 from ledger.transparency.signed_notes import NoteError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ledger.nats.connection_options import NatsServer
     from ledger.store.log import Log, Recorded
     from ledger.transparency.sealer import SealFolder
+    from ledger.transparency.signed_notes import Checkpoint
 
 _log = logging.getLogger(__name__)
 LOCK = "archive"
@@ -56,12 +58,15 @@ async def archive_log(
 
     Raises:
         SealError: the log differs from the seal.
+        ProofError: the other machine's tiles differ from its checkpoint, or that one from the archive's.
         OSError: a file cannot be written.
 
     """
     newest, begun = seal.checkpoint(), archive.last_position
     if newest is None or newest.size <= begun:
         return begun
+    if mirror is not None:
+        await _require_growth(archive, newest, mirror)
     tiles = seal.tiles(newest.size)
     verifiers = (seal.folder / "verifiers").read_text(encoding="utf-8")
     follower = Follower(client, log, "archive", ReadCursor(begun), gaps=True)
@@ -83,7 +88,7 @@ async def archive_log(
         if len(unwritten) >= _ADDED_EVENTS or size >= _ADDED_BYTES or position == newest.size:
             await writing
             if mirror is not None:
-                await mirror.fetch_leaves(unwritten[0].position, position)
+                tiles = await mirror.checked_tiles(newest, unwritten[0].position, position)
             writing = asyncio.ensure_future(  # while the next events are read
                 asyncio.to_thread(archive.add, unwritten, newest.note, verifiers, tiles)
             )
@@ -91,6 +96,21 @@ async def archive_log(
         progressed(position, newest.size)
     await writing
     return position
+
+
+async def _require_growth(archive: Archive, newest: Checkpoint, mirror: SealMirror) -> None:
+    """Raise ProofError unless the archive's checkpoint is of the beginning of the newest one's log."""
+    try:
+        kept = archive.checkpoint()
+    except NoteError:  # `admin scrub` reports it, and the next file brings a new one
+        return
+    if kept is None or kept.origin != newest.origin:
+        return
+    if kept.size > newest.size:
+        raise ProofError(f"the seal has {newest.size:,} events, fewer than the archive's checkpoint ({kept.size:,})")
+    tiles = await mirror.checked_tiles(newest, kept.size, kept.size)
+    if await mirror.read(lambda _seal: tiles.root_at(kept.size)) != kept.root:
+        raise ProofError(f"the seal is not of the log that the archive's checkpoint of {kept.size:,} events is of")
 
 
 async def _recorded_at(log: Log, position: int) -> str:
@@ -154,10 +174,10 @@ class ArchiveService(RoleService):
                         beat = partial(_beat, self._pulse)
                         await archive_log(reader, self._log, archive, seal, beat, mirror)
                         self._pulse.beat(archive.last_position)
-                    except (UnavailableError, OSError, MissingTileError, NoteError) as error:
-                        if isinstance(error, MissingTileError | NoteError) and mirror is None:
+                    except (UnavailableError, OSError, MissingTileError, NoteError, ProofError) as error:
+                        if isinstance(error, MissingTileError | NoteError | ProofError) and mirror is None:
                             raise LedgerError(f"the archive cannot read the seal: {error}") from error
-                        # The server does not answer, the disk is full, or the machine that seals has no checkpoint yet.
+                        # The server does not answer, the disk is full, or another machine's seal is absent or wrong.
                         _log.warning("the archive waits: %s", error)
                         self._pulse.wait(str(error))
             await asyncio.sleep(_EVERY_SECONDS)

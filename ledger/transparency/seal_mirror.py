@@ -18,6 +18,7 @@ import nats.errors
 from ledger.errors import UnavailableError
 from ledger.files import write_atomically
 from ledger.transparency.merkle import ProofError, leaf_hash
+from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.sealer import SealFolder, encode_entry, encode_gap
 from ledger.transparency.signed_notes import NoteError
 from ledger.transparency.tiles import WIDTH, MissingTileError, encode_bundle, split_hashes, tile_path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ledger.store.log import Log
+    from ledger.transparency.signed_notes import Checkpoint, Verifier
+    from ledger.transparency.tiles import Tiles
 
 SEAL_MIRROR = "seal-mirror"
 """The folder of a data directory that holds the files of another machine's seal."""
@@ -76,6 +79,20 @@ def answer(folder: SealFolder, body: bytes) -> bytes:
     return msgspec.json.encode(reply)
 
 
+class _ReceivedFiles(SealFolder):
+    """The small files of another machine's seal, before they are kept."""
+
+    def __init__(self, folder: Path, files: dict[str, str]) -> None:
+        super().__init__(folder, is_mirror=True)
+        self._files = files
+
+    def _text(self, name: str) -> str | None:
+        return self._files.get(name)
+
+    def _names(self, name: str) -> list[str]:
+        return [path.rpartition("/")[2] for path in self._files if path.startswith(f"{name}/")]
+
+
 class SealMirror:
     """The files of a seal, as far as they were asked for."""
 
@@ -89,31 +106,50 @@ class SealMirror:
 
         Raises:
             UnavailableError: no process that seals answers.
-            NoteError: it has no checkpoint, or one that its keys have not signed.
+            NoteError: it has no checkpoint, one that its keys have not signed, or another seal than the ledger's.
         """
         files = (await self._ask(_Request())).files
         if {"checkpoint", "verifiers"} - files.keys() or not all(map(_FILE.fullmatch, files)):
             raise NoteError("the process that seals gives no checkpoint")
-        kept = self._seal.folder
-        before = self._kept_size(files["checkpoint"].partition("\n")[0])
-        for name in sorted(files, key=lambda name: name == "checkpoint"):  # it comes last
-            path = kept / PurePosixPath(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, files[name].encode())
-        newest = self._seal.checkpoint()
-        if newest is None or not newest.signed_by(self._seal.trusted()):
+        received = _ReceivedFiles(self._seal.folder, files)
+        newest = received.checkpoint()
+        if newest is None or not newest.signed_by(received.trusted()):
             raise NoteError("the checkpoint of the process that seals has no signature of its keys")
-        if before > newest.size:
+        first, kept = received.verifiers()[0], self._kept()
+        if kept is None or kept[0] != first or kept[1].size > newest.size:
+            await self._require_newest(first, newest)
             self.clear_tiles()
+        elif kept[1].size == newest.size and kept[1].root != newest.root:
+            raise NoteError(f"the process that seals has signed two different logs of {newest.size:,} events")
+        self._keep(files)
         return self._seal
 
-    def _kept_size(self, origin: str) -> int:
-        """Return the size of the seal that is kept; more than any size where it is another seal."""
+    def _kept(self) -> tuple[Verifier, Checkpoint] | None:
+        """Return the first key and the checkpoint of the seal that is kept; none where one of them cannot be read."""
         try:
-            kept = self._seal.checkpoint()
+            keys, newest = self._seal.verifiers(), self._seal.checkpoint()
         except NoteError:
-            return 2**63
-        return 0 if kept is None else kept.size if kept.origin == origin else 2**63
+            return None
+        return (keys[0], newest) if keys and newest is not None else None
+
+    async def _require_newest(self, first: Verifier, newest: Checkpoint) -> None:
+        """Raise NoteError unless this is the seal that was begun last, as far as the server's record knows it."""
+        record = await (await SealRecord.open(self._log.client)).read()
+        if not record.begun or record.begun[-1].verifier != first.text():
+            raise NoteError(f"the process that answers has a seal with the key {first.text()}, not the ledger's newest")
+        if record.checkpoint is not None and record.checkpoint.size > newest.size:
+            raise NoteError(f"the process that answers has a seal of {newest.size:,} events, which is an earlier one")
+
+    def _keep(self, files: dict[str, str]) -> None:
+        """Replace the small files; the checkpoint comes last."""
+        folder = self._seal.folder
+        for name in sorted(files, key=lambda name: name == "checkpoint"):
+            path = folder / PurePosixPath(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, files[name].encode())
+        for path in (*folder.glob("rotations/*"), *folder.glob("cosigned/*")):
+            if path.relative_to(folder).as_posix() not in files:
+                path.unlink(missing_ok=True)
 
     def clear_tiles(self) -> None:
         """Forget all tiles."""
@@ -132,6 +168,44 @@ class SealMirror:
             raise NoteError(f"{path} is no tile")
         index = int(found[2].replace("x", "").replace("/", ""))
         await (self._make_entries(index) if found[1] == "entries" else self._fetch_hashes(int(found[1]), index))
+
+    async def checked_tiles(self, newest: Checkpoint, first: int, last: int) -> Tiles:
+        """Return tiles whose hashes of these positions belong to a checkpoint's root; wrong ones are fetched once more.
+
+        Raises:
+            UnavailableError, NoteError: see ``fetch``.
+            ProofError: the process that seals gives wrong tiles.
+        """
+
+        def check(seal: SealFolder) -> Tiles:
+            tiles = seal.tiles(newest.size)
+            tiles.check(first, last, newest.root)
+            return tiles
+
+        await self.fetch_leaves(first, last)
+        try:
+            return await self.read(check)
+        except ProofError:
+            self.clear_tiles()  # one of them may be damaged
+            await self.fetch_leaves(first, last)
+            return await self.read(check)
+
+    async def read[T](self, make: Callable[[SealFolder], T]) -> T:
+        """Return a value that ``make`` reads from the folder; tiles that it misses are fetched.
+
+        Raises:
+            UnavailableError, NoteError, ProofError: see ``fetch``.
+            MissingTileError: a tile that was fetched has not enough hashes.
+        """
+        missing = ""
+        while True:
+            try:
+                return await asyncio.to_thread(make, self._seal)
+            except MissingTileError as error:
+                if error.path == missing:
+                    raise
+                missing = error.path
+            await self.fetch(missing)
 
     async def fetch_leaves(self, first: int, last: int) -> None:
         """Fetch the tiles with the hashes of these positions, of which the first is 1, where they are missing.
@@ -212,12 +286,5 @@ async def read_seal[T](local: SealFolder, mirror: SealMirror, make: Callable[[Se
 
 
 async def _read_mirror[T](mirror: SealMirror, make: Callable[[SealFolder], T]) -> T:
-    seal, missing = await mirror.refresh(), ""
-    while True:
-        try:
-            return await asyncio.to_thread(make, seal)
-        except MissingTileError as error:
-            if error.path == missing:
-                raise
-            missing = error.path
-        await mirror.fetch(missing)
+    await mirror.refresh()
+    return await mirror.read(make)

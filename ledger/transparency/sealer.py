@@ -199,9 +199,13 @@ class SealFolder:
             message = f"{self.folder / name} is damaged: {error}. Restore it from a backup of the folder `seal`"
             raise NoteError(message) from error
 
+    def _names(self, name: str) -> list[str]:
+        """Return the names of the files in a folder of checkpoints."""
+        return [path.name for path in (self.folder / name).glob("*") if not path.name.startswith(".")]
+
     def _notes(self, name: str) -> list[Checkpoint]:
         """Return the checkpoints of a folder, each in a file named by its size."""
-        names = [path.name for path in (self.folder / name).glob("*") if not path.name.startswith(".")]
+        names = self._names(name)
         try:
             found = [read_checkpoint(self._text(f"{name}/{size}") or "") for size in sorted(map(int, names))]
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ledger.errors import LedgerError
 from ledger.files import UnreadableFileError, read_bounded, sync_to_disk
-from ledger.transparency.merkle import HASH_BYTES, leaf_hash, root_of
+from ledger.transparency.merkle import HASH_BYTES, ProofError, leaf_hash, root_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,6 +106,24 @@ class Tiles:
     def entry(self, index: int) -> bytes:
         """Return the entry of one leaf."""
         return self.entries(index // WIDTH)[index % WIDTH]
+
+    def check(self, first: int, last: int, root: bytes) -> None:
+        """Check that the hashes of the leaves of these positions, of which the first is 1, belong to a root.
+
+        Raises:
+            MissingTileError: a tile is missing.
+            ProofError: they do not.
+        """
+        level, begin, end = 0, (first - 1) // WIDTH, (last - 1) // WIDTH + 1
+        while self.size >> (8 * level):
+            for index in range(begin, min(end, (self.size >> (8 * level)) // WIDTH)):  # the full tiles
+                at = index % WIDTH * HASH_BYTES
+                above = self.hashes(level + 1, index // WIDTH)[at : at + HASH_BYTES]
+                if root_of(split_hashes(self.hashes(level, index))) != above:
+                    raise ProofError(f"{tile_path(level, index)} differs from the tile above it")
+            level, begin, end = level + 1, begin // WIDTH, (end - 1) // WIDTH + 1
+        if self.root() != root:
+            raise ProofError(f"the tiles do not have the root of the checkpoint with {self.size:,} events")
 
     def _read(self, level: int | str, index: int, width: int) -> tuple[bytes, int]:
         """Return a tile and its width; a wider tile replaces a missing one, since it begins with the same hashes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 import shutil
@@ -27,6 +28,8 @@ from ledger.transparency.merkle import ProofError
 from ledger.transparency.proofs import prove, read_proof, verify_proof
 from ledger.transparency.seal_mirror import SEAL_FAULTS, SEAL_MIRROR, SealMirror, answer, read_seal
 from ledger.transparency.sealer import seal_folder
+from ledger.transparency.signed_notes import NoteError, Signer, make_checkpoint
+from ledger.transparency.tiles import Tiles, TileWriter, tile_path
 from tests.support.builders import event
 from tests.support.http_api import client_with_token
 from tests.support.sealed_logs import append_events, rewrite_history
@@ -155,6 +158,114 @@ async def test_damaged_tiles_of_a_mirror_are_fetched_again(session: Session, tmp
                 assert await read_seal(none, mirror, proof_of(300)) == right, (path, damage[:3])
 
 
+@asynccontextmanager
+async def answering(session: Session, change: Callable[[dict[str, Any]], dict[str, Any]]) -> AsyncIterator[None]:
+    """Answer for the seal of a session, with changed answers."""
+    client = await session.connection("seal")
+
+    async def reply(message: Any) -> None:
+        told = json.loads(answer(seal_folder(session.data_dir), message.data))
+        await message.respond(json.dumps(change(told)).encode())
+
+    subscription = await client.subscribe(topology.SEAL_SUBJECT, cb=reply)
+    await client.flush()
+    yield
+    await subscription.unsubscribe()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_another_seal_than_the_ledgers_is_not_believed(session: Session, tmp_path: Path) -> None:
+    await record(session, 300)
+    await seal_to_the_end(session)
+    forger = Signer.make("resolution-ledger/forged")
+    true = {name: (session.data_dir / "seal" / name).read_text() for name in ("checkpoint", "verifiers")}
+    forged = {
+        "checkpoint": make_checkpoint("resolution-ledger/forged", 400, bytes(32), [forger]).note,
+        "verifiers": forger.verifier.text() + "\n",
+    }
+
+    def change(reply: dict[str, Any]) -> dict[str, Any]:
+        return reply | {"files": forged} if "files" in reply else reply
+
+    mirror, unpinned = mirror_of(session, tmp_path / "mirror"), mirror_of(session, tmp_path / "unpinned")
+    async with answering(session, lambda reply: reply):
+        await read_seal(seal_folder(tmp_path / "none"), mirror, proof_of(7))
+    before = contents(tmp_path / "mirror")
+    async with answering(session, change):
+        for one in (mirror, unpinned):
+            with pytest.raises(NoteError, match="not the ledger's newest"):
+                await one.refresh()
+        forged |= {"verifiers": true["verifiers"] + forged["verifiers"]}
+        with pytest.raises(NoteError, match="no signature"):
+            await mirror.refresh()
+        signer = seal_folder(session.data_dir).signer()
+        forged |= true | {"checkpoint": make_checkpoint(signer.verifier.name, 299, bytes(32), [signer]).note}
+        with pytest.raises(NoteError, match="an earlier one"):
+            await mirror.refresh()
+        forged["checkpoint"] = make_checkpoint(signer.verifier.name, 300, bytes(32), [signer]).note
+        with pytest.raises(NoteError, match="two different logs of 300 events"):
+            await mirror.refresh()
+    assert contents(tmp_path / "mirror") == before
+    assert not (tmp_path / "unpinned").exists()
+
+
+async def test_an_archive_elsewhere_takes_no_tiles_that_the_checkpoint_does_not_sign(
+    session: Session, tmp_path: Path
+) -> None:
+    await record(session, 900)
+    await seal_to_the_end(session)
+    archive, mirror = archive_of(tmp_path), mirror_of(session, tmp_path / "mirror")
+    reader = await session.connection("archive")
+    wrong = False
+
+    def change(reply: dict[str, Any]) -> dict[str, Any]:
+        if not (wrong and "hashes" in reply):
+            return reply
+        hashes = bytearray(base64.b64decode(reply["hashes"]))
+        hashes[40] ^= 1
+        return {"hashes": base64.b64encode(hashes).decode()}
+
+    async with answering(session, change):
+        seal = await mirror.refresh()
+        wrong = True
+        with pytest.raises(ProofError):
+            await archive_log(reader, session.log, archive, seal, mirror=mirror)
+        assert archive.last_position == 0
+        wrong = False
+        mirror.clear_tiles()
+        await mirror.fetch_leaves(1, 300)
+        tile = tmp_path / "mirror" / "tile" / "0" / "000"
+        tile.write_bytes(bytes(tile.stat().st_size))
+        assert await archive_log(reader, session.log, archive, seal, mirror=mirror) == 900
+        signer = seal_folder(session.data_dir).signer()
+        note = make_checkpoint(signer.verifier.name, 600, bytes(32), [signer]).note
+        (archive.folder / "checkpoint").write_text(note)
+        await record(session, 10)
+        await seal_to_the_end(session)
+        with pytest.raises(ProofError, match="not of the log that the archive's checkpoint of 600 events"):
+            await archive_log(reader, session.log, archive, await mirror.refresh(), mirror=mirror)
+
+
+def test_hashes_of_leaves_are_checked_up_to_the_root(tmp_path: Path) -> None:
+    size = 66_000
+    writer = TileWriter(tmp_path)
+    writer.append([b"%d" % number for number in range(size)])
+    writer.flush()
+    Tiles(tmp_path, size).check(1, size, writer.root())
+    for level, index, width in ((0, 0, 256), (0, 255, 256), (0, 257, 208), (1, 0, 256), (1, 1, 1), (2, 0, 1)):
+        path = tmp_path / tile_path(level, index, width)
+        right = path.read_bytes()
+        path.write_bytes(bytes([right[0] ^ 1]) + right[1:])
+        with pytest.raises(ProofError):
+            Tiles(tmp_path, size).check(1, size, writer.root())
+        path.write_bytes(right)
+    for position in (1, 65_536, 65_537, 65_793, size):
+        Tiles(tmp_path, size).check(position, position, writer.root())
+
+
 async def test_a_changed_log_proves_nothing_elsewhere(session: Session, tmp_path: Path) -> None:
     await append_events(session, 300)
     await seal_to_the_end(session)
@@ -185,11 +296,15 @@ async def test_another_seal_replaces_the_mirror(session: Session, tmp_path: Path
     async with running(session, ["seal"]):
         await sealed(session, 300)
         await read_seal(none, mirror, proof_of(7))
+    for name in ("rotations", "cosigned"):
+        (tmp_path / "mirror" / name).mkdir(exist_ok=True)
+        (tmp_path / "mirror" / name / "7").write_text("of the seal that was lost")
     await begin_anew(session, "lost")
     async with running(session, ["seal"]):
         await sealed(session, 300)
         text = await read_seal(none, mirror, proof_of(7))
         assert verify_proof(read_proof(text), seal_folder(session.data_dir).verifiers()[:1]).position == 7
+        assert not list((tmp_path / "mirror").glob("*/7"))
 
 
 def test_hostile_requests_get_an_error(tmp_path: Path) -> None:
