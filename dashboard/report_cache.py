@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakValueDictionary
 
@@ -17,6 +16,7 @@ from fastapi import Response
 from dashboard.schemas import JsonResponse
 from dashboard.view_reader import NotReadyError
 from domain.serialization import Json, encode
+from ledger.errors import UnavailableError
 from ledger.store.subscription import ReadCursor
 
 if TYPE_CHECKING:
@@ -69,22 +69,29 @@ type Renew = Callable[[], Awaitable[ReportRequest]]
 class _CachedReport:
     """A report, the progress of its views, the time until which it is kept in any case, and its tag."""
 
-    def __init__(self, request: ReportRequest, made: _Document, views: _ViewsOfReport, took_seconds: float) -> None:
+    def __init__(
+        self,
+        request: ReportRequest,
+        renew: Renew | None,
+        made: _Document,
+        views: _ViewsOfReport,
+        took_seconds: float,
+        asked_at: float | None = None,
+    ) -> None:
         self.inputs, self.document, self.tag = request.inputs, made.content, made.tag
         self.progress, self.cursors = views.progress(), views.cursors()
         self.made_at, self.took_seconds = time.monotonic(), took_seconds
         self.until = self.made_at + max(_MIN_SECONDS, min(_COMPUTING_TIMES * took_seconds, _MOST_SECONDS))
-        self.renew: Renew | None = None
-        self.asked_at = self.made_at
+        self.renew = renew
+        self.asked_at = asked_at or self.made_at
 
-    def note_reader(self, renew: Renew | None) -> None:
-        """Note that a reader asked for the report now."""
-        self.renew, self.asked_at = renew, time.monotonic()
+    def was_asked_for(self) -> bool:
+        """Return whether the report has had a reader of late."""
+        return time.monotonic() - self.asked_at < _ASKED_SECONDS
 
     def is_renewed(self) -> bool:
         """Return whether the report is computed again before its reader has to wait."""
-        is_slow = self.renew is not None and self.took_seconds > _SLOW_SECONDS
-        return is_slow and time.monotonic() - self.asked_at < _ASKED_SECONDS
+        return self.renew is not None and self.took_seconds > _SLOW_SECONDS and self.was_asked_for()
 
     def older_seconds(self) -> float:
         """Return the longest that the report is served where its views have read further."""
@@ -129,7 +136,7 @@ class ReportCache:
 
     def __init__(self, views: ViewReader) -> None:
         self._views = views
-        self._reports: OrderedDict[Hashable, _CachedReport] = OrderedDict()
+        self._reports: dict[Hashable, _CachedReport] = {}
         self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -159,7 +166,7 @@ class ReportCache:
             )  # before the lock: another reader of the same report does not wait for this one's turn
             async with turn:
                 found = await self._computed(request, renew, _THREADS)
-        found.note_reader(renew)
+        found.asked_at = time.monotonic()
         return found
 
     async def _usable(self, request: ReportRequest, renew: Renew | None) -> _CachedReport | None:
@@ -170,7 +177,6 @@ class ReportCache:
         now = time.monotonic()
         may_be_older = renew is not None and kept.is_renewed() and now < kept.made_at + kept.older_seconds()
         if now < kept.until or may_be_older or await self._is_current(kept, {}):
-            self._reports.move_to_end(request.key)
             return kept
         return None
 
@@ -182,19 +188,20 @@ class ReportCache:
         async with lock:
             if (kept := await self._usable(request, renew)) is not None:
                 return kept
-            return await self._compute(request, threads)
+            return await self._compute(request, renew, threads)
 
-    async def _compute(self, request: ReportRequest, threads: ThreadPoolExecutor) -> _CachedReport:
+    async def _compute(
+        self, request: ReportRequest, renew: Renew | None, threads: ThreadPoolExecutor, asked_at: float | None = None
+    ) -> _CachedReport:
         views = _ViewsOfReport(self._views)
         async with request.turn or nullcontext():
             begun = time.monotonic()
             document = await asyncio.get_running_loop().run_in_executor(threads, _document, request.compute, views)
-        made = _CachedReport(request, document, views, time.monotonic() - begun)
-        self._reports[request.key] = made
-        self._reports.move_to_end(request.key)
-        while len(self._reports) > _CAPACITY:
-            oldest = next((key for key, one in self._reports.items() if one.renew is None), next(iter(self._reports)))
-            del self._reports[oldest]
+        made = _CachedReport(request, renew, document, views, time.monotonic() - begun, asked_at)
+        kept = {key: one for key, one in self._reports.items() if key != request.key and one.was_asked_for()}
+        while len(kept) >= _CAPACITY:
+            del kept[min(kept, key=lambda key: kept[key].asked_at)]
+        self._reports = {**kept, request.key: made}
         return made
 
     async def _is_current(self, kept: _CachedReport, read: dict[str, ReadCursor]) -> bool:
@@ -209,8 +216,7 @@ class ReportCache:
     async def prepare(self, renew: Renew) -> None:
         """Compute a report before its first reader asks for it."""
         request = await renew()
-        made = await self._compute(request, _RENEWING)
-        made.note_reader(renew)
+        made = await self._compute(request, renew, _RENEWING)
         await _rest(made.took_seconds)
 
     async def keep_renewed(self) -> None:
@@ -225,12 +231,18 @@ class ReportCache:
         now, read = time.monotonic(), dict[str, ReadCursor]()
         for key, one in sorted(self._reports.items(), key=lambda item: item[1].made_at):
             is_old = now > one.made_at + one.older_seconds() / 2
-            if is_old and one.is_renewed() and not await self._is_current(one, read):
-                return key
+            with suppress(NotReadyError):  # a view is built anew: the others go on
+                if is_old and one.is_renewed() and not await self._is_current(one, read):
+                    return key
         return None
 
     async def _renew(self, key: Hashable) -> None:
-        """Compute a report again; drop it where that fails, so that its next reader is told."""
+        """Compute a report again; drop it where that fails by an error of ours, so that its next reader is told.
+
+        Raises:
+            UnavailableError: the server does not answer; the report is kept, and computed later.
+
+        """
         old = self._reports.get(key)
         if old is None or old.renew is None:  # dropped meanwhile
             return
@@ -238,16 +250,16 @@ class ReportCache:
             request = await old.renew()
             lock = self._locks.setdefault(request.key, asyncio.Lock())
             async with lock:
-                made = await self._compute(request, _RENEWING)
-        except NotReadyError:  # the view is built anew
-            self._reports.pop(key, None)
+                made = await self._compute(request, old.renew, _RENEWING, old.asked_at)
+        except NotReadyError:  # a view is built anew; the report is kept, and computed later
             return
+        except UnavailableError:
+            raise
         except BaseException:
             self._reports.pop(key, None)
             raise
         if request.key != key:
             self._reports.pop(key, None)
-        made.renew, made.asked_at = old.renew, old.asked_at
         await _rest(made.took_seconds)
 
 

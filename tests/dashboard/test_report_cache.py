@@ -10,7 +10,11 @@ import pytest
 
 from dashboard import report_cache
 from dashboard.routes import reports
+from dashboard.view_reader import NotReadyError
+from ledger.errors import UnavailableError
+from projections.policy_history import published_policies
 from projections.reports.empowerment_gap import gap_report
+from projections.reports.summary import summary
 from tests.support.http_api import client_with_token, read_current, served, served_with_tokens
 from tests.support.waiting import eventually, wait_until
 
@@ -71,11 +75,58 @@ async def test_a_report_is_renewed_without_a_request(session: Session, monkeypat
             return computed[-1]
 
         await eventually(newest, lambda position: position >= end)
+        refusals: list[Exception] = [UnavailableError("an election"), NotReadyError()]
+
+        async def refused(*given: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return await published_policies(*given)
+
+        monkeypatch.setattr(reports, "published_policies", refused)
+        await upstream.action("r-elected")
+        end = (await read_current(client, "actions"))["position"]
+        await eventually(newest, lambda position: position >= end)
+        assert not refusals
         monkeypatch.setattr(report_cache, "_ASKED_SECONDS", 0.0)
         await upstream.action("r-newer")
         await read_current(client, "actions")
         await asyncio.sleep(0.5)
         assert computed[-1] == end
+
+
+@pytest.mark.usefixtures("all_slow")
+async def test_a_full_cache_drops_the_report_that_was_read_longest_ago(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest one stays, also among reports that are renewed; those without a reader of late go."""
+    monkeypatch.setattr(report_cache, "_CAPACITY", 3)
+    monkeypatch.setattr(report_cache, "_MIN_SECONDS", 60.0)
+    computed = 0
+    caches: list[report_cache.ReportCache] = []
+    made = report_cache.ReportCache.__init__
+
+    def noted(cache: report_cache.ReportCache, *given: Any) -> None:
+        made(cache, *given)
+        caches.append(cache)
+
+    async def counted(*given: Any) -> Any:
+        nonlocal computed
+        computed += 1
+        return await summary(*given)
+
+    monkeypatch.setattr(report_cache.ReportCache, "__init__", noted)
+    monkeypatch.setattr(reports, "summary", counted)
+    async with served(session) as (_, client):
+        for name in REPORTS[:3]:
+            await read_current(client, name)
+        await asyncio.gather(*(client.get("/api/v1/summary") for _ in range(10)))
+        for _ in range(10):
+            await client.get("/api/v1/summary")
+        assert computed == 1
+        monkeypatch.setattr(report_cache, "_ASKED_SECONDS", 0.0)
+        await client.get("/api/v1/summary", params={"by": "reason"})
+        (cache,) = caches
+        assert len(cache._reports) == 1
 
 
 async def test_reports_of_a_long_history_are_prepared_at_start(
@@ -108,7 +159,7 @@ async def test_reports_of_a_long_history_are_prepared_at_start(
 async def test_a_reader_with_many_reports_leaves_threads_to_others(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release, summary = threading.Event(), getattr(reports, "summary")  # noqa: B009 - it is imported there
+    release = threading.Event()
     started: list[Any] = []
 
     async def slow(read: Any, times: Any, by: Any, scope: Any) -> Any:
