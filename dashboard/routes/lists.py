@@ -240,10 +240,10 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
 
 def _for_reader(shown: Row, flag: Row, viewer: Principal) -> Row:
-    """Return a flag as this reader may see it: the person whom it concerns sees their own answer."""
-    if viewer.person_id is not None and viewer.person_id == flag["answered_by"]:
-        return {**shown, "answer": flag["answer"]}
-    return shown
+    """Return a flag as this reader may see it: whom it concerns sees their own answer, and no note of a reviewer."""
+    concerned = f"agent:{viewer.person_id}" in flag["about"]
+    answer = flag["answer"] if concerned and viewer.person_id == flag["answered_by"] else shown["answer"]
+    return {**shown, "answer": answer, "note": None if concerned or viewer.role == "agent" else shown["note"]}
 
 
 def _add_cases(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Authorizer) -> None:

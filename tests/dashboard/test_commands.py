@@ -248,6 +248,10 @@ async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Se
                 assert done[1]["outcome"] == "done", done
                 (flag,) = [one for one in (await read_current(manager, "flags"))["items"] if one["flag_id"] in name]
                 assert (flag["status"], flag["reviewed_by"], flag["note"]) == ("dismissed", "M-1", "a second parcel")
+                async with client_with_token(dashboard.address, token) as person:
+                    (own_flag,) = (await read_current(person, "flags"))["items"]
+                    assert own_flag == flag | {"note": None}
+                    assert "a second parcel" not in (await person.get("/api/v1/flags", params={"format": "csv"})).text
                 assert (await posted(manager, "flags/none", verdict="dismissed"))[0] == 404
 
 
