@@ -105,12 +105,16 @@ class Tokens:
         self._read_at = self._whole_at = float("-inf")
         """The times at which the newest reading began, and the newest of the whole bucket."""
         self._reading = asyncio.Lock()
+        self._whole: asyncio.Task[None] | None = None
+        """The reading of the whole bucket; requests go on beside it, and it goes on after them."""
+        self._changes = self._changes_read = 0
+        """The number of messages about tokens, and that number as the newest reading began."""
 
     async def watch(self) -> None:
         """Read on at the next request after any process has made or revoked a token, rather than after a second."""
 
         def on_message(_subject: bytes, _reply: bytes, _headers: bytes, _body: bytes) -> None:
-            self._read_at = float("-inf")
+            self._changes += 1
 
         await self._client.subscribe_raw(f"{TOKENS_SUBJECT}.*", on_message)
 
@@ -219,16 +223,21 @@ class Tokens:
             log = await self._opened()
             stored = await _patiently(log.read_from_leader(f"{TOKENS_SUBJECT}.{digest}"))
             found = None if stored is None else _decoded(stored)
-            if found is not None:
-                self._tokens[digest] = found  # the next reading meets this entry again, or a newer one
+            if stored is not None and found is not None and digest not in self._tokens:
+                if stored.position <= self._position:  # it was revoked since, or the bucket is another one
+                    self._whole_at = float("-inf")
+                elif not self._reading.locked():
+                    self._tokens[digest] = found  # the next reading meets this entry again, or a newer one
         if found is None or (found.expires is not None and now >= found.expires):
             return None
         return Principal(found.name, found.role, found.person_id, found.source)
 
     async def _refresh(self) -> None:
         """Bring the copy up to date if it is older than a second; without an answer an old one will do for a while."""
+        if time.monotonic() - self._whole_at > _WHOLE_SECONDS:
+            self._whole_reading()
         since = time.monotonic() - _CACHE_SECONDS
-        if self._read_at >= since:
+        if self._is_current(since):
             return
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
@@ -238,25 +247,43 @@ class Tokens:
                 raise UnavailableError(_NO_ANSWER) from error
 
     async def _read_on(self, since: float) -> None:
-        """Read the changes since the last reading, unless one has begun after ``since``.
+        """Read the changes since the last reading, unless one has begun after ``since``; the first one reads all.
 
         The stream's leader is asked, because a replica may show a token that was revoked.
         """
+        if self._read_at == float("-inf"):
+            await asyncio.shield(self._whole_reading())
         async with self._reading:
-            if self._read_at >= since:
-                return
-            begun, log = time.monotonic(), await self._opened()
-            tokens, position = self._tokens, self._position
-            if whole := begun - self._whole_at > _WHOLE_SECONDS:
-                tokens, position = {}, 0
-                async for batch in log.subject_batches(f"{TOKENS_SUBJECT}.*"):
-                    for stored in batch:
-                        position = _take(stored, tokens)
-            while (newer := await log.read_from_leader(f"{TOKENS_SUBJECT}.*", position)) is not None:
-                position = _take(newer, tokens)
-            self._tokens, self._position, self._read_at = tokens, position, begun
-            if whole:
-                self._whole_at = begun
+            if not self._is_current(since):
+                await self._read_newer(self._tokens, self._position)
+
+    def _is_current(self, since: float) -> bool:
+        return self._read_at >= since and self._changes_read == self._changes
+
+    def _whole_reading(self) -> asyncio.Task[None]:
+        """Return the running reading of the whole bucket, or begin one."""
+        if self._whole is None or self._whole.done():
+            self._whole = asyncio.create_task(self._read_whole())
+            self._whole.add_done_callback(_note_failure)
+        return self._whole
+
+    async def _read_whole(self) -> None:
+        begun, log = time.monotonic(), await self._opened()
+        tokens: dict[str, Token] = {}
+        position = 0
+        async for batch in log.subject_batches(f"{TOKENS_SUBJECT}.*"):
+            for stored in batch:
+                position = _take(stored, tokens)
+        async with self._reading:
+            await self._read_newer(tokens, position)
+            self._whole_at = begun
+
+    async def _read_newer(self, tokens: dict[str, Token], position: int) -> None:
+        """Add the changes after a position to these tokens, which are the known ones from then on."""
+        begun, changes, log = time.monotonic(), self._changes, await self._opened()
+        while (newer := await log.read_from_leader(f"{TOKENS_SUBJECT}.*", position)) is not None:
+            position = _take(newer, tokens)
+        self._tokens, self._position, self._read_at, self._changes_read = tokens, position, begun, changes
 
     async def _write(self, digest: str, data: bytes, expect: int | None = None) -> None:
         log = await self._opened()
@@ -276,6 +303,13 @@ def _take(stored: Recorded, into: dict[str, Token]) -> int:
     else:
         into[digest] = found
     return stored.position
+
+
+def _note_failure(reading: asyncio.Task[None]) -> None:
+    """Report our own errors; without an answer of the server, the next request begins a reading again."""
+    error = None if reading.cancelled() else reading.exception()
+    if error is not None and not isinstance(error, LedgerError):
+        report("the bucket of tokens could not be read", error, error)
 
 
 _NO_ANSWER = "the server does not answer about tokens: try again in a moment"

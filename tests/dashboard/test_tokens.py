@@ -197,10 +197,14 @@ async def test_tokens_stay_valid_through_an_election_and_end_with_a_clear_answer
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = Tokens(session.client)
+    await tokens.watch()
     text = await tokens.make("x", "auditor", None, None)
     digest = digest_of(text)
     assert await tokens.bearer_of(digest)
     assert session._server is not None
+    told = tokens._changes
+    await Tokens(session.client).make("y", "auditor", None, None)  # the message about it asks for a reading
+    await wait_until(lambda: tokens._changes > told)
     server = session._server.pid()
     assert server is not None
     monkeypatch.setattr(tokens_module, "_PATIENCE_SECONDS", 0.5)
@@ -290,6 +294,48 @@ async def test_a_bucket_that_was_purged_and_filled_anew_is_read_from_its_beginni
     await js_api(operator, f"STREAM.DELETE.{topology.TOKENS}")
     await js_api(operator, f"STREAM.CREATE.{topology.TOKENS}", wanted)
     new = await Tokens(session.client).make("new", "operator", None, None)
+    assert await tokens.bearer_of(digest_of(new))
     tokens._read_at = tokens._whole_at = float("-inf")  # a minute later
     assert [await tokens.bearer_of(one) for one in gone] == [None] * 3
     assert await tokens.bearer_of(digest_of(new))
+
+
+async def test_a_token_of_a_bucket_that_was_filled_anew_is_revoked_as_soon_as_others(session: Session) -> None:
+    tokens, other = Tokens(session.client), Tokens(session.client)
+    for number in range(3):
+        await tokens.make(f"t-{number}", "operator", None, None)
+    wanted = next(one for one in topology.stream_configs() if one["name"] == topology.TOKENS)
+    operator = await session.connection("operator", user="operator")
+    await js_api(operator, f"STREAM.DELETE.{topology.TOKENS}")
+    await js_api(operator, f"STREAM.CREATE.{topology.TOKENS}", wanted)
+    new = digest_of(await other.make("new", "operator", None, None))
+    assert await tokens.bearer_of(new)
+    await other.revoke("new")
+    await asyncio.sleep(tokens_module._CACHE_SECONDS)
+    await eventually(partial(tokens.bearer_of, new), lambda found: found is None, timeout_seconds=1)
+
+
+async def test_a_bucket_that_takes_longer_than_a_request_is_read_beside_the_requests(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, log = Tokens(session.client), await bucket_of(session)
+    revoked = [Draft(f"{topology.TOKENS_SUBJECT}.{digest_of(str(number))}", b"") for number in range(1000)]
+    await log.append(revoked)
+    digest = digest_of(await Tokens(session.client).make("x", "operator", None, None))
+    read = Log.subject_batches
+
+    async def slow(log: Log, subject: str) -> AsyncIterator[Any]:
+        async for batch in read(log, subject):
+            await asyncio.sleep(0.3)
+            yield batch
+
+    monkeypatch.setattr(Log, "subject_batches", slow)
+    monkeypatch.setattr(tokens_module, "_WAIT_SECONDS", 0.1)
+    assert await eventually(partial(tokens.bearer_of, digest), passing=(UnavailableError,))
+    tokens._whole_at = float("-inf")  # a minute later
+    tokens._read_at -= 2 * tokens_module._CACHE_SECONDS
+    begun = time.monotonic()
+    assert await tokens.bearer_of(digest)
+    assert time.monotonic() - begun < 0.1
+    assert time.monotonic() - tokens._read_at < 1  # the changes were read
+    await wait_until(lambda: tokens._whole_at > begun)

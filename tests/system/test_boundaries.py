@@ -484,7 +484,7 @@ LOOKED_AT_BY = {
     "consumers.guard.service.",  # its task: the lines of consumers.guard.flag_writer
     "consumers.runtime.alarm_watch.",  # its bell does nothing but set an event; its task: the line of ledger.transparency.alarm
     "consumers.runtime.broker.",
-    "dashboard.auth.tokens.",  # its sink does nothing but set a time
+    "dashboard.auth.tokens.",  # its sink counts; the next request begins an ended reading again
     "dashboard.metrics.",  # its task ends with an error; the next scrape asks anew, and begins another
     "dashboard.service.",  # its task is uvicorn's; where that ends the role fails, and is started again
     "consumers.intake.lanes.",  # test_intake_isolation.py
