@@ -156,7 +156,8 @@ def _required_texts(cls: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(name for name in cls.__struct_fields__ if name in required and hints[name] in (str, Personal))
 
 
-def _is_blank(text: str) -> bool:
+def is_blank(text: str) -> bool:
+    """Return whether a text shows nothing: no character but spaces and invisible ones."""
     return not is_plain(text) and (not text.strip() or not canonical_form(text))
 
 
@@ -182,7 +183,7 @@ def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct
                 raise FieldError(fault.message, f"{at}.{name}{part}" if at else f"{name}{part}", fault.code)
     for name in _required_texts(type(record)):
         value = getattr(record, name)
-        if _is_blank(value) and (recorded is None or value != getattr(recorded, name, None)):
+        if is_blank(value) and (recorded is None or value != getattr(recorded, name, None)):
             raise FieldError(f"`{name}` must not be blank", f"{at}.{name}" if at else name)
     for name in _fields_with_records(type(record)):
         if (inner := getattr(record, name)) is not None:

@@ -10,7 +10,7 @@ import msgspec
 from config import topology
 from domain.command_fields import LEDGERS_OWN, check_fields, check_names, known_fields
 from domain.commands import RequestError
-from domain.serialization import FieldError, check_currencies, check_ids, decode
+from domain.serialization import FieldError, check_currencies, check_ids, decode, is_blank
 from ledger.store.json_text import Parsed, parse, repeated_key
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def read_query[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
 
 
 def lost_by_encryption(body: bytes) -> RequestError | None:
-    """Return the refusal of a request that encryption would hide: a repeated field, or a field of the ledger's own.
+    """Return the refusal of a request that encryption would hide: a repeated or blank field, or one of the ledger's.
 
     ``read_form`` refuses text that is no request at all.
     """
@@ -97,6 +97,9 @@ def lost_by_encryption(body: bytes) -> RequestError | None:
         return None
     if (own := next((name for name in parsed.value if name in LEDGERS_OWN), None)) is not None:
         return RequestError("unknown_field", f"`{own}` is set by the ledger; leave it out", own)
+    text = parsed.value.get("text")
+    if isinstance(text, str) and is_blank(text):
+        return RequestError("invalid", "`text` must not be blank", "text")
     return _repeated(parsed, body)
 
 

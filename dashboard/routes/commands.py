@@ -118,7 +118,7 @@ class FlagReview(CommandBody, title="Review"):
 class FlagReply(CommandBody, title="FlagReply"):
     """The words of the person whom a flag concerns."""
 
-    text: Words
+    text: NotBlank
     request_id: Id | None = None
 
 

@@ -147,6 +147,15 @@ async def test_only_the_person_whom_a_flag_concerns_answers_it(session: Session)
                     if name != "A-2":
                         async with client_with_token(dashboard.address, token) as other:
                             assert (await posted(other, path, text="it was me"))[0] == 404, name
+                for blank in ("", "  "):
+                    assert (await posted(client, path, text=blank))[0] == 422
+                    asked = {"flag_id": found["items"][0]["flag_id"], "employee_id": "A-2", "text": blank}
+                    refused = await upstream.ask("flag", request_id="blank", **asked)
+                    assert refused["error"] == {
+                        "code": "invalid",
+                        "message": "`text` must not be blank",
+                        "field": "text",
+                    }
                 status, answer = await posted(client, path, text="A test of the till.")
                 assert (status, answer["outcome"]) == (200, "done"), answer
                 (flag,) = (await read_current(client, "flags"))["items"]
