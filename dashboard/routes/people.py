@@ -45,17 +45,17 @@ from projections.views.people import employees as employees_table
 from projections.views.people import thanks as thanks_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
     from dashboard.list_reader import Cursor
     from ledger.encryption.keyring import Keyring
-    from projections.engine.storage import Row
+    from projections.engine.storage import Progress, Row
+    from projections.reading import AccessScope, ReadResult
 
 
-_OF_AUTHORITY = ("people", "budget_balances")
 Ids = Annotated[str, Query(description="The ids as a JSON list.", examples=['["A-7","B-1"]'])]
 
 
@@ -137,6 +137,13 @@ class _VoiceQuery:
         self.after, self.newest_first, self.agent, self.answered = after, order == "desc", agent, answered
 
 
+def _people_of(scope: AccessScope, agent: str | None) -> frozenset[str] | None:
+    """Return the people whose rows are listed: all in scope (``None``: everybody), or of these the one asked for."""
+    if agent is None:
+        return scope.people
+    return frozenset((agent,)) if scope.people is None else scope.people & {agent}
+
+
 def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Authorizer, keys: Keyring) -> None:
     caller = Depends(authorizer.viewer)
 
@@ -172,9 +179,7 @@ def _add_obstacles_and_ideas(api: FastAPI, lists: ListReader, authorizer: Author
         what: str, page: PageQuery, query: _VoiceQuery, past: PastQuery, within: FeedRangeQuery, viewer: Principal
     ) -> Response:
         at, scope, times = await lists.at(past.as_of), await authorizer.scope(viewer), await lists.feed_range(within)
-        people = scope.people
-        if query.agent is not None:
-            people = frozenset((query.agent,)) if people is None else people & {query.agent}
+        people = _people_of(scope, query.agent)
         rows_of, row_class = (read_obstacles, ObstacleRow) if what == "obstacle" else (read_ideas, IdeaRow)
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
@@ -214,7 +219,7 @@ def _add_thanks(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None
         times = FeedRange(DateRange(None, None, zone_named("UTC")))
         if (within.begin, within.end, within.zone) != (None, None, None):
             times = FeedRange(await lists.times(within))
-        people = scope.people if agent is None else frozenset((agent,)) & (scope.people or {agent})
+        people = _people_of(scope, agent)
 
         def read(connection: sa.Connection, limit: int, after: Cursor, at: int | None) -> list[Row]:
             key = None if after is None else key_of(thanks_table, str(after), THANKS_ORDER)
@@ -244,10 +249,15 @@ def _add_authority(api: FastAPI, context: ApiContext) -> None:
         scope = await authorizer.scope(viewer)
         if employee_id != viewer.person_id and not scope.shows(employee_id):
             raise ParameterError("agent", "no employee with this id is visible to this token")
-        found = await authority_now(views.read, await published_policies(log), datetime.now(UTC), employee_id)
-        lags = [
-            await views.lag((await views.read(name, lambda _: None, short=True)).progress) for name in _OF_AUTHORITY
-        ]
+        read: list[Progress] = []
+
+        async def noted[T](name: str, query: Callable[[sa.Connection], T], /) -> ReadResult[T]:
+            answer = await views.read(name, query)
+            read.append(answer.progress)
+            return answer
+
+        found = await authority_now(noted, await published_policies(log), datetime.now(UTC), employee_id)
+        lags = [await views.lag(progress) for progress in read]
         return JsonResponse({**found, "lag_seconds": max(lags)})
 
 

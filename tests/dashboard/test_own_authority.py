@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,20 @@ from app.runtime.roles import running
 from app.runtime.views import read_view
 from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
+from dashboard.routes import people
 from dashboard.service import DashboardService
 from projections.policy_history import published_policies
+from projections.reading import EVERYBODY, AccessScope
 from projections.reports.authority_now import authority_now
 from tests.support.builders import event
-from tests.support.http_api import client_with_token, read_current
+from tests.support.http_api import client_with_token, read_current, served
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import httpx
+    import pytest
 
     from app.runtime.session import Session
     from dashboard.auth.tokens import Role
@@ -104,6 +108,31 @@ async def test_authority_after_the_end_of_a_period_is_that_of_the_next_one(sessi
         await upstream.wait_for_decider()
         budgets = await _is_as_previewed(session, upstream, "A-1", "A-2")
         assert [one["remaining"]["amount"] for one in budgets.values()] == ["0.00", "70.00"]
+
+
+async def test_the_lag_of_own_authority_is_that_of_its_figures(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(session) as (upstream, client):
+
+        async def late(*given: Any) -> Any:
+            found = await authority_now(*given)
+            await upstream.action("r-late")
+            await asyncio.sleep(1.1)  # a view that is within a second of the end counts its own age
+            await read_current(client, "balances")
+            return found
+
+        monkeypatch.setattr(people, "authority_now", late)
+        found = (await client.get("/api/v1/authority", params={"agent": "A-1"})).json()
+        assert found["position"] < (await read_current(client, "actions"))["position"]
+        assert found["lag_seconds"] > 0
+
+
+def test_a_reader_who_sees_nobody_is_shown_nobody_who_is_asked_for() -> None:
+    nobody, some = (AccessScope(frozenset(names), frozenset()) for names in ((), ("A-1", "A-2")))
+    found = [people._people_of(one, "A-1") for one in (nobody, some, EVERYBODY)]
+    assert found == [frozenset(), frozenset({"A-1"}), frozenset({"A-1"})]
+    assert [people._people_of(one, None) for one in (nobody, EVERYBODY)] == [frozenset(), None]
 
 
 async def test_thanks_are_seen_by_their_receiver_and_the_people_above(session: Session) -> None:
