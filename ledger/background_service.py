@@ -7,7 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from ledger.errors import LedgerError, UnavailableError
+from ledger.errors import LedgerError, LocalFileError, UnavailableError
 from ledger.nats.client import connect
 from ledger.nats.incidents import report
 
@@ -91,7 +91,7 @@ async def restarting(
 ) -> None:
     """Run ``work``, again after each unexpected error and after longer pauses; ``pulse`` reports the reason to wait.
 
-    ``on_failure`` is called after each of these errors.
+    ``on_failure`` is called after each error that is this process's own, and not after one of the server's.
 
     Raises:
         LedgerError: the log has changed, so the role must end. While the server is away, the work is repeated.
@@ -102,16 +102,17 @@ async def restarting(
             await work()
         except UnavailableError as error:
             _log.warning("%s waits: %s", name, error)
-            reason = str(error)
+            reason, is_ours = str(error), isinstance(error, LocalFileError)
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - our own errors are reported and must not end a role
             report(f"{name} failed and begins again", error, error)
-            reason = f"an error of ours, see the log: {error!r}"
+            reason, is_ours = f"an error of ours, see the log: {error!r}", True
         else:
             return
         if pulse is not None:
             pulse.wait(reason)
-        on_failure()
+        if is_ours:
+            on_failure()
         await asyncio.sleep(pause)
         pause = min(_PAUSE_SECONDS_AT_MOST, 2 * pause)

@@ -45,6 +45,10 @@ class UnavailableError(LedgerError):
     """
 
 
+class LocalFileError(UnavailableError):
+    """A file of this machine cannot be written: the disk is full, or the file is damaged. Another machine may go on."""
+
+
 class StateError(LedgerError):
     """A role's state on disk cannot be used; ``damaged``: its content is wrong, and must be built again."""
 

@@ -125,7 +125,7 @@ class DecisionService(RoleService):
         inbox = await stream_config(self._client, topology.INBOX) or {}
         self.pipeline.old_keys_until = int(inbox.get("metadata", {}).get(topology.TOKENS_SINCE, 0))
         self.spawn(self.state.follow(self._reader, self._log))
-        self.spawn(restarting("the decider", self.pipeline.run))
+        self.spawn(restarting("the decider", self.pipeline.run, on_failure=self._lease.note_failure))
         self.spawn(self.state.keep_writing())
         self.spawn(self._notifications.run())
         copies, index = snapshots_of(self._client), self.state.index.path

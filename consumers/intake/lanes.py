@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from ledger.errors import ConflictError, LedgerError, LostEventsError, UnavailableError
+from ledger.errors import ConflictError, LedgerError, LocalFileError, LostEventsError, UnavailableError
 from ledger.nats import incidents
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class IntakeLanes:
     """Records messages, with retries.
 
     ``done`` is called with messages to acknowledge, and ``lost`` when the log has lost events. ``gone`` returns the
-    places of messages that an operator has removed from their inboxes.
+    places of messages that an operator has removed from their inboxes. ``failed`` is called each time that a
+    file of this machine cannot be written.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class IntakeLanes:
         done: Callable[[Sequence[Message]], None],
         lost: Callable[[LedgerError], None],
         gone: Callable[[Iterable[EventPlace]], Awaitable[set[EventPlace]]],
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._intake = intake
         self._done = done
         self._lost = lost
         self._gone = gone
+        self._failed = failed
         self._lanes: dict[str, dict[EventPlace, Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -91,6 +94,8 @@ class IntakeLanes:
                 await asyncio.sleep(0)
             except UnavailableError as error:
                 _log.warning("the intake of %a waits: %s", name, error)
+                if isinstance(error, LocalFileError):
+                    self._failed()
                 await asyncio.sleep(pause)
                 pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
                 await self._remove_gone(name, lane)

@@ -136,7 +136,8 @@ class IntakeService(RoleService):
         index = self._index.path
         absent = () if index.exists() else (f"index/{index.name}",)
         totals = (*self._intake.recorded.totals(), *self._intake.rejected.totals())
-        loops, is_working = (self._pulse.loop(),), self._lease.is_working and self._worker is not None
+        loops = (self._pulse.loop(),)
+        is_working = self._lease.is_working and not self._lease.is_failing and self._worker is not None
         return RoleStatus(role="intake", is_working=is_working, loops=loops, absent=absent, totals=totals)
 
     async def _take_turns(self) -> None:
@@ -154,7 +155,9 @@ class IntakeService(RoleService):
         """Start or stop to record, depending on whether it is this intake's turn."""
         if self._lease.is_ours and self._worker is None:
             known = self._index.sources(f"{topology.FACT_SUBJECT}.")
-            worker = IntakeWorker(self._client, self._intake, self._inboxes, known, self._pulse, self.failed)
+            worker = IntakeWorker(
+                self._client, self._intake, self._inboxes, known, self._pulse, self._lease, self.failed
+            )
             try:
                 await worker.start()
             except BaseException:

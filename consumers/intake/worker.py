@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from consumers.intake.inbox_message import Message
     from consumers.intake.recorder import Intake
     from ledger.nats.client import LedgerClient
+    from ledger.store.lease import Lease
     from ledger.store.role_status import Heartbeat
 
 _ACK = b"PUB %b 4\r\n+ACK\r\n"
@@ -56,14 +57,16 @@ class IntakeWorker(BackgroundService):
         inboxes: InboxSettings,
         known: Iterable[str],
         pulse: Heartbeat,
+        lease: Lease,
         failed: asyncio.Future[None],
     ) -> None:
         """``known`` are the sources with recorded events."""
         super().__init__("intake", failed)
         self._client = client
         self._intake = intake
-        self._pulse = pulse
-        self._lanes = IntakeLanes(intake, self._acknowledge, self.fail, partial(places_gone, client))
+        self._pulse, self._lease = pulse, lease
+        gone = partial(places_gone, client)
+        self._lanes = IntakeLanes(intake, self._acknowledge, self.fail, gone, lease.note_failure)
         self._fan_in = FanIn(client, topology.INTAKE_CONSUMER)
         self._inboxes = Inboxes(client, self._fan_in, inboxes.routes, inboxes.replicas, creates=inboxes.creates)
         self._inboxes.on_handover = intake.read_again
@@ -94,10 +97,12 @@ class IntakeWorker(BackgroundService):
                 self._pulse.beat()
             except Exception as error:  # noqa: BLE001 - our own errors delay the intake, and must not end it
                 report("the intake failed and begins again", error, error)
+                self._lease.note_failure()
                 self._pulse.wait(f"an error of ours, see the log: {error!r}")
                 self._fan_in.lose(self._fan_in.streams)  # the server delivers the pulled messages again
                 await asyncio.sleep(_FAILED_SECONDS)
 
     def _acknowledge(self, messages: Sequence[Message]) -> None:
+        self._lease.note_success()
         with suppress(nats.errors.Error):  # they are delivered again, and are duplicates then
             self._client.send(b"".join([_ACK % message.reply for message in messages]))

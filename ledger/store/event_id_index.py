@@ -11,7 +11,7 @@ from itertools import chain, count
 from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from ledger.errors import UnavailableError
+from ledger.errors import LocalFileError
 from ledger.files import try_lock
 from ledger.store.subscription import ReadCursor
 
@@ -146,12 +146,14 @@ class EventIdIndex:
         ``changes`` are statements on tables of ``table``, each with its rows of values.
 
         Raises:
-            UnavailableError: the file cannot be written, for instance because the disk is full.
+            LocalFileError: the file cannot be written, for instance because the disk is full.
         """
         try:
             self._write(entries, heads, sources, notes, changes)
-        except sqlite3.OperationalError as error:
-            raise UnavailableError(f"the index cannot be written ({error}); is the disk full?") from error
+        except sqlite3.DatabaseError as error:
+            if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                raise  # an error of ours
+            raise LocalFileError(f"the index cannot be written ({error}); is the disk full?") from error
 
     def _write(
         self,
@@ -183,7 +185,7 @@ class EventIdIndex:
             raise
         try:
             self._writer.execute("COMMIT")
-        except sqlite3.OperationalError:
+        except sqlite3.DatabaseError:
             self._roll_back()
             raise
 

@@ -127,6 +127,16 @@ class Lease(BackgroundService):
         """This process holds the lease, and has renewed it lately."""
         return self.is_ours and time.monotonic() - self._renewed_at < _HELD_SECONDS
 
+    @property
+    def is_failing(self) -> bool:
+        """The work has failed for some seconds, and did a moment ago."""
+        now = time.monotonic()
+        return now - self._failed_at < _REST_SECONDS and now - self._failing_since >= _FAILING_SECONDS
+
+    def note_success(self) -> None:
+        """Note that this process could do the work: earlier failures count no more."""
+        self._failed_at = float("-inf")
+
     def note_failure(self) -> None:
         """Note that this process could not do the work; after some seconds of failures a standby gets it."""
         now = time.monotonic()

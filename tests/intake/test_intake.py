@@ -250,3 +250,38 @@ async def test_a_backlog_is_recorded_in_groups_so_that_decisions_come_between(se
         stamps = Counter([stored["recordedtime"] for stored in await upstream.replay()])  # one for each append
     assert stamps.total() == 1000
     assert max(stamps.values()) <= 250
+
+
+async def test_an_intake_whose_disk_is_full_leaves_the_work_to_a_standby(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone it goes on to try, and does not say that it works."""
+    import sqlite3
+
+    from app.runtime.roles import running
+    from consumers.intake.service import IntakeService
+    from ledger.store import lease
+    from ledger.store.log import Log
+
+    monkeypatch.setattr(lease, "_FAILING_SECONDS", 0.4)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def works(one: IntakeService) -> bool:
+        return bool(one.status().is_working)
+
+    async with running(session, ["intake"]) as (*_, first):
+        assert isinstance(first, IntakeService)
+        monkeypatch.setattr(first._index, "_write", full)
+        upstream = Upstream(session, await session.upstream("test"))
+        await upstream.publish(purchase(1))
+        await eventually(lambda: works(first), lambda found: not found)
+        client = await session.connection("second")
+        log, rejected = await Log.open(client, "LEDGER"), await Log.open(client, "REJECTED")
+        second = IntakeService(session.url, client, log, rejected, tmp_path / "second.sqlite")
+        await second.start()
+        await eventually(lambda: works(second))
+        assert not first._lease.is_ours
+        assert (await upstream.receipt("p-1"))["status"] == "recorded"
+        await second.stop()

@@ -10,7 +10,8 @@ from typing import cast
 import pytest
 
 from app.runtime.session import Session
-from ledger.errors import UnavailableError
+from ledger import background_service
+from ledger.errors import LocalFileError, UnavailableError
 from ledger.store import lease
 from ledger.store.lease import Lease
 from ledger.store.log import Draft, Log
@@ -244,9 +245,29 @@ async def test_a_single_failure_costs_no_lease(session: Session, monkeypatch: py
         await asyncio.sleep(0.7)
         first.note_failure()
     await asyncio.sleep(0.5)
+    for _ in range(8):
+        first.note_success()
+        first.note_failure()
+        await asyncio.sleep(0.1)
+    assert not first.is_failing
     assert (first.is_ours, second.is_ours) == (True, False)
     for one in (second, first):
         await one.stop()
+
+
+async def test_errors_of_the_server_are_no_failures_of_the_process_and_those_of_its_files_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(background_service, "_PAUSE_SECONDS", 0.0)
+    errors: list[Exception] = [UnavailableError("away"), LocalFileError("full"), UnavailableError("away"), OSError()]
+    failures: list[int] = []
+
+    async def work() -> None:
+        if errors:
+            raise errors.pop(0)
+
+    await background_service.restarting("the work", work, on_failure=lambda: failures.append(len(errors)))
+    assert failures == [2, 0]
 
 
 async def writes_of(session: Session, seconds: float) -> int:
