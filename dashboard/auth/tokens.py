@@ -13,7 +13,7 @@ import secrets
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -67,10 +67,10 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     name: str
     role: Role
-    made: datetime
+    made: Annotated[datetime, msgspec.Meta(tz=True)]
     person_id: str | None = None
     source: str | None = None
-    expires: datetime | None = None
+    expires: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
     @property
     def fault(self) -> str:

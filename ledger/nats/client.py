@@ -154,8 +154,11 @@ class LedgerClient(Client):
 
         A server that stops closes connections with requests on their way, whose answers would be lost.
         """
+        server, reconnects = self._current_server, self.stats["reconnects"]
         # Leaders of streams move first, and not all processes leave at once.
         await asyncio.sleep(random.uniform(*_LEAVES_SECONDS))  # noqa: S311 - no secret
+        if (self._current_server, self.stats["reconnects"]) != (server, reconnects):
+            return  # the server has closed the connection already
         with suppress(nats.errors.Error):
             for sid, subscription in [*self._subs.items()]:
                 if subscription._queue:  # noqa: SLF001 - nats-py subscribes again after it has connected
@@ -163,7 +166,7 @@ class LedgerClient(Client):
             await self.flush(timeout=1)
             await asyncio.sleep(_SETTLED_SECONDS)
             await self.flush(timeout=1)
-        if self.is_connected:
+        if self.is_connected and self.stats["reconnects"] == reconnects:
             await self._process_op_err(nats.errors.StaleConnectionError())
 
     @property

@@ -144,6 +144,8 @@ async def test_damaged_and_hostile_entries_admit_nobody_and_stop_nothing(session
         json.dumps(fields | {"role": "operator", "person_id": "A-1"}).encode(),
         json.dumps(fields | {"role": "source"}).encode(),
         json.dumps(fields | {"role": "operator", "expires": "soon"}).encode(),
+        json.dumps(fields | {"role": "operator", "expires": "2999-01-01T00:00:00"}).encode(),  # in no time zone
+        json.dumps(fields | {"role": "operator", "made": "2026-01-01T00:00:00"}).encode(),
     ]
     for body in bodies:
         for reader in (tokens, Tokens(session.client)):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from nats.errors import NoRespondersError
+from nats.errors import NoRespondersError, StaleConnectionError
 
 from ledger.nats.client import connect, frame
 from tests.support.nats_servers import Cluster, Server
@@ -70,3 +70,17 @@ async def test_a_process_stays_at_the_only_server_it_knows(tmp_path: Path) -> No
         assert client.stats["reconnects"] == 0
         await client.close()
         server.send(signal.SIGKILL)
+
+
+async def test_a_process_that_has_left_already_keeps_its_connection(tmp_path: Path) -> None:
+    """The server may close the connection in the moment in which the process waits."""
+    with Server(tmp_path, GRACE) as server:
+        client = await connect(server.url, "left")
+        leaving = asyncio.create_task(client._leave())
+        await asyncio.sleep(0.05)
+        await client._process_op_err(StaleConnectionError())
+        await wait_until(lambda: client.is_connected)
+        await leaving
+        assert client.is_connected
+        assert client.stats["reconnects"] == 1
+        await client.close()
