@@ -238,6 +238,7 @@ async def test_acting_from_the_page(session: Session) -> None:
         await page.get_by_role("button", name="crm").click()
         shown = await read_current(one.client, "arrivals", source="crm")
         await expect(page.locator("caption", has_text="Recorded events")).to_contain_text(f"({len(shown['items'])})")
+        await sort_and_export(one)
         await page.get_by_role("form", name="Check an event").get_by_role("button").click()
         await expect(page.locator(".answer").first).to_contain_text("would be accepted")
         await end_another_session(one)
@@ -246,6 +247,25 @@ async def test_acting_from_the_page(session: Session) -> None:
         await expect(page.locator("#main h2").first).to_have_text("Why it was allowed")
         await expect(page.get_by_role("link", name="Case file")).to_be_visible()
         assert one.complaints == []
+
+
+async def sort_and_export(one: Opened) -> None:
+    """Sort the events of a source by time, and export its rejections: a cell is no formula, in any width."""
+    later = event("i-2", "interaction.opened", time="2026-02-04T10:00:00Z", interaction_id="I-2", customer_id="C-1")
+    await one.upstream.record(later)
+    await one.upstream.publish(event("odd", "interaction.opened", interaction_id="I-3") | {"\uff1d1+1": 1})
+    assert (await one.upstream.receipt("odd"))["status"] == "rejected"
+    found = await read_current(one.client, "rejections", source="crm")
+    await one.page.get_by_role("button", name="Show", exact=True).click()
+    events = one.page.locator("table", has=one.page.locator("caption", has_text="Recorded events"))
+    await events.get_by_role("button", name="Time").click()
+    await expect(events.locator("tbody tr").first).to_contain_text("4 Feb 2026")  # the text of 5 January is greater
+    await one.page.get_by_label("Columns and export: Rejected events, newest first").click()
+    async with one.page.expect_download() as waiting:
+        await one.page.get_by_role("button", name="Export CSV").click()
+    line = (await (await waiting.value).path()).read_text().splitlines()[1].split(",")
+    assert line[2] == f"'{found['items'][0]['field']}"
+    assert line[-1] == found["items"][0]["recorded"]
 
 
 async def try_another_limit(one: Opened) -> None:

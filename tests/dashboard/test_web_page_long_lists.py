@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
@@ -270,6 +271,14 @@ async def test_the_forest_and_its_tables_are_those_of_the_report(long: LongPage)
     assert await cells(page, "Difference in spending", whole=True) == [
         [str(days), str(line["rung"]), line["method"], f"{line['n']:,}", pounds_of(line["value"]), ends_of(line)]
         for days, line in rows
+    ]
+    await page.get_by_label("Columns and export: Difference in spending").click()
+    async with page.expect_download() as waiting:
+        await card.get_by_role("button", name="Export CSV").first.click()
+    exported = list(csv.DictReader((await (await waiting.value).path()).read_text().splitlines()))
+    assert [one["Difference, GBP"] and float(one["Difference, GBP"]) for one in exported] == [
+        float(line["value"]["amount"]) if line["value"] else ""  # what is not known is no zero
+        for _, line in rows
     ]
     means = [
         [str(each["days"]), *(mean_of(each, name) for name in ("mean_before", "mean_after", "mean_cost"))]

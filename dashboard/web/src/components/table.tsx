@@ -20,10 +20,11 @@ interface Props<T> {
   hideCaption?: boolean;
 }
 
-/** A cell of CSV; a text that a spreadsheet would take for a formula begins with an apostrophe. */
+/** A cell of CSV; a text that a spreadsheet would take for a formula begins with an apostrophe, as in the files of the API. */
 function quoted(value: string | number | null | undefined): string {
   const text = String(value ?? "");
-  const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  const isFormula = typeof value === "string" && /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) && !/^[-+]?[0-9]+(\.[0-9]+)?$/.test(text);
+  const safe = isFormula ? `'${text}` : text;
   return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 

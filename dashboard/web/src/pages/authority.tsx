@@ -61,7 +61,7 @@ function ByKind() {
     <Card title="What I may give now" term="authority">
       <Table caption="What I may give now" hideCaption rows={data.items} empty={<Empty title="Your role gives nothing yet.">Ask your team lead which role you have.</Empty>} columns={[
         { title: "Kind", value: (one) => words(one.kind) },
-        { title: "Limit of one action", value: (one) => (one.limit ? Number(one.limit.amount) : Infinity), right: true, cell: (one) => (one.limit ? money(one.limit) : "no limit") },
+        { title: "Limit of one action", value: (one) => (one.limit ? Number(one.limit.amount) : "no limit"), right: true, cell: (one) => (one.limit ? money(one.limit) : "no limit") },
         { title: "Now without asking", value: (one) => (one.needs.length ? 0 : Number(one.left.amount)), right: true, cell: (one) => (one.needs.length ? "needs an approval" : `up to ${money(one.left)}`) },
         ...(data.items.some((one) => one.needs.length) ? [{ title: "Course to take", value: (one: AuthorityNow["items"][number]) => one.needs.join(", ") }] : []),
       ]} />

@@ -80,9 +80,10 @@ interface Window {
 }
 interface Loyalty { currencies: { currency: string; summary?: Window[]; ladder: { days: number; spending: Effect[] }[] }[] }
 type Mean = "mean_before" | "mean_after" | "mean_cost";
+const amountOf = (money: Money | null | undefined): number | null => (money ? Number(money.amount) : null);
 /** A column of means, each with its interval and n. */
-const meanColumn = (title: string, name: Mean): Column<Window> => ({
-  title, right: true, value: (one) => Number(one[name]?.amount ?? 0),
+const meanColumn = (title: string, name: Mean, currency: string): Column<Window> => ({
+  title: `${title}, ${currency}`, right: true, value: (one) => amountOf(one[name]),
   cell: (one) => (one[name] ? `${money(one[name])} (${intervalOf(one[`${name}_interval`], money, one.n)})` : "–"),
 });
 
@@ -106,11 +107,11 @@ function ForestIn({ data, currency }: { data: Loyalty; currency: Loyalty["curren
       })), width, format)}
       table={<><Table caption="Difference in spending" rows={lines} columns={[
         { title: "Days", value: (one) => one.days, right: true }, { title: "Level", value: (one) => one.rung, right: true, term: "evidence level" }, { title: "Method", value: (one) => one.method },
-        { title: "n", value: (one) => one.n, right: true }, { title: "Difference", value: (one) => Number(one.value?.amount ?? 0), cell: (one) => money(one.value), right: true },
-        { title: "95 % interval", value: (one) => Number(one.interval?.[0].amount ?? 0), cell: (one) => (one.interval ? `${money(one.interval[0])} to ${money(one.interval[1])}` : "–"), right: true, term: "interval" },
+        { title: "n", value: (one) => one.n, right: true }, { title: `Difference, ${currency.currency}`, value: (one) => amountOf(one.value), cell: (one) => money(one.value), right: true },
+        { title: "95 % interval", value: (one) => amountOf(one.interval?.[0]), cell: (one) => (one.interval ? `${money(one.interval[0])} to ${money(one.interval[1])}` : "–"), right: true, term: "interval" },
       ]} />
       <Table caption="Mean purchases of a customer with an action, and its cost" rows={currency.summary ?? []} columns={[
-        { title: "Days", value: (one) => one.days, right: true }, meanColumn("Before", "mean_before"), meanColumn("After", "mean_after"), meanColumn("Cost", "mean_cost"),
+        { title: "Days", value: (one) => one.days, right: true }, ...([["Before", "mean_before"], ["After", "mean_after"], ["Cost", "mean_cost"]] as const).map(([title, name]) => meanColumn(title, name, currency.currency)),
       ]} /></>} />
   );
 }

@@ -28,11 +28,15 @@ function node(name, content, attributes = {}) {
 
 /** A cell that sorts and exports by one value, and shows another. */
 const cell = (value, shown) => ({ value, shown });
+/** An amount; the column or one beside it names the currency. */
+const amountCell = (value, missing) => cell(value == null ? null : Number(value.amount), money(value) || missing);
 const valueOf = (one) => one instanceof Node ? one.textContent : one !== null && typeof one === "object" ? one.value : one;
 function Shown({ of }) {
   if (of instanceof Node) return h("span", { ref: (place) => place?.replaceChildren(of) });
   return h("bdi", null, String((of !== null && typeof of === "object" ? of.shown : typeof of === "number" ? number.format(of) : of) ?? ""));
 }
+
+const shareCell = (one) => cell(one?.share ?? null, share(one));
 
 /** A card with a table; the cells of columns that begin with # are numbers. */
 function table(caption, columns, rows, perPage = 20) {
@@ -119,11 +123,11 @@ async function customerValue(place, { ask }) {
         place.append(node("details", [node("summary", `Within ${rung.days} days: no estimate yet`), note(`${words(why)}.`)]));
         continue;
       }
-      place.append(table(`Within ${rung.days} days, ${one.currency}`, ["#Level", "Method", "#n", "#Difference", "#95 % interval", "Reads as", "Caveats"], lines.map(([line, text]) => [
-        line.rung, words(line.method), line.n, cell(Number(line.value?.amount ?? line.value), line.value == null ? "none" : text(line.value)), line.interval ? `${text(line.interval[0])} to ${text(line.interval[1])}` : "", line.value == null ? "" : line.called, line.caveats.join("; ")]), 4));
+      place.append(table(`Within ${rung.days} days, ${one.currency}`, ["#Level", "Method", "#n", "#Difference", "Unit", "#95 % interval", "Reads as", "Caveats"], lines.map(([line, text]) => [
+        line.rung, words(line.method), line.n, cell(line.value == null ? null : text === money ? Number(line.value.amount) : line.value * 100, line.value == null ? "none" : text(line.value)), text === money ? one.currency : "points", line.interval ? `${text(line.interval[0])} to ${text(line.interval[1])}` : "", line.value == null ? "" : line.called, line.caveats.join("; ")]), 4));
     }
     place.append(note(`Controls: ${one.controls}.`));
-    place.append(table(`Customers with an action, ${one.currency}`, ["Within", "Bought again", "Had another action"], one.return_rates.map((line, at) => [`${line.days} days`, share(line), share(one.repeat_claims[at])])));
+    place.append(table(`Customers with an action, ${one.currency}`, ["Within", "#Bought again", "#Had another action"], one.return_rates.map((line, at) => [cell(line.days, `${line.days} days`), shareCell(line), shareCell(one.repeat_claims[at])])));
     place.append(note(one.payback.day ? `Payback (level 2): day ${one.payback.day}.` : `Payback (level 2): none; ${one.payback.why}.`));
   }
 }
@@ -153,10 +157,10 @@ async function gap(place, { ask, me, travelling }) {
     }
     if (!travelling) parts.push(otherLimit(one, me));
     limits.append(node("section", parts, { class: "card" }));
-    if (one.curve.length) limits.append(table(`Approved by amount, ${words(one.kind).toLowerCase()} for ${one.role}`, ["#Up to", "#Decided", "#Approved", "#At least (95 %)"], one.curve.map((at) => [cell(Number(at.up_to.amount), money(at.up_to)), at.n, cell(at.smoothed, percent.format(at.smoothed)), cell(at.lower, percent.format(at.lower))])));
+    if (one.curve.length) limits.append(table(`Approved by amount, ${words(one.kind).toLowerCase()} for ${one.role}`, [`#Up to, ${one.currency}`, "#Decided", "#Approved", "#At least (95 %)"], one.curve.map((at) => [cell(Number(at.up_to.amount), money(at.up_to)), at.n, cell(at.smoothed, percent.format(at.smoothed)), cell(at.lower, percent.format(at.lower))])));
   }
   place.append(limits);
-  if (found.procedure.length) place.append(table("Cost of procedure", ["Kind", "#Decided at once", "#Cost", "#Estimated cost of asking"], found.procedure.map((one) => [words(one.kind), one.n, cell(Number(one.given.amount), money(one.given)), cell(Number(one.long_way?.amount ?? 0), money(one.long_way) || "unknown")])));
+  if (found.procedure.length) place.append(table("Cost of procedure", ["Kind", "#Decided at once", "Currency", "#Cost", "#Estimated cost of asking"], found.procedure.map((one) => [words(one.kind), one.n, one.given.currency, amountCell(one.given, ""), amountCell(one.long_way, "unknown")])));
   place.append(note(words(found.caveats.join("; ")) + "."));
 }
 
@@ -165,8 +169,8 @@ async function recognition(place, { ask }) {
   place.append(note(`${number.format(found.thanks.given)} thanks to ${number.format(found.thanks.people_thanked)} people. People are not ranked.`));
   if (found.training.length) place.append(table("Training", ["Course", "#People", "Opens", "#Used in 90 days before", "#Used in 90 days after"], found.training.map((one) => [one.course, one.people, one.opens.map(words).join(", "), one.used_before, one.used_after])));
   if (found.careers.length) place.append(table("Careers", ["From", "To", "#People", "#Actions in 90 days before", "#Actions in 90 days after"], found.careers.map((one) => [one.from, one.to, one.people ?? "fewer than 5", one.used_before, one.used_after])));
-  if (found.voices.length) place.append(table("Ideas and obstacles", ["What", "#Reported", "#Answered", "#Median days to the answer"], found.voices.map((one) => [words(one.what), one.said, one.answered, one.median_days_to_answer == null ? "" : `${number.format(one.median_days_to_answer)} ${ends(one.median_days_to_answer_interval, number.format, one.answered)}`])));
-  if (found.morale.length) place.append(table("Morale", ["Period", "Team", "Answered", "#Score, of best", "#Of the whole team"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or next to such a team" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score), one.interval ? one.interval.map((edge) => percent.format(edge)).join(" to ") : ""])));
+  if (found.voices.length) place.append(table("Ideas and obstacles", ["What", "#Reported", "#Answered", "#Median days to the answer"], found.voices.map((one) => [words(one.what), one.said, one.answered, cell(one.median_days_to_answer, one.median_days_to_answer == null ? "" : `${number.format(one.median_days_to_answer)} ${ends(one.median_days_to_answer_interval, number.format, one.answered)}`)])));
+  if (found.morale.length) place.append(table("Morale", ["Period", "Team", "Answered", "#Score, of best", "#Of the whole team"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or next to such a team" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : cell(one.score, percent.format(one.score)), one.interval ? cell(one.interval[0], one.interval.map((edge) => percent.format(edge)).join(" to ")) : ""])));
   if (found.staying.length) place.append(table("Retention", ["Role", "People", "Still employed after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
   place.append(note(words(found.caveats.join("; ")) + "."));
 }
@@ -194,8 +198,8 @@ async function integrations(place, { ask, act, me }) {
     try {
       const [recorded, rejected] = await Promise.all([ask("arrivals", { source }), ask("rejections", { source })]);
       list.replaceChildren(
-        table("Recorded events, newest first", ["#Position", "Id", "Type", "Time", "Recorded"], recorded.items.map((one) => [one.position, one.event_id, one.type, time(one.time), time(one.recorded)])),
-        table("Rejected events, newest first", ["#Entry", "Code", "Field", "Remedy", "Time"], rejected.items.map((one) => [one.entry, one.code, one.field, one.message, time(one.recorded)])));
+        table("Recorded events, newest first", ["#Position", "Id", "Type", "Time", "Recorded"], recorded.items.map((one) => [one.position, one.event_id, one.type, cell(one.time, time(one.time)), cell(one.recorded, time(one.recorded))])),
+        table("Rejected events, newest first", ["#Entry", "Code", "Field", "Remedy", "Time"], rejected.items.map((one) => [one.entry, one.code, one.field, one.message, cell(one.recorded, time(one.recorded))])));
     } catch (problem) { list.replaceChildren(node("p", problem.message, { role: "alert" })); }
   };
   form.addEventListener("submit", (event) => { event.preventDefault(); source = form.querySelector("input").value.trim(); search(); });
