@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ledger.store.log import Log
+    from ledger.store.log import Log, Recorded
     from ledger.transparency.signed_notes import Checkpoint, Verifier
     from ledger.transparency.tiles import Tiles
 
@@ -237,7 +237,7 @@ class SealMirror:
         begin, end = WIDTH * index, min(WIDTH * (index + 1), newest.size)
         await self.fetch_leaves(begin + 1, end)
         sealed = self._seal.tiles(newest.size).leaves(begin + 1, end)
-        events = {one.position: one for one in (await self._log.read_batch(">", begin, end - begin))[0]}
+        events = await self._events(begin, end)
         entries = [
             encode_gap(position) if position not in events else encode_entry(*events[position])
             for position in range(begin + 1, end + 1)
@@ -247,10 +247,34 @@ class SealMirror:
                 raise ProofError(f"the log differs from the seal at position {position}: run `audit verify`")
         self._write("entries", index, encode_bundle(entries), len(entries))
 
+    async def _events(self, begin: int, end: int) -> dict[int, Recorded]:
+        """Return the events after a position up to another; those that a replica lacks come from the leader."""
+        after, is_complete = begin, False
+        events: dict[int, Recorded] = {}
+        while after < end and not is_complete:
+            batch, is_complete = await self._log.read_batch(">", after, end - after)
+            events |= {one.position: one for one in batch}
+            after = batch[-1].position if batch else end
+        position = begin + 1
+        while position <= end:
+            if position not in events:
+                newer = await self._log.read_from_leader(">", position - 1)
+                if newer is None:
+                    break
+                position = newer.position
+                events[position] = newer
+            position += 1
+        return events
+
     def _write(self, level: int | str, index: int, data: bytes, width: int) -> None:
+        """Write a tile, and remove narrower ones in its place."""
         path = self._seal.folder / tile_path(level, index, width)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
+        full = self._seal.folder / tile_path(level, index)
+        for one in full.with_name(f"{full.name}.p").glob("[0-9]*"):
+            if one.name.isdecimal() and int(one.name) < width:
+                one.unlink(missing_ok=True)
 
     async def _ask(self, request: _Request) -> _Reply:
         try:

@@ -140,7 +140,7 @@ class Tiles:
             for partial_width in partial_widths:
                 if partial_width >= width:
                     return read_bounded(partials / str(partial_width), max_bytes), partial_width
-        except UnreadableFileError as error:
+        except (UnreadableFileError, FileNotFoundError) as error:  # a mirror removes tiles that are replaced
             raise MissingTileError(tile_path(level, index, width), str(error)) from error
         raise MissingTileError(tile_path(level, index, width))
 

@@ -22,7 +22,7 @@ from consumers.seal.archive_service import archive_log, archive_of
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from ledger.errors import UnavailableError
-from ledger.store.log import Draft
+from ledger.store.log import Draft, Log
 from ledger.transparency import seal_mirror
 from ledger.transparency.merkle import ProofError
 from ledger.transparency.proofs import prove, read_proof, verify_proof
@@ -264,6 +264,41 @@ def test_hashes_of_leaves_are_checked_up_to_the_root(tmp_path: Path) -> None:
         path.write_bytes(right)
     for position in (1, 65_536, 65_537, 65_793, size):
         Tiles(tmp_path, size).check(position, position, writer.root())
+
+
+async def test_a_mirror_keeps_the_widest_of_partial_tiles(session: Session, tmp_path: Path) -> None:
+    mirror, none = mirror_of(session, tmp_path / "mirror"), seal_folder(tmp_path / "none")
+    async with running(session, ["seal"]):
+        for end in (5, 9, 200, 300):
+            await append_events(session, end - await session.log.last_position(), await session.log.last_position())
+            await sealed(session, end)
+            await read_seal(none, mirror, proof_of(end))
+            await mirror.fetch("tile/0/000")
+            await mirror.fetch("tile/entries/000")
+            kept = [path.name for path in (tmp_path / "mirror" / "tile").glob("*/000.p/*") if path.parts[-3] != "1"]
+            assert kept == ([] if end > 256 else [str(end)] * 2)
+
+
+async def test_a_replica_that_is_behind_is_no_difference_between_log_and_seal(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append_events(session, 300)
+    mirror, none = mirror_of(session, tmp_path / "mirror"), seal_folder(tmp_path / "none")
+    read = Log.read_batch
+
+    async def behind(log: Log, subject: str, after: int, at_most: int) -> Any:
+        batch, _ = await read(log, subject, after, at_most)
+        cut = [one for one in batch if one.position <= 290][:40]
+        return cut, not cut
+
+    async with running(session, ["seal"]):
+        await sealed(session, 300)
+        monkeypatch.setattr(Log, "read_batch", behind)
+        for position in (1, 200, 300):
+            assert await read_seal(none, mirror, proof_of(position))
+            await mirror.fetch(f"tile/entries/{(position - 1) // 256:03d}")
+        entries = mirror._seal.tiles(300).entries(0)
+        assert entries == seal_folder(session.data_dir).tiles(300).entries(0)
 
 
 async def test_a_changed_log_proves_nothing_elsewhere(session: Session, tmp_path: Path) -> None:
