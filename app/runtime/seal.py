@@ -102,11 +102,13 @@ async def folder_to_read(session: Session) -> SealFolder:
 
 async def _mirror_of(session: Session) -> SealMirror | None:
     """Return the mirror of another machine's seal; none where this one seals, or nothing is sealed yet."""
-    if session.embedded or seal_folder(session.data_dir).is_begun:
+    if session.embedded:
         return None
-    if not (await (await SealRecord.open(session.client)).read()).begun:
-        return None
-    return SealMirror(session.log, topology.SEAL_SUBJECT, session.data_dir / SEAL_MIRROR)
+    folder = seal_folder(session.data_dir)
+    mirror = SealMirror(session.log, topology.SEAL_SUBJECT, session.data_dir / SEAL_MIRROR)
+    if folder.is_begun:
+        return None if await mirror.is_newest(folder) else mirror
+    return mirror if (await (await SealRecord.open(session.client)).read()).begun else None
 
 
 async def check_sealed_end(session: Session) -> None:

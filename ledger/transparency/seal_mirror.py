@@ -18,7 +18,7 @@ import nats.errors
 from ledger.errors import UnavailableError
 from ledger.files import write_atomically
 from ledger.transparency.merkle import ProofError, leaf_hash
-from ledger.transparency.seal_record import SealRecord
+from ledger.transparency.seal_record import SealRecord, SealTrace
 from ledger.transparency.sealer import SealFolder, encode_entry, encode_gap
 from ledger.transparency.signed_notes import NoteError
 from ledger.transparency.tiles import WIDTH, MissingTileError, encode_bundle, split_hashes, tile_path
@@ -117,7 +117,8 @@ class SealMirror:
             raise NoteError("the checkpoint of the process that seals has no signature of its keys")
         first, kept = received.verifiers()[0], self._kept()
         if kept is None or kept[0] != first or kept[1].size > newest.size:
-            await self._require_newest(first, newest)
+            if objection := _objection(await self._record(), first, newest):
+                raise NoteError(objection)
             self.clear_tiles()
         elif kept[1].size == newest.size and kept[1].root != newest.root:
             raise NoteError(f"the process that seals has signed two different logs of {newest.size:,} events")
@@ -132,13 +133,17 @@ class SealMirror:
             return None
         return (keys[0], newest) if keys and newest is not None else None
 
-    async def _require_newest(self, first: Verifier, newest: Checkpoint) -> None:
-        """Raise NoteError unless this is the seal that was begun last, as far as the server's record knows it."""
-        record = await (await SealRecord.open(self._log.client)).read()
-        if not record.begun or record.begun[-1].verifier != first.text():
-            raise NoteError(f"the process that answers has a seal with the key {first.text()}, not the ledger's newest")
-        if record.checkpoint is not None and record.checkpoint.size > newest.size:
-            raise NoteError(f"the process that answers has a seal of {newest.size:,} events, which is an earlier one")
+    async def is_newest(self, local: SealFolder) -> bool:
+        """Return whether no other machine has gone on with a seal of this one, as far as that can be known now."""
+        try:
+            record = await self._record()  # first, since the seal may grow meanwhile
+            keys, newest = local.verifiers(), local.checkpoint()
+        except (UnavailableError, NoteError):
+            return True
+        return not (record.begun and keys and newest is not None and _objection(record, keys[0], newest))
+
+    async def _record(self) -> SealTrace:
+        return await (await SealRecord.open(self._log.client)).read()
 
     def _keep(self, files: dict[str, str]) -> None:
         """Replace the small files; the checkpoint comes last."""
@@ -287,17 +292,26 @@ class SealMirror:
         return reply
 
 
+def _objection(record: SealTrace, first: Verifier, newest: Checkpoint) -> str:
+    """Return why a seal is not the one that was begun last, as far as the server's record knows it; empty if it is."""
+    if not record.begun or record.begun[-1].verifier != first.text():
+        return f"the process that answers has a seal with the key {first.text()}, not the ledger's newest"
+    if record.checkpoint is not None and record.checkpoint.size > newest.size:
+        return f"the process that answers has a seal of {newest.size:,} events, which is an earlier one"
+    return ""
+
+
 async def read_seal[T](local: SealFolder, mirror: SealMirror, make: Callable[[SealFolder], T]) -> T:
-    """Return a value that ``make`` reads from a seal: that of this machine, else that of the machine that seals.
+    """Return a value that ``make`` reads from a seal: this machine's, unless another one has gone on with it, else its.
 
     Raises:
         UnavailableError: no seal is here, and no process that seals answers.
         AssertionError, LedgerError, ValueError: what ``make`` raises where the seal does not have what it needs.
     """
-    if local.is_begun:
+    if local.is_begun and await mirror.is_newest(local):
         try:
             return await asyncio.to_thread(make, local)
-        except SEAL_FAULTS as fault:  # the seal was left behind here, for example
+        except SEAL_FAULTS as fault:
             try:
                 return await _read_mirror(mirror, make)
             except (UnavailableError, *SEAL_FAULTS):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app.runtime.roles import running
-from app.runtime.seal import from_seal, seal_to_the_end
+from app.runtime.seal import folder_to_read, from_seal, seal_to_the_end
 from app.runtime.session import Session
 from config import topology
 from config.settings import load_settings
@@ -27,6 +27,7 @@ from ledger.transparency import seal_mirror
 from ledger.transparency.merkle import ProofError
 from ledger.transparency.proofs import prove, read_proof, verify_proof
 from ledger.transparency.seal_mirror import SEAL_FAULTS, SEAL_MIRROR, SealMirror, answer, read_seal
+from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.sealer import seal_folder
 from ledger.transparency.signed_notes import NoteError, Signer, make_checkpoint
 from ledger.transparency.tiles import Tiles, TileWriter, tile_path
@@ -299,6 +300,25 @@ async def test_a_replica_that_is_behind_is_no_difference_between_log_and_seal(
             await mirror.fetch(f"tile/entries/{(position - 1) // 256:03d}")
         entries = mirror._seal.tiles(300).entries(0)
         assert entries == seal_folder(session.data_dir).tiles(300).entries(0)
+
+
+async def test_a_seal_that_was_left_behind_is_not_served(session: Session, tmp_path: Path) -> None:
+    """Another machine has taken the seal over, and this one still has its folder."""
+    await append_events(session, 300)
+    await seal_to_the_end(session)
+    left = tmp_path / "other" / "seal"
+    shutil.copytree(session.data_dir / "seal", left)
+    async with running(session, ["seal"]), elsewhere(session, tmp_path / "other") as other:
+        mirror = mirror_of(other, tmp_path / "mirror")
+        assert await mirror.is_newest(seal_folder(other.data_dir))
+        await append_events(session, 100, 300)
+        await sealed(session, 400)
+        record = await SealRecord.open(session.client)
+        await record.keep(seal_folder(session.data_dir).checkpoint())  # as it is once a minute
+        assert (newest := (await folder_to_read(other)).checkpoint())
+        assert newest.size == 400
+        text = await read_seal(seal_folder(other.data_dir), mirror, proof_of(7))
+        assert read_proof(text).checkpoint.size == 400
 
 
 async def test_a_changed_log_proves_nothing_elsewhere(session: Session, tmp_path: Path) -> None:
