@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from ledger.transparency.signed_notes import NoteError
 from projections.engine.storage import claim
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from ledger.nats.client import LedgerClient
@@ -53,10 +53,12 @@ async def seal_log(
     progressed: Callable[[Sealer], None] | None = None,
     pulse: Heartbeat | None = None,
     secret: str | None = None,
+    on_checked: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Seal the log after the newest checkpoint, up to a position or for ever. A new ledger gets its first seal.
 
-    With a ``secret`` the seal's key is copied to the server, encrypted.
+    With a ``secret`` the seal's key is copied to the server, encrypted. ``on_checked`` is called once the seal in
+    the folder has been found to be the ledger's.
 
     Raises:
         SealError: the log differs from the seal, or the seal's folder is missing.
@@ -72,6 +74,8 @@ async def seal_log(
     if copy is not None:
         await copy.keep(folder)  # a first seal's
     await sealer.check(log)
+    if on_checked is not None:
+        await on_checked()
     follower = Follower(client, log, "seal", ReadCursor(sealer.size), gaps=True)
     signing = asyncio.create_task(_keep_signing(sealer, record, pulse, copy, folder)) if until is None else None
     try:
@@ -162,8 +166,7 @@ class SealService(RoleService):
                 self._pulse.active = ours
                 if ours:
                     try:
-                        async with self._answering():
-                            await seal_log(reader, self._log, self._folder, pulse=self._pulse, secret=self._secret)
+                        await self._seal(reader)
                     except (UnavailableError, OSError) as error:  # the server does not answer, or the disk is full
                         _log.warning("the seal waits: %s", error)
                         self._pulse.wait(str(error))
@@ -171,6 +174,14 @@ class SealService(RoleService):
                     except (SealError, NoteError) as error:
                         await self._raise_alarm(error)
             await asyncio.sleep(_CLAIM_SECONDS)
+
+    async def _seal(self, reader: LedgerClient) -> None:
+        async with AsyncExitStack() as answering:
+
+            async def answer() -> None:
+                await answering.enter_async_context(self._answering())
+
+            await seal_log(reader, self._log, self._folder, pulse=self._pulse, secret=self._secret, on_checked=answer)
 
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:

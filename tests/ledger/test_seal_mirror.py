@@ -28,7 +28,7 @@ from ledger.transparency.merkle import ProofError
 from ledger.transparency.proofs import prove, read_proof, verify_proof
 from ledger.transparency.seal_mirror import SEAL_FAULTS, SEAL_MIRROR, SealMirror, answer, read_seal
 from ledger.transparency.seal_record import SealRecord
-from ledger.transparency.sealer import seal_folder
+from ledger.transparency.sealer import Sealer, seal_folder
 from ledger.transparency.signed_notes import NoteError, Signer, make_checkpoint
 from ledger.transparency.tiles import Tiles, TileWriter, tile_path
 from tests.support.builders import event
@@ -300,6 +300,29 @@ async def test_a_replica_that_is_behind_is_no_difference_between_log_and_seal(
             await mirror.fetch(f"tile/entries/{(position - 1) // 256:03d}")
         entries = mirror._seal.tiles(300).entries(0)
         assert entries == seal_folder(session.data_dir).tiles(300).entries(0)
+
+
+async def test_a_seal_answers_only_after_it_was_checked(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal_mirror, "_PATIENCE_SECONDS", 0.3)
+    await append_events(session, 10)
+    await seal_to_the_end(session)
+    checking, check, goes_on = asyncio.Event(), Sealer.check, asyncio.Event()
+
+    async def slow(sealer: Sealer, log: Log) -> None:
+        checking.set()
+        await goes_on.wait()
+        await check(sealer, log)
+
+    monkeypatch.setattr(Sealer, "check", slow)
+    mirror = mirror_of(session, tmp_path / "mirror")
+    async with running(session, ["seal"]):
+        await asyncio.wait_for(checking.wait(), 10)
+        with pytest.raises(UnavailableError):
+            await mirror.refresh()
+        goes_on.set()
+        await eventually(mirror.refresh, passing=(UnavailableError,))
 
 
 async def test_a_seal_that_was_left_behind_is_not_served(session: Session, tmp_path: Path) -> None:
