@@ -1,4 +1,4 @@
-"""How far views are behind a log that grows by 2,000 events a second: seconds until each view shows an event.
+"""The lag of each view behind a log that grows by 2,000 events a second, in seconds.
 
     python -m benchmarks.following [--rate 2000] [--seconds 30] [--events 100000]
 

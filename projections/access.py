@@ -100,7 +100,7 @@ async def cases_without_names(log: Log, keys: Keyring, cases: Sequence[Row]) -> 
 
 
 def _masked(row: Row, key: Key) -> Row:
-    """Return a flag or a case with pseudonyms for the people whom it is about. An answer may tell who: it is hidden."""
+    """Return a flag or a case with pseudonyms for its people, and without the answer, which may name its author."""
     names = {about: f"~{key.hash_of(about)[:8]}" for about in row["about"]}
     text = row["explanation"]
     for about, pseudonym in names.items():

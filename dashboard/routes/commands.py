@@ -116,7 +116,7 @@ class FlagReview(CommandBody, title="Review"):
 
 
 class FlagReply(CommandBody, title="FlagReply"):
-    """The words of the person whom a flag concerns."""
+    """An answer to a flag, in the words of an employee named by it."""
 
     text: NotBlank
     request_id: Id | None = None

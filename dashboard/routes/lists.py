@@ -240,7 +240,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
 
 def _for_reader(shown: Row, flag: Row, viewer: Principal) -> Row:
-    """Return a flag as this reader may see it: whom it concerns sees their own answer, and no note of a reviewer."""
+    """Return a flag as this reader may see it: employees named by it see their own answer and no note."""
     concerned = f"agent:{viewer.person_id}" in flag["about"]
     answer = flag["answer"] if concerned and viewer.person_id == flag["answered_by"] else shown["answer"]
     return {**shown, "answer": answer, "note": None if concerned or viewer.role == "agent" else shown["note"]}

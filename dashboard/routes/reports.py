@@ -115,7 +115,7 @@ def _renewing(asked: _Asked, at: int | None, scope: AccessScope) -> Renew | None
 
 
 async def prepare_reports(context: ApiContext) -> None:
-    """Compute the reports that pages show for readers who see everybody, before the first one asks."""
+    """Compute the reports of pages for auditors and operators, before the first of them asks."""
     if await context.views.end() < PREPARED_FROM:
         return
     whole = _WholeHistory(context.log)

@@ -5,8 +5,8 @@ and again; each write expects the sequence of the one before, so that at most on
 it. A standby takes it once its holder has given it up, or has not written for ``_SILENT_SECONDS`` by the standby's own
 clock. No process needs another's clock, and the server removes nothing.
 
-A standby announces itself at each look. A holder that hears none writes seldom, since nobody would take the lease; it
-writes at once when it hears the first one. A holder that loses the lease to a standby that it did not hear writes often
+A standby announces itself at each look. A holder writes seldom while it hears no standby, and at once when it hears the
+first one. A holder that loses the lease to a standby that it did not hear writes often
 from then on.
 
 A holder that cannot do the work gives the lease up for a standby, and stands back for some seconds.

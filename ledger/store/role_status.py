@@ -72,7 +72,7 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     history: bool = False
     starting: bool = False
     is_working: bool | None = None
-    """Whether this process does the role's work, rather than to stand by; none where each process works."""
+    """True where this process does the role's work, false where it stands by; none where each process works."""
     loops: tuple[LoopStatus, ...] = ()
     readings: tuple[ReaderStatus, ...] = ()
     absent: tuple[str, ...] = ()

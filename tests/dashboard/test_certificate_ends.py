@@ -1,4 +1,4 @@
-"""The ends of certificates for the metrics: as servers show them, whatever else answers, or nothing."""
+"""The ends of certificates for the metrics are those that servers show; other answers give none."""
 
 from __future__ import annotations
 
