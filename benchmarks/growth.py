@@ -157,13 +157,14 @@ async def measure(session: Session, role: str) -> Measured:
 
 
 async def _become_fresh(session: Session, role: str) -> bool:
-    """Run a role until the server has a copy of its state, then remove its files; return whether there is a copy."""
+    """Run a role until the server has a copy as recent as it always is, then remove its files; return whether it has."""
     store = ObjectStore(snapshots.BUCKET, snapshots.STREAM, session.client.jetstream())
-    until = time.perf_counter() + _COPY_SECONDS
+    until, end = time.perf_counter() + _COPY_SECONDS, await session.log.last_position()
     async with role_process(session.data_dir, role):
         while time.perf_counter() < until:
             with suppress(nats.errors.Error):
-                if any(copy.name.startswith(f"{role}-") for copy in await store.list(ignore_deletes=True)):
+                copies = [copy for copy in await store.list(ignore_deletes=True) if copy.name.startswith(f"{role}-")]
+                if copies and end - int(copies[0].description or 0) < snapshots.due_after(end):
                     break
             await asyncio.sleep(1)
         else:

@@ -46,6 +46,8 @@ _AT_ONCE = 250
 """Events that are recorded together; decisions in this process wait while they are compared, sent and indexed."""
 EVENTS_A_TURN = 25
 """Events that are validated before the event loop turns to others, such as decisions."""
+_ENTRIES_A_COMMIT = 20_000
+"""Entries that a catch-up commits together: their keys are random, so that more of them share a page of the index."""
 _REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1, 0)
 
 
@@ -295,15 +297,28 @@ class Intake:
             if end <= self._index.head(subject).position:
                 break
             await asyncio.sleep(pause)
-            async for batch in self._log.subject_batches(subject, self._index.head(subject).position):
-                entries, heads, sources = _entries(subject, batch)
-                self._index.commit(entries, heads, sources)
-                self._know({source for _, source in sources})
+            await self._read_on(subject)
         else:
             message = f"{subject} cannot be read up to position {end}: a replica is behind its leader"
             raise UnavailableError(message)
         if self._index.head(subject).position:  # requests may name any source, so sources without facts are not kept
             self._current.add(subject)
+
+    async def _read_on(self, subject: str) -> None:
+        """Read what is new on a subject into the index."""
+        entries: list[EventIdEntry] = []
+        sources: set[tuple[str, str]] = set()
+        heads: dict[str, ReadCursor] = {}
+        async for batch in self._log.subject_batches(subject, self._index.head(subject).position):
+            read, heads, read_sources = _entries(subject, batch)
+            entries += read
+            sources |= read_sources
+            if len(entries) >= _ENTRIES_A_COMMIT:
+                self._index.commit(entries, heads, sources)
+                entries.clear()
+        if entries:
+            self._index.commit(entries, heads, sources)
+        self._know({source for _, source in sources})
 
     def read_again(self) -> None:
         """Read every subject again before its next use, because another intake may have written."""

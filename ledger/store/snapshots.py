@@ -140,7 +140,7 @@ class Snapshots:
         except (BadObjectMetaError, DigestMismatchError):
             copy = None  # a damaged copy is replaced
         kept = 0 if copy is None else copy.position
-        return position - kept >= max(_FEWEST_EVENTS, min(position // _SHARE, _MOST_EVENTS))
+        return position - kept >= due_after(position)
 
     async def keep_going(self, path: Path, position: Callable[[], int], ours: Callable[[], bool]) -> None:
         """Store a copy whenever one is due, as long as ``ours`` says that this process does it, for ever."""
@@ -193,6 +193,11 @@ class Snapshots:
         """Return the number of messages of each subject, of all that match ``subjects``."""
         answer = await js_api(self._client, f"STREAM.INFO.{STREAM}", {"subjects_filter": subjects})
         return answer.get("state", {}).get("subjects") or {}
+
+
+def due_after(position: int) -> int:
+    """Return after how many events a copy is due again, in a history of this length."""
+    return max(_FEWEST_EVENTS, min(position // _SHARE, _MOST_EVENTS))
 
 
 async def remove_all(client: LedgerClient) -> None:

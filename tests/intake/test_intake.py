@@ -169,7 +169,12 @@ async def test_more_than_48_kib_is_refused_at_once(upstream: Upstream) -> None:
     await upstream.record(purchase(2))
 
 
-async def test_a_lost_index_is_read_again_from_the_log(session: Session) -> None:
+@pytest.mark.parametrize("entries_a_commit", [1, 4, 20_000])
+async def test_a_lost_index_is_read_again_from_the_log(
+    session: Session, monkeypatch: pytest.MonkeyPatch, entries_a_commit: int
+) -> None:
+    monkeypatch.setattr("ledger.store.log.MAX_BATCH", 2)
+    monkeypatch.setattr("consumers.intake.recorder._ENTRIES_A_COMMIT", entries_a_commit)
     async with upstream_of(session, "intake") as upstream:
         for number in range(5):
             await upstream.record(purchase(number))
