@@ -157,7 +157,7 @@ async def measure(session: Session, role: str) -> Measured:
 
 
 async def _become_fresh(session: Session, role: str) -> bool:
-    """Run a role until the server has a copy as recent as it always is, then remove its files; return whether it has."""
+    """Run a role until the server has a copy as recent as promised, then remove its files; return whether it has."""
     store = ObjectStore(snapshots.BUCKET, snapshots.STREAM, session.client.jetstream())
     until, end = time.perf_counter() + _COPY_SECONDS, await session.log.last_position()
     async with role_process(session.data_dir, role):
