@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_CACHED = 10_000
+_CACHED, _CACHED_BYTES = 10_000, 4_000_000
+"""The values of a table that stay in memory, and their bytes as stored; as objects they take about ten times as much."""
 _PAGES_KIB = 16_384
 _MAPPED_BYTES = 1 << 30
 _LOG_PAGES = 4_000
@@ -63,6 +64,7 @@ class StateTable[V]:
         self._cached = cached
         self._values: dict[str, V | None] = {}
         self._changed: set[str] = set()
+        self._seen, self._seen_bytes = 0, 0
         self._read = f"SELECT value FROM {quoted} WHERE key = ?"  # noqa: S608 - a quoted name of ours
         self._write = f"INSERT OR REPLACE INTO {quoted} VALUES (?, ?)"  # noqa: S608
         self._delete = f"DELETE FROM {quoted} WHERE key = ?"  # noqa: S608
@@ -77,7 +79,11 @@ class StateTable[V]:
         if key in self._values:
             return self._values[key]
         found = self._file.execute(self._read, (key,))
-        value = self._values[key] = None if found is None else self._file.decoded(self._decode, key, found[0])
+        if found is None:
+            self._values[key] = None
+            return None
+        self._seen, self._seen_bytes = self._seen + 1, self._seen_bytes + len(found[0])
+        value = self._values[key] = self._file.decoded(self._decode, key, found[0])
         return value
 
     def put(self, key: str, value: V, /) -> None:
@@ -94,16 +100,21 @@ class StateTable[V]:
         """Write the changes, in the order of keys, so that neighbours share pages."""
         keys = sorted(self._changed)
         values = self._values
-        connection.executemany(
-            self._write, [(key, checked(key, encode(values[key]))) for key in keys if values[key] is not None]
-        )
+        rows = [(key, checked(key, encode(values[key]))) for key in keys if values[key] is not None]
+        self._seen, self._seen_bytes = self._seen + len(rows), self._seen_bytes + sum(len(data) for _, data in rows)
+        connection.executemany(self._write, rows)
         connection.executemany(self._delete, [(key,) for key in keys if values[key] is None])
 
     def settle(self) -> None:
-        """Note that the changes are committed, and drop the oldest values from memory."""
+        """Note that the changes are committed, and drop the oldest values from memory.
+
+        Values are taken to be as long as those that were read and written of late.
+        """
         self._changed.clear()
-        for key in [*islice(self._values, max(0, len(self._values) - self._cached))]:
+        kept = min(self._cached, _CACHED_BYTES * self._seen // max(1, self._seen_bytes)) if self._seen else self._cached
+        for key in [*islice(self._values, max(0, len(self._values) - kept))]:
             del self._values[key]
+        self._seen, self._seen_bytes = self._seen // 2, self._seen_bytes // 2
 
 
 class StateFile:

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -59,6 +60,27 @@ def test_values_that_left_the_cache_are_read_again(tmp_path: Path) -> None:
         table.drop("4")
         state.commit(ReadCursor(20, ""))
         assert [table.get(str(number)) for number in range(20)] == [None if one == 4 else one for one in range(20)]
+
+
+def test_long_values_leave_the_cache_earlier(tmp_path: Path) -> None:
+    long = 20_000
+    with opened(tmp_path) as state:
+        table = state.table("texts", str)
+        tracemalloc.start()
+        for number in range(1_000):
+            table.put(str(number), "x" * long)
+            if number % 50 == 0:
+                state.commit(ReadCursor(number, ""))
+        state.commit(ReadCursor(1_000, ""))
+        written, _ = tracemalloc.get_traced_memory()
+        for number in range(1_000):
+            assert table.get(str(number)) == "x" * long
+            if number % 50 == 0:
+                state.commit(ReadCursor(number, ""))
+        state.commit(ReadCursor(1_000, ""))
+        read, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert max(written, read) < 6_000_000  # of 20 million
 
 
 @pytest.mark.parametrize("restarts", [False, True])
