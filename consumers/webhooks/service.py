@@ -297,7 +297,8 @@ class WebhookService(RoleService):
         self.notifications = await Log.unstamped(self.client, topology.NOTIFY)
         self.keys = await Keyring.open(self.client)
         await self.keys.watch()
-        lease = self._lease = Lease(self.client, "webhooks")
+        # a connection of its own, where no events delay its answers
+        lease = self._lease = Lease(await self.connection(self._server, "webhooks lease"), "webhooks")
         await lease.start()
         self.spawn(restarting("webhooks", partial(self._run, lease), self._pulse, lease.note_failure))
 
