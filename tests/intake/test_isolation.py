@@ -95,6 +95,7 @@ async def test_corrections_of_all_kinds_come_to_an_end(session: Session) -> None
         ({"code": 400, "err_code": 10176, "description": "atomic publish batch is incomplete"}, UnavailableError),
         ({"code": 400, "err_code": 10210}, UnavailableError),
         ({"code": 409, "err_code": 10158}, UnavailableError),
+        ({"code": 400, "err_code": 10005, "description": "no suitable peers for placement"}, UnavailableError),
         ({"code": 400, "err_code": 10174}, RefusedError),
         ({"code": 400, "err_code": 10201}, RefusedError),
         ({"code": 400, "err_code": 10060}, RefusedError),
