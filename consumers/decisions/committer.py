@@ -45,14 +45,19 @@ class BatchCommitter:
         budgets: BudgetRepository,
         finish: Callable[[PendingRequest, JsonObject], None],
         give_up: Callable[[Sequence[PendingRequest], str, str], None],
+        on_stored: Callable[[list[PendingRequest], Callable[[], None]], None],
         on_end: Callable[[list[PendingRequest] | None], None],
     ) -> None:
-        """``on_end`` gets ``None`` after a batch was stored, otherwise its requests that must be decided again."""
+        """``on_stored`` answers the requests of a stored batch, and then calls its second argument.
+
+        ``on_end`` gets ``None`` after a batch was stored, otherwise its requests that must be decided again.
+        """
         self._log = log
         self._state = state
         self._budgets = budgets
         self._finish = finish
         self._give_up = give_up
+        self._on_stored = on_stored
         self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
 
@@ -207,10 +212,7 @@ class BatchCommitter:
                     decision.answer["position"] = position
                     entries.append(EventIdEntry(request.key, position, request.content))
                 position += 1
-        self._state.remember(entries, actions)
-        for request in batch:
-            assert request.decision is not None
-            self._finish(request, request.decision.answer)
+        self._on_stored(batch, partial(self._state.remember, entries, actions))
 
 
 _ABOUT_POLICIES = frozenset((PolicyRequest, PolicyProposal, PolicyApproval, PolicyObjection, OverdueProposal))

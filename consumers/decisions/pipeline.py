@@ -89,7 +89,9 @@ class DecisionPipeline:
         self._unanswered: dict[PendingRequest, None] = {}  # in the order of their arrival
         self._check: asyncio.TimerHandle | None = None
         self._handling_since = self._storing_since = math.inf
-        self._committer = BatchCommitter(log, state, self._budgets, self._finish, self._give_up, self._on_batch_end)
+        self._committer = BatchCommitter(
+            log, state, self._budgets, self._finish, self._give_up, self._on_stored, self._on_batch_end
+        )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.pulse = Heartbeat("decisions", self._is_busy)
         self.answers = LabelledTotals("decisions")
@@ -242,6 +244,20 @@ class DecisionPipeline:
                 self._committer.discard(request)
             self._give_up(ready, "internal", OUR_ERROR)
 
+    def _on_stored(self, batch: list[PendingRequest], remember: Callable[[], None]) -> None:
+        """Answer the requests of a stored batch, then let the state remember it: clients wait for nothing else."""
+        given = []
+        try:
+            for request in batch:
+                assert request.decision is not None
+                given.append(self._give(request, request.decision.answer))
+            self.on_answers()
+        finally:
+            remember()
+        for request, is_given in zip(batch, given, strict=True):
+            assert request.decision is not None
+            self._note_end(request, request.decision.answer, is_given=is_given)
+
     def _on_batch_end(self, again: list[PendingRequest] | None) -> None:
         """Continue after a batch; handle conflicting requests again, and all requests handled on top of them."""
         self.on_answers()
@@ -279,17 +295,27 @@ class DecisionPipeline:
 
     def _finish(self, request: PendingRequest, answer: JsonObject) -> None:
         """Answer a request unless it was answered, and let its duplicates go on."""
+        self._note_end(request, answer, is_given=self._give(request, answer))
+
+    @staticmethod
+    def _give(request: PendingRequest, answer: JsonObject) -> bool:
+        """Answer a request unless it was answered; return whether this answer was given."""
+        if request.answered:
+            return False
+        request.answered = True
+        request.answer(encode(answer))
+        return True
+
+    def _note_end(self, request: PendingRequest, answer: JsonObject, *, is_given: bool) -> None:
+        """Forget an answered request, count its answer where it was given, and let its duplicates go on."""
         if self._deciding.get(request.key) is request:
             del self._deciding[request.key]
         self._unanswered.pop(request, None)
-        if not request.answered:
-            request.answered = True
-            request.answer(encode(answer))
-            if request.operation:  # timers' commands have none
-                error = answer.get("error")
-                code = error["code"] if isinstance(error, dict) else ""
-                self.answers.counts[request.operation, str(answer.get("outcome")), str(code)] += 1
-                self.durations.add(time.monotonic() - request.received_at)
+        if is_given and request.operation:  # timers' commands have none
+            error = answer.get("error")
+            code = error["code"] if isinstance(error, dict) else ""
+            self.answers.counts[request.operation, str(answer.get("outcome")), str(code)] += 1
+            self.durations.add(time.monotonic() - request.received_at)
         if request.duplicates:
             self._enqueue(*request.duplicates)
             request.duplicates = []

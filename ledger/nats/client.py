@@ -61,6 +61,15 @@ class _SinkParser(Parser):
         self.sinks: dict[bytes, Sink] = {}
         self._lines = Parser(client)
 
+    def take(self, data: bytes) -> bytes:
+        """Pass the messages at the front of these bytes to their sinks; return the rest, which ``parse`` takes."""
+        self.buf.extend(data)
+        with suppress(nats.errors.ProtocolError):  # `parse` raises it again
+            self._deliver(to_sinks_alone=True)
+        rest = bytes(self.buf)
+        self.buf.clear()
+        return rest
+
     async def parse(self, data: bytes = b"") -> None:
         self.buf.extend(data)
         while self.buf:
@@ -81,37 +90,44 @@ class _SinkParser(Parser):
             if self._lines.buf:
                 raise nats.errors.ProtocolError
 
-    def _deliver(self) -> tuple[int, bytes, bytes, bytes, bytes] | None:
-        """Pass messages at the front to their sinks; return the first complete message without a sink."""
+    def _deliver(self, *, to_sinks_alone: bool = False) -> tuple[int, bytes, bytes, bytes, bytes] | None:
+        """Pass messages at the front to their sinks; return the first complete message without a sink.
+
+        With ``to_sinks_alone`` that message stays in the buffer.
+        """
         buffer, sinks = self.buf, self.sinks
         offset, size = 0, len(buffer)
         plain = None
-        while plain is None:
-            with_headers = buffer.startswith(_HMSG, offset)
-            if not with_headers and not buffer.startswith(_MSG, offset):
-                break
-            end = buffer.find(_END, offset)
-            if end < 0:
-                break
-            parts = bytes(buffer[offset:end]).split(b" ")
-            try:
-                start = end + 2
-                stop = start + int(parts[-1])
-                body = start + int(parts[-2]) if with_headers else start
-            except (ValueError, IndexError):
-                raise nats.errors.ProtocolError from None
-            if stop + 2 > size:
-                break
-            reply = parts[3] if len(parts) == (6 if with_headers else 5) else b""
-            headers, data = bytes(buffer[start:body]), bytes(buffer[body:stop])
-            offset = stop + 2
-            sink = sinks.get(parts[2])
-            if sink is None:
-                plain = int(parts[2]), parts[1], reply, data, headers
-            else:
-                _call_sink(sink, parts[1], reply, headers, data)
-        if offset:
-            del buffer[:offset]
+        try:
+            while plain is None:
+                with_headers = buffer.startswith(_HMSG, offset)
+                if not with_headers and not buffer.startswith(_MSG, offset):
+                    break
+                end = buffer.find(_END, offset)
+                if end < 0:
+                    break
+                parts = bytes(buffer[offset:end]).split(b" ")
+                try:
+                    start = end + 2
+                    stop = start + int(parts[-1])
+                    body = start + int(parts[-2]) if with_headers else start
+                except (ValueError, IndexError):
+                    raise nats.errors.ProtocolError from None
+                if stop + 2 > size:
+                    break
+                sink = sinks.get(parts[2])
+                if sink is None and to_sinks_alone:
+                    break
+                reply = parts[3] if len(parts) == (6 if with_headers else 5) else b""
+                headers, data = bytes(buffer[start:body]), bytes(buffer[body:stop])
+                offset = stop + 2
+                if sink is None:
+                    plain = int(parts[2]), parts[1], reply, data, headers
+                else:
+                    _call_sink(sink, parts[1], reply, headers, data)
+        finally:
+            if offset:
+                del buffer[:offset]
         return plain
 
 
@@ -292,6 +308,8 @@ class LedgerClient(Client):
 
     async def _read_loop(self) -> None:
         """Read until the connection ends; reconnect if anything else ends nats-py's loop."""
+        if isinstance(self._transport, ReconnectingTransport):
+            self._transport.offer_to(self._ps.take)
         await super()._read_loop()
         if self.is_connected and self._reading_task is asyncio.current_task():
             report("the connection's reader ended; connecting again")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nats.aio.transport import TcpTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ReconnectingTransport(TcpTransport):
@@ -21,6 +24,7 @@ class ReconnectingTransport(TcpTransport):
         super().__init__()  # type: ignore[no-untyped-call]
         vars(self).update(vars(connected))
         self.ending = False  # an error while closing does not matter
+        self._is_waiting = False  # a task waits for bytes
 
     @property
     def certificate_end(self) -> datetime | None:
@@ -29,6 +33,32 @@ class ReconnectingTransport(TcpTransport):
         if not certificate:
             return None
         return datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
+
+    def offer_to(self, take: Callable[[bytes], bytes]) -> None:
+        """Offer bytes to ``take`` as they arrive, and read the rest that it returns.
+
+        The event loop calls ``take`` where it reads the socket, without waking the task that reads. Bytes that arrive
+        while that task is busy are read by it, so that all bytes stay in order.
+        """
+        reader = self._io_reader
+        assert reader is not None
+        read_later = reader.feed_data
+
+        def on_bytes(data: bytes) -> None:
+            rest = take(data) if self._is_waiting else data
+            if rest:
+                self._is_waiting = False
+                read_later(rest)
+
+        reader.feed_data = on_bytes  # type: ignore[assignment,method-assign]
+
+    async def read(self, buffer_size: int) -> bytes:
+        """Return the next bytes; empty at the end."""
+        self._is_waiting = True
+        try:
+            return bytes(await super().read(buffer_size))
+        finally:
+            self._is_waiting = False
 
     def write(self, payload: bytes) -> None:
         """Write; on a broken connection it is lost, for which uvloop raises a RuntimeError."""

@@ -3,13 +3,16 @@
 import asyncio
 import random
 
+import nats.errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 
 from app.runtime.session import Session
 from ledger.nats.client import LedgerClient, _SinkParser, frame, status_of
+from ledger.nats.transport import ReconnectingTransport
 from tests.support.waiting import wait_until
 
 
@@ -52,6 +55,54 @@ def test_however_the_bytes_are_cut_every_message_comes_once_and_whole(
     assert poured == [payload for _, sid, payload in messages if sid == 1]
     assert other == [payload for _, sid, payload in messages if sid == 2]
     assert not parser.buf
+
+
+def test_messages_stay_in_order_whether_they_are_taken_on_arrival_or_read() -> None:
+    for seed in range(200):
+        asyncio.run(_take_and_read(random.Random(seed)))
+
+
+async def _take_and_read(chance: random.Random) -> None:
+    """Cut messages anywhere; those of subscription 2 have no sink, and take turns of the event loop."""
+    messages = [(chance.randint(0, 4), chance.randint(1, 2), b"%d" % number) for number in range(20)]
+    stream = b"".join(b"+OK\r\n" if message[0] == 4 else wire(*message) for message in messages)
+    client, seen = LedgerClient(), list[tuple[int, bytes]]()
+
+    async def plain(sid: int, _subject: bytes, _reply: bytes, data: bytes, _headers: bytes) -> None:
+        for _ in range(chance.randint(0, 2)):
+            await asyncio.sleep(0)
+        seen.append((sid, data))
+
+    async def read() -> None:
+        while data := await transport.read(chance.choice((16, 64))):
+            await client._ps.parse(data)
+
+    client._process_msg = plain  # type: ignore[assignment,method-assign]
+    client._ps.sinks[b"1"] = lambda _subject, _reply, _headers, payload: seen.append((1, payload))
+    connected = TcpTransport()  # type: ignore[no-untyped-call]
+    connected._io_reader = reader = asyncio.StreamReader()
+    transport = ReconnectingTransport(connected)
+    transport.offer_to(client._ps.take)
+    reading, at = asyncio.create_task(read()), 0
+    while at < len(stream):
+        size = chance.randint(1, 60)
+        reader.feed_data(stream[at : at + size])
+        at += size
+        for _ in range(chance.randint(0, 3)):
+            await asyncio.sleep(0)
+    reader.feed_eof()
+    await reading
+    assert seen == [(sid, payload) for kind, sid, payload in messages if kind != 4]
+    assert not client._ps.buf
+
+
+def test_a_message_is_delivered_once_before_bytes_that_are_no_message() -> None:
+    client, seen = LedgerClient(), list[bytes]()
+    client._ps.sinks[b"1"] = lambda _subject, _reply, _headers, payload: seen.append(payload)
+    rest = client._ps.take(wire(0, 1, b"one") + b"MSG a.b 1 x\r\n")
+    with pytest.raises(nats.errors.ProtocolError):
+        asyncio.run(client._ps.parse(rest))
+    assert seen == [b"one"]
 
 
 async def test_a_sink_and_a_subscription_see_the_same(session: Session) -> None:
