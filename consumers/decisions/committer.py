@@ -231,13 +231,13 @@ def _next_batch(ready: list[PendingRequest]) -> tuple[int, list[Draft]]:
     for number, request in enumerate(ready):
         read_again = False
         for draft in request.drafts:
-            stream, expect = streams.get(draft.subject), None
+            stream, expect = streams.get(draft.subject), 0 if draft.expect_none_of else None
             if stream is None:
                 stream = streams[draft.subject] = draft.stream
                 expect = 0 if draft.begins else stream.last
             read_again = read_again or stream is not draft.stream
             size += len(draft.data)
-            drafts.append(Draft(draft.subject, draft.data, expect))
+            drafts.append(Draft(draft.subject, draft.data, expect, expect_of=draft.expect_none_of))
         if number and (read_again or len(drafts) > MAX_BATCH or size > _BATCH_BYTES):
             del drafts[-len(request.drafts) :]
             return number, drafts

@@ -47,6 +47,8 @@ class PendingDraft(msgspec.Struct, eq=False):
     record: Record | FlagEvent
     row: StateAction | None = None
     """The action of the event; it gets its position when it is stored."""
+    expect_none_of: str = ""
+    """The subjects of all periods of a holder whose first budget the draft before opens: none may have an event."""
 
 
 class CachedStreams(Protocol):
@@ -112,10 +114,13 @@ class UnitOfWork(msgspec.Struct, eq=False):
         ``traceparent`` is the trace that caused them, or empty.
         """
         stream_of, drafts = self.budgets.get, list[PendingDraft]()
+        following = ""
         for event in decision.events:
-            place, begins = event.stream, event.begins
+            place, begins, none_of, following = event.stream, event.begins, following, ""
             if type(place) is BudgetPeriod and not event.reopens:
                 stream = self._cached(event)
+                if begins and stream.budget is None:  # no closing of an earlier period contends with others
+                    following = subject_of(place.holder, place.currency, "*")
                 is_newest = stream.budget is not None and stream.budget.period == place.period
                 subject = stream.subject if is_newest else subject_of(place.holder, place.currency, place.period)
             else:
@@ -124,7 +129,7 @@ class UnitOfWork(msgspec.Struct, eq=False):
             data = stored_form(event.record, decision.now)
             if traceparent:
                 data = with_traceparent(data, traceparent)
-            drafts.append(PendingDraft(stream, subject, data, begins, event.record))
+            drafts.append(PendingDraft(stream, subject, data, begins, event.record, expect_none_of=none_of))
         for key, budget in decision.changed.items():
             stream = stream_of(key)
             if stream.budget is not budget:

@@ -44,6 +44,7 @@ _AGAIN_SECONDS = 0.1
 _PAUSE_SECONDS_AT_MOST = 0.2
 _HEADER_ROOM = 1024  # bytes of our headers in one message; the server includes them in its limit
 _EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
+_EXPECT_OF = b"Nats-Expected-Last-Subject-Sequence-Subject: %b\r\n"
 _BATCH = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n"
 _COMMIT = b"Nats-Batch-Commit: 1\r\n"
 
@@ -60,6 +61,12 @@ class Draft(NamedTuple):
     data: bytes
     expect: int | None = None
     headers: Sequence[tuple[str, str]] = ()
+    expect_of: str = ""
+    """The subjects that ``expect`` is about, by a wildcard; empty: the event's own subject.
+
+    In a cluster, such an event is compared with another one that is stored at once only where both name the same
+    wildcard. So it follows, in a batch, an event of its subject with an ``expect`` of its own.
+    """
 
 
 class Recorded(NamedTuple):
@@ -212,6 +219,8 @@ class Log:
         frames: list[bytes] = []
         for number, draft in enumerate(drafts, 1):
             headers = b"" if draft.expect is None else _EXPECT % draft.expect
+            if draft.expect_of:
+                headers += _EXPECT_OF % draft.expect_of.encode()
             if draft.headers:
                 headers += _header_lines(draft.headers)
             if count > 1:

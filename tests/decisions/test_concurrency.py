@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 import nats.errors
 import pytest
 
+from app.runtime.redecide import redecide_log
 from app.runtime.session import Session
+from config import topology
 from config.settings import load_settings
 from consumers.decisions.service import DecisionService
 from domain.serialization import encode
@@ -26,6 +28,7 @@ from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient, connect
 from ledger.store.log import Log
 from ledger.store.streams import js_api
+from projections.engine.events import read_event
 from tests.support.builders import event, gbp
 from tests.support.cluster_sessions import cluster_session
 from tests.support.documents import Document
@@ -143,15 +146,58 @@ async def test_a_decider_whose_reader_is_late_gives_the_first_answer_of_another_
         assert [one["request_id"] for one in await upstream.recorded("action.taken")] == ["r-1", "r-2"]
 
 
+@pytest.mark.parametrize(("stored", "late"), [(3, 4), (4, 3)], ids=["an earlier month", "a later month"])
+async def test_a_holders_first_budget_is_opened_by_one_of_two_deciders(
+    session: Session, tmp_path: Path, stored: int, late: int
+) -> None:
+    """One decider stores a month's budget; the other, whose reader is late, then opens the other month's."""
+    async with upstream_of(session, history=True) as upstream, AsyncExitStack() as stack:
+        await set_up_organisation(upstream)
+        link = Link([urlsplit(session.server.servers[0]).port or 0])
+        await link.open()
+        stack.push_async_callback(link.close)
+        reader = await connect(replace(session.server, servers=(link.url,)), "reader")
+        stack.push_async_callback(reader.close)
+        one = await decider_beside(session, stack, tmp_path / "one", history=True)
+        other = await decider_beside(session, stack, tmp_path / "other", reader, history=True)
+
+        async def act(decider: DecisionService, month: int, operation: str = "action") -> Document:
+            at = f"2026-0{month}-20T10:00:00Z"
+            fields = {"agent_id": "A-2", "kind": "refund", "reason": "late", "amount": gbp("50.00")}
+            return await ask_here(decider, operation, **fields, time=at)
+
+        for decider, month in ((one, stored), (other, late)):  # sets its clock, and caches that there is no budget
+            assert (await act(decider, month, "preview"))["outcome"] == "taken"
+        link.stall()
+        assert (await act(one, stored))["outcome"] == "taken"
+        answer = await act(other, late)
+        budgets = [
+            (recorded.subject.rpartition(".")[2], type(read_event(recorded).body).__name__)
+            for recorded in await session.log.read_subject(f"{topology.BUDGET_SUBJECT}.>")
+        ]
+        opened = [("2026-03", "BudgetOpened"), ("2026-03", "ActionTaken")]
+        if stored < late:
+            assert answer["budget"]["granted"] == gbp("250.00")  # 200.00, and 50.00 carried over
+            after = [("2026-03", "BudgetClosed"), ("2026-04", "BudgetOpened"), ("2026-04", "ActionTaken")]
+            assert budgets == opened + after
+        else:
+            assert answer["error"]["code"] == "clock"  # a past period is never opened
+            assert budgets == [("2026-04", name) for _, name in opened]
+        end = await session.log.last_position()
+        found = await redecide_log(session.client, session.log, tmp_path, 1, end, lambda _done, _of: None)
+        assert found.differences == []
+
+
 BOUND = {"per_period": "100.00", "to": "own_teams"}
 
 
 async def decider_beside(
-    session: Session, stack: AsyncExitStack, folder: Path, reader: LedgerClient | None = None
+    session: Session, stack: AsyncExitStack, folder: Path, reader: LedgerClient | None = None, *, history: bool = False
 ) -> DecisionService:
     """Start another decider on a session's ledger; ``reader`` is its connection for reading the log."""
     client, reader = await session.connection("decider"), reader or await session.connection("decider")
-    decider = DecisionService(session.url, client, reader, await Log.open(client, "LEDGER"), folder)
+    log = await Log.open(client, "LEDGER")
+    decider = DecisionService(session.url, client, reader, log, folder, history=history)
     await decider.start()
     stack.push_async_callback(decider.stop)
     return decider

@@ -4,6 +4,7 @@ import asyncio
 import json
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 
 from app.runtime.session import Session
 from config import topology
-from ledger.errors import ConflictError, DriftError, LazyFsyncError, LostEventsError, TooLargeError, UnavailableError
+from ledger.errors import (
+    ConflictError,
+    DriftError,
+    LazyFsyncError,
+    LedgerError,
+    LostEventsError,
+    TooLargeError,
+    UnavailableError,
+)
 from ledger.nats.request_reply import RequestReply
 from ledger.store.cloudevents import parse_time
 from ledger.store.log import Draft, Log, digest_of
@@ -26,6 +35,9 @@ from ledger.store.subject_tokens import (
     token_of_source,
 )
 from ledger.store.subscription import Follower, ReadCursor
+from tests.support.cluster_sessions import cluster_session
+from tests.support.environment import long_only
+from tests.support.nats_servers import Cluster
 
 
 def draft(subject: str, number: int = 0, expect: int | None = None) -> Draft:
@@ -98,6 +110,34 @@ async def test_of_many_writers_with_one_expectation_one_wins(session: Session) -
 
     assert sum(await asyncio.gather(*map(write, range(50)))) == 1
     assert await session.log.last_position() == 1
+
+
+async def test_of_two_writers_that_expect_no_event_of_several_subjects_one_wins(session: Session) -> None:
+    await open_first_periods(session, 20)
+
+
+@long_only
+async def test_of_two_writers_on_three_servers_that_expect_no_event_of_several_subjects_one_wins(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    async with cluster_session(cluster.url, tmp_path) as session:
+        await open_first_periods(session, 200)
+
+
+async def open_first_periods(session: Session, holders: int) -> None:
+    """Let two connections open a first period of each holder at once: another one, or the same."""
+    logs = [await Log.open(await session.connection("writer"), "LEDGER") for _ in range(2)]
+
+    async def opens(log: Log, holder: str, period: str) -> bool:
+        first, second = draft(f"ledger.{holder}.{period}", 1, 0), draft(f"ledger.{holder}.{period}", 2, 0)
+        stored: asyncio.Future[int | LedgerError] = asyncio.get_running_loop().create_future()
+        log.append_nowait([first, second._replace(expect_of=f"ledger.{holder}.*")], stored.set_result)
+        return isinstance(await stored, int)
+
+    for number in range(holders):
+        periods = ("1", "2") if number % 2 else ("1", "1")
+        opened = await asyncio.gather(*map(opens, logs, [f"h-{number}"] * 2, periods))
+        assert sum(opened) == 1
 
 
 async def test_an_acknowledgement_that_is_lost_is_found_by_reading_back(
