@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.domain import Aggregate, OriginatorVersionError, event
 from eventsourcing.persistence import IntegrityError
 
+from benchmarks.bare_responder import ANSWER, OPERATION
 from benchmarks.contest import Contest, contest, p99, rate
 from benchmarks.ledgers import POLICY
 from benchmarks.load import send_all, validated
@@ -23,6 +25,8 @@ from benchmarks.uma import uma_conditional_appends
 from domain.serialization import encode
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from benchmarks.contest import Run
     from benchmarks.context import BenchmarkContext
     from benchmarks.load import LoadResult
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 LEDGER = "ledger, request and reply"
 PUBLISH = "a raw durable publish, the same load"
+BARE = "request, publish and reply, without a decision"
 NEEDED = "target"
 AGENTS = 100
 DRIVERS = 64
@@ -105,7 +110,7 @@ async def decisions(context: BenchmarkContext) -> list[Contest]:
         if name in context.envs
     }
     try:
-        async with context.role("decisions") as pid, context.role("intake"):
+        async with context.role("decisions") as pid, context.role("intake"), _bare_responder(context):
             await _begin(context.session.client)
             await _join_pool(upstream)
             await load.ask(AGENTS * 10, 64)  # opens and caches all budgets
@@ -121,7 +126,7 @@ async def decisions(context: BenchmarkContext) -> list[Contest]:
                         for name, app in apps.items()
                         if width <= RIVALS_WIDTH
                     }
-                    | uma_conditional_appends(context.uma, number, width),
+                    | uma_conditional_appends(context.uma, context.scaled(number), width),
                     needs=dict.fromkeys(apps, 1.5) if width == 64 else {NEEDED: 1} if width == 256 else {},
                     cpu_of=cpu,
                 )
@@ -150,8 +155,12 @@ async def _latencies(context: BenchmarkContext, load: _Load, apps: dict[str, Pur
         await contest(
             "decision alone, median",
             "ms",
-            {LEDGER: load.decision_rate(number, 1, share=0.5), PUBLISH: load.publish_rate(number, 1, share=0.5)},
-            needs={PUBLISH: 1 / 3},
+            {
+                LEDGER: load.decision_rate(number, 1, share=0.5),
+                PUBLISH: load.publish_rate(number, 1, share=0.5),
+                BARE: load.bare_rate(number, share=0.5),
+            },
+            needs={PUBLISH: 1 / 2.5},
             cpu_of=cpu,
         ),
         await contest(
@@ -198,6 +207,15 @@ class _Load:
 
         return run
 
+    def bare_rate(self, number: int, *, share: float) -> Run:
+        """Measure requests, one at a time, to a responder that decides nothing."""
+        requests = [(f"resolution.decide.bench.{OPERATION}", b"x" * 250)] * self._context.scaled(number)
+
+        async def run(_round: int) -> float:
+            return _figure(validated(await send_all(self._upstream, requests, 1), ANSWER.__eq__), share)
+
+        return run
+
     async def ask(self, number: int, width: int, role: str = "agent", *, warming: bool = False) -> LoadResult:
         """Request so many actions by a hundred agents or a pool's drivers; while warming up, any answer is accepted."""
         prefix, many = ("A", AGENTS) if role == "agent" else ("D", DRIVERS)
@@ -216,6 +234,27 @@ class _Load:
         return validated(
             await send_all(self._upstream, requests, width), lambda answer: warming or b'"taken"' in answer
         )
+
+
+@contextlib.asynccontextmanager
+async def _bare_responder(context: BenchmarkContext) -> AsyncIterator[None]:
+    """Run a responder that decides nothing, in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "benchmarks.bare_responder",
+        str(context.session.data_dir),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    try:
+        await asyncio.wait_for(process.stdout.readline(), 30)
+        yield
+    finally:
+        process.stdin.close()
+        await process.wait()
 
 
 def _figure(flown: LoadResult, share: float | None) -> float:

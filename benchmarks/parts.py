@@ -327,6 +327,7 @@ PARTS = {
     "facts": Part(f"intake, {WIDE} facts in flight", "fact", facts),
     "inbox": Part("intake, from a full inbox", "fact", inbox),
     "decision": Part("decisions, one at a time", "decision", partial(decisions, number=1_000, width=1)),
+    "decisions 64": Part("decisions, 64 in flight", "decision", partial(decisions, number=4_000, width=64)),
     "decisions": Part(f"decisions, {WIDE} in flight", "decision", partial(decisions, number=8_000, width=WIDE)),
     "everything": Part("`up`, all roles: 5 facts to a decision", "event", everything),
     "reads": Part("reads over HTTP", "read", reads),
