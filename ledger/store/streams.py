@@ -21,6 +21,7 @@ from ledger.errors import (
     jetstream_error,
     reason_of,
 )
+from ledger.nats.server_version import OLDEST_SERVER, OLDEST_SERVER_TEXT
 from ledger.store.api_types import StreamConfig
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _log = logging.getLogger(__name__)
 API_TIMEOUT_SECONDS = 10
 _NOT_FOUND = 10059
 _NAME_IN_USE = 10058
-_MIN_SERVER = (2, 12)
 _NO_FIELDS: Mapping[str, Collection[str]] = MappingProxyType({})
 REPLICAS_FIELD: Final = "num_replicas"
 _READ_REQUESTS = re.compile(r"^(?:INFO|(?:STREAM|CONSUMER)\.(?:INFO|NAMES|LIST)|STREAM\.MSG\.GET)\b")
@@ -280,7 +280,7 @@ async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None
     the server.
 
     Raises:
-        LedgerError: the server is older than 2.12 and has no atomic batches.
+        LedgerError: the server is older than 2.12.4.
         LazyFsyncError: it acknowledges before it has written, or does not say, and that is not allowed.
     """
     verify_version(client)
@@ -297,14 +297,16 @@ async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None
 
 
 def verify_version(client: LedgerClient) -> None:
-    """Check that the server supports atomic batches.
+    """Check that the server takes atomic batches with several expected sequences.
 
     Raises:
-        LedgerError: it is older than 2.12.
+        LedgerError: it is older than 2.12.4.
     """
     version = client.connected_server_version
-    if (version.major, version.minor) < _MIN_SERVER:
-        raise LedgerError(f"nats-server {version} has no atomic batches; run 2.12 or newer")
+    if (version.major, version.minor, version.patch) < OLDEST_SERVER:
+        raise LedgerError(
+            f"nats-server {version} does not take the ledger's batches; run {OLDEST_SERVER_TEXT} or newer"
+        )
 
 
 async def syncs_always(client: LedgerClient) -> bool | None:

@@ -137,6 +137,15 @@ def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
 def test_a_wrong_binary_or_configuration_is_an_error_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"2\.12"):
         find_binary("/bin/false")
+    named = tmp_path / "nats-server"
+    for version, is_accepted in {"2.11.11": False, "2.12.0": False, "2.12.4": True, "2.14.0": True}.items():
+        named.write_text(f"#!/bin/sh\necho nats-server: v{version}\n")
+        named.chmod(0o755)
+        if is_accepted:
+            assert find_binary(str(named)) == named
+        else:
+            with pytest.raises(ServerStartError, match=r"2\.12\.4"):
+                find_binary(str(named))
     broken = tmp_path / "broken.conf"
     broken.write_text("jetstream { nonsense: yes }\n")
     with pytest.raises(ServerStartError, match="nonsense"):
