@@ -48,7 +48,7 @@ class PendingDraft(msgspec.Struct, eq=False):
     row: StateAction | None = None
     """The action of the event; it gets its position when it is stored."""
     expect_none_of: str = ""
-    """The subjects of all periods of a holder whose first budget the draft before opens: none may have an event."""
+    """After the opening of a holder's first budget: the subjects of all its periods, none of which has an event."""
 
 
 class CachedStreams(Protocol):

@@ -64,8 +64,13 @@ class _SinkParser(Parser):
     def take(self, data: bytes) -> bytes:
         """Pass the messages at the front of these bytes to their sinks; return the rest, which ``parse`` takes."""
         self.buf.extend(data)
-        with suppress(nats.errors.ProtocolError):  # `parse` raises it again
+        try:
             self._deliver(to_sinks_alone=True)
+        except nats.errors.ProtocolError:
+            return self._rest()  # `parse` raises it again
+        return self._rest() if self.buf else b""
+
+    def _rest(self) -> bytes:
         rest = bytes(self.buf)
         self.buf.clear()
         return rest
@@ -332,6 +337,10 @@ class LedgerClient(Client):
         Raises:
             nats.errors.Error: the connection is closed, or its buffer is full.
         """
+        transport = self._transport
+        if self._status == Client.CONNECTED and not self._pending and transport is not None:
+            transport.write(frames)
+            return
         if self.is_closed:
             raise nats.errors.ConnectionClosedError
         if self._pending_data_size + len(frames) > PENDING_BYTES:

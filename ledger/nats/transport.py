@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +61,10 @@ class ReconnectingTransport(TcpTransport):
 
     def write(self, payload: bytes) -> None:
         """Write; on a broken connection it is lost, for which uvloop raises a RuntimeError."""
-        with suppress(RuntimeError):
-            super().write(payload)  # type: ignore[no-untyped-call]
+        try:
+            self._io_writer.write(payload)  # type: ignore[union-attr]
+        except RuntimeError:
+            return
 
     def writelines(self, payload: list[bytes]) -> None:
         """Write all as one chunk; on a broken connection it is lost."""

@@ -128,11 +128,19 @@ class PullConsumer[T]:
 async def next_signal(event: asyncio.Event, seconds: float) -> bool:
     """Clear an event and wait until it is set again; return False after a time-out."""
     event.clear()
+    is_late = False
+
+    def on_timeout() -> None:
+        nonlocal is_late
+        is_late = not event.is_set()
+        event.set()
+
+    timer = asyncio.get_running_loop().call_later(seconds, on_timeout)  # a fraction of the calls of `wait_for`
     try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
+        await event.wait()
+    finally:
+        timer.cancel()
+    return not is_late
 
 
 def parse_ack(reply: bytes) -> tuple[bytes, int, int, bytes]:

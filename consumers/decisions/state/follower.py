@@ -132,7 +132,7 @@ class DecisionState:
         self._thread = ThreadPoolExecutor(1, "directory")  # one thread: a cancelled write still ends before the next
         self._entries: list[EventIdEntry] = []
         self._notes: dict[str, tuple[int, bytes]] = {}
-        self._moved = asyncio.Condition()
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # the positions that others wait for
         self._applying, self._reading_on = asyncio.Lock(), asyncio.Lock()
         self._recent: dict[bytes, EventIdEntry] = {}
         self._own: dict[int, EventIdEntry] = {}
@@ -224,8 +224,8 @@ class DecisionState:
         async with self._applying:
             await self._apply_all(batch, log)
         log.observe_recorded_time(batch[-1].data)
-        async with self._moved:
-            self._moved.notify_all()
+        if self._waiting:
+            self._wake_waiting()
 
     async def _apply_all(self, batch: Sequence[Recorded], log: Log) -> None:
         """Apply a batch; after an error, continue with the event that failed.
@@ -304,12 +304,30 @@ class DecisionState:
 
     async def reach(self, position: int, patience_seconds: float = 2) -> bool:
         """Wait until the log was read up to a position; return False after ``patience_seconds``."""
+        if self.position >= position:
+            return True
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = position, reached
+        self._waiting.append(entry)
         try:
-            async with asyncio.timeout(patience_seconds), self._moved:
-                await self._moved.wait_for(lambda: self.position >= position)
+            async with asyncio.timeout(patience_seconds):
+                await reached
         except TimeoutError:
             return False
+        finally:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
         return True
+
+    def _wake_waiting(self) -> None:
+        """Wake the tasks that wait for a position up to the present one."""
+        still_waiting = []
+        for position, reached in self._waiting:
+            if position > self.position:
+                still_waiting.append((position, reached))
+            elif not reached.done():
+                reached.set_result(None)
+        self._waiting = still_waiting
 
     def apply(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
         """Apply events in order; ``originals`` are the facts that they correct, by position."""
