@@ -72,6 +72,7 @@ ROUTES_A_SECOND = 2.0
 SOURCE_BYTES = 64 * 1024 * 1024
 SHARED_MESSAGES = 50_000
 SHARED_MESSAGES_A_SOURCE = 10_000
+LEDGER_SUBJECTS = "ledger.>"
 TOKENS_SINCE = "resolution-ledger-tokens-since"
 """Metadata of ``INBOX``: up to this position of the log, requests were named by tokens that sources may share."""
 REJECTED_DAYS = 30
@@ -231,8 +232,23 @@ _SNAPSHOTS_FIELDS: DeclaredStream = {
 }
 
 
-def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
-    """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds."""
+def ledger_subjects(retired_until: int = 0) -> DeclaredStream:
+    """Return the fields by which ``LEDGER`` takes events, after those up to a position were retired.
+
+    The events keep their subjects. A process that does not know of the retirement publishes to other subjects, and the
+    server refuses its events.
+    """
+    if not retired_until:
+        return {"subjects": [LEDGER_SUBJECTS]}
+    since = f"ledger.since{retired_until + 1}.>"
+    return {"subjects": [since], "subject_transform": {"src": since, "dest": LEDGER_SUBJECTS}}
+
+
+def stream_configs(replicas: int = 1, retired_until: int = 0) -> list[DeclaredStream]:
+    """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds.
+
+    ``retired_until``: the last position that has left ``LEDGER``, as its metadata says.
+    """
     common = _common(replicas)
     return [
         # Bounded for each sender, so that a flood of one sender does not block others.
@@ -248,11 +264,11 @@ def stream_configs(replicas: int = 1) -> list[DeclaredStream]:
         common
         | {
             "name": LEDGER,
-            "subjects": ["ledger.>"],
             "max_msg_size": 63 * 1024,
             "deny_delete": True,
             "deny_purge": True,
-        },
+        }
+        | ledger_subjects(retired_until),
         # Kept 30 days; deletable, since a successful retry settles an entry.
         common
         | {

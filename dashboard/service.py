@@ -24,6 +24,7 @@ from dashboard.report_cache import ReportCache
 from dashboard.routes.reports import prepare_reports
 from dashboard.view_reader import ViewReader
 from dashboard.view_updates import ViewUpdates
+from ledger.archive.earlier_events import read_earlier_events
 from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
@@ -89,6 +90,8 @@ class DashboardService(RoleService):
         listening = where.bound() if where.descriptor is None else socket.socket(fileno=where.descriptor)
         client = await self.connection(self._nats, "dashboard")
         log = await Log.open(client, self._stream)
+        log.on_remade = self.fail
+        read_earlier_events(log, self._data_dir)
         keys, updates = await Keyring.open(client), ViewUpdates(client)
         await keys.watch()
         self._closing.push_async_callback(updates.stop)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 from app.health.check import Check
+from app.health.seal_checks import archive_repair
 from app.runtime.roles import PROBES
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.role_status import HANGS_SECONDS, HOST, ReaderStatus, RoleAnswers, RoleStatus
@@ -45,7 +46,6 @@ _EFFECTS = {
     "dashboard": "the HTTP API does not answer",
 }
 _REPAIRS = {
-    "archive": "move the archive folder away and run `resolution-ledger admin archive`, which writes it again",
     "seal": RESTORE_ADVICE,
 }
 _OTHER_REPAIR = "restart that process; it is rebuilt from the log"
@@ -122,7 +122,8 @@ def _troubles(session: Session, status: RoleStatus, heard: RoleAnswers) -> Itera
     if status.starting and running > _STARTS_SECONDS:
         yield f"the process {where} has been starting for {duration_text(running)}: see its log"
     for file in status.absent:
-        yield f"{file} is missing in {status.folder} {where}: {_REPAIRS.get(status.role, _OTHER_REPAIR)}"
+        repair = archive_repair(session) if status.role == "archive" else _REPAIRS.get(status.role, _OTHER_REPAIR)
+        yield f"{file} is missing in {status.folder} {where}: {repair}"
     yield from status.lacks
     now, offset = parse_time(status.now), session.log.server_time.ahead_seconds(heard.asked)
     behind = (heard.asked - now).total_seconds() - offset

@@ -34,10 +34,9 @@ async def seal(session: Session) -> AsyncIterator[Check]:
         archive.checkpoint()
         await asyncio.to_thread(_check_archive, archive)
     except (LedgerError, OSError, ValueError) as error:
-        damaged = (
-            f"{archive.folder} is damaged ({error}): move it away and run `resolution-ledger admin archive`, which "
-            "writes it again"
-        )
+        damaged = f"{archive.folder} is damaged ({error}): {archive_repair(session)}"
+    if archived < session.log.retired.until and not damaged:
+        damaged = f"{archive.folder} ends at position {archived}: {archive_repair(session)}"
     try:
         kept = await (
             await SealRecord.open(session.client)
@@ -52,6 +51,16 @@ async def seal(session: Session) -> AsyncIterator[Check]:
     yield Check("archive", damaged or f"{archived} of {end} positions", not damaged)
     if unreadable := await _unreadable(session, newest.size if newest is not None else 0):
         yield Check("log", unreadable, ok=False)
+
+
+def archive_repair(session: Session) -> str:
+    """Return what repairs an archive: it is written again, or a copy brought where events have left the log."""
+    if until := session.log.retired.until:
+        return (
+            f"it alone has the events up to {until}, so keep it, and bring back a copy of the folder from a backup or "
+            "from another machine"
+        )
+    return "move the folder away and run `resolution-ledger admin archive`, which writes it again"
 
 
 def _check_archive(archive: Archive) -> None:

@@ -72,7 +72,7 @@ async def durability(session: Session) -> AsyncIterator[Check]:
 
 async def streams(session: Session) -> AsyncIterator[Check]:
     """Check each stream of the ledger and of its sources."""
-    declared = {stream["name"]: stream for stream in topology.stream_configs()}
+    declared = {stream["name"]: stream for stream in topology.stream_configs(1, session.log.retired.until)}
     there = await stream_names(session.client)
     names = [*declared, *(name for name in topology.inbox_streams(there) if name not in declared)]
     infos = dict(zip(names, await asyncio.gather(*(_info(session, name) for name in names)), strict=True))

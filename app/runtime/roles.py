@@ -192,6 +192,8 @@ async def running(
             stack.push_async_callback(watch.stop)
             await watch.start()
             services.append(watch)
+        if roles and session.log.earlier is not None:
+            await session.log.earlier.check()
         responders = {
             role: StatusResponder(session.client, topology.ROLES_SUBJECT, role, session.data_dir) for role in roles
         }
@@ -295,9 +297,18 @@ PROBES = {
 """Invalid requests on the subjects that sources use; each gets an error as its answer."""
 
 
+async def answering_roles(session: Session) -> list[str]:
+    """Return the roles of which a process runs, on any machine."""
+    return [role for role in ROLES if await _is_there(session, f"{topology.ROLES_SUBJECT}.{role}")]
+
+
 async def _answers(session: Session, role: str) -> bool:
+    return await _is_there(session, PROBES[role])
+
+
+async def _is_there(session: Session, subject: str) -> bool:
     try:
-        await session.client.request(PROBES[role], b"{}", timeout=5)
+        await session.client.request(subject, b"{}", timeout=5)
     except nats.errors.NoRespondersError:
         return False
     except (nats.errors.Error, TimeoutError):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import cached_property
 from importlib import resources
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from app.runtime.stream_setup import TOLERATED_FIELDS, create_streams
 from config import topology
 from config.nats_accounts import INCLUDE
 from consumers.runtime.precedence import Precedence
+from ledger.archive.earlier_events import read_earlier_events
 from ledger.errors import (
     DirectoryMovedError,
     LedgerError,
@@ -31,7 +32,10 @@ from ledger.nats.client import connect
 from ledger.nats.connection_options import ConnectionOptions
 from ledger.nats.embedded_server import EmbeddedServer
 from ledger.nats.incidents import report
+from ledger.store.api_types import StreamConfig
 from ledger.store.log import Log
+from ledger.store.retired import retired_in
+from ledger.store.stream_retirement import UnfinishedRetirementError, unfinished_retirement
 from ledger.store.streams import (
     REPLICAS_FIELD,
     has_fields,
@@ -45,6 +49,7 @@ from ledger.store.streams import (
 from ledger.transparency.sealer import seal_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from config.settings import Settings
@@ -77,17 +82,20 @@ class Session:
         creates: bool | None = None,
         examines: bool = False,
         below_up: bool = False,
+        retires: Callable[[int, int], None] | None = None,
     ) -> None:
         """Create a session, to be used as a context.
 
         With ``upgrades`` the user of ``nats_url`` is the operator, and streams of an earlier version are changed.
         Missing streams are created only with ``creates``. Its default is true on the embedded server, unless the
         session ``reads_only``. With ``examines`` nothing is verified or changed, for `admin doctor`. A process
-        ``below_up`` leaves the start of the embedded server to `up`.
+        ``below_up`` leaves the start of the embedded server to `up`. A session that ``retires`` first completes a
+        retirement of events that was interrupted, with that function for its progress.
         """
         self.settings = settings
         self._upgrades = upgrades
         self._examines = examines
+        self._retires = retires
         self.creates = settings.nats_url is None and not reads_only if creates is None else creates
         self.data_dir = settings.folder
         self._reads_only = reads_only
@@ -169,6 +177,8 @@ class Session:
             self.client = await self.connection("session")
             await self._open_streams()
             self.log = await Log.open(self.client, topology.LEDGER)
+            self.log.on_remade = self._fail
+            read_earlier_events(self.log, self.data_dir)
             self.rejected = await Log.open(self.client, topology.REJECTED)
         except BaseException:
             await self.close()
@@ -182,6 +192,8 @@ class Session:
 
     async def _open_streams(self) -> None:
         """Check the server and the ledger's streams; create missing ones if this session does that."""
+        if self._retires is None:
+            await self._require_no_retirement()
         if self._examines:
             verify_version(self.client)
             try:
@@ -193,14 +205,31 @@ class Session:
                 raise self._without_log(MissingStreamsError([topology.LEDGER]))
             return
         await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)
+        if self._retires is not None and await unfinished_retirement(self.client, topology.LEDGER) is not None:
+            from app.runtime.retirement import go_on
+
+            await go_on(self, self._retires)
         await self._upgrade()
         if self.creates:
             self.created = await create_streams(self.client, self.settings.replicas)
         else:
             try:
-                await verify_streams(self.client, topology.stream_configs(), TOLERATED_FIELDS)
+                retired = retired_in(await stream_config(self.client, topology.LEDGER) or StreamConfig())
+                streams = topology.stream_configs(1, retired.until)
+                await verify_streams(self.client, streams, TOLERATED_FIELDS)
             except MissingStreamsError as error:
                 raise self._without_log(error) from error
+
+    async def _require_no_retirement(self) -> None:
+        """Check that no retirement of events is unfinished, in which the stream is not what it should be.
+
+        Raises:
+            UnfinishedRetirementError: one is.
+
+        """
+        with suppress(UnavailableError):  # the checks that follow say more
+            if (retirement := await unfinished_retirement(self.client, topology.LEDGER)) is not None:
+                raise UnfinishedRetirementError(topology.LEDGER, retirement.until)
 
     def _without_log(self, error: MissingStreamsError) -> LedgerError:
         """Return the error about missing streams; if a seal exists here, the log was lost."""

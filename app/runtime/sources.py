@@ -27,7 +27,10 @@ async def known_sources(session: Session) -> list[str]:
     info = await js_api(
         session.client, f"STREAM.INFO.{topology.LEDGER}", {"subjects_filter": f"{topology.FACT_SUBJECT}.>"}
     )
-    newest = await asyncio.gather(*map(session.log.last, info.get("state", {}).get("subjects") or {}))
+    subjects = set(info.get("state", {}).get("subjects") or {})
+    if session.log.earlier is not None:
+        subjects |= set(await session.log.earlier.subjects(f"{topology.FACT_SUBJECT}."))
+    newest = await asyncio.gather(*map(session.log.last, sorted(subjects)))
     return sorted({stored_decoder.decode(one.data).source for one in newest if one is not None})
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from ledger.errors import LedgerError, RefusedError, UnavailableError, jetstream_error
-from ledger.store.streams import REPLICAS_FIELD, ensure_stream, js_api, stream_config, stream_names
+from ledger.store.api_types import StreamConfig
+from ledger.store.retired import retired_in
+from ledger.store.streams import REPLICAS_FIELD, ensure_stream, js_api, stream_config, stream_names, verify_streams
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -39,9 +41,13 @@ async def create_streams(client: LedgerClient, copies: int) -> list[str]:
 
     """
     before = set(await stream_names(client))
-    copies = max(copies, await copies_of(client, topology.LEDGER))
-    streams = topology.stream_configs(copies)
+    config = await stream_config(client, topology.LEDGER) or StreamConfig()
+    copies, retired = max(copies, config.get(REPLICAS_FIELD, 0)), retired_in(config)
+    streams = topology.stream_configs(copies, retired.until)
     for stream in streams:
+        if stream["name"] == topology.LEDGER and retired.until:  # never made anew without its events
+            await verify_streams(client, [stream])
+            continue
         passed_over = (REPLICAS_FIELD, *TOLERATED_FIELDS.get(stream["name"], ()))
         try:
             await ensure_stream(client, stream, passed_over)

@@ -18,7 +18,9 @@ from consumers.intake import idle_inboxes
 from consumers.intake.idle_inboxes import IdleInboxes, first_sequence, sequence_after
 from ledger.errors import LedgerError, jetstream_error
 from ledger.nats.incidents import report
+from ledger.store.api_types import StreamConfig
 from ledger.store.handover import take_over
+from ledger.store.retired import retired_in
 from ledger.store.streams import (
     REPLICAS_FIELD,
     ensure_stream,
@@ -248,15 +250,20 @@ class Inboxes:
     async def _restore(self) -> None:
         """Create deleted streams again, or check that none was deleted or changed."""
         there = set(await stream_names(self._client))
+        retired = retired_in(await stream_config(self._client, topology.LEDGER) or StreamConfig())
+        declared = topology.stream_configs(self._replicas, retired.until)
         if self._creates:
-            for stream in topology.stream_configs(self._replicas):
+            for stream in declared:
                 name = stream["name"]
                 window = ("duplicate_window",) if name == topology.INBOX else ()
                 is_lost = name in (topology.INBOX, topology.IMPORT) and name not in there
                 first = sequence_after(self.last_noted(name)) if is_lost else {}
+                if name == topology.LEDGER and retired.until:  # never made anew without its events
+                    await verify_streams(self._client, [stream])
+                    continue
                 await ensure_stream(self._client, stream | first, (REPLICAS_FIELD, *window, *first))
         else:
-            await verify_streams(self._client, topology.stream_configs(), {topology.INBOX: ("duplicate_window",)})
+            await verify_streams(self._client, declared, {topology.INBOX: ("duplicate_window",)})
         routed = self._routes.read() if self._routes is not None else None
         for token, name in list(self._own.items()):
             if name not in there and routed is not None and topology.source_route(token)[0] not in routed:

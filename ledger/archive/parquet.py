@@ -6,6 +6,7 @@ bytes).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from ledger.errors import MissingExtraError
 from ledger.store.cloudevents import StoredFields, parse_time, stored_decoder
 from ledger.store.log import Recorded
+from ledger.transparency.sealer import GAP_SUBJECT
 
 try:
     import pyarrow as pa
@@ -95,6 +97,72 @@ def read_batches(source: Path | bytes, unread: frozenset[str] = frozenset()) -> 
                 yield [Recorded(*row) for row in zip(*(column.to_pylist() for column in read), strict=True)]
     except (pa.ArrowException, KeyError) as error:
         raise OSError(str(error)) from error
+
+
+class EventTable:
+    """The events of one file in memory, found by row or by subject."""
+
+    def __init__(self, data: bytes) -> None:
+        """Read a file, given by its bytes.
+
+        Raises:
+            OSError: it cannot be read, or has rows without a position, a subject or bytes.
+        """
+        try:
+            with pq.ParquetFile(pa.BufferReader(data)) as file:
+                table = file.read(columns=list(_READ_COLUMNS), use_threads=False).combine_chunks()
+            if any(column.null_count for column in table.columns):
+                raise OSError(f"a file of the archive has rows without {' or '.join(_READ_COLUMNS)}")
+            self._positions = table.column("position").combine_chunks().cast(pa.int64())
+            names = table.column("subject").combine_chunks().cast(pa.string()).dictionary_encode()
+            self._events = table.column("event").combine_chunks().cast(pa.binary())
+        except (pa.ArrowException, KeyError) as error:
+            raise OSError(str(error)) from error
+        self._numbers, self._names = names.indices, names.dictionary
+
+    def is_range(self, first: int, last: int) -> bool:
+        """Return whether there is one row for each of these positions, in order."""
+        return bool(self._positions.equals(pa.array(range(first, last + 1), pa.int64())))
+
+    def rows(self, first: int, count: int) -> list[Recorded]:
+        """Return so many events from a row on; the first row is 0."""
+        return self._recorded(pa.array(range(first, min(first + count, len(self._positions))), pa.int64()))
+
+    def of_subjects(
+        self, subject: str, after: int, until: int, at_most: int | None = None, *, newest: bool = False
+    ) -> list[Recorded]:
+        """Return the events of a subject or wildcard after one position up to another: all, some, or the newest.
+
+        Markers of lost positions are left out.
+        """
+        wanted = pc.index_in(pa.array([] if subject == GAP_SUBJECT else [subject], pa.string()), self._names)
+        if not {"*", ">"}.isdisjoint(subject.split(".")):
+            matches = pc.match_substring_regex(self._names, _pattern(subject))
+            wanted = pc.indices_nonzero(pc.and_(matches, pc.not_equal(self._names, GAP_SUBJECT)))
+        rows = pc.is_in(self._numbers, pc.drop_null(wanted).cast(pa.int32()))
+        within = pc.and_(pc.greater(self._positions, after), pc.less_equal(self._positions, until))
+        found = pc.indices_nonzero(pc.and_(rows, within))
+        return self._recorded(found[-1:] if newest and len(found) else found[:at_most])
+
+    def newest_positions(self, until: int) -> Iterator[tuple[str, int]]:
+        """Yield each subject with its newest position that is not after another."""
+        numbers = self._numbers.filter(pc.less_equal(self._positions, until))
+        positions = self._positions.filter(pc.less_equal(self._positions, until))
+        table = pa.table({"subject": numbers, "position": positions})
+        newest = table.group_by("subject").aggregate([("position", "max")])
+        names = self._names.take(newest.column("subject")).to_pylist()
+        yield from zip(names, newest.column("position_max").to_pylist(), strict=True)
+
+    def _recorded(self, rows: pa.Array) -> list[Recorded]:
+        names = self._names.take(self._numbers.take(rows))
+        columns = (self._positions.take(rows), names, self._events.take(rows))
+        return [Recorded(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
+
+
+def _pattern(subject: str) -> str:
+    """Return the regular expression of a subject with wildcards."""
+    tokens = {"*": r"[^.]+", ">": r".+"}
+    return "^" + r"\.".join(tokens.get(token) or re.escape(token) for token in subject.split(".")) + "$"
 
 
 def _without(batch: pa.RecordBatch, types: frozenset[str]) -> pa.RecordBatch:

@@ -13,6 +13,8 @@ class StreamConfig(TypedDict, total=False):
 
     name: str
     subjects: list[str]
+    subject_transform: dict[str, str]
+    mirror: dict[str, str | int]
     num_replicas: int
     max_msgs_per_subject: int
     duplicate_window: int

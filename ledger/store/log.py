@@ -9,8 +9,9 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import nats.errors
@@ -29,11 +30,13 @@ from ledger.nats.client import frame, status_of
 from ledger.nats.request_reply import RequestReply, header_of, resolve_with
 from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.cloudevents import parse_time, time_text
+from ledger.store.retired import NOTHING_RETIRED, Retired, StreamRemadeError, retired_in
 from ledger.store.server_time import ServerTime, utc_now
 from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
+    from ledger.store.api_types import ApiAnswer
     from ledger.store.json_text import JsonObject
 
 _NO_MESSAGE = 10037
@@ -77,6 +80,28 @@ class Recorded(NamedTuple):
     data: bytes
 
 
+class EarlierEvents(Protocol):
+    """The events that have left a stream, and are kept elsewhere; positions that were lost are left out."""
+
+    async def check(self) -> None:
+        """Check that all of them are there, by an error."""
+
+    async def subjects(self, beginning: str) -> list[str]:
+        """Return the subjects with a beginning, in order."""
+
+    async def at(self, position: int) -> Recorded | None:
+        """Return the event at a position, None if it was lost."""
+
+    def batches(self, position: int, until: int) -> AsyncIterator[list[Recorded]]:
+        """Yield the events after one position up to another, oldest first."""
+
+    async def of_subject(self, subject: str, after: int, at_most: int) -> list[Recorded]:
+        """Return events of a subject or wildcard after a position, oldest first; none if there are no more."""
+
+    async def last(self, subject: str) -> Recorded | None:
+        """Return the newest event of a subject or wildcard."""
+
+
 class _RecordedTime(msgspec.Struct):
     recordedtime: str
 
@@ -108,16 +133,25 @@ class Log:
         self.client = replies.client
         self.stream = stream
         self._clock = clock
-        self.server_time = ServerTime(replies.client, stream, clock)
+        self.server_time = ServerTime(replies.client, stream, clock, on_info=self._observe_stream)
         self._last_stamp = datetime(1970, 1, 1, tzinfo=UTC)
         self._replies = replies
         self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
+        self.retired: Retired = NOTHING_RETIRED
+        """The events that have left the stream."""
+        self.earlier: EarlierEvents | None = None
+        """Those events, as they are kept elsewhere."""
+        self._opened = False
+        self._remade: StreamRemadeError | None = None
+        self.on_remade: Callable[[LedgerError], None] = lambda _error: None
+        """Called once, when events turn out to have left the stream since it was opened."""
 
     @classmethod
     async def open(cls, client: LedgerClient, stream: str, clock: Callable[[], datetime] = utc_now) -> Log:
         """Open an existing stream, and read its last recorded time."""
         log = cls(await RequestReply.open(client), stream, clock)
         await log.server_time.measure()
+        log._opened = True
         if last := await log.last(">"):
             log.observe_recorded_time(last.data)
         return log
@@ -156,6 +190,8 @@ class Log:
                     return position
                 raise
             except UnavailableError:
+                with suppress(UnavailableError):
+                    await self.require_same_stream()
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(pause)
@@ -212,13 +248,21 @@ class Log:
         return self._position_in(answer, drafts)
 
     def _frames(self, drafts: Sequence[Draft], reply_subject: bytes) -> bytes:
-        """Return the whole batch, stamped now; to be sent at once, so that no other message comes between."""
+        """Return the whole batch, stamped now; to be sent at once, so that no other message comes between.
+
+        Raises:
+            StreamRemadeError: events have left the stream since it was opened.
+            TooLargeError: an event is larger than the server accepts.
+        """
+        if self._remade is not None:
+            raise self._remade
+        retired = self.retired
         stamp = self._stamp() if self._stamped else b""
         count, max_bytes = len(drafts), self.client.max_payload - _HEADER_ROOM
         batch = secrets.token_hex(8).encode() if count > 1 else b""
         frames: list[bytes] = []
         for number, draft in enumerate(drafts, 1):
-            headers = b"" if draft.expect is None else _EXPECT % draft.expect
+            headers = b"" if draft.expect is None else _EXPECT % (0 if draft.expect <= retired.until else draft.expect)
             if draft.expect_of:
                 headers += _EXPECT_OF % draft.expect_of.encode()
             if draft.headers:
@@ -231,7 +275,8 @@ class Log:
             if len(data) > max_bytes:  # the server closes the connection on a larger message
                 message = f"too large for the server: an event of {len(data):,} bytes (max_payload: {max_bytes:,})"
                 raise TooLargeError(message)
-            frames.append(frame(draft.subject.encode(), data, reply_subject if number == count else b"", headers))
+            subject = retired.published(draft.subject.encode()) if retired.until else draft.subject.encode()
+            frames.append(frame(subject, data, reply_subject if number == count else b"", headers))
         return b"".join(frames)
 
     async def check_clock(self) -> None:
@@ -290,17 +335,23 @@ class Log:
     async def last_position(self) -> int:
         """Return the position of the newest event, 0 in an empty log."""
         info = await js_api(self.client, f"STREAM.INFO.{self.stream}")
+        self._observe_stream(info)
+        if self._remade is not None:
+            raise self._remade
         if "error" in info:
             raise jetstream_error(info["error"], self.stream)
         return int(info["state"]["last_seq"])
 
     async def at(self, position: int) -> Recorded | None:
         """Return the event at a position, None if there is none; positions begin at 1."""
+        if 0 < position <= self.retired.until:
+            return await self._kept_elsewhere().at(position)
         return await self._get({"seq": position}) if position > 0 else None
 
     async def last(self, subject: str) -> Recorded | None:
         """Return the newest event of a subject, or of the subjects that match a wildcard."""
-        return await self._get({"last_by_subj": subject})
+        found = await self._get({"last_by_subj": subject})
+        return await self._kept_elsewhere().last(subject) if found is None and self.retired.until else found
 
     async def read_subject(self, subject: str, after: int = 0) -> list[Recorded]:
         """Return all events of one subject after a position, oldest first; for short subjects."""
@@ -320,12 +371,18 @@ class Log:
 
         Any replica may answer, and it may be slightly behind the acknowledged state.
         """
+        earlier: list[Recorded] = []
+        if after < self.retired.until:
+            earlier, after = await self._kept_elsewhere().of_subject(subject, after, at_most), self.retired.until
+            if len(earlier) == at_most:
+                return earlier, False
+            at_most -= len(earlier)
         found, end = await self._get_many({"seq": after + 1, "next_by_subj": subject, "batch": at_most})
         match status_of(end):
             case b"404":
-                return found, True
+                return earlier + found, True
             case b"204":
-                return found, header_of(end, b"Nats-Num-Pending") in {None, b"0"} or not found
+                return earlier + found, header_of(end, b"Nats-Num-Pending") in {None, b"0"} or not found
         raise status_error(status_of(end), end, f"{self.stream} could not be read")
 
     async def last_of_each(self, subjects: Sequence[str]) -> dict[str, Recorded]:
@@ -336,10 +393,14 @@ class Log:
             if status_of(end) not in {b"204", b"404"}:
                 raise status_error(status_of(end), end, f"{self.stream} could not be read")
             newest |= {event.subject: event for event in found}
+        if self.retired.until:
+            older = [await self._kept_elsewhere().last(subject) for subject in subjects if subject not in newest]
+            newest |= {event.subject: event for event in older if event is not None}
         return newest
 
     async def _get_many(self, request: JsonObject) -> tuple[list[Recorded], bytes]:
         """Return the events of a direct get with many answers, and the headers of its end."""
+        await self._renew_stream()
         payload = json.dumps(request).encode()
         answers, end = await self._answers_of(payload)
         if status_of(end) == b"503":  # for milliseconds, while the server reloads its configuration
@@ -383,16 +444,62 @@ class Log:
 
         This is slower than other reads, and never behind the acknowledged state.
         """
+        if after is not None and after < self.retired.until:
+            if earlier := await self._kept_elsewhere().of_subject(subject, after, 1):
+                return earlier[0]
+            after = self.retired.until
+        await self._renew_stream()
         request = {"last_by_subj": subject} if after is None else {"seq": after + 1, "next_by_subj": subject}
         answer = await js_api(self.client, f"STREAM.MSG.GET.{self.stream}", request)
         if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
-            return None
+            return await self._kept_elsewhere().last(subject) if after is None and self.retired.until else None
         if "error" in answer:
             raise jetstream_error(answer["error"], f"{self.stream} could not be read")
         found = answer["message"]
         return Recorded(found["seq"], found["subject"], base64.b64decode(found.get("data", "")))
 
+    def _kept_elsewhere(self) -> EarlierEvents:
+        if self.earlier is None:
+            raise LedgerError(f"the events of {self.stream} up to position {self.retired.until} are in the archive")
+        return self.earlier
+
+    def _observe_stream(self, info: ApiAnswer) -> None:
+        """Note which events have left the stream; they may not change while it is open."""
+        if not self._stamped or "config" not in info:
+            return
+        retired = retired_in(info["config"])
+        if not self._opened:
+            self.retired = retired
+        elif retired != self.retired and self._remade is None:
+            self._remade = StreamRemadeError(self.stream, retired.until)
+            self.on_remade(self._remade)
+
+    async def _renew_stream(self) -> None:
+        """Look again, after half a minute, whether events have left the stream.
+
+        Raises:
+            StreamRemadeError: they have.
+            UnavailableError: no answer in time.
+        """
+        if self._opened:
+            await self.server_time.renew()
+        if self._remade is not None:
+            raise self._remade
+
+    async def require_same_stream(self) -> None:
+        """Check that no event has left the stream since it was opened.
+
+        Raises:
+            StreamRemadeError: one has.
+            UnavailableError: no answer in time.
+        """
+        if self._opened:
+            await self.server_time.measure()
+        if self._remade is not None:
+            raise self._remade
+
     async def _get(self, request: JsonObject) -> Recorded | None:
+        await self._renew_stream()
         try:
             headers, data = await self._replies.request(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
             if status_of(headers) == b"503":  # for milliseconds, while the server reloads its configuration

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ledger.nats.client import LedgerClient
+    from ledger.store.api_types import ApiAnswer
 
 _log = logging.getLogger(__name__)
 AHEAD_SECONDS = 60.0
@@ -54,7 +55,10 @@ class ServerTime:
         stream: str,
         clock: Callable[[], datetime],
         steady: Callable[[], float] = _steady_seconds,
+        on_info: Callable[[ApiAnswer], None] = lambda _info: None,
     ) -> None:
+        """``on_info`` is called with each answer to STREAM.INFO."""
+        self._on_info = on_info
         self._client = client
         self._stream = stream
         self._clock = clock
@@ -75,6 +79,7 @@ class ServerTime:
         steady, host = self._steady(), self._clock().timestamp()
         self._measured_at = steady
         info = await js_api(self._client, f"STREAM.INFO.{self._stream}")
+        self._on_info(info)
         try:
             server = datetime.fromisoformat(info["ts"]).timestamp()
         except (KeyError, TypeError, ValueError):
@@ -103,6 +108,20 @@ class ServerTime:
             raise ClockError(_ahead_text(ahead, now, leapt=self._leapt))
         if age > _MEASURED_SECONDS:
             raise ClockError("the server has to be asked for its time first")
+        self._measure_soon(age)
+
+    async def renew(self) -> None:
+        """Measure again after an old measurement: soon, or at once where it is too old to stamp by.
+
+        Raises:
+            UnavailableError: no answer in time.
+        """
+        age = self._age()
+        if age > _MEASURED_SECONDS:
+            await self.measure()
+        self._measure_soon(age)
+
+    def _measure_soon(self, age: float) -> None:
         if age > _MEASURED_SECONDS / 2 and (self._measuring is None or self._measuring.done()):
             self._measuring = asyncio.get_running_loop().create_task(self._measure_quietly())
 

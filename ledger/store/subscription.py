@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import nats.errors
 
 from ledger.errors import LostEventsError, UnavailableError, reason_of
-from ledger.store.log import Log, Recorded, digest_of
+from ledger.store.atomic_batches import MAX_BATCH
+from ledger.store.log import EarlierEvents, Log, Recorded, digest_of
 from ledger.store.pull_consumer import PullConsumer, parse_ack
 from ledger.store.streams import js_api
 
@@ -99,6 +100,8 @@ class Follower:
             UnavailableError: with ``until``, no answer for a minute.
         """
         await verify_cursor(self._log, self.cursor, self._name)
+        async for batch in self._earlier_batches(until):
+            yield batch
         if until is not None and until <= self.cursor.position:
             return
         idle_heartbeats, heard_at = 0, time.monotonic()
@@ -123,6 +126,26 @@ class Follower:
                     yield batch
         finally:
             await self._end()
+
+    async def _earlier_batches(self, until: int | None) -> AsyncIterator[list[Recorded]]:
+        """Yield the events that have left the stream."""
+        last, earlier = self._log.retired.until, self._log.earlier
+        end = last if until is None else min(until, last)
+        if self.cursor.position >= end:
+            return
+        if earlier is None:
+            raise LostEventsError("the events have left the stream, and are in the archive", self.cursor.position + 1)
+        batches = earlier.batches(self.cursor.position, end)
+        if self._subject is not None:
+            batches = _batches_of(earlier, self._subject, self.cursor.position, end)
+        async for batch in batches:
+            self._check_gaps(batch)
+            self.cursor = ReadCursor(batch[-1].position, digest_of(batch[-1].data))
+            yield batch
+        if self.cursor.position < end:
+            if not self._allow_gaps:
+                raise LostEventsError("an event is missing", self.cursor.position + 1)
+            self.cursor = ReadCursor(end)
 
     async def _next_batch(self) -> list[Recorded]:
         if self._pull is None:
@@ -179,6 +202,7 @@ class Follower:
         answer = await js_api(self._client, f"CONSUMER.CREATE.{self._log.stream}.{self._consumer}", body)
         if "error" in answer:
             raise UnavailableError(f"{self._name} cannot read {self._log.stream}: {answer['error'].get('description')}")
+        await self._log.require_same_stream()  # the consumer's, which ends with its stream
         self._delivered = 0
         self._missed = False
         pull = PullConsumer(self._client, self._log.stream, self._consumer, _PULL_EVENTS, self._recorded)
@@ -201,3 +225,13 @@ class Follower:
             await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._log.stream}.{self._consumer}")
         except nats.errors.Error as error:
             _log.debug("%s: %s", self._name, error)
+
+
+async def _batches_of(earlier: EarlierEvents, subject: str, position: int, until: int) -> AsyncIterator[list[Recorded]]:
+    """Yield the events of a subject after one position up to another."""
+    while found := await earlier.of_subject(subject, position, MAX_BATCH):
+        position = found[-1].position
+        if wanted := [event for event in found if event.position <= until]:
+            yield wanted
+        if position >= until:
+            return

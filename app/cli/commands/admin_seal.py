@@ -139,18 +139,44 @@ async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
         raise CommandFinding
 
 
+@click.option(
+    "--retire-before",
+    "period",
+    metavar="PERIOD",
+    help="Then remove events recorded before this period (2026-09, 2026-W36, 2026-09-01; UTC) from the log's stream.",
+)
+@key_option
 @command(admin)
-async def archive(settings: Settings, *, as_json: bool) -> None:
-    """Copy sealed events into the archive, Parquet files by day; `up` does this continuously."""
+async def archive(settings: Settings, period: str | None, keys: tuple[str, ...], *, as_json: bool) -> None:
+    """Copy sealed events into the archive, Parquet files by day; `up` does this continuously.
+
+    With --retire-before old events leave the server, after the archive was compared with the seal: stop every role on
+    each machine first. From then on the archive alone has these events, and each machine with a role needs a copy of
+    it. A command that was interrupted is run again.
+    """
     from app.runtime.archive import archive_to_the_end
+    from app.runtime.retirement import first_day_of, retire
     from consumers.seal.archive_service import archive_of
 
-    async with Session(settings, reads_only=True) as session:
-        with showing_progress("archiving", "events", quiet=as_json) as progressed:
-            position = await archive_to_the_end(session, progressed)
-        kept = archive_of(session.data_dir)
-        found = {"folder": str(kept.folder), "position": position, "files": len(kept.parts())}
-    print_result(found, f"{position:,} positions in {found['files']} files: {found['folder']}", as_json=as_json)
+    try:
+        before = None if period is None else first_day_of(period)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--retire-before") from None
+    retired = None
+    with showing_progress("archiving", "events", quiet=as_json) as progressed:
+        async with Session(settings, reads_only=True, retires=progressed if before else None) as session:
+            if before is None:
+                position = await archive_to_the_end(session, progressed)
+            else:
+                retired = await retire(session, before, verifiers_from(keys), progressed)
+                position = archive_of(session.data_dir).last_position
+            kept = archive_of(session.data_dir)
+            found = {"folder": str(kept.folder), "position": position, "files": len(kept.parts())}
+    text = f"{position:,} positions in {found['files']} files: {found['folder']}"
+    if retired is not None:
+        found["retired_until"] = retired
+        text += f"; the archive alone has those up to {retired:,} now: copy it to another disk" if retired else ""
+    print_result(found, text, as_json=as_json)
 
 
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -186,7 +212,7 @@ async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> 
         kept, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
         with showing_progress("reading the archive", "events", quiet=as_json) as progressed:
             archived = [wrong.wire() for wrong in verify_archive(kept.folder, seal, trusted, progressed)]
-        to_do = _what_to_do(log, archived, kept.last_position)
+        to_do = _what_to_do(log, archived, kept.last_position, session.log.retired.until)
     if as_json:
         print_json({"log": log, "archive": archived, "archive_position": kept.last_position, "do": to_do})
     else:
@@ -202,10 +228,17 @@ def _fault_row(wrong: dict[str, Any]) -> tuple[Any, ...]:
     return wrong["first"], wrong["last"], wrong["kind"], wrong["text"]
 
 
-def _what_to_do(log: list[dict[str, Any]], archived: list[dict[str, Any]], archive_position: int) -> str:
+def _what_to_do(
+    log: list[dict[str, Any]], archived: list[dict[str, Any]], archive_position: int, retired_until: int
+) -> str:
     """Return the next step for the faults of the log and of the archive."""
     if not log and not archived:
         return "The log, the archive and the seal agree: nothing to do."
+    if archived and any(wrong["first"] <= retired_until for wrong in archived):
+        return (
+            f"The archive is not what was sealed, and it alone has the events up to {retired_until}: keep it as "
+            "evidence, and bring back a copy of the folder `archive` from a backup or from another machine."
+        )
     if not log:
         return (
             "The log is what was sealed; the archive is not. Move the archive folder away and run "
