@@ -32,13 +32,7 @@ type Progressed = Callable[[int, int], None]
 _MIN_SERVER = (2, 15)
 
 
-async def retire(
-    session: Session,
-    before: date,
-    trusted: Sequence[Verifier],
-    progressed: Progressed,
-    before_change: Callable[[str], None] = lambda _what: None,
-) -> int:
+async def retire(session: Session, before: date, trusted: Sequence[Verifier], progressed: Progressed) -> int:
     """Remove events recorded before a day from the stream; return the last position that has left it.
 
     First everything is sealed, archived, and compared with the seal. Then the stream is made again without these events
@@ -65,7 +59,7 @@ async def retire(
     if until >= await session.log.last_position():
         raise LedgerError(f"at least one event stays in the stream: name a period before {before}")
     (last,) = next(archive.batches(until, until))
-    stream = _stream_retirement(await operator_of(session), session.data_dir, progressed, before_change)
+    stream = _stream_retirement(await operator_of(session), session.data_dir, progressed)
     await stream.begin(until, digest_of(last.data), dict[str, Any](topology.ledger_subjects(until)))
     await stream.go_on()
     return until
@@ -106,14 +100,9 @@ def _last_before(archive: Archive, before: date) -> int:
     return until
 
 
-def _stream_retirement(
-    operator: LedgerClient,
-    data_dir: Path,
-    progressed: Progressed,
-    before_change: Callable[[str], None] = lambda _what: None,
-) -> StreamRetirement:
+def _stream_retirement(operator: LedgerClient, data_dir: Path, progressed: Progressed) -> StreamRetirement:
     async def require_archive(retirement: Retirement) -> None:
         await archived_events(data_dir, Retired(retirement.until, retirement.digest)).check()
 
     subjects = topology.ledger_subjects()["subjects"]
-    return StreamRetirement(operator, topology.LEDGER, subjects, require_archive, progressed, before_change)
+    return StreamRetirement(operator, topology.LEDGER, subjects, require_archive, progressed)

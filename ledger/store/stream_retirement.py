@@ -88,16 +88,14 @@ class StreamRetirement:
         subjects: list[str],
         require_archive: Callable[[Retirement], Awaitable[None]],
         progressed: Callable[[int, int], None],
-        before_change: Callable[[str], None] = lambda _what: None,
     ) -> None:
         """``subjects`` are those of the declared stream, which the complete copy holds while there is no other.
 
-        ``require_archive`` raises ``LedgerError`` where the archive lacks the events that leave. ``before_change`` is
-        called before each change on the server.
+        ``require_archive`` raises ``LedgerError`` where the archive lacks the events that leave.
         """
         self._subjects = subjects
         self._client, self._stream, self._copy = client, stream, stream + COPY
-        self._require_archive, self._progressed, self._before_change = require_archive, progressed, before_change
+        self._require_archive, self._progressed = require_archive, progressed
 
     async def begin(self, until: int, digest: str, taken: dict[str, Any]) -> None:
         """Fence the stream: from now on it takes no message, of any process.
@@ -298,7 +296,6 @@ class StreamRetirement:
 
     async def _change(self, request: str, stream: str, body: dict[str, Any] | None = None) -> None:
         what = f"{request}.{stream}"
-        self._before_change(what)
         try:
             answer = await js_api(self._client, what, body)
         except UnavailableError as error:
