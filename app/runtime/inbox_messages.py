@@ -197,9 +197,10 @@ async def _recorded(session: Session, waiting: WaitingMessage) -> dict[str, int]
     source = read_token(message.token).source
     for subject in {f"{topology.FACT_SUBJECT}.{token}" for token in (fact_token(source), message.token)}:
         first = await _read(session.client, topology.LEDGER, {"start_time": waiting.received, "next_by_subj": subject})
-        if first is None:
+        if first is None and session.log.earlier is None:
             continue
-        async for batch in session.log.subject_batches(subject, first.message.place.sequence - 1):
+        after = 0 if first is None or session.log.earlier is not None else first.message.place.sequence - 1
+        async for batch in session.log.subject_batches(subject, after):
             stored = [(one.position, stored_decoder.decode(one.data)) for one in batch]
             found |= {event.id: position for position, event in stored if event.id in ids}
     return found

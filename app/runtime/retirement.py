@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ from domain.periods import days_of
 from ledger.archive.earlier_events import archived_events
 from ledger.errors import LedgerError
 from ledger.store.log import digest_of
-from ledger.store.retired import Retired
+from ledger.store.retired import Retired, retired_in
 from ledger.store.stream_retirement import StreamRetirement
+from ledger.store.streams import stream_config
 from ledger.transparency.sealer import seal_folder
+from projections.engine.storage import claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -59,9 +62,13 @@ async def retire(session: Session, before: date, trusted: Sequence[Verifier], pr
     if until >= await session.log.last_position():
         raise LedgerError(f"at least one event stays in the stream: name a period before {before}")
     (last,) = next(archive.batches(until, until))
-    stream = _stream_retirement(await operator_of(session), session.data_dir, progressed)
-    await stream.begin(until, digest_of(last.data), dict[str, Any](topology.ledger_subjects(until)))
-    await stream.go_on()
+    with _only_command(session.data_dir):
+        stream = _stream_retirement(await operator_of(session), session.data_dir, progressed)
+        await stream.begin(until, digest_of(last.data), dict[str, Any](topology.ledger_subjects(until)))
+        await stream.go_on()
+    config = await stream_config(session.client, topology.LEDGER)
+    if config is None or retired_in(config).until != until:
+        raise LedgerError("another command has changed the stream meanwhile: run this again")
     return until
 
 
@@ -72,7 +79,17 @@ async def go_on(session: Session, progressed: Progressed) -> None:
         LedgerError: as in ``StreamRetirement.go_on``.
 
     """
-    await _stream_retirement(await operator_of(session), session.data_dir, progressed).go_on()
+    with _only_command(session.data_dir):
+        await _stream_retirement(await operator_of(session), session.data_dir, progressed).go_on()
+
+
+@contextmanager
+def _only_command(data_dir: Path) -> Iterator[None]:
+    """Refuse to work beside another command, which may be suspended."""
+    with claim(data_dir, "retirement") as claimed:
+        if not claimed:
+            raise LedgerError("another command retires events of this ledger: let it end, or end it")
+        yield
 
 
 async def operator_of(session: Session) -> LedgerClient:

@@ -47,6 +47,8 @@ class ArchivedEvents:
             ArchiveError: an event is missing, a file is damaged, or it is the archive of another log.
             MissingExtraError: the library that reads it is not installed.
         """
+        import ledger.archive.parquet  # noqa: F401 - reports a missing extra at once
+
         await asyncio.to_thread(self._opened)
 
     async def at(self, position: int) -> Recorded | None:
@@ -174,8 +176,8 @@ class ArchivedEvents:
 
     def _named(self, error: ArchiveError) -> ArchiveError:
         return ArchiveError(
-            f"{error}; the archive alone has the events up to position {self._retired.until}: bring a copy of the "
-            f"whole folder {self._archive.folder} from a backup or from another machine",
+            f"{error.problem}; the archive alone has the events up to position {self._retired.until}: bring a copy of "
+            f"the whole folder {self._archive.folder} from a backup or from another machine",
             error.position,
             error.file,
         )

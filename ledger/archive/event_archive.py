@@ -44,6 +44,7 @@ class ArchiveError(LedgerError):
 
     def __init__(self, problem: str, position: int, file: str = "") -> None:
         super().__init__(f"{problem} (position {position}{', ' + file if file else ''})")
+        self.problem = problem
         self.position = position
         self.file = file
 

@@ -102,7 +102,7 @@ class SubjectIndex:
             raise LocalFileError(f"{self._path} cannot be read: {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"file:{self._path.resolve().as_posix()}?mode=ro", uri=True)
+        return sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)
 
 
 def _before_wildcard(subject: str) -> tuple[str, bool]:

@@ -45,6 +45,8 @@ _ACK_SECONDS_EXPECTED = 0.3
 """First time-out for events with an expected sequence: they may be sent again, since a stored attempt is found."""
 _AGAIN_SECONDS = 0.1
 _PAUSE_SECONDS_AT_MOST = 0.2
+_LOOKED_SECONDS = 1.0
+"""Seconds after a look at the stream's state in which a missing event is not a reason for another one."""
 _HEADER_ROOM = 1024  # bytes of our headers in one message; the server includes them in its limit
 _EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 _EXPECT_OF = b"Nats-Expected-Last-Subject-Sequence-Subject: %b\r\n"
@@ -346,7 +348,10 @@ class Log:
         """Return the event at a position, None if there is none; positions begin at 1."""
         if 0 < position <= self.retired.until:
             return await self._kept_elsewhere().at(position)
-        return await self._get({"seq": position}) if position > 0 else None
+        found = await self._get({"seq": position}) if position > 0 else None
+        if found is None:
+            await self._renew_stream(_LOOKED_SECONDS)
+        return found
 
     async def last(self, subject: str) -> Recorded | None:
         """Return the newest event of a subject, or of the subjects that match a wildcard."""
@@ -378,6 +383,8 @@ class Log:
                 return earlier, False
             at_most -= len(earlier)
         found, end = await self._get_many({"seq": after + 1, "next_by_subj": subject, "batch": at_most})
+        if subject == ">" and found and found[0].position != after + 1:  # they were lost, or have just left
+            await self.require_same_stream()
         match status_of(end):
             case b"404":
                 return earlier + found, True
@@ -474,15 +481,15 @@ class Log:
             self._remade = StreamRemadeError(self.stream, retired.until)
             self.on_remade(self._remade)
 
-    async def _renew_stream(self) -> None:
-        """Look again, after half a minute, whether events have left the stream.
+    async def _renew_stream(self, seconds: float | None = None) -> None:
+        """Look again, after half a minute or so many seconds, whether events have left the stream.
 
         Raises:
             StreamRemadeError: they have.
             UnavailableError: no answer in time.
         """
         if self._opened:
-            await self.server_time.renew()
+            await self.server_time.renew(seconds)
         if self._remade is not None:
             raise self._remade
 

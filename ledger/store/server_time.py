@@ -110,16 +110,19 @@ class ServerTime:
             raise ClockError("the server has to be asked for its time first")
         self._measure_soon(age)
 
-    async def renew(self) -> None:
+    async def renew(self, seconds: float | None = None) -> None:
         """Measure again after an old measurement: soon, or at once where it is too old to stamp by.
+
+        ``seconds``: at once where it is older than that.
 
         Raises:
             UnavailableError: no answer in time.
         """
         age = self._age()
-        if age > _MEASURED_SECONDS:
+        if age > (_MEASURED_SECONDS if seconds is None else seconds):
             await self.measure()
-        self._measure_soon(age)
+        else:
+            self._measure_soon(age)
 
     def _measure_soon(self, age: float) -> None:
         if age > _MEASURED_SECONDS / 2 and (self._measuring is None or self._measuring.done()):

@@ -107,9 +107,11 @@ class StreamRetirement:
         """
         copy = await self._info_or_none(self._copy)
         if copy is not None and not copy["config"].get("sealed"):  # an earlier command gave up
-            await self._change("STREAM.DELETE", self._copy)
+            await self._delete(self._copy, copy)
         await self._require_unbound()
         config = (await self._info(self._stream))["config"]
+        if _retirement_in(config) is not None:
+            raise LedgerError(f"another command retires events of {self._stream}: let it end, or run this again")
         metadata = _metadata_of(config) | {RETIRED_UNTIL: str(until), RETIRED_DIGEST: digest}
         before = {name: value for name, value in config.items() if name in {"subjects", "subject_transform"}}
         mark = json.dumps(Retirement(until, digest, {**config, **taken, "metadata": metadata}))
@@ -148,7 +150,7 @@ class StreamRetirement:
             await self._change("STREAM.CREATE", self._stream, _mirror(retirement, self._stream, self._copy))
         elif copy is not None:
             await self._require_same(self._copy, self._stream, retirement)
-            await self._change("STREAM.DELETE", self._copy)
+            await self._delete(self._copy, copy)
         else:
             await self._change("STREAM.UPDATE", self._stream, retirement.config)
         return True
@@ -168,9 +170,9 @@ class StreamRetirement:
                     f"{self._stream} took a message after it was fenced: see what it is, delete {self._copy} (not "
                     f"{self._stream}) as the operator, and run this again"
                 )
-            await self._require_complete(self._copy, there["state"]["last_seq"])
             await self._require_archive(retirement)
-            await self._change("STREAM.DELETE", self._stream)
+            await self._require_complete(self._copy, there["state"]["last_seq"])
+            await self._delete(self._stream, there)
         else:
             await self._require_same(self._stream, self._copy, retirement)
             sealed = {name: value for name, value in copy["config"].items() if name != "mirror"}
@@ -190,7 +192,7 @@ class StreamRetirement:
             if copy is not None and copy["config"].get("sealed"):
                 return False
             if copy is not None:
-                await self._change("STREAM.DELETE", self._copy)
+                await self._delete(self._copy, copy)
             opened = {**there["config"], **json.loads(metadata[_BEFORE]), "metadata": _metadata_of(there["config"])}
             await self._change("STREAM.UPDATE", self._stream, opened)
         except LedgerError:
@@ -294,12 +296,23 @@ class StreamRetirement:
                 "again afterwards, from the position that it had reached"
             )
 
+    async def _delete(self, stream: str, seen: ApiAnswer) -> None:
+        """Delete a stream, unless it is another one than was seen, or in another state.
+
+        A process that was suspended meanwhile would delete the work of the command that went on.
+        """
+        there = await self._info(stream)
+        if (there["created"], there["config"]) != (seen["created"], seen["config"]):
+            raise LedgerError(f"{stream} was changed by another command: run this again")
+        await self._change("STREAM.DELETE", stream)
+
     async def _change(self, request: str, stream: str, body: dict[str, Any] | None = None) -> None:
         what = f"{request}.{stream}"
         try:
             answer = await js_api(self._client, what, body)
         except UnavailableError as error:
-            raise UnavailableError(f"{error}. Only the operator may do that: name that user in --nats-url") from error
+            advice = "if the server runs: only the operator may do that, so name that user in --nats-url"
+            raise UnavailableError(f"{error}; {advice}") from error
         if "error" in answer:
             raise jetstream_error(answer["error"], what)
 

@@ -161,6 +161,7 @@ class Follower:
     async def _next_at_leader(self) -> list[Recorded]:
         """Return the next event as the stream's leader has it, although the consumer did not deliver it."""
         found = await self._log.read_from_leader(">", self.cursor.position)
+        await self._log.require_same_stream()
         if found is None:
             raise LostEventsError("an event is missing", self.cursor.position + 1)
         await self._end()  # the next consumer begins after it

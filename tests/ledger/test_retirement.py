@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.runtime.archive import restore
-from app.runtime.retirement import first_day_of, retire
+from app.runtime.retirement import first_day_of, go_on, retire
 from app.runtime.roles import running
 from app.runtime.seal import verification
 from app.runtime.session import Session
@@ -51,6 +51,10 @@ class InterruptError(BaseException):
     """The end of a command in the middle of its work, as by SIGKILL: none of its handlers runs."""
 
 
+async def no_check(_retirement: object) -> None:
+    """Accept every archive."""
+
+
 def nothing(_done: int, _of: int) -> None:
     """Ignore progress."""
 
@@ -64,7 +68,6 @@ async def backdate(session: Session, days: Sequence[tuple[date, int]] = ((YESTER
             data = events[at].data.replace(str(TODAY).encode(), str(day).encode())
             events[at] = events[at]._replace(data=data)
         begin += number
-    assert begin < len(events)
     operator = await session.connection("backdate", user="operator")
     await js_api(operator, f"STREAM.DELETE.{topology.LEDGER}")
     declared = next(one for one in topology.stream_configs() if one["name"] == topology.LEDGER)
@@ -99,7 +102,7 @@ async def rows_from_the_log(session: Session) -> dict[str, dict[str, list[str]]]
     return {name: rows_of(session.views, make()) for name, make in MODELS.items()}
 
 
-async def answers(session: Session) -> tuple[object, ...]:
+async def answers(session: Session) -> tuple[Any, ...]:
     """Return the log's answers to each way of reading."""
     log, events = session.log, await all_events(session)
     subjects = sorted({event.subject for event in events})
@@ -224,7 +227,8 @@ async def test_an_interrupted_retirement_goes_on_and_nothing_else_works_meanwhil
 
     await interrupted(monkeypatch, 1, lambda: retire(stopped, TODAY, (), nothing))
     for number in range(2, CHANGES + 1):
-        for options in ({}, {"reads_only": True}, {"examines": True}, {"creates": True}):
+        every_kind: list[dict[str, Any]] = [{}, {"reads_only": True}, {"examines": True}, {"creates": True}]
+        for options in every_kind:
             with pytest.raises(
                 UnfinishedRetirementError, match=f"up to position {OLD} are being retired.*run .* again"
             ):
@@ -330,7 +334,7 @@ async def test_what_has_left_is_missed_by_name_where_the_archive_lacks_it(stoppe
         with pytest.raises(ArchiveError, match=need):
             async with running(again, ["decisions"]):
                 pass
-    damages = {
+    damages: dict[str, Callable[[Path, str], object]] = {
         "changed": lambda file, _lines: file.write_bytes(file.read_bytes()[:-1] + b"?"),
         "lacks a file": lambda file, _lines: file.unlink(),
         "lacks events": lambda file, lines: (file.parents[1] / "manifest.jsonl").write_text(lines.split("\n", 1)[1]),
@@ -393,11 +397,42 @@ async def test_nothing_leaves_while_something_runs_or_the_archive_lacks_it(sessi
 
 
 async def test_everything_may_not_leave(stopped: Session) -> None:
-    events = await all_events(stopped)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.runtime.retirement._last_before", lambda *_: len(events))
-        with pytest.raises(LedgerError, match="at least one event stays"):
-            await retire(stopped, TODAY, (), nothing)
+    await backdate(stopped, [(YESTERDAY, await stopped.log.last_position())])
+    with pytest.raises(LedgerError, match="at least one event stays"):
+        await retire(stopped, TODAY, (), nothing)
+
+
+async def test_a_command_that_slept_deletes_nothing_of_the_one_that_went_on(
+    stopped: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await answers(stopped)
+    requires, looks = StreamRetirement._step_before_deletion, 0
+
+    async def sleeps(self: StreamRetirement, retirement: Any, there: Any, copy: Any) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:  # the copy is sealed, and the stream is deleted next
+            with pytest.raises(LedgerError, match="another command retires events of this ledger"):
+                await go_on(stopped, nothing)
+            await StreamRetirement(
+                self._client, topology.LEDGER, self._subjects, self._require_archive, nothing
+            ).go_on()
+        await requires(self, retirement, there, copy)
+
+    monkeypatch.setattr(StreamRetirement, "_step_before_deletion", sleeps)
+    with pytest.raises(LedgerError, match="LEDGER"):
+        await retire(stopped, TODAY, (), nothing)
+    assert looks > 3
+    async with opened(stopped) as again:
+        assert await answers(again) == before
+
+
+async def test_a_second_command_begins_nothing(stopped: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = await stopped.connection("second", user="operator")
+    second = StreamRetirement(operator, topology.LEDGER, ["ledger.>"], no_check, nothing)
+    await interrupted(monkeypatch, 1, lambda: retire(stopped, TODAY, (), nothing))
+    with pytest.raises(LedgerError, match="another command retires events of LEDGER"):
+        await second.begin(3, "", {})
 
 
 async def test_events_leave_again_and_the_archive_fills_an_empty_ledger(session: Session, tmp_path: Path) -> None:
