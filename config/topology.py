@@ -245,10 +245,7 @@ def ledger_subjects(retired_until: int = 0) -> DeclaredStream:
 
 
 def stream_configs(replicas: int = 1, retired_until: int = 0) -> list[DeclaredStream]:
-    """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds.
-
-    ``retired_until``: the last position that has left ``LEDGER``, as its metadata says.
-    """
+    """Return the streams of each ledger; events up to ``retired_until`` have left ``LEDGER``."""
     common = _common(replicas)
     return [
         # Bounded for each sender, so that a flood of one sender does not block others.

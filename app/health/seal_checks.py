@@ -54,7 +54,7 @@ async def seal(session: Session) -> AsyncIterator[Check]:
 
 
 def archive_repair(session: Session) -> str:
-    """Return what repairs an archive: it is written again, or a copy brought where events have left the log."""
+    """Return the repair of an archive: it is written again, or a copy is brought where events have left the log."""
     if until := session.log.retired.until:
         return (
             f"it alone has the events up to {until}, so keep it, and bring back a copy of the folder from a backup or "

@@ -12,11 +12,10 @@ from config import topology
 from consumers.seal.archive_service import archive_of
 from domain.periods import days_of
 from ledger.archive.earlier_events import archived_events
+from ledger.archive.stream_retirement import StreamRetirement
 from ledger.errors import LedgerError
 from ledger.store.log import digest_of
-from ledger.store.retired import Retired, retired_in
-from ledger.store.stream_retirement import StreamRetirement
-from ledger.store.streams import stream_config
+from ledger.store.streams import Retired, retired_in, stream_config
 from ledger.transparency.sealer import seal_folder
 from projections.engine.storage import claim
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
     from app.runtime.session import Session
     from ledger.archive.event_archive import Archive
+    from ledger.archive.stream_retirement import Retirement
     from ledger.nats.client import LedgerClient
-    from ledger.store.stream_retirement import Retirement
     from ledger.transparency.signed_notes import Verifier
 
 type Progressed = Callable[[int, int], None]

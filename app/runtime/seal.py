@@ -13,7 +13,7 @@ from config import topology
 from consumers.seal.archive_service import archive_of
 from consumers.seal.service import LOCK, seal_log
 from ledger.errors import LedgerError, LostEventsError, UnavailableError
-from ledger.store.streams import js_api
+from ledger.store.streams import StreamRemadeError, js_api
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.seal_copy import SealCopy, SealCopyError
@@ -231,7 +231,7 @@ async def verification(
     end = await session.log.last_position()  # read after the checkpoint, which may grow meanwhile
     follower = Follower(await session.connection("verify"), session.log, "verify", ReadCursor(work.position), gaps=True)
     saved = resumed_from = work.position
-    with suppress(LostEventsError):  # the stream ends early: missing events are findings
+    try:
         async for batch in follower.batches(until=end):
             work.take(batch)
             if work.position - saved >= _SAVE_EVERY:
@@ -239,6 +239,10 @@ async def verification(
                 saved = work.position
             progressed(work.last, end)
             await asyncio.sleep(0)
+    except StreamRemadeError:
+        raise
+    except LostEventsError:
+        pass  # the stream ends early: missing events are findings
     findings = [*damaged, *work.findings(end)]
     with suppress(OSError):
         state.unlink()

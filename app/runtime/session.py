@@ -19,6 +19,7 @@ from config import topology
 from config.nats_accounts import INCLUDE
 from consumers.runtime.precedence import Precedence
 from ledger.archive.earlier_events import read_earlier_events
+from ledger.archive.stream_retirement import UnfinishedRetirementError, unfinished_retirement
 from ledger.errors import (
     DirectoryMovedError,
     LedgerError,
@@ -34,11 +35,10 @@ from ledger.nats.embedded_server import EmbeddedServer
 from ledger.nats.incidents import report
 from ledger.store.api_types import StreamConfig
 from ledger.store.log import Log
-from ledger.store.retired import retired_in
-from ledger.store.stream_retirement import UnfinishedRetirementError, unfinished_retirement
 from ledger.store.streams import (
     REPLICAS_FIELD,
     has_fields,
+    retired_in,
     server_problem,
     stream_config,
     update_stream,

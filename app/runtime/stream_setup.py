@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from config import topology
 from ledger.errors import LedgerError, RefusedError, UnavailableError, jetstream_error
 from ledger.store.api_types import StreamConfig
-from ledger.store.retired import retired_in
-from ledger.store.streams import REPLICAS_FIELD, ensure_stream, js_api, stream_config, stream_names, verify_streams
+from ledger.store.streams import (
+    REPLICAS_FIELD,
+    ensure_stream,
+    js_api,
+    retired_in,
+    stream_config,
+    stream_names,
+    verify_streams,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -20,11 +20,11 @@ from ledger.errors import LedgerError, jetstream_error
 from ledger.nats.incidents import report
 from ledger.store.api_types import StreamConfig
 from ledger.store.handover import take_over
-from ledger.store.retired import retired_in
 from ledger.store.streams import (
     REPLICAS_FIELD,
     ensure_stream,
     js_api,
+    retired_in,
     stream_config,
     stream_names,
     stream_storing,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ledger.archive.event_archive import Archive, ArchiveError
 from ledger.archive.subject_index import SubjectIndex
+from ledger.errors import LocalFileError
 from ledger.store.log import Recorded, digest_of
 from ledger.transparency.sealer import GAP_SUBJECT
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from ledger.archive.event_archive import ArchiveFile
     from ledger.archive.parquet import EventTable
     from ledger.store.log import Log
-    from ledger.store.retired import Retired
+    from ledger.store.streams import Retired
 
-_TABLES = 3
+_TABLES = 2
 """Files that stay in memory; one holds at most 65,536 events."""
 _BATCH = 16_384
 
@@ -44,7 +45,8 @@ class ArchivedEvents:
         """Check that the archive has the retired events of this log; make the index where it is missing.
 
         Raises:
-            ArchiveError: an event is missing, a file is damaged, or it is the archive of another log.
+            LocalFileError: an event is missing, a file is damaged, or it is the archive of another log. Another
+                machine may have it, and it may come back.
             MissingExtraError: the library that reads it is not installed.
         """
         import ledger.archive.parquet  # noqa: F401 - reports a missing extra at once
@@ -55,7 +57,7 @@ class ArchivedEvents:
         """Return the event at a position, None if it was lost.
 
         Raises:
-            ArchiveError: as in ``check``.
+            LocalFileError: as in ``check``.
         """
         return await asyncio.to_thread(self._at, position)
 
@@ -63,7 +65,7 @@ class ArchivedEvents:
         """Yield the events after one position up to another, oldest first; positions that were lost are left out.
 
         Raises:
-            ArchiveError: as in ``check``.
+            LocalFileError: as in ``check``.
         """
         while position < until:
             end = min(until, position + _BATCH)
@@ -76,7 +78,7 @@ class ArchivedEvents:
         """Return events of a subject or wildcard after a position, oldest first; none if there are no more.
 
         Raises:
-            ArchiveError: as in ``check``.
+            LocalFileError: as in ``check``.
         """
         return await asyncio.to_thread(self._of_subject, subject, after, at_most)
 
@@ -84,7 +86,7 @@ class ArchivedEvents:
         """Return the newest event of a subject or wildcard.
 
         Raises:
-            ArchiveError: as in ``check``.
+            LocalFileError: as in ``check``.
         """
         return await asyncio.to_thread(self._last, subject)
 
@@ -92,7 +94,7 @@ class ArchivedEvents:
         """Return the subjects with a beginning, in order.
 
         Raises:
-            ArchiveError: as in ``check``.
+            LocalFileError: as in ``check``.
         """
         return await asyncio.to_thread(lambda: self._opened().subjects(beginning))
 
@@ -174,12 +176,11 @@ class ArchivedEvents:
                 self._tables.popitem(last=False)
             return table
 
-    def _named(self, error: ArchiveError) -> ArchiveError:
-        return ArchiveError(
-            f"{error.problem}; the archive alone has the events up to position {self._retired.until}: bring a copy of "
-            f"the whole folder {self._archive.folder} from a backup or from another machine",
-            error.position,
-            error.file,
+    def _named(self, error: ArchiveError) -> LocalFileError:
+        problem = f"{error.problem} ({error.file or self._archive.folder.name}, position {error.position})"
+        return LocalFileError(
+            f"{problem}; the archive alone has the events up to position {self._retired.until}: bring a copy of the "
+            f"whole folder {self._archive.folder} from a backup or from another machine"
         )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ledger.archive.event_archive import ArchiveFile
     from ledger.archive.parquet import EventTable
-    from ledger.store.retired import Retired
+    from ledger.store.streams import Retired
 
 _LAYOUT = 1
 _TABLES = """

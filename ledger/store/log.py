@@ -30,9 +30,8 @@ from ledger.nats.client import frame, status_of
 from ledger.nats.request_reply import RequestReply, header_of, resolve_with
 from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.cloudevents import parse_time, time_text
-from ledger.store.retired import NOTHING_RETIRED, Retired, StreamRemadeError, retired_in
 from ledger.store.server_time import ServerTime, utc_now
-from ledger.store.streams import js_api
+from ledger.store.streams import NOTHING_RETIRED, Retired, StreamRemadeError, js_api, retired_in
 
 if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import nats.errors
 
@@ -16,6 +16,7 @@ from ledger.errors import (
     DriftError,
     LazyFsyncError,
     LedgerError,
+    LostEventsError,
     MissingStreamsError,
     UnavailableError,
     jetstream_error,
@@ -316,3 +317,58 @@ async def syncs_always(client: LedgerClient) -> bool | None:
         return bool(json.loads(answer.data)["data"]["jetstream"]["config"].get("sync_always"))
     except (nats.errors.Error, TimeoutError, KeyError, ValueError):
         return None
+
+
+RETIRED_UNTIL = "resolution-ledger-retired-until"
+"""Metadata of a stream: the last position that has left it; the archive has it."""
+RETIRED_DIGEST = "resolution-ledger-retired-digest"
+"""Metadata of a stream: the digest of that event, by which the archive of another ledger is noticed."""
+
+
+_REMADE = (
+    "the events of {} up to position {} were retired while this process ran: start it again, with a copy of the "
+    "archive in its data directory"
+)
+
+
+class Retired(NamedTuple):
+    """The events that have left a stream: the last position (0: nothing) and that event's digest.
+
+    ``names`` is the beginning of the stored subjects, and ``taken_at`` the beginning of the subjects on which the
+    server takes new events: it changes with each retirement, so that the server takes nothing of an older process.
+    """
+
+    until: int = 0
+    digest: str = ""
+    names: bytes = b""
+    taken_at: bytes = b""
+
+    def published(self, subject: bytes) -> bytes:
+        """Return the subject on which the server takes an event with a subject."""
+        if not self.names:
+            return subject
+        if not subject.startswith(self.names):
+            raise ValueError(f"{subject!r} is no subject of this stream")
+        return self.taken_at + subject[len(self.names) :]
+
+
+NOTHING_RETIRED = Retired()
+
+
+class StreamRemadeError(LostEventsError):
+    """Old events have left the stream since this process opened it, which ends the process."""
+
+    def __init__(self, stream: str, until: int) -> None:
+        super().__init__("events were retired", until)
+        self.args = (_REMADE.format(stream, until),)
+
+
+def retired_in(config: StreamConfig) -> Retired:
+    """Return the events that have left a stream, as its configuration names them."""
+    metadata = config.get("metadata") or {}
+    until = int(metadata.get(RETIRED_UNTIL, 0))
+    if not until:
+        return NOTHING_RETIRED
+    transform = config.get("subject_transform") or {}
+    names, taken_at = (transform.get(one, "").removesuffix(">").encode() for one in ("dest", "src"))
+    return Retired(until, metadata.get(RETIRED_DIGEST, ""), names, taken_at)

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ledger.errors import LedgerError, UnavailableError, jetstream_error
 from ledger.store.atomic_batches import MAX_BATCH
 from ledger.store.log import Log
-from ledger.store.retired import RETIRED_DIGEST, RETIRED_UNTIL
-from ledger.store.streams import js_api, stream_config
+from ledger.store.streams import RETIRED_DIGEST, RETIRED_UNTIL, js_api, stream_config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,7 +45,7 @@ _NOT_OF_A_MIRROR = ("subjects", "subject_transform", "republish", "allow_atomic"
 
 
 class Retirement(NamedTuple):
-    """What leaves a stream: the last position, its event's digest, and the stream's configuration afterwards."""
+    """The events that leave a stream: the last position, its digest, and the configuration of the stream afterwards."""
 
     until: int
     digest: str
