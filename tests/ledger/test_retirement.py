@@ -64,7 +64,9 @@ async def backdate(session: Session, days: Sequence[tuple[date, int]] = ((YESTER
     begin = 0
     for day, number in days:
         for at in range(begin, begin + number):
-            data = events[at].data.replace(str(TODAY).encode(), str(day).encode())
+            data = events[at].data
+            for other in (TODAY, YESTERDAY):
+                data = data.replace(str(other).encode(), str(day).encode())
             events[at] = events[at]._replace(data=data)
         begin += number
     operator = await session.connection("backdate", user="operator")
@@ -341,7 +343,7 @@ async def test_roles_that_run_meanwhile_record_nothing_and_reject_nothing(
                 [unaware.failed, *(one.failed for one in services)], timeout=20, return_when="FIRST_COMPLETED"
             )
             assert isinstance(next(iter(ended)).exception(), StreamRemadeError)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1)
     if fenced:
         async with Session(settings_in(stopped.data_dir), retires=nothing) as session:
             assert session.log.retired.until == OLD
