@@ -476,7 +476,9 @@ class Log:
         retired = retired_in(info["config"])
         if not self._opened:
             self.retired = retired
-        elif retired != self.retired and self._remade is None:
+            return
+        is_fenced = retired[:2] == self.retired[:2] and not retired.names  # it may be taken back
+        if retired != self.retired and not is_fenced and self._remade is None:
             self._remade = StreamRemadeError(self.stream, retired.until)
             self.on_remade(self._remade)
 

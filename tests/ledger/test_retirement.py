@@ -264,22 +264,25 @@ async def test_an_interrupted_retirement_goes_on_and_nothing_else_works_meanwhil
 async def test_a_retirement_that_fails_is_taken_back_while_every_event_is_there(
     stopped: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await backdate(stopped, [(BEFORE, 5), (YESTERDAY, OLD - 5)])
     before = await answers(stopped)
     change = StreamRetirement._change
+    await retire(stopped, YESTERDAY, (), nothing)
 
     async def refused(self: StreamRetirement, request: str, stream: str, *given: Any) -> None:
         if (request, stream) == ("STREAM.CREATE", topology.LEDGER + COPY):
             raise LedgerError("no space")
         await change(self, request, stream, *given)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(StreamRetirement, "_change", refused)
-        with pytest.raises(LedgerError, match="nothing was retired, and LEDGER takes events again: no space"):
-            await retire(stopped, TODAY, (), nothing)
-    async with opened(stopped) as again:
-        assert await answers(again) == before
-        await verify_streams(again.client, topology.stream_configs())
-        assert await again.log.append([Draft("ledger.fact.crm", before[0][-1].data)]) == len(before[0]) + 1
+    async with opened(stopped) as running_on, opened(stopped) as command:
+        with monkeypatch.context() as patch:
+            patch.setattr(StreamRetirement, "_change", refused)
+            patch.setattr(StreamRetirement, "_settle", lambda _self: running_on.log.require_same_stream())
+            with pytest.raises(LedgerError, match="nothing was retired, and LEDGER takes events again: no space"):
+                await retire(command, TODAY, (), nothing)
+        assert await answers(running_on) == before
+        await verify_streams(running_on.client, topology.stream_configs(1, 5))
+        assert await running_on.log.append([Draft("ledger.fact.crm", before[0][-1].data)]) == len(before[0]) + 1
 
 
 async def test_a_process_from_before_can_neither_write_nor_read_what_is_gone(stopped: Session) -> None:
