@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ledger.errors import LocalFileError
+from ledger.files import read_bounded, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from ledger.archive.parquet import EventTable
     from ledger.store.streams import Retired
 
-_LAYOUT = 1
+_LAYOUT = 2
+_ABOUT_BYTES = 4096
 _TABLES = """
-create table about (archive text not null) strict;
 create table subjects (
     subject text not null, file integer not null, last integer not null, primary key (subject, file)
 ) strict, without rowid;
@@ -39,15 +40,20 @@ class SubjectIndex:
     def __init__(self, path: Path, parts: Sequence[ArchiveFile], retired: Retired) -> None:
         """``parts`` are the files with the retired positions, in order."""
         self.parts = list(parts)
-        self._path, self._until = path, retired.until
+        self._path, self._about, self._until = path, path.with_suffix(".json"), retired.until
         whole = (_LAYOUT, retired.until, retired.digest, self.parts)
         self._archive = hashlib.sha256(msgspec.json.encode(whole)).hexdigest()
 
     def is_current(self) -> bool:
-        """Return whether the file is there, and of this archive."""
-        with suppress(sqlite3.Error), closing(self._connect()) as database:
-            return database.execute("select archive from about").fetchall() == [(self._archive,)]
-        return False
+        """Return whether the file is there, undamaged, and of this archive.
+
+        A subject that is missed would be taken for one without events, so that the whole file is compared.
+        """
+        try:
+            about = msgspec.json.decode(read_bounded(self._about, _ABOUT_BYTES), type=list[str])
+            return about == [self._archive, _hash_of(self._path)]
+        except (OSError, ValueError):
+            return False
 
     def make(self, tables: Iterable[EventTable]) -> None:
         """Write the index anew; ``tables`` are the events of the files, in order.
@@ -65,9 +71,9 @@ class SubjectIndex:
                     rows = ((subject, number, last) for subject, last in table.newest_positions(self._until))
                     database.executemany("insert into subjects values (?, ?, ?)", rows)
                     database.commit()
-                database.execute("insert into about values (?)", (self._archive,))
-                database.commit()
+            about = [self._archive, _hash_of(temporary)]
             temporary.replace(self._path)
+            write_atomically(self._about, msgspec.json.encode(about))
         except sqlite3.Error as error:
             raise OSError(f"{self._path} cannot be written: {error}") from error
         finally:
@@ -103,6 +109,12 @@ class SubjectIndex:
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)
+
+
+def _hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file (hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _before_wildcard(subject: str) -> tuple[str, bool]:

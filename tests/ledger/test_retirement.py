@@ -437,6 +437,19 @@ async def test_what_has_left_is_missed_by_name_where_the_archive_lacks_it(stoppe
                     pass
 
 
+async def test_a_damaged_index_is_made_again(stopped: Session) -> None:
+    newest = {one.subject: one for one in await all_events(stopped)}
+    old = next(one for one in newest.values() if one.position <= OLD)
+    await retire(stopped, TODAY, (), nothing)
+    index = stopped.data_dir / "index" / "archived-subjects.sqlite"
+    subject = old.subject.encode()
+    assert index.read_bytes().count(subject)
+    index.write_bytes(index.read_bytes().replace(subject, subject[:-1] + b"?"))
+    async with opened(stopped) as again:
+        assert await again.log.last(old.subject) == old
+    assert index.read_bytes().count(subject)
+
+
 @long_only
 async def test_the_archive_of_another_log_is_noticed(stopped: Session, tmp_path: Path) -> None:
     await retire(stopped, TODAY, (), nothing)
