@@ -73,6 +73,8 @@ SOURCE_BYTES = 64 * 1024 * 1024
 SHARED_MESSAGES = 50_000
 SHARED_MESSAGES_A_SOURCE = 10_000
 LEDGER_SUBJECTS = "ledger.>"
+RETIRING_SUBJECT = "ledger.retiring"
+"""The subject of the complete copy while ``LEDGER`` is absent, so that the server refuses an empty ``LEDGER``."""
 TOKENS_SINCE = "resolution-ledger-tokens-since"
 """Metadata of ``INBOX``: up to this position of the log, requests were named by tokens that sources may share."""
 REJECTED_DAYS = 30

@@ -81,9 +81,9 @@ _CONFLICTS = frozenset((10071, 10164))
 _TOO_LARGE = frozenset((10054, 10097, 10199))
 _GONE = frozenset((10014, 10059))
 """A consumer or a stream is missing. An operator may restore it."""
-_PASSING = frozenset((10005, 10109, 10158, 10176, 10210))
-"""A cluster lacks servers for all copies, for example as it starts; the stream is sealed, as a copy is while old events
-are retired; the same message is being stored; a part of a batch was lost on the way; or too many batches are open."""
+_PASSING = frozenset((10005, 10158, 10176, 10210))
+"""A cluster lacks servers for all copies, for example as it starts; the same message is being stored; a part of a batch
+was lost on the way; or too many batches are open."""
 _SERVER_ERROR = 500
 
 

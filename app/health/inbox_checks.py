@@ -65,7 +65,9 @@ async def _live(session: Session) -> list[str]:
     found: set[str] = set()
     filters = {"subjects_filter": f"{topology.FACT_SUBJECT}.>"}
     info = await js_api(session.client, f"STREAM.INFO.{topology.LEDGER}", filters)
-    facts = list((info.get("state", {}).get("subjects") or {}).keys())
+    facts = set(info.get("state", {}).get("subjects") or {})
+    if session.log.earlier is not None:
+        facts |= set(await session.log.earlier.subjects(f"{topology.FACT_SUBJECT}."))
     newest = await asyncio.gather(*map(session.log.last, [*facts, f"{topology.BUDGET_SUBJECT}.>"]))
     for event in newest:
         if event is None:

@@ -120,5 +120,4 @@ def _stream_retirement(operator: LedgerClient, data_dir: Path, progressed: Progr
     async def require_archive(retirement: Retirement) -> None:
         await archived_events(data_dir, Retired(retirement.until, retirement.digest)).check()
 
-    subjects = topology.ledger_subjects()["subjects"]
-    return StreamRetirement(operator, topology.LEDGER, subjects, require_archive, progressed)
+    return StreamRetirement(operator, topology.LEDGER, topology.RETIRING_SUBJECT, require_archive, progressed)

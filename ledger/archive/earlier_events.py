@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from ledger.archive.event_archive import Archive, ArchiveError
 from ledger.archive.subject_index import SubjectIndex
-from ledger.errors import LocalFileError
+from ledger.errors import LedgerError, LocalFileError
 from ledger.store.log import Recorded, digest_of
 from ledger.transparency.sealer import GAP_SUBJECT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from ledger.archive.event_archive import ArchiveFile
@@ -51,7 +51,7 @@ class ArchivedEvents:
         """
         import ledger.archive.parquet  # noqa: F401 - reports a missing extra at once
 
-        await asyncio.to_thread(self._opened)
+        await _in_thread(self._opened)
 
     async def at(self, position: int) -> Recorded | None:
         """Return the event at a position, None if it was lost.
@@ -59,7 +59,7 @@ class ArchivedEvents:
         Raises:
             LocalFileError: as in ``check``.
         """
-        return await asyncio.to_thread(self._at, position)
+        return await _in_thread(self._at, position)
 
     async def batches(self, position: int, until: int) -> AsyncIterator[list[Recorded]]:
         """Yield the events after one position up to another, oldest first; positions that were lost are left out.
@@ -69,7 +69,7 @@ class ArchivedEvents:
         """
         while position < until:
             end = min(until, position + _BATCH)
-            found = await asyncio.to_thread(self._range, position, end)
+            found = await _in_thread(self._range, position, end)
             if found:
                 yield found
             position = end
@@ -80,7 +80,7 @@ class ArchivedEvents:
         Raises:
             LocalFileError: as in ``check``.
         """
-        return await asyncio.to_thread(self._of_subject, subject, after, at_most)
+        return await _in_thread(self._of_subject, subject, after, at_most)
 
     async def last(self, subject: str) -> Recorded | None:
         """Return the newest event of a subject or wildcard.
@@ -88,7 +88,7 @@ class ArchivedEvents:
         Raises:
             LocalFileError: as in ``check``.
         """
-        return await asyncio.to_thread(self._last, subject)
+        return await _in_thread(self._last, subject)
 
     async def subjects(self, beginning: str) -> list[str]:
         """Return the subjects with a beginning, in order.
@@ -96,7 +96,7 @@ class ArchivedEvents:
         Raises:
             LocalFileError: as in ``check``.
         """
-        return await asyncio.to_thread(lambda: self._opened().subjects(beginning))
+        return await _in_thread(lambda: self._opened().subjects(beginning))
 
     def _at(self, position: int) -> Recorded | None:
         found = self._range(position - 1, position)
@@ -138,6 +138,9 @@ class ArchivedEvents:
             index = SubjectIndex(self._path, parts, self._retired)
             if not index.is_current():
                 index.make(self._read(part) for part in parts)
+                for other in self._path.parent.glob("archived-subjects-*"):  # of an earlier retirement
+                    if other.stem != self._path.stem:
+                        other.unlink(missing_ok=True)
         except (OSError, ValueError) as error:
             raise self._named(ArchiveError(f"the archive cannot be read: {error}", 1)) from error
         except ArchiveError as error:
@@ -184,6 +187,20 @@ class ArchivedEvents:
         )
 
 
+async def _in_thread[**P, T](read: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """Read in another thread.
+
+    Raises:
+        LocalFileError: it failed. No event is judged by an error of ours.
+    """
+    try:
+        return await asyncio.to_thread(read, *given, **named)
+    except LedgerError:
+        raise
+    except Exception as error:
+        raise LocalFileError(f"the archive cannot be read: {error!r}") from error
+
+
 def _contiguous(archive: Archive, until: int) -> list[ArchiveFile]:
     """Return the files with the positions from 1 to another.
 
@@ -211,4 +228,5 @@ def read_earlier_events(log: Log, data_dir: Path) -> None:
 
 def archived_events(data_dir: Path, retired: Retired) -> ArchivedEvents:
     """Return the retired events as the archive of a data directory has them."""
-    return ArchivedEvents(Archive(data_dir / "archive"), data_dir / "index" / "archived-subjects.sqlite", retired)
+    name = f"archived-subjects-{retired.until}-{retired.digest[:8]}.sqlite"
+    return ArchivedEvents(Archive(data_dir / "archive"), data_dir / "index" / name, retired)

@@ -6,7 +6,7 @@ mark `RETIRING` in the metadata of the stream or of the copy, so that an interru
     LEDGER open                        nothing was done
     LEDGER fenced                      it takes no message, since it has another subject
     LEDGER fenced,  COPY a mirror      the copy is being made
-    LEDGER fenced,  COPY sealed        the copy is complete; it holds the subjects, so that no process makes
+    LEDGER fenced,  COPY sealed        the copy is complete; it holds a subject, so that no process makes
                                        an empty LEDGER
     no LEDGER,      COPY sealed
     LEDGER a mirror, COPY sealed       the stream is being made again
@@ -84,15 +84,17 @@ class StreamRetirement:
         self,
         client: LedgerClient,
         stream: str,
-        subjects: list[str],
+        subject: str,
         require_archive: Callable[[Retirement], Awaitable[None]],
         progressed: Callable[[int, int], None],
     ) -> None:
-        """``subjects`` are those of the declared stream, which the complete copy holds while there is no other.
+        """``subject`` is one of the declared stream that is not used: the complete copy holds it.
 
+        So the server refuses an empty stream, and a publisher is told that no stream takes its event, and waits. A copy
+        with all subjects would refuse the event for good.
         ``require_archive`` raises ``LedgerError`` where the archive lacks the events that leave.
         """
-        self._subjects = subjects
+        self._subject = subject
         self._client, self._stream, self._copy = client, stream, stream + COPY
         self._require_archive, self._progressed = require_archive, progressed
 
@@ -164,7 +166,9 @@ class StreamRetirement:
             }
             await self._change("STREAM.CREATE", self._copy, mirror)
         elif copy["config"].get("sealed"):
-            if copy["state"]["last_seq"] != there["state"]["last_seq"]:
+            if copy["state"]["last_seq"] > there["state"]["last_seq"]:
+                raise LedgerError(f"{self._stream} lost events after they were copied: keep it and {self._copy}")
+            if copy["state"]["last_seq"] < there["state"]["last_seq"]:
                 raise LedgerError(
                     f"{self._stream} took a message after it was fenced: see what it is, delete {self._copy} (not "
                     f"{self._stream}) as the operator, and run this again"
@@ -175,7 +179,9 @@ class StreamRetirement:
         else:
             await self._require_same(self._stream, self._copy, retirement)
             sealed = {name: value for name, value in copy["config"].items() if name != "mirror"}
-            await self._change("STREAM.UPDATE", self._copy, {**sealed, "subjects": self._subjects, "sealed": True})
+            afterwards = str(retirement.config["subjects"][0]).removesuffix(">") + "retiring"  # not before it is gone
+            subjects = [self._subject, afterwards]
+            await self._change("STREAM.UPDATE", self._copy, {**sealed, "subjects": subjects, "sealed": True})
 
     async def _undo(self) -> bool:
         """Open the stream again if it still has every message; return whether it is open.

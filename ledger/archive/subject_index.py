@@ -72,6 +72,8 @@ class SubjectIndex:
                     database.executemany("insert into subjects values (?, ?, ?)", rows)
                     database.commit()
             about = [self._archive, _hash_of(temporary)]
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
             temporary.replace(self._path)
             write_atomically(self._about, msgspec.json.encode(about))
         except sqlite3.Error as error:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import nats.errors
 import pytest
 
 from app.runtime.archive import restore
@@ -248,6 +249,8 @@ async def test_an_interrupted_retirement_goes_on_and_nothing_else_works_meanwhil
                     pass
         with pytest.raises(LedgerError):  # a process that had looked before
             await create_streams(stopped.client, 1)
+        with pytest.raises(nats.errors.NoRespondersError):  # an earlier version waits, and rejects no fact
+            await stopped.client.request("ledger.fact.crm", b"{}", timeout=2)
         with pytest.raises((UnavailableError, StreamRemadeError)):  # other errors would reject a fact for good
             await stopped.log.append([Draft("ledger.fact.crm", b'{"n":1}', 0)], patience_seconds=0.2)
         if number < CHANGES:
@@ -441,7 +444,7 @@ async def test_a_damaged_index_is_made_again(stopped: Session) -> None:
     newest = {one.subject: one for one in await all_events(stopped)}
     old = next(one for one in newest.values() if one.position <= OLD)
     await retire(stopped, TODAY, (), nothing)
-    index = stopped.data_dir / "index" / "archived-subjects.sqlite"
+    (index,) = (stopped.data_dir / "index").glob("archived-subjects-*.sqlite")
     subject = old.subject.encode()
     assert index.read_bytes().count(subject)
     index.write_bytes(index.read_bytes().replace(subject, subject[:-1] + b"?"))
@@ -518,9 +521,7 @@ async def test_a_command_that_slept_deletes_nothing_of_the_one_that_went_on(
             slept = True
             with pytest.raises(LedgerError, match="another command retires events of this ledger"):
                 await go_on(stopped, nothing)
-            await StreamRetirement(
-                self._client, topology.LEDGER, self._subjects, self._require_archive, nothing
-            ).go_on()
+            await StreamRetirement(self._client, topology.LEDGER, self._subject, self._require_archive, nothing).go_on()
         await delete(self, stream, seen)
 
     monkeypatch.setattr(StreamRetirement, "_delete", sleeps)
@@ -534,7 +535,7 @@ async def test_a_command_that_slept_deletes_nothing_of_the_one_that_went_on(
 @long_only
 async def test_a_second_command_begins_nothing(stopped: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = await stopped.connection("second", user="operator")
-    second = StreamRetirement(operator, topology.LEDGER, ["ledger.>"], no_check, nothing)
+    second = StreamRetirement(operator, topology.LEDGER, "ledger.retiring", no_check, nothing)
     await interrupted(monkeypatch, 1, lambda: retire(stopped, TODAY, (), nothing))
     with pytest.raises(LedgerError, match="another command retires events of LEDGER"):
         await second.begin(3, "", {})
@@ -552,6 +553,10 @@ async def test_events_leave_again_and_the_archive_fills_an_empty_ledger(session:
         assert await retire(again, TODAY, (), nothing) == OLD
         with pytest.raises(StreamRemadeError):
             await again.log.append([Draft("ledger.fact.crm", b"{}")])
+        assert again.log.earlier is not None
+        with pytest.raises(LocalFileError):  # other errors would reject a fact for good
+            await again.log.earlier.last("ledger.none")
+        assert len([*(session.data_dir / "index").glob("archived-subjects-*")]) == 2
     async with opened(session) as again:
         assert await answers(again) == before
         assert (await state_of(again))[0] == OLD + 1
