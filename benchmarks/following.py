@@ -94,6 +94,8 @@ async def measured(rate: int, seconds: int, events: int) -> tuple[_Lags, float, 
             async with role(session.data_dir, "projections"):
                 progress(f"the views read {events:,} events")
                 await lags.until(events)
+                followed = await session.log.append([next(drafts)])  # a view that was just built begins to follow
+                await lags.until(followed)
                 progress(f"{rate:,} events a second for {seconds} s")
                 meter = Meter(session.data_dir)
                 end = await _append_evenly(session, islice(drafts, rate * seconds), rate, lags)
