@@ -1,4 +1,4 @@
-"""The result of one check of `admin doctor`."""
+"""The result of one check of `admin doctor`, and the advice that several checks give."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from app.runtime.session import Session
 
 
 class Check(NamedTuple):
@@ -32,3 +34,13 @@ async def run_check(name: str, checks: AsyncIterator[Check]) -> list[Check]:
     except (LedgerError, OSError, ValueError) as error:
         found.append(Check(name, str(error), ok=False))
     return found
+
+
+def archive_repair(session: Session) -> str:
+    """Return the repair of an archive: it is written again, or a copy is brought where events have left the log."""
+    if until := session.log.retired.until:
+        return (
+            f"it alone has the events up to {until}, so keep it, and bring back a copy of the folder from a backup or "
+            "from another machine"
+        )
+    return "move the folder away and run `resolution-ledger admin archive`, which writes it again"

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import nats.errors
 
-from app.health.check import Check
-from app.health.seal_checks import archive_repair
+from app.health.check import Check, archive_repair
 from app.runtime.roles import PROBES
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.role_status import HANGS_SECONDS, HOST, ReaderStatus, RoleAnswers, RoleStatus

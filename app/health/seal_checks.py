@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from app.health.check import Check
+from app.health.check import Check, archive_repair
 from consumers.seal.archive_service import archive_of
 from ledger.errors import LedgerError
 from ledger.transparency.seal_record import SealRecord
@@ -51,16 +51,6 @@ async def seal(session: Session) -> AsyncIterator[Check]:
     yield Check("archive", damaged or f"{archived} of {end} positions", not damaged)
     if unreadable := await _unreadable(session, newest.size if newest is not None else 0):
         yield Check("log", unreadable, ok=False)
-
-
-def archive_repair(session: Session) -> str:
-    """Return the repair of an archive: it is written again, or a copy is brought where events have left the log."""
-    if until := session.log.retired.until:
-        return (
-            f"it alone has the events up to {until}, so keep it, and bring back a copy of the folder from a backup or "
-            "from another machine"
-        )
-    return "move the folder away and run `resolution-ledger admin archive`, which writes it again"
 
 
 def _check_archive(archive: Archive) -> None:
