@@ -205,7 +205,7 @@ def _runner(context: BenchmarkContext, database: str, number: int) -> Run:
 async def imports(context: BenchmarkContext) -> list[Contest]:
     """Measure the import of invoices with four lines each from CSV, through the shipped mapping; all are new."""
     session, number = context.session, context.scaled(20_000)
-    await make_stream(session.client, "IMPORT")
+    await make_stream(session.client, "IMPORTED")
     runs = iter(range(1, 1000))
 
     def events() -> Iterator[Outgoing]:
@@ -225,7 +225,7 @@ async def imports(context: BenchmarkContext) -> list[Contest]:
     async def raw(_round: int) -> float:
         made, begun = events(), time.perf_counter()
         for part in in_batches(made, lambda event: len(event.data)):
-            await raw_batch(context.raw, "bench.IMPORT.x", [event.data for event in part])
+            await raw_batch(context.raw, "bench.IMPORTED.x", [event.data for event in part])
         return rate(number, begun)
 
     rivals = {name: env for name, env in context.envs.items() if name != ES_JETSTREAM}

@@ -34,6 +34,7 @@ async def limits(context: BenchmarkContext) -> list[Contest]:
         await message.respond(message.data)
 
     await client.subscribe("bench.echo", cb=echo)
+    await client.flush()
 
     async def synced(_round: int) -> float:
         path = context.folder / "synced"
