@@ -275,7 +275,7 @@ class StreamRetirement:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _require_unbound(self) -> None:
-        """Check that nothing of somebody else is bound to the stream, which would end with it.
+        """Refuse a stream that a durable consumer or another stream reads: both would end with it.
 
         Raises:
             LedgerError: a durable consumer, or a stream that copies it.
