@@ -11,7 +11,7 @@ from config import topology
 from ledger.store.backlog import backlog_of
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.server_time import duration_text, utc_now
-from ledger.store.streams import js_api, stream_names
+from ledger.store.streams import stream_names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -63,11 +63,7 @@ async def _live(session: Session) -> list[str]:
     ``requests`` stands for all requests of decisions.
     """
     found: set[str] = set()
-    filters = {"subjects_filter": f"{topology.FACT_SUBJECT}.>"}
-    info = await js_api(session.client, f"STREAM.INFO.{topology.LEDGER}", filters)
-    facts = set(info.get("state", {}).get("subjects") or {})
-    if session.log.earlier is not None:
-        facts |= set(await session.log.earlier.subjects(f"{topology.FACT_SUBJECT}."))
+    facts = await session.log.subjects(f"{topology.FACT_SUBJECT}.")
     newest = await asyncio.gather(*map(session.log.last, [*facts, f"{topology.BUDGET_SUBJECT}.>"]))
     for event in newest:
         if event is None:

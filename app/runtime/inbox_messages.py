@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
@@ -21,6 +21,7 @@ from ledger.nats.request_reply import RequestReply
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.content_modes import claimed_id, headers_of
 from ledger.store.log import Draft
+from ledger.store.position_lookup import position_of
 from ledger.store.streams import js_api, stream_names
 from ledger.store.subject_tokens import fact_token
 
@@ -40,6 +41,8 @@ _IN_FLIGHT_SECONDS = 0.5
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 """The server's JSON has this character for bytes that are not UTF-8."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CLOCKS_APART = timedelta(minutes=1)
+"""The clock of a host is at most so far ahead of the server's."""
 
 
 class NotWaitingError(LedgerError):
@@ -185,6 +188,15 @@ async def _exact_subject(client: LedgerClient, message: Message) -> str:
     return text_of(names[-1]) if names else message.subject
 
 
+async def _position_before(session: Session, received: str, subject: str) -> int:
+    """Return a position before everything that was recorded on a subject since a time."""
+    if session.log.earlier is not None:  # the server does not know when retired events were stored
+        since = (parse_time(received) - _CLOCKS_APART).isoformat()
+        return await position_of(session.log, since, await session.log.last_position(), first=True) - 1
+    first = await _read(session.client, topology.LEDGER, {"start_time": received, "next_by_subj": subject})
+    return await session.log.last_position() if first is None else first.message.place.sequence - 1
+
+
 async def _recorded(session: Session, waiting: WaitingMessage) -> dict[str, int]:
     """Return the positions of a message's events by id, if recorded after the inbox received the message.
 
@@ -196,10 +208,7 @@ async def _recorded(session: Session, waiting: WaitingMessage) -> dict[str, int]
         return found
     source = read_token(message.token).source
     for subject in {f"{topology.FACT_SUBJECT}.{token}" for token in (fact_token(source), message.token)}:
-        first = await _read(session.client, topology.LEDGER, {"start_time": waiting.received, "next_by_subj": subject})
-        if first is None and session.log.earlier is None:
-            continue
-        after = 0 if first is None or session.log.earlier is not None else first.message.place.sequence - 1
+        after = await _position_before(session, waiting.received, subject)
         async for batch in session.log.subject_batches(subject, after):
             stored = [(one.position, stored_decoder.decode(one.data)) for one in batch]
             found |= {event.id: position for position, event in stored if event.id in ids}

@@ -33,7 +33,6 @@ from ledger.nats.client import connect
 from ledger.nats.connection_options import ConnectionOptions
 from ledger.nats.embedded_server import EmbeddedServer
 from ledger.nats.incidents import report
-from ledger.store.api_types import StreamConfig
 from ledger.store.log import Log
 from ledger.store.streams import (
     REPLICAS_FIELD,
@@ -214,7 +213,7 @@ class Session:
             self.created = await create_streams(self.client, self.settings.replicas)
         else:
             try:
-                retired = retired_in(await stream_config(self.client, topology.LEDGER) or StreamConfig())
+                retired = retired_in(await stream_config(self.client, topology.LEDGER))
                 streams = topology.stream_configs(1, retired.until)
                 await verify_streams(self.client, streams, TOLERATED_FIELDS)
             except MissingStreamsError as error:

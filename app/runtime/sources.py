@@ -24,13 +24,7 @@ async def known_sources(session: Session) -> list[str]:
             return index.sources(f"{topology.FACT_SUBJECT}.")
         finally:
             index.close()
-    info = await js_api(
-        session.client, f"STREAM.INFO.{topology.LEDGER}", {"subjects_filter": f"{topology.FACT_SUBJECT}.>"}
-    )
-    subjects = set(info.get("state", {}).get("subjects") or {})
-    if session.log.earlier is not None:
-        subjects |= set(await session.log.earlier.subjects(f"{topology.FACT_SUBJECT}."))
-    newest = await asyncio.gather(*map(session.log.last, sorted(subjects)))
+    newest = await asyncio.gather(*map(session.log.last, await session.log.subjects(f"{topology.FACT_SUBJECT}.")))
     return sorted({stored_decoder.decode(one.data).source for one in newest if one is not None})
 
 

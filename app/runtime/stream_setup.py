@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from ledger.errors import LedgerError, RefusedError, UnavailableError, jetstream_error
-from ledger.store.api_types import StreamConfig
-from ledger.store.streams import (
-    REPLICAS_FIELD,
-    ensure_stream,
-    js_api,
-    retired_in,
-    stream_config,
-    stream_names,
-    verify_streams,
-)
+from ledger.store.streams import REPLICAS_FIELD, ensure_stream, js_api, retired_in, stream_config, stream_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,16 +39,14 @@ async def create_streams(client: LedgerClient, copies: int) -> list[str]:
 
     """
     before = set(await stream_names(client))
-    config = await stream_config(client, topology.LEDGER) or StreamConfig()
-    copies, retired = max(copies, config.get(REPLICAS_FIELD, 0)), retired_in(config)
-    streams = topology.stream_configs(copies, retired.until)
+    config = await stream_config(client, topology.LEDGER)
+    copies, retired = max(copies, (config or {}).get(REPLICAS_FIELD, 0)), retired_in(config).until
+    streams = topology.stream_configs(copies, retired)
     for stream in streams:
-        if stream["name"] == topology.LEDGER and retired.until:  # never made anew without its events
-            await verify_streams(client, [stream])
-            continue
         passed_over = (REPLICAS_FIELD, *TOLERATED_FIELDS.get(stream["name"], ()))
         try:
-            await ensure_stream(client, stream, passed_over)
+            is_whole = stream["name"] != topology.LEDGER or not retired  # otherwise it is never made without its events
+            await ensure_stream(client, stream, passed_over, creates=is_whole)
         except (UnavailableError, RefusedError) as error:
             if copies == 1:
                 raise

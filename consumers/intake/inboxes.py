@@ -18,7 +18,6 @@ from consumers.intake import idle_inboxes
 from consumers.intake.idle_inboxes import IdleInboxes, first_sequence, sequence_after
 from ledger.errors import LedgerError, jetstream_error
 from ledger.nats.incidents import report
-from ledger.store.api_types import StreamConfig
 from ledger.store.handover import take_over
 from ledger.store.streams import (
     REPLICAS_FIELD,
@@ -250,7 +249,7 @@ class Inboxes:
     async def _restore(self) -> None:
         """Create deleted streams again, or check that none was deleted or changed."""
         there = set(await stream_names(self._client))
-        retired = retired_in(await stream_config(self._client, topology.LEDGER) or StreamConfig())
+        retired = retired_in(await stream_config(self._client, topology.LEDGER))
         declared = topology.stream_configs(self._replicas, retired.until)
         if self._creates:
             for stream in declared:
@@ -258,10 +257,9 @@ class Inboxes:
                 window = ("duplicate_window",) if name == topology.INBOX else ()
                 is_lost = name in (topology.INBOX, topology.IMPORT) and name not in there
                 first = sequence_after(self.last_noted(name)) if is_lost else {}
-                if name == topology.LEDGER and retired.until:  # never made anew without its events
-                    await verify_streams(self._client, [stream])
-                    continue
-                await ensure_stream(self._client, stream | first, (REPLICAS_FIELD, *window, *first))
+                is_whole = name != topology.LEDGER or not retired.until  # otherwise it is never made without its events
+                passed_over = (REPLICAS_FIELD, *window, *first)
+                await ensure_stream(self._client, stream | first, passed_over, creates=is_whole)
         else:
             await verify_streams(self._client, declared, {topology.INBOX: ("duplicate_window",)})
         routed = self._routes.read() if self._routes is not None else None

@@ -391,6 +391,18 @@ class Log:
                 return earlier + found, header_of(end, b"Nats-Num-Pending") in {None, b"0"} or not found
         raise status_error(status_of(end), end, f"{self.stream} could not be read")
 
+    async def subjects(self, beginning: str) -> list[str]:
+        """Return the subjects of events with a beginning that ends with a dot, in order; retired events count.
+
+        Raises:
+            UnavailableError: no answer in time.
+        """
+        info = await js_api(self.client, f"STREAM.INFO.{self.stream}", {"subjects_filter": f"{beginning}>"})
+        found = set(info.get("state", {}).get("subjects") or {})
+        if self.earlier is not None:
+            found |= set(await self.earlier.subjects(beginning))
+        return sorted(found)
+
     async def last_of_each(self, subjects: Sequence[str]) -> dict[str, Recorded]:
         """Return the newest event of each of these subjects that has one; a thousand subjects cost one request."""
         newest: dict[str, Recorded] = {}

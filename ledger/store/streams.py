@@ -83,16 +83,21 @@ async def _first_answer(client: LedgerClient, subject: str, data: bytes, again_s
             task.cancel()
 
 
-async def ensure_stream(client: LedgerClient, wanted: Declared, ignored: Collection[str] = ()) -> ApiAnswer:
+async def ensure_stream(
+    client: LedgerClient, wanted: Declared, ignored: Collection[str] = (), *, creates: bool = True
+) -> ApiAnswer:
     """Create a missing stream, or verify every declared field of an existing one except ``ignored``.
 
     Raises:
+        MissingStreamsError: it is missing, and ``creates`` is false.
         DriftError: a field differs from its declaration.
         UnavailableError: no answer, or the server cannot create it.
     """
     name = str(wanted["name"])
     info = await js_api(client, f"STREAM.INFO.{name}")
     if info.get("error", {}).get("err_code") == _NOT_FOUND:
+        if not creates:
+            raise MissingStreamsError([name])
         info = await js_api(client, f"STREAM.CREATE.{name}", wanted)
         if info.get("error", {}).get("err_code") == _NAME_IN_USE:  # another process created it
             info = await js_api(client, f"STREAM.INFO.{name}")
@@ -363,12 +368,12 @@ class StreamRemadeError(LostEventsError):
         self.args = (_REMADE.format(stream, until),)
 
 
-def retired_in(config: StreamConfig) -> Retired:
-    """Return the events that have left a stream, as its configuration names them."""
-    metadata = config.get("metadata") or {}
+def retired_in(config: StreamConfig | None) -> Retired:
+    """Return the events that have left a stream, as its configuration names them; none for a missing stream."""
+    metadata = (config or {}).get("metadata") or {}
     until = int(metadata.get(RETIRED_UNTIL, 0))
     if not until:
         return NOTHING_RETIRED
-    transform = config.get("subject_transform") or {}
+    transform = (config or {}).get("subject_transform") or {}
     names, taken_at = (transform.get(one, "").removesuffix(">").encode() for one in ("dest", "src"))
     return Retired(until, metadata.get(RETIRED_DIGEST, ""), names, taken_at)

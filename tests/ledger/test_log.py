@@ -25,7 +25,7 @@ from ledger.nats.request_reply import RequestReply
 from ledger.store.cloudevents import parse_time
 from ledger.store.log import Draft, Log, digest_of
 from ledger.store.shared_tail import SharedTail
-from ledger.store.streams import ensure_stream, js_api, verify_server
+from ledger.store.streams import ensure_stream, js_api, stream_names, verify_server
 from ledger.store.subject_tokens import (
     fact_token,
     id_of_token,
@@ -341,3 +341,16 @@ def test_long_names_that_a_sender_invents_take_no_memory(function: Callable[[str
 @pytest.mark.parametrize("token", ["a%2eb", "%61", "a%", "%FF", "a/b", "%ED%A0%80", "a%2"])
 def test_a_token_that_no_source_has_names_the_source_written_like_it(token: str) -> None:
     assert source_of_token(token) == token
+
+
+async def test_a_stream_that_may_not_be_made_is_missing(session: Session) -> None:
+    wanted: topology.DeclaredStream = {"name": "NEVER", "subjects": ["never.>"]}
+    with pytest.raises(MissingStreamsError, match="NEVER"):
+        await ensure_stream(session.client, wanted, creates=False)
+    assert "NEVER" not in await stream_names(session.client)
+
+
+async def test_the_subjects_with_a_beginning_are_listed(session: Session) -> None:
+    await session.log.append([Draft(f"ledger.fact.{name}", b"{}") for name in ("b", "a", "b")])
+    await session.log.append([Draft("ledger.flag.c", b"{}")])
+    assert await session.log.subjects("ledger.fact.") == ["ledger.fact.a", "ledger.fact.b"]
