@@ -18,6 +18,7 @@ from ledger.errors import (
     LazyFsyncError,
     LedgerError,
     LostEventsError,
+    MissingStreamsError,
     TooLargeError,
     UnavailableError,
 )
