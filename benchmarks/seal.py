@@ -148,10 +148,13 @@ class _Work:
         assert await archive_log(client, self._session.log, self._archive, self._seal) == self._number
         return rate(self._number, begun)
 
-    def verify_archive(self, threads: int | None) -> Run:
+    def verify_archive(self, processes: int | None) -> Run:
         async def run(_round: int) -> float:
             begun = time.perf_counter()
-            assert verify_archive(self._archive.folder, self._seal, (), lambda _done, _of: None, threads) == []
+            found = await verify_archive(
+                self._archive.folder, self._seal, (), lambda _done, _of: None, self._session.settings, processes
+            )
+            assert found == []
             return rate(self._number, begun)
 
         return run

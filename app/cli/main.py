@@ -156,8 +156,9 @@ _COMMANDS = {
         "report_recognition",
         "report_what_if",
     ),
-    "audit": ("audit_trail", "audit_verify", "audit_redecide", "audit_flags", "audit_cases"),
+    "audit": ("audit_trail", "audit_verify", "audit_redecide", "audit_flags"),
     "admin": ("admin",),
+    "verify-archive-chunks": ("archive_chunks",),
 }
 """Command -> modules of ``app.cli.commands``; a command imports only its own, to start quickly."""
 

@@ -7,11 +7,12 @@ import os
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from app.runtime.archive_chunks import ChunkShare, verify_chunks
 from app.runtime.seal import seal_to_the_end
 from config import topology
 from consumers.seal.archive_service import LOCK, archive_log, archive_of
 from ledger.archive.event_archive import Archive, gap_marker
-from ledger.archive.verification import CHUNK, DamagedFileError, event_leaf_hash, verify_ranges
+from ledger.archive.verification import CHUNK, event_leaf_hash
 from ledger.errors import LedgerError
 from ledger.store import snapshots
 from ledger.store.atomic_batches import in_batches
@@ -24,7 +25,7 @@ from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.seal_sample import checked_entries
 from ledger.transparency.sealer import SealFolder, decode_entry, seal_folder
 from ledger.transparency.signed_notes import NoteError, Verifier, read_checkpoint
-from ledger.transparency.tiles import WIDTH, MissingTileError
+from ledger.transparency.tiles import WIDTH
 from ledger.transparency.verification import CompactRange
 from projections.engine.storage import claim
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.runtime.session import Session
+    from config.settings import Settings
     from domain.serialization import JsonObject
     from ledger.transparency.signed_notes import Checkpoint
 
@@ -51,10 +53,19 @@ async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
         await asyncio.sleep(0.1)
 
 
-def verify_archive(
-    folder: Path, seal: SealFolder, trusted: Sequence[Verifier], progressed: Progressed, threads: int | None = None
+async def verify_archive(
+    folder: Path,
+    seal: SealFolder,
+    trusted: Sequence[Verifier],
+    progressed: Progressed,
+    settings: Settings,
+    processes: int | None = None,
 ) -> list[SealFinding]:
-    """Compare the archive with the seal, in as many threads as there are cores; return differences by position."""
+    """Compare the archive with the seal; return differences by position. ``verify_chunks`` says in which processes.
+
+    Raises:
+        UnavailableError: a process ended early.
+    """
     archive, newest = Archive(folder), seal.checkpoint()
     found = [
         SealFinding("archive damaged", error.position, error.position, str(error)) for error in archive.file_errors()
@@ -64,16 +75,14 @@ def verify_archive(
     if not newest.signed_by(seal.trusted(trusted)):
         found.append(SealFinding("checkpoint forged", 1, newest.size, "the newest checkpoint has no trusted signature"))
     size = min(newest.size, archive.last_position)
-    chunks = [(first, min(first + CHUNK - 1, size)) for first in range(1, size + 1, CHUNK)]
-    files = [(folder / part.file, part.first, part.last) for part in archive.parts()]
-    try:
-        results = verify_ranges(files, seal.folder, newest.size, chunks, lambda done: progressed(done, size), threads)
-    except (DamagedFileError, MissingTileError) as error:
-        position = error.position if isinstance(error, DamagedFileError) else 1
-        return [*found, SealFinding("archive damaged", position, position, str(error))]
-    for result in results:
-        found += [SealFinding("archive edited", one, one, "the archive differs from the seal") for one in result.wrong]
-    root = root_of([result.root for result in results])
+    share = ChunkShare(str(folder), str(seal.folder), newest.size, size)
+    reports = await verify_chunks(share, settings, lambda done: progressed(min(done * CHUNK, size), size), processes)
+    for one in reports:
+        if one.damage:
+            return [*found, SealFinding("archive damaged", one.damaged_at, one.damaged_at, one.damage)]
+    wrong = chain.from_iterable(one.wrong for one in reports)
+    found += [SealFinding("archive edited", one, one, "the archive differs from the seal") for one in wrong]
+    root = root_of([one.root for one in reports if one.root])
     if not found and root != (seal.tiles(newest.size).range_hash(0, size) if size else root_of([])):
         found.append(SealFinding("archive edited", 1, size, "the archive's root is not the seal's"))
     return found

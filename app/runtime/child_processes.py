@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from config.settings import settings_as_environment, settings_as_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from config.settings import Settings
 
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _ENTRY = str(Path(__file__).resolve().parents[2] / "resolution_ledger" / "__main__.py")
 _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
+_NICE = 10
 _END_SECONDS = 10.0
 """Seconds for the end of a child process; one that takes longer is killed, and loses nothing that was recorded."""
 
@@ -92,3 +93,20 @@ async def end_of_stdin() -> None:
 
     threading.Thread(target=read, name="standard input", daemon=True).start()  # pipes on Windows can only be waited for
     await ended.wait()
+
+
+async def while_parent_lives(work: Coroutine[None, None, None]) -> None:
+    """Run this work of a child process; it is cancelled when the parent process ends."""
+    working, parent = asyncio.create_task(work), asyncio.create_task(end_of_stdin())
+    await asyncio.wait([working, parent], return_when=asyncio.FIRST_COMPLETED)
+    for task in (working, parent):
+        if not task.done():
+            task.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+
+
+def lower_priority() -> None:
+    """Let decisions, the NATS server and answers over HTTP go first where processors are few; views may be late."""
+    if sys.platform != "win32":
+        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))

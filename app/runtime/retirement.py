@@ -53,7 +53,8 @@ async def retire(session: Session, before: date, trusted: Sequence[Verifier], pr
         raise LedgerError(f"stop every role of this ledger first, on each machine: {', '.join(running)} answers")
     await archive_to_the_end(session, progressed)
     archive = archive_of(session.data_dir)
-    if findings := verify_archive(archive.folder, seal_folder(session.data_dir), trusted, progressed):
+    seal = seal_folder(session.data_dir)
+    if findings := await verify_archive(archive.folder, seal, trusted, progressed, session.settings):
         raise LedgerError(f"the archive is not what was sealed, so no event is removed: {findings[0].text}")
     until = _last_before(archive, before)
     if until <= session.log.retired.until:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from ledger.background_service import BackgroundService, RoleService
 
 _log = logging.getLogger(__name__)
-_NICE = 10
 ROLES = topology.ROLES
 WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
@@ -252,12 +250,6 @@ async def until_stopped(
     finally:
         for wait in waits:
             wait.cancel()
-
-
-def lower_priority() -> None:
-    """Let decisions, the NATS server and answers over HTTP go first where processors are few; views may be late."""
-    if sys.platform != "win32":
-        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 @asynccontextmanager

@@ -85,16 +85,31 @@ def read_batches(source: Path | bytes, unread: frozenset[str] = frozenset()) -> 
     Raises:
         OSError: the file cannot be read.
     """
+    for columns in read_columns(source, unread):
+        yield [Recorded(*row) for row in zip(*columns, strict=True)]
+
+
+def read_columns(
+    source: Path | bytes, unread: frozenset[str] = frozenset(), rows: int = _BATCH_ROWS
+) -> Iterator[tuple[list[int], list[str], list[bytes]]]:
+    """Yield positions, subjects and events of a file as ``read_batches`` does, without an object for each event.
+
+    ``rows`` are read at a time: two batches are in memory as Arrow's columns and as lists.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     columns = [*_READ_COLUMNS, "type"] if unread else list(_READ_COLUMNS)
     try:
         # Faster to import and to open than a data set.
         with pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
+            for batch in file.iter_batches(rows, columns=columns, use_threads=False):
                 kept = _without(batch, unread) if unread and batch.num_rows else batch
                 read = [kept.column(name).cast(kind) for name, kind in _READ_COLUMNS.items()]
                 if any(column.null_count for column in read):
                     raise OSError(f"a file of the archive has rows without {' or '.join(_READ_COLUMNS)}")
-                yield [Recorded(*row) for row in zip(*(column.to_pylist() for column in read), strict=True)]
+                positions, subjects, events = (column.to_pylist() for column in read)
+                yield positions, subjects, events
     except (pa.ArrowException, KeyError) as error:
         raise OSError(str(error)) from error
 

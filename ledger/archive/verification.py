@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.transparency.merkle import leaf_hash, root_of
@@ -11,20 +9,22 @@ from ledger.transparency.sealer import encode_entry
 from ledger.transparency.tiles import WIDTH, Tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ledger.store.log import Recorded
 
 CHUNK = WIDTH * WIDTH
 """Leaves that are verified together: a complete subtree."""
+_ROWS = 256
+"""Events that are read at a time, of up to 64 KiB each; a larger number is no faster."""
 
 
 class DamagedFileError(Exception):
     """A file of the archive cannot be read, or lacks positions."""
 
     def __init__(self, problem: str, position: int) -> None:
-        super().__init__(problem, position)
+        super().__init__(problem)
         self.problem = problem
         self.position = position
 
@@ -50,7 +50,7 @@ def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: in
         DamagedFileError: a file cannot be read, or positions are missing.
         MissingTileError: a tile is missing.
     """
-    leaves = list(_leaves(files, first, last))
+    leaves = _leaves(files, first, last)
     if len(leaves) != last - first + 1:
         raise DamagedFileError("the archive lacks a position", first + len(leaves))
     wrong = [
@@ -61,44 +61,18 @@ def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: in
     return RangeResult(root_of(leaves), wrong)
 
 
-def _leaves(files: Sequence[tuple[Path, int, int]], first: int, last: int) -> Iterator[bytes]:
-    """Yield the leaves' hashes, in order."""
-    from ledger.archive.parquet import read_batches
+def _leaves(files: Sequence[tuple[Path, int, int]], first: int, last: int) -> list[bytes]:
+    """Return the leaves' hashes, in order."""
+    from ledger.archive.parquet import read_columns
 
+    leaves = list[bytes]()
     for path, file_first, file_last in files:
         if file_last < first or file_first > last:
             continue
         try:
-            for batch in read_batches(path):
-                yield from (event_leaf_hash(event) for event in batch if first <= event.position <= last)
+            for columns in read_columns(path, rows=_ROWS):
+                rows = zip(*columns, strict=True)
+                leaves += [leaf_hash(encode_entry(*row)) for row in rows if first <= row[0] <= last]
         except OSError as error:
             raise DamagedFileError(f"the archive's file {path.name} cannot be read: {error}", file_first) from error
-
-
-def verify_ranges(
-    files: Sequence[tuple[Path, int, int]],
-    seal: Path,
-    size: int,
-    chunks: Sequence[tuple[int, int]],
-    progressed: Callable[[int], None],
-    threads: int | None = None,
-) -> list[RangeResult]:
-    """Verify each chunk, on all cores by default.
-
-    ``seal`` is the folder of a tree of ``size`` leaves; ``progressed`` is called with each verified position.
-
-    Raises:
-        DamagedFileError: as in `verify_range`.
-        MissingTileError: as in `verify_range`.
-    """
-    tiles, results = Tiles(seal, size), list[RangeResult]()
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
-    try:
-        for result, (_, last) in zip(
-            pool.map(lambda chunk: verify_range(files, tiles, *chunk), chunks), chunks, strict=True
-        ):
-            results.append(result)
-            progressed(last)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return results
+    return leaves

@@ -22,6 +22,7 @@ from ledger.archive.event_archive import Archive
 from ledger.errors import LedgerError
 from ledger.store import subscription
 from ledger.store.log import Draft
+from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.sealer import GAP_SUBJECT, SealError, seal_folder
 from ledger.transparency.signed_notes import Signer
 from projections.views.audit_trail import Trail, read_trail
@@ -45,6 +46,10 @@ async def fill(session: Session, number: int, start: int = 0, day: str = "2026-0
     for at in range(start, start + number, 500):
         many = range(at, min(at + 500, start + number))
         await door.append([Draft("ledger.fact.crm", stored(n, day)) for n in many])
+
+
+async def _verified(session: Session, archive: Archive) -> list[SealFinding]:
+    return await verify_archive(archive.folder, seal_folder(session.data_dir), (), nothing, session.settings)
 
 
 def ask_duckdb(text: str) -> list[Any]:
@@ -182,7 +187,7 @@ async def test_a_damaged_archive_is_found_and_not_restored(session: Session, tmp
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-    (wrong,) = verify_archive(archive.folder, seal_folder(session.data_dir), (), nothing)
+    (wrong,) = await _verified(session, archive)
     assert (wrong.kind, wrong.first) == ("archive damaged", 1)
     with pytest.raises(LedgerError, match="archive's file"):
         await _restored(session, tmp_path)
@@ -197,9 +202,7 @@ async def test_an_archive_forged_with_its_checksums_is_found_by_the_seal(session
     seal = seal_folder(session.data_dir)
     note, keys = (seal.folder / "checkpoint").read_text(), (seal.folder / "verifiers").read_text()
     forged.add(events, note, keys)
-    assert [(one.kind, one.first) for one in verify_archive(forged.folder, seal, (), nothing)] == [
-        ("archive edited", 300)
-    ]
+    assert [(one.kind, one.first) for one in await _verified(session, forged)] == [("archive edited", 300)]
     shutil.rmtree(archive_of(session.data_dir).folder)
     shutil.copytree(forged.folder, archive_of(session.data_dir).folder)
     with pytest.raises(LedgerError, match="not what was sealed"):
@@ -213,7 +216,7 @@ async def test_an_archive_of_many_files_verifies(session: Session, monkeypatch: 
     """Events are added in parts, so that a long log is not in memory; small parts of a day share a file."""
     monkeypatch.setattr(subscription, "_BATCH_EVENTS", 100)
     await fill(session, 1000)
-    archive, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
+    archive = archive_of(session.data_dir)
     for changed, files in (
         ({"FILE_EVENTS": 300, "_GROWS_BELOW": 0}, 4),
         ({"_ADDED_EVENTS": 250, "_GROWS_BELOW_BYTES": 0}, 4),
@@ -225,7 +228,7 @@ async def test_an_archive_of_many_files_verifies(session: Session, monkeypatch: 
                 patch.setattr(archive_service if "ADDED" in name else archives, name, value)
             await archive_to_the_end(session, nothing)
         assert len(archive.parts()) == files, changed
-        assert verify_archive(archive.folder, seal, (), nothing) == []
+        assert await _verified(session, archive) == []
         shutil.rmtree(archive.folder)
 
 

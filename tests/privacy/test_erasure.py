@@ -181,10 +181,8 @@ async def test_erased_fields_are_unreadable_and_every_proof_holds(session: Sessi
     await seal_to_the_end(session)
     result = await verification(session, (), (), progressed=lambda _done, _of: None)
     assert result["findings"] == []
-    assert (
-        verify_archive(archive_of(session.data_dir).folder, seal_folder(session.data_dir), (), lambda _d, _o: None)
-        == []
-    )
+    folder, seal = archive_of(session.data_dir).folder, seal_folder(session.data_dir)
+    assert await verify_archive(folder, seal, (), lambda _done, _of: None, session.settings) == []
     after = await all_views(session, done.position - 1)
     assert after == before
     live = await all_views(session)

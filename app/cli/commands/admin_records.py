@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +15,9 @@ from app.cli.commands.admin import admin
 from app.cli.commands.decide import send, valid_policy
 from app.cli.main import CommandFinding, command
 from app.output import console, fail, print_json, print_list, print_result, print_table, showing_progress
-from app.runtime.child_processes import end_of_stdin
+from app.runtime.child_processes import lower_priority, while_parent_lives
 from app.runtime.plugins import load_views
 from app.runtime.projection_states import ProjectionState, projection_states
-from app.runtime.roles import lower_priority
 from app.runtime.session import Session
 from app.runtime.stream_setup import PreparedStream, raise_copies
 from app.runtime.view_builds import ViewBuilds, build_here
@@ -210,14 +208,7 @@ async def build(settings: Settings, name: str, *, anew: bool, with_parent: bool)
     lower_priority()
     load_views()
     async with Session(settings, reads_only=True, creates=False, below_up=True) as session:
-        building = asyncio.create_task(build_here(session, name, anew=anew))
-        parent = asyncio.create_task(end_of_stdin())
-        await asyncio.wait([building, parent], return_when=asyncio.FIRST_COMPLETED)
-        for task in (building, parent):
-            if not task.done():
-                task.cancel()
-        with suppress(asyncio.CancelledError):
-            await building
+        await while_parent_lives(build_here(session, name, anew=anew))
 
 
 @click.option("--reason", required=True)

@@ -211,7 +211,8 @@ async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> 
             log = (await verification(session, (), trusted, progressed=progressed))["findings"]
         kept, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
         with showing_progress("reading the archive", "events", quiet=as_json) as progressed:
-            archived = [wrong.wire() for wrong in verify_archive(kept.folder, seal, trusted, progressed)]
+            differing = await verify_archive(kept.folder, seal, trusted, progressed, settings)
+            archived = [wrong.wire() for wrong in differing]
         to_do = _what_to_do(log, archived, kept.last_position, session.log.retired.until)
     if as_json:
         print_json({"log": log, "archive": archived, "archive_position": kept.last_position, "do": to_do})

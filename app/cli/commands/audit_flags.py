@@ -1,4 +1,4 @@
-"""`audit flags`: flags of possible misuse, their rates by group, and backtests of rules."""
+"""`audit flags` and `audit cases`: possible misuse, its rates by group, and backtests of rules."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from domain.abuse.fairness import rates as all_rates
 from domain.periods import zone_of
 from ledger.encryption.keyring import Keyring
 from ledger.store.cloudevents import parse_time
-from projections.access import without_names
+from projections.access import cases_without_names, without_names
 from projections.csv_text import FIELDS
 from projections.engine.pages import PageRequest
 from projections.policy_history import policy_in_force, was_filled_in_history_mode
+from projections.views.cases import read_cases
 from projections.views.casework import read_where_done
 from projections.views.flags import read_flags, read_proofs
 from projections.views.people import read_people
@@ -205,3 +206,40 @@ def _reviewed_action(row: Row, rules: frozenset[str], people: dict[str, Row], zo
         "tenure": tenure_of((at - parse_time(joined)).total_seconds() if joined else None),
     }
     return ReviewedAction(row["agent_id"], groups, rules)
+
+
+@click.option("--below", is_flag=True, help="Those that wait below the line of the week's capacity.")
+@click.option("--closed", is_flag=True, help="Those with all flags reviewed.")
+@click.option("--subject", metavar="KIND:ID", help="agent:<id> or customer:<id>")
+@as_of_option
+@command(audit, lists=True)
+async def cases(
+    settings: Settings, subject: str | None, as_of: str | None, *, below: bool, closed: bool, output: OutputFormat
+) -> None:
+    """Cases of possible misuse: flags about one subject, best first, with the flag to look at first."""
+    if below and closed:
+        raise click.UsageError("--below and --closed name two kinds of cases: use one of them")
+    status = "below" if below else "closed" if closed else "open"
+    async with Session(settings, reads_only=True) as session:
+        at = await position_of(session.log, as_of, await session.log.last_position()) if as_of else None
+        answer = await read_view(session, "flags", lambda c: read_cases(c, status=status, page=PageRequest(at=at)))
+        found = await cases_without_names(session.log, await Keyring.open(session.client), answer.result)
+    # The filter comes after masking, so that it reveals no name.
+    found.sort(key=lambda one: (-(one["score"] or 0.0), one["rank"]))
+    found = [one | {"rank": place} for place, one in enumerate(found, 1) if subject in (None, one["subject"])]
+    position = answer.progress.anchor.position if at is None else at
+    rows = [
+        (
+            one["case_id"],
+            one["rank"],
+            one["subject"],
+            ", ".join(one["rules"]),
+            "" if one["expected_loss"] is None else " ".join(one["expected_loss"].values()),
+            (one["opened"] or one["found"])[:16],
+            one["explanation"],
+        )
+        for one in found
+    ]
+    columns = ("case", "rank", "subject", "rules", "expected loss", "since", "look at")
+    title = {"open": "Open cases", "below": "Cases below the line", "closed": "Closed cases"}[status]
+    print_list(output, found, f"{title} at position {position}", columns, rows, FIELDS["cases"], position=position)

@@ -12,9 +12,9 @@ import resolution_ledger
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, print_json
 from app.runtime.announcement import FILE, announce, remove_announcement
-from app.runtime.child_processes import keep_running
+from app.runtime.child_processes import keep_running, lower_priority
 from app.runtime.plugins import load_rules, load_views
-from app.runtime.roles import ROLES, exclusive_up, lower_priority, running, sealing_roles, until_stopped
+from app.runtime.roles import ROLES, exclusive_up, running, sealing_roles, until_stopped
 from app.runtime.server_options import server_options
 from app.runtime.session import Session
 from app.runtime.source_users import source_options, update_users
