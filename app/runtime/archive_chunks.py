@@ -32,14 +32,14 @@ _POSITIONS_OF_A_LINE = 2000
 
 
 class ChunkReport(msgspec.Struct, omit_defaults=True):
-    """What was found in the chunk that ends at the position ``last``: its root comes in its last report."""
+    """A finding in the chunk that ends at the position ``last``; its root comes in its last report."""
 
     last: int
     root: bytes = b""
     wrong: list[int] = []
     """Positions that differ from the seal."""
     damage: str = ""
-    """Why the chunk cannot be read, at the position ``damaged_at``."""
+    """The reason that the chunk cannot be read, at the position ``damaged_at``."""
     damaged_at: int = 0
 
 
