@@ -79,7 +79,7 @@ async def _indexes(session: Session) -> AsyncIterator[Check]:
 
 async def _index_trouble(session: Session, name: str, index: EventIdIndex) -> str:
     try:
-        for anchor in index.heads().values():
+        for anchor in (*index.heads().values(), *index.begun().values()):
             await verify_cursor(session.log, anchor, name)
     except LedgerError as error:
         return str(error)

@@ -6,6 +6,7 @@ It is derived and disposable: it records up to which position it is complete, an
 from __future__ import annotations
 
 import sqlite3
+import struct
 from contextlib import closing
 from itertools import chain, count
 from operator import itemgetter
@@ -16,21 +17,29 @@ from ledger.files import try_lock
 from ledger.store.subscription import ReadCursor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS names (key BLOB PRIMARY KEY, position INTEGER NOT NULL, content BLOB NOT NULL)
 WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS heads (subject TEXT PRIMARY KEY, position INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS begun (subject TEXT PRIMARY KEY, position INTEGER NOT NULL, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (token TEXT NOT NULL, source TEXT NOT NULL, PRIMARY KEY (token, source));
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, position INTEGER NOT NULL, value BLOB NOT NULL);
 """
+_BEGIN = (
+    "INSERT INTO begun SELECT ?, ?, ? WHERE true ON CONFLICT (subject) DO UPDATE SET "
+    "position = excluded.position, digest = excluded.digest WHERE excluded.position > position"
+)
 _FIND_ONE = "SELECT key, position, content FROM names WHERE key = ?"
 _KEYS_A_QUERY = 500
 _ROWS_A_STEP = 200
 _CACHE_KIB = 64 * 1024
 """Keys are hashes, so that lookups touch random pages."""
+_ENTRIES_AT_ONCE, _ENTRIES_A_PART = 20_000, 4_000
+"""Entries that are committed in one transaction, and those of each part where there are more."""
+_PACKED = struct.Struct("=16sq16s")
 Change = tuple[str, "Sequence[Sequence[object]]"]
 """A statement, ending with its ``VALUES`` if it has some, and its rows of values."""
 
@@ -44,6 +53,43 @@ class EventIdEntry(NamedTuple):
 
 
 _by_key = itemgetter(0)
+
+
+class PackedEntries:
+    """Many entries in little memory (40 bytes each), for ``commit_in_parts``; keys and hashes have 16 bytes."""
+
+    def __init__(self) -> None:
+        self._groups = [bytearray() for _ in range(256)]  # by the first byte of the key
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def extend(self, entries: Iterable[EventIdEntry]) -> None:
+        """Add entries.
+
+        Raises:
+            ValueError: a key or a hash has another length; nothing after it was added.
+        """
+        for entry in entries:
+            if len(entry.key) != 16 or len(entry.content) != 16:  # noqa: PLR2004 - as in the class's first line
+                raise ValueError(entry)
+            self._groups[entry.key[0]] += _PACKED.pack(*entry)
+            self._count += 1
+
+    def take_parts(self, at_least: int) -> Iterator[list[EventIdEntry]]:
+        """Remove all entries, and yield them in the order of their keys, in lists of at least this many."""
+        groups, self._groups, self._count = self._groups, [bytearray() for _ in range(256)], 0
+        part: list[EventIdEntry] = []
+        for number, group in enumerate(groups):
+            # stable: of two entries with one key the first is kept
+            part += sorted(map(EventIdEntry._make, _PACKED.iter_unpack(group)), key=_by_key)
+            groups[number] = bytearray()
+            if len(part) >= at_least:
+                yield part
+                part = []
+        if part:
+            yield part
 
 
 class EventIdIndex:
@@ -111,6 +157,15 @@ class EventIdIndex:
         rows = self._db.execute("SELECT subject, position, digest FROM heads").fetchall()
         return {subject: ReadCursor(position, digest) for subject, position, digest in rows}
 
+    def begun(self) -> dict[str, ReadCursor]:
+        """Return the cursors, by subject, up to which entries may be stored although ``heads`` is behind them.
+
+        They are left where ``commit_in_parts`` ended early.
+        """
+        query = "SELECT begun.* FROM begun LEFT JOIN heads USING (subject)"
+        rows = self._db.execute(f"{query} WHERE begun.position > coalesce(heads.position, 0)").fetchall()
+        return {subject: ReadCursor(position, digest) for subject, position, digest in rows}
+
     def position(self) -> int:
         """Return the newest position of any subject; 0 for an empty index."""
         (position,) = self._db.execute("SELECT coalesce(max(position), 0) FROM heads").fetchone()
@@ -154,6 +209,25 @@ class EventIdIndex:
             if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 raise  # an error of ours
             raise LocalFileError(f"the index cannot be written ({error}); is the disk full?") from error
+
+    def commit_in_parts(
+        self, entries: PackedEntries, heads: dict[str, ReadCursor], sources: Iterable[tuple[str, str]] = ()
+    ) -> Iterator[None]:
+        """Take many entries and add them in the order of their keys, in transactions of which the last moves cursors.
+
+        So each page is written once, and others can use the index whenever this yields. A process that is killed
+        meanwhile leaves entries beyond the cursors. Each of them is true, as long as the log still has the event of
+        the cursor in ``begun``.
+
+        Raises:
+            LocalFileError: as ``commit``.
+        """
+        if len(entries) > _ENTRIES_AT_ONCE:
+            self.commit([], {}, changes=[(_BEGIN, [(subject, *cursor) for subject, cursor in heads.items()])])
+            for part in entries.take_parts(_ENTRIES_A_PART):
+                self.commit(part, {})
+                yield
+        self.commit(chain.from_iterable(entries.take_parts(_ENTRIES_AT_ONCE)), heads, sources)
 
     def _write(
         self,

@@ -1,14 +1,21 @@
 """The index of event ids: batches are complete, and the first entry of an id stays."""
 
+import hashlib
 import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from itertools import batched
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.errors import UnavailableError
-from ledger.store.event_id_index import EventIdEntry, EventIdIndex
+from ledger.errors import LocalFileError, UnavailableError
+from ledger.store import event_id_index
+from ledger.store.event_id_index import EventIdEntry, EventIdIndex, PackedEntries
 from ledger.store.subscription import ReadCursor
 
 
@@ -54,3 +61,101 @@ def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError):
         index.rows("SELECT * FROM absent")
     index.close()
+
+
+def hashed(keys: list[int]) -> list[EventIdEntry]:
+    """Return entries as the intake makes them: keys and contents are hashes of 16 bytes."""
+    texts = ((b"key %d" % key, b"content %d" % position) for position, key in enumerate(keys, 1))
+    digests = ([hashlib.blake2b(text, digest_size=16).digest() for text in two] for two in texts)
+    return [EventIdEntry(key, position, content) for position, (key, content) in enumerate(digests, 1)]
+
+
+def packed(entries: list[EventIdEntry]) -> PackedEntries:
+    found = PackedEntries()
+    found.extend(entries)
+    return found
+
+
+def everything(index: EventIdIndex) -> list[object]:
+    names = index.rows("SELECT * FROM names ORDER BY key")
+    return [names, index.heads(), index.sources_with_token("t"), index.begun()]
+
+
+@given(
+    keys=st.lists(st.integers(0, 300), max_size=500),
+    cut=st.integers(0, 500),
+    small=st.integers(1, 60),
+    at_once=st.integers(0, 60),
+    a_part=st.integers(1, 60),
+)
+def test_an_index_of_large_commits_equals_one_of_small_commits(
+    keys: list[int], cut: int, small: int, at_once: int, a_part: int
+) -> None:
+    """Keys come again, within one commit and in a later one."""
+    entries, sources = hashed(keys), [("t", "source")]
+    cursors = {entry.position: {"s": ReadCursor(entry.position, f"digest {entry.position}")} for entry in entries}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_id_index, "_ENTRIES_AT_ONCE", at_once)
+        patch.setattr(event_id_index, "_ENTRIES_A_PART", a_part)
+        with closing(EventIdIndex(Path(folder) / "a.sqlite")) as one, closing(EventIdIndex(Path(folder) / "b")) as two:
+            for part in batched(entries, small, strict=False):
+                one.commit(part, cursors[part[-1].position], sources)
+            for whole in filter(None, (entries[:cut], entries[cut:])):
+                collected = packed(whole)
+                assert len(collected) == len(whole)
+                for _ in two.commit_in_parts(collected, cursors[whole[-1].position], sources):
+                    assert two.head("s").position in {0, cut}  # only the last part moves it
+                assert len(collected) == 0
+            assert everything(one) == everything(two)
+
+
+def test_entries_of_another_length_are_refused() -> None:
+    for wrong in (EventIdEntry(b"short", 1, b"c" * 16), EventIdEntry(b"k" * 16, 1, b"c" * 17)):
+        with pytest.raises(ValueError, match="position=1"):
+            packed([wrong])
+
+
+_MANY = 100_000
+_WRITER = f"""
+import sys
+from pathlib import Path
+from tests.ledger.test_event_id_index import hashed, packed
+from ledger.store.event_id_index import EventIdIndex
+from ledger.store.subscription import ReadCursor
+index = EventIdIndex(Path(sys.argv[1]))
+for _ in index.commit_in_parts(packed(hashed(list(range({_MANY})))), {{"s": ReadCursor({_MANY}, "digest")}}):
+    print("a part", flush=True)
+"""
+
+
+@pytest.mark.integration
+def test_a_process_that_is_killed_in_a_large_commit_leaves_an_index_that_goes_on(tmp_path: Path) -> None:
+    path, entries, end = tmp_path / "x.sqlite", hashed(list(range(_MANY))), {"s": ReadCursor(_MANY, "digest")}
+    with subprocess.Popen([sys.executable, "-c", _WRITER, path], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        for _ in range(3):
+            assert writer.stdout.readline()
+        writer.kill()
+    with closing(EventIdIndex(path)) as index:
+        ((stored,),) = index.rows("SELECT count(*) FROM names")
+        assert 0 < stored < _MANY
+        assert (index.heads(), index.begun()) == ({}, end)
+        for _ in index.commit_in_parts(packed(entries[:30_000]), {"s": ReadCursor(30_000, "earlier")}):
+            pass
+        assert index.begun() == end  # entries up to there are stored still
+        index.commit(entries[30_000:], end)
+        assert (index.heads(), index.begun()) == (end, {})
+        assert index.rows("SELECT * FROM names ORDER BY key") == sorted(entries)
+
+
+def test_a_disk_that_is_full_in_a_large_commit_loses_nothing(tmp_path: Path) -> None:
+    entries, end = hashed(list(range(50_000))), {"s": ReadCursor(50_000, "digest")}
+    with closing(EventIdIndex(tmp_path / "x.sqlite")) as index:
+        index._writer.execute("PRAGMA max_page_count=200")
+        with pytest.raises(LocalFileError, match="disk"):
+            list(index.commit_in_parts(packed(entries), end))
+        assert (index.heads(), index.begun()) == ({}, end)
+        index._writer.execute("PRAGMA max_page_count=100000")
+        list(index.commit_in_parts(packed(entries), end))
+        assert (index.heads(), index.begun()) == (end, {})
+        assert index.rows("SELECT * FROM names ORDER BY key") == sorted(entries)
