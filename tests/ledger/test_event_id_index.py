@@ -98,7 +98,7 @@ def test_an_index_of_large_commits_equals_one_of_small_commits(
         patch.setattr(event_id_index, "_ENTRIES_AT_ONCE", at_once)
         patch.setattr(event_id_index, "_ENTRIES_A_PART", a_part)
         with closing(EventIdIndex(Path(folder) / "a.sqlite")) as one, closing(EventIdIndex(Path(folder) / "b")) as two:
-            for part in batched(entries, small, strict=False):
+            for part in batched(entries, small):
                 one.commit(part, cursors[part[-1].position], sources)
             for whole in filter(None, (entries[:cut], entries[cut:])):
                 collected = packed(whole)
