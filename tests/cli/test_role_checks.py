@@ -378,11 +378,19 @@ async def test_with_the_alarm_on_the_doctor_does_not_say_to_start_up(tmp_path: P
         assert "`resolution-ledger admin alarm --clear`" in found["alarm"]
 
 
-async def test_an_index_of_another_log_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE heads SET digest = 'another'",
+        "INSERT INTO begun SELECT subject, position + 1, 'of an event that the log has lost' FROM heads",
+    ],
+    ids=["cursor", "beyond the cursor"],
+)
+async def test_an_index_of_another_log_is_named(tmp_path: Path, change: str) -> None:
     async with ledger(tmp_path) as (session, upstream):
         await upstream.record(purchase(1))
         with closing(sqlite3.connect(session.data_dir / "index" / "intake.sqlite", isolation_level=None)) as index:
-            index.execute("UPDATE heads SET digest = 'another'")
+            index.execute(change)
         assert "the log has changed" in (await wait_for_findings(session, "index intake"))["index intake"]
 
 
