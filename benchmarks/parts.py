@@ -327,6 +327,8 @@ PARTS = {
     "facts": Part(f"intake, {WIDE} facts in flight", "fact", facts),
     "inbox": Part("intake, from a full inbox", "fact", inbox),
     "decision": Part("decisions, one at a time", "decision", partial(decisions, number=1_000, width=1)),
+    "decisions 4": Part("decisions, 4 in flight", "decision", partial(decisions, number=2_000, width=4)),
+    "decisions 16": Part("decisions, 16 in flight", "decision", partial(decisions, number=4_000, width=16)),
     "decisions 64": Part("decisions, 64 in flight", "decision", partial(decisions, number=4_000, width=64)),
     "decisions": Part(f"decisions, {WIDE} in flight", "decision", partial(decisions, number=8_000, width=WIDE)),
     "everything": Part("`up`, all roles: 5 facts to a decision", "event", everything),

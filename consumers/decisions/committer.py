@@ -1,10 +1,11 @@
-"""The committer: stores the results of requests in batches, one batch at a time, and answers the requests."""
+"""The committer: stores the results of requests, one group at a time, and answers the requests."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 from domain.commands import PolicyApproval, PolicyObjection, PolicyProposal, PolicyRequest, Preview
@@ -15,7 +16,7 @@ from ledger.store.event_id_index import EventIdEntry
 from ledger.store.log import Draft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from consumers.decisions.budget_repository import BudgetRepository, BudgetStream
     from consumers.decisions.pending_request import PendingRequest
@@ -27,15 +28,18 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 50
 _BATCH_BYTES = 4 * 1024 * 1024
+_SINGLY = 16
+"""An atomic batch costs the server several syncs of its disk, however small it is; a message costs one."""
 AGAIN = "ask again with the same request_id"
 OUR_ERROR = f"an error of ours, see the log; {AGAIN}"
 
 
 class BatchCommitter:
-    """Appends batches, updates the state with their events, and answers the requests.
+    """Appends groups, updates the state with their events, and answers the requests.
 
-    Each stream's first event in a batch carries the expected sequence of the stream. After a conflict, the requests
-    on streams that others did not write to are stored again; the rest is decided again.
+    A group is an atomic batch, or, where it is small, a message for each of its events. Each stream's first event
+    carries the expected sequence of the stream. After a conflict, the requests on streams that others did not write to
+    are stored again; the rest is decided again.
     """
 
     def __init__(
@@ -62,17 +66,32 @@ class BatchCommitter:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, ready: list[PendingRequest]) -> list[PendingRequest]:
-        """Start to store a batch of these requests, and return the requests after it.
+        """Start to store a group of these requests, and return the requests after it.
 
         Without a policy in it and without a conflict this needs no task.
         """
         number, drafts = _next_batch(ready)
         batch = ready if number == len(ready) else ready[:number]
         if not _ABOUT_POLICIES.isdisjoint([type(request.command) for request in batch]):
-            self._task = asyncio.create_task(self._store_with_retry(batch))
+            self._task = asyncio.create_task(self._store_with_retry([batch]))
+        elif 1 < number <= _SINGLY and self._are_independent(batch):
+            singles = _SingleMessages(batch, self._answer_group, self._end_of_singles)
+            self._log.append_singly_nowait(drafts, singles.on_reply)
         else:
             self._log.append_nowait(drafts, partial(self._on_reply, batch))
         return ready[number:]
+
+    def _are_independent(self, batch: list[PendingRequest]) -> bool:
+        """Return whether each request has one event, which is right whether the others are stored or not."""
+        seen = set[str]()
+        for request in batch:
+            if len(request.drafts) != 1:
+                return False
+            names = self._counted_by(request) | {request.drafts[0].subject}
+            if not seen.isdisjoint(names):
+                return False
+            seen |= names
+        return True
 
     def discard(self, request: PendingRequest) -> None:
         """Undo the effects of a request's result on the cached state."""
@@ -98,27 +117,39 @@ class BatchCommitter:
 
     def _on_reply(self, batch: list[PendingRequest], result: int | LedgerError) -> None:
         if isinstance(result, int):
-            try:
-                self._answer(batch, result)
-            except Exception:  # noqa: BLE001 - the events are stored; a retry gets the first answer
-                _log.exception("answers are lost")
-            finally:
-                self._on_end(None)
+            self._answer_group(batch, count(result))
+            self._on_end(None)
         else:
-            self._task = asyncio.create_task(self._store_with_retry(batch))
+            self._task = asyncio.create_task(self._store_with_retry([batch]))
 
-    async def _store_with_retry(self, batch: list[PendingRequest]) -> None:
-        again: list[PendingRequest] | None = None
+    def _answer_group(self, group: list[PendingRequest], positions: Iterator[int]) -> None:
         try:
-            again = await self._append_or_split(batch)
+            self._answer(group, positions)
+        except Exception:  # noqa: BLE001 - the events are stored; a retry gets the first answer
+            _log.exception("answers are lost")
+
+    def _end_of_singles(self, failed: list[PendingRequest]) -> None:
+        if failed:
+            self._task = asyncio.create_task(self._store_with_retry([[request] for request in failed]))
+        else:
+            self._on_end(None)
+
+    async def _store_with_retry(self, batches: list[list[PendingRequest]]) -> None:
+        """Store batches that do not depend on each other, and decide again what could not be stored."""
+        rest = [again for again in await asyncio.gather(*map(self._retry, batches)) if again is not None]
+        self._on_end([request for again in rest for request in again] if rest else None)
+
+    async def _retry(self, batch: list[PendingRequest]) -> list[PendingRequest] | None:
+        """Return the requests to decide again, ``None`` if all are stored."""
+        try:
+            return await self._append_or_split(batch)
         except LedgerError as error:
             _log.error("decisions stopped: %s", error)
             code = "unavailable" if isinstance(error, UnavailableError) else "internal"
-            again = self._stop(batch, code, f"{error}; {AGAIN}")
+            return self._stop(batch, code, f"{error}; {AGAIN}")
         except Exception:  # noqa: BLE001 - logged; every request gets an answer
             _log.exception("decisions failed")
-            again = self._stop(batch, "internal", OUR_ERROR)
-        self._on_end(again)
+            return self._stop(batch, "internal", OUR_ERROR)
 
     async def _append_or_split(self, batch: list[PendingRequest]) -> list[PendingRequest] | None:
         try:
@@ -190,16 +221,16 @@ class BatchCommitter:
         if any(type(request.command) in _ABOUT_POLICIES for request in batch):
             # The policy is in force for the very next request.
             await self._state.reach_or_read_on(self._log, position + sum(len(one.drafts) for one in batch) - 1)
-        self._answer(batch, position)
+        self._answer(batch, count(position))
 
-    def _answer(self, batch: list[PendingRequest], position: int) -> None:
-        """Note the positions of a stored batch, then answer its requests."""
+    def _answer(self, batch: list[PendingRequest], positions: Iterator[int]) -> None:
+        """Note the positions of stored events, then answer their requests."""
         entries: list[EventIdEntry] = []
         actions: list[StateAction] = []
         for request in batch:
             decision = request.decision
             for draft in request.drafts:
-                stream, record = draft.stream, draft.record
+                stream, record, position = draft.stream, draft.record, next(positions)
                 # What another decider wrote before stays unread: a timer or a preview may write without having read it.
                 stream.own = stream.own or stream.last <= self._state.position
                 stream.last = position
@@ -211,8 +242,45 @@ class BatchCommitter:
                 if decision is not None and record is decision.answering:
                     decision.answer["position"] = position
                     entries.append(EventIdEntry(request.key, position, request.content))
-                position += 1
         self._on_stored(batch, partial(self._state.remember, entries, actions))
+
+
+class _SingleMessages:
+    """A group whose events are stored one by one; acknowledgements that are read together are handled together."""
+
+    def __init__(
+        self,
+        group: list[PendingRequest],
+        answer: Callable[[list[PendingRequest], Iterator[int]], None],
+        end: Callable[[list[PendingRequest]], None],
+    ) -> None:
+        """``answer`` gets requests whose events are stored, with their positions; ``end`` those that failed."""
+        self._group = group
+        self._answer = answer
+        self._end = end
+        self._left = len(group)
+        self._stored: list[tuple[PendingRequest, int]] = []
+        self._failed: list[PendingRequest] = []
+        self._is_due = False
+
+    def on_reply(self, number: int, result: int | LedgerError) -> None:
+        """Note the result of an event, by its number from 0."""
+        self._left -= 1
+        if isinstance(result, int):
+            self._stored.append((self._group[number], result))
+        else:
+            self._failed.append(self._group[number])
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._handle)
+
+    def _handle(self) -> None:
+        self._is_due = False
+        stored, self._stored = self._stored, []
+        if stored:
+            self._answer([request for request, _ in stored], iter([position for _, position in stored]))
+        if not self._left:
+            self._end(self._failed)
 
 
 _ABOUT_POLICIES = frozenset((PolicyRequest, PolicyProposal, PolicyApproval, PolicyObjection, OverdueProposal))

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -204,35 +205,58 @@ class Log:
                 continue
 
     def append_nowait(self, drafts: Sequence[Draft], on_result: Callable[[int | LedgerError], None]) -> None:
-        """Append once, without waiting; ``on_result`` gets the position of the first event, or an error.
+        """Append once, all or none, without waiting; ``on_result`` gets the position of the first event, or an error.
 
         It is called while the acknowledgement is read from the socket. After an error other than a conflict the events
         may have been stored; ``append`` finds out.
         """
-        loop = asyncio.get_running_loop()
+        self._send_at_once([drafts], lambda _number, result: on_result(result))
 
-        def on_answer(_headers: bytes, answer: bytes) -> None:
+    def append_singly_nowait(
+        self, drafts: Sequence[Draft], on_result: Callable[[int, int | LedgerError], None]
+    ) -> None:
+        """Append each event by itself, without waiting: some may be stored, and others not.
+
+        ``on_result`` is called for each, with its number (from 0) and its position or an error; see ``append_nowait``.
+        """
+        self._send_at_once([[draft] for draft in drafts], on_result)
+
+    def _send_at_once(
+        self, batches: Sequence[Sequence[Draft]], on_result: Callable[[int, int | LedgerError], None]
+    ) -> None:
+        """Send batches in one write; ``on_result`` gets the number of each, and its result."""
+        loop, waiting = asyncio.get_running_loop(), dict[int, bytes]()
+
+        def on_answer(number: int, _headers: bytes, answer: bytes) -> None:
             try:
-                result: int | LedgerError = self._position_in(answer, drafts)
+                result: int | LedgerError = self._position_in(answer, batches[number])
             except LedgerError as error:
                 result = error
-            timer.cancel()  # not earlier: an unreadable answer counts as no answer
-            self._replies.release(reply_subject)
-            on_result(result)
+            self._replies.release(waiting.pop(number))  # not earlier: an unreadable answer counts as no answer
+            if not waiting:
+                timer.cancel()
+            on_result(number, result)
+
+        def fail(error: LedgerError) -> None:
+            timer.cancel()
+            unanswered = list(waiting.items())
+            waiting.clear()
+            for number, reply_subject in unanswered:
+                self._replies.release(reply_subject)
+                on_result(number, error)
 
         def on_timeout() -> None:
-            self._replies.release(reply_subject)
-            on_result(UnavailableError(f"{self.stream} did not acknowledge in time; try again later"))
+            fail(UnavailableError(f"{self.stream} did not acknowledge in time; try again later"))
 
-        reply_subject = self._replies.new_reply_subject(on_answer)
-        timer = loop.call_later(_ACK_SECONDS if drafts[0].expect is None else _ACK_SECONDS_EXPECTED, on_timeout)
+        expects = batches[0][0].expect is not None
+        timer = loop.call_later(_ACK_SECONDS_EXPECTED if expects else _ACK_SECONDS, on_timeout)
+        for number in range(len(batches)):
+            waiting[number] = self._replies.new_reply_subject(partial(on_answer, number))
         try:
-            self.client.send(self._frames(drafts, reply_subject))
+            self.client.send(b"".join(map(self._frames, batches, waiting.values())))
         except (nats.errors.Error, LedgerError) as error:
-            timer.cancel()
-            self._replies.release(reply_subject)
             failure = error if isinstance(error, LedgerError) else UnavailableError(f"{self.stream}: {error}")
-            loop.call_soon(on_result, failure)
+            loop.call_soon(fail, failure)
 
     async def _attempt(self, drafts: Sequence[Draft], seconds: float) -> int:
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()

@@ -39,6 +39,7 @@ from ledger.store.subscription import Follower, ReadCursor
 from tests.support.cluster_sessions import cluster_session
 from tests.support.environment import long_only
 from tests.support.nats_servers import Cluster
+from tests.support.waiting import eventually
 
 
 def draft(subject: str, number: int = 0, expect: int | None = None) -> Draft:
@@ -159,6 +160,34 @@ async def test_an_acknowledgement_that_is_lost_is_found_by_reading_back(
     assert await log.append([draft("ledger.x", 1, 0), draft("ledger.x", 2)]) == 1
     assert lost
     assert await log.last_position() == 2
+
+
+async def test_of_events_that_are_appended_singly_one_fails_alone(session: Session) -> None:
+    await session.log.append([draft("ledger.b", 1)])
+    drafts = [draft("ledger.a", 2, 0), draft("ledger.b", 3, 0), draft("ledger.c", 4, 0)]
+    results = await appended_singly(session.log, drafts)
+    assert (results[0], results[2]) == (2, 3)
+    assert isinstance(results[1], ConflictError)
+    assert [(one.position, one.subject) for one in await session.log.read_subject(">")] == [
+        (1, "ledger.b"),
+        (2, "ledger.a"),
+        (3, "ledger.c"),
+    ]
+
+
+async def test_of_events_that_are_appended_singly_none_is_sent_with_one_that_is_too_large(session: Session) -> None:
+    drafts = [draft("ledger.a", 1, 0), Draft("ledger.x", json.dumps({"x": "y" * 2_000_000}).encode(), 0)]
+    results = await appended_singly(session.log, drafts)
+    assert [type(one) for one in results.values()] == [TooLargeError, TooLargeError]
+    assert await session.log.last_position() == 0
+
+
+async def appended_singly(log: Log, drafts: list[Draft]) -> dict[int, int | LedgerError]:
+    """Append, and return the results by number."""
+    results: dict[int, int | LedgerError] = {}
+    log.append_singly_nowait(drafts, results.__setitem__)
+    await eventually(lambda: asyncio.sleep(0, len(results)), lambda number: number == len(drafts), 5)
+    return results
 
 
 async def test_a_batch_of_which_another_writer_recorded_a_part_is_a_conflict(session: Session) -> None:
