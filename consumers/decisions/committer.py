@@ -135,7 +135,7 @@ class BatchCommitter:
             self._on_end(None)
 
     async def _store_with_retry(self, batches: list[list[PendingRequest]]) -> None:
-        """Store batches that do not depend on each other, and decide again what could not be stored."""
+        """Store batches that do not depend on each other; requests that could not be stored are decided again."""
         rest = [again for again in await asyncio.gather(*map(self._retry, batches)) if again is not None]
         self._on_end([request for again in rest for request in again] if rest else None)
 
@@ -246,7 +246,7 @@ class BatchCommitter:
 
 
 class _SingleMessages:
-    """A group whose events are stored one by one; acknowledgements that are read together are handled together."""
+    """A group of requests with single messages; acknowledgements that are read together are handled together."""
 
     def __init__(
         self,
@@ -254,7 +254,7 @@ class _SingleMessages:
         answer: Callable[[list[PendingRequest], Iterator[int]], None],
         end: Callable[[list[PendingRequest]], None],
     ) -> None:
-        """``answer`` gets requests whose events are stored, with their positions; ``end`` those that failed."""
+        """``answer`` gets stored requests with the positions of their events; ``end`` gets those that failed."""
         self._group = group
         self._answer = answer
         self._end = end

@@ -1,9 +1,7 @@
 """Concurrency: several deciders, 64 writers and a killed leader overspend nothing, and each request has one answer."""
 
 import asyncio
-import json
 import random
-import secrets
 import signal
 import subprocess
 import sys
@@ -23,14 +21,13 @@ from app.runtime.session import Session
 from config import topology
 from config.settings import load_settings
 from consumers.decisions.service import DecisionService
-from domain.serialization import encode
 from ledger.errors import LedgerError
-from ledger.nats.client import LedgerClient, connect
-from ledger.store.log import Log
+from ledger.nats.client import connect
 from ledger.store.streams import js_api
 from projections.engine.events import read_event
 from tests.support.builders import event, gbp
 from tests.support.cluster_sessions import cluster_session
+from tests.support.deciders import ask_here, decider_beside
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.fault_links import Link
@@ -189,29 +186,6 @@ async def test_a_holders_first_budget_is_opened_by_one_of_two_deciders(
 
 
 BOUND = {"per_period": "100.00", "to": "own_teams"}
-
-
-async def decider_beside(
-    session: Session, stack: AsyncExitStack, folder: Path, reader: LedgerClient | None = None, *, history: bool = False
-) -> DecisionService:
-    """Start another decider on a session's ledger; ``reader`` is its connection for reading the log."""
-    client, reader = await session.connection("decider"), reader or await session.connection("decider")
-    log = await Log.open(client, "LEDGER")
-    decider = DecisionService(session.url, client, reader, log, folder, history=history)
-    await decider.start()
-    stack.push_async_callback(decider.stop)
-    return decider
-
-
-async def ask_here(decider: DecisionService, subject: str = "action", via: str = "cli", /, **fields: Any) -> Document:
-    """Let this decider answer a request (a refund, unless it names its kind), although it may stand by."""
-    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    request = {"request_id": secrets.token_hex(8), **fields}
-    if subject == "action":
-        request = {"kind": "refund", "reason": "late"} | request
-    decider.pipeline.submit("crm", subject, encode(request), answer.set_result, via=via)
-    found: Document = json.loads(await answer)
-    return found
 
 
 async def end_leader(session: Session, cluster: Cluster) -> None:

@@ -15,8 +15,8 @@ from domain.events.decisions import ActionTaken
 from ledger.nats.request_reply import RequestReply
 from ledger.store.streams import js_api
 from projections.engine.events import read_event
-from tests.decisions.test_concurrency import ask_here, decider_beside
 from tests.support.builders import event, gbp
+from tests.support.deciders import ask_here, decider_beside
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
@@ -88,7 +88,9 @@ async def test_independent_decisions_are_messages_of_their_own(
     await assert_books_are_right(upstream, tmp_path, 16)
 
 
-@pytest.mark.parametrize("fields", [{"customer_id": "C-1"}, {"interaction_id": "I-1"}, {"order_id": "O-1", "basis": "correction"}])
+@pytest.mark.parametrize(
+    "fields", [{"customer_id": "C-1"}, {"interaction_id": "I-1"}, {"order_id": "O-1", "basis": "correction"}]
+)
 async def test_decisions_that_count_each_other_are_stored_together(
     upstream: Upstream, decider: DecisionService, fields: dict[str, str]
 ) -> None:
