@@ -8,7 +8,8 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
-from domain.commands import PolicyApproval, PolicyObjection, PolicyProposal, PolicyRequest, Preview
+from consumers.decisions.state.actions import Name, names_of
+from domain.commands import PolicyApproval, PolicyObjection, PolicyProposal, PolicyRequest
 from domain.decisions.policies import OverdueProposal
 from ledger.errors import ConflictError, LedgerError, UnavailableError
 from ledger.store.atomic_batches import MAX_BATCH
@@ -29,7 +30,8 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 50
 _BATCH_BYTES = 4 * 1024 * 1024
 _SINGLY = 16
-"""An atomic batch costs the server several syncs of its disk, however small it is; a message costs one."""
+"""An atomic batch costs a server without replicas several syncs of its disk, however small; a message costs one."""
+_RETRIED_AT_ONCE = 8
 AGAIN = "ask again with the same request_id"
 OUR_ERROR = f"an error of ours, see the log; {AGAIN}"
 
@@ -74,24 +76,12 @@ class BatchCommitter:
         batch = ready if number == len(ready) else ready[:number]
         if not _ABOUT_POLICIES.isdisjoint([type(request.command) for request in batch]):
             self._task = asyncio.create_task(self._store_with_retry([batch]))
-        elif 1 < number <= _SINGLY and self._are_independent(batch):
-            singles = _SingleMessages(batch, self._answer_group, self._end_of_singles)
+        elif 1 < number <= _SINGLY and self._log.copies == 1 and _are_independent(batch):
+            singles = _SingleMessages(batch, self._answer, self._end_of_singles)
             self._log.append_singly_nowait(drafts, singles.on_reply)
         else:
             self._log.append_nowait(drafts, partial(self._on_reply, batch))
         return ready[number:]
-
-    def _are_independent(self, batch: list[PendingRequest]) -> bool:
-        """Return whether each request has one event, which is right whether the others are stored or not."""
-        seen = set[str]()
-        for request in batch:
-            if len(request.drafts) != 1:
-                return False
-            names = self._counted_by(request) | {request.drafts[0].subject}
-            if not seen.isdisjoint(names):
-                return False
-            seen |= names
-        return True
 
     def discard(self, request: PendingRequest) -> None:
         """Undo the effects of a request's result on the cached state."""
@@ -117,16 +107,10 @@ class BatchCommitter:
 
     def _on_reply(self, batch: list[PendingRequest], result: int | LedgerError) -> None:
         if isinstance(result, int):
-            self._answer_group(batch, count(result))
+            self._answer(batch, count(result))
             self._on_end(None)
         else:
             self._task = asyncio.create_task(self._store_with_retry([batch]))
-
-    def _answer_group(self, group: list[PendingRequest], positions: Iterator[int]) -> None:
-        try:
-            self._answer(group, positions)
-        except Exception:  # noqa: BLE001 - the events are stored; a retry gets the first answer
-            _log.exception("answers are lost")
 
     def _end_of_singles(self, failed: list[PendingRequest]) -> None:
         if failed:
@@ -136,7 +120,13 @@ class BatchCommitter:
 
     async def _store_with_retry(self, batches: list[list[PendingRequest]]) -> None:
         """Store batches that do not depend on each other; requests that could not be stored are decided again."""
-        rest = [again for again in await asyncio.gather(*map(self._retry, batches)) if again is not None]
+        turns = asyncio.Semaphore(_RETRIED_AT_ONCE)
+
+        async def retry(batch: list[PendingRequest]) -> list[PendingRequest] | None:
+            async with turns:
+                return await self._retry(batch)
+
+        rest = [again for again in await asyncio.gather(*map(retry, batches)) if again is not None]
         self._on_end([request for again in rest for request in again] if rest else None)
 
     async def _retry(self, batch: list[PendingRequest]) -> list[PendingRequest] | None:
@@ -174,7 +164,7 @@ class BatchCommitter:
         """Return the requests on streams that no other process wrote to, and the others.
 
         The others include the requests that were decided on top of a changed stream, or that counted an action of such
-        a request for their customer or interaction: that action may never be recorded.
+        a request: that action may never be recorded.
         """
         streams = list({id(draft.stream): draft.stream for request in batch for draft in request.drafts}.values())
         newest = await asyncio.gather(*(self._log.read_from_leader(stream.subject) for stream in streams))
@@ -187,33 +177,17 @@ class BatchCommitter:
             return [], batch
         good: list[PendingRequest] = []
         bad: list[PendingRequest] = []
-        undone: set[str] = set()
+        undone: set[Name] = set()
         for request in batch:
-            touched = {id(draft.stream) for draft in request.drafts}
-            if touched.isdisjoint(changed) and undone.isdisjoint(self._counted_by(request)):
+            written = {id(draft.stream) for draft in request.drafts}
+            read = written.union(map(id, request.read))
+            if read.isdisjoint(changed) and request.counted.isdisjoint(undone):
                 good.append(request)
             else:
                 bad.append(request)
-                changed |= touched
-                for row in [draft.row for draft in request.drafts if draft.row is not None]:
-                    undone |= {
-                        f"customer {row.customer_id}",
-                        f"interaction {row.interaction_id}",
-                        f"order {row.order_id}",
-                    }
+                changed |= written
+                undone |= _names_in(request)
         return good, bad
-
-    def _counted_by(self, request: PendingRequest) -> set[str]:
-        """Return the customers and the interaction whose actions a request has counted."""
-        command = request.command
-        if not isinstance(command, Preview):
-            return set()
-        counted = set() if command.interaction_id is None else {f"interaction {command.interaction_id}"}
-        if command.order_id is not None and command.basis != "goodwill":
-            counted.add(f"order {command.order_id}")
-        if command.customer_id is not None:
-            counted |= {f"customer {name}" for name in self._state.actions.group_of(command.customer_id)}
-        return counted
 
     async def _append(self, batch: list[PendingRequest]) -> None:
         _, drafts = _next_batch(batch)
@@ -235,6 +209,8 @@ class BatchCommitter:
                 stream.own = stream.own or stream.last <= self._state.position
                 stream.last = position
                 stream.unstored -= 1
+                if stream.read_to > position and not stream.unstored:  # another decider has written after it
+                    self._budgets.forget(stream)
                 if draft.row is not None:
                     draft.row.position = position
                     actions.append(draft.row)
@@ -242,7 +218,29 @@ class BatchCommitter:
                 if decision is not None and record is decision.answering:
                     decision.answer["position"] = position
                     entries.append(EventIdEntry(request.key, position, request.content))
-        self._on_stored(batch, partial(self._state.remember, entries, actions))
+        try:
+            self._on_stored(batch, partial(self._state.remember, entries, actions))
+        except Exception:  # noqa: BLE001 - the events are stored; a retry gets the first answer
+            _log.exception("answers are lost")
+
+
+def _are_independent(batch: list[PendingRequest]) -> bool:
+    """Return whether each request has one event, which is right whether the others are stored or not."""
+    written = {id(request.drafts[0].stream) for request in batch if len(request.drafts) == 1}
+    if len(written) < len(batch):
+        return False
+    seen = set[Name]()
+    for request in batch:
+        own, names = request.drafts[0].stream, request.counted | _names_in(request)
+        if not seen.isdisjoint(names) or any(one is not own and id(one) in written for one in request.read):
+            return False
+        seen |= names
+    return True
+
+
+def _names_in(request: PendingRequest) -> set[Name]:
+    """Return the names by which others count the actions of a request."""
+    return {name for draft in request.drafts if draft.row is not None for name in names_of(draft.row)}
 
 
 class _SingleMessages:

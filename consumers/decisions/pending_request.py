@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from consumers.decisions.budget_repository import BudgetStream
+from consumers.decisions.state.actions import Name
 from consumers.decisions.unit_of_work import PendingDraft
 from consumers.runtime.request_form import NO_OPERATION, read_form
 from consumers.runtime.source_tokens import read_token, refuse_foreign, request_refusal
@@ -70,6 +72,10 @@ class PendingRequest(msgspec.Struct, eq=False):
     decision: Decision | None = None
     drafts: list[PendingDraft] = []
     """The events of the decision."""
+    read: list[BudgetStream] = []
+    """The streams that the decision depends on."""
+    counted: set[Name] = set()
+    """The names of the actions that the decision has counted."""
     answered: bool = False
     duplicates: list[PendingRequest] = []
     """Copies that arrived while this request was decided."""

@@ -577,6 +577,9 @@ class Redecider:
 def _same_cause(one: msgspec.Struct, other: msgspec.Struct) -> bool:
     assert isinstance(one, Caused)
     assert isinstance(other, Caused)
+    ends_preview = isinstance(one, decisions.AuthorityFellShort) and not one.request_id
+    if ends_preview:
+        return False
     return (one.source, one.request_id, one.seen_position) == (other.source, other.request_id, other.seen_position)
 
 

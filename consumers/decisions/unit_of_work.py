@@ -80,7 +80,9 @@ class UnitOfWork(msgspec.Struct, eq=False):
 
     def of_period(self, period: BudgetPeriod) -> Budget | None:
         """Return the budget of a period where it is not the newest one; see ``LoadedStreams``."""
-        return self.budgets.get(period).budget
+        stream = self.budgets.get(period)
+        self.read.append(stream)
+        return stream.budget
 
     def may_exist(self, key: BudgetKey) -> bool:
         """Return whether another decider may have opened the next period; see ``LoadedStreams``."""

@@ -139,6 +139,8 @@ class Log:
         self._last_stamp = datetime(1970, 1, 1, tzinfo=UTC)
         self._replies = replies
         self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
+        self.copies = 1
+        """The number of servers that store the stream."""
         self.retired: Retired = NOTHING_RETIRED
         """The events that have left the stream."""
         self.earlier: EarlierEvents | None = None
@@ -509,6 +511,7 @@ class Log:
         """Note which events have left the stream; they may not change while it is open."""
         if not self._stamped or "config" not in info:
             return
+        self.copies = info["config"].get("num_replicas", 1)
         retired = retired_in(info["config"])
         if not self._opened:
             self.retired = retired

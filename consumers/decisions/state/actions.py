@@ -46,6 +46,10 @@ _AHEAD_SECONDS = 86_400
 """The most that a fact's time may lie ahead."""
 
 
+Name = tuple[str, str]
+"""A customer, an interaction or an order: the column, and the id."""
+
+
 class StateAction(Gift, array_like=True):
     """An action. ``minor`` counts towards limits; it is zero for an action that is no goodwill or was undone."""
 
@@ -185,12 +189,16 @@ class ActionIndex:
         self.unstored: dict[str, StateAction] = {}
         """Actions of this decider that are not known to be stored."""
         self._watched = dict.fromkeys(_COLUMNS, False)  # whether any policy needs such totals
+        self.counted: set[Name] | None = None
+        """The names of all actions that the queries return, where somebody wants to know them."""
 
     # ------------------------------------------------------------------ queries
 
     def on_interaction(self, interaction_id: str) -> Sequence[Gift]:
         """Return the actions on an interaction."""
         cache = self._caches["interaction"]
+        if self.counted is not None:
+            self.counted.add(("interaction", interaction_id))
         if interaction_id not in cache:
             self.preload("interaction", (interaction_id,))
         return cache[interaction_id]
@@ -198,6 +206,8 @@ class ActionIndex:
     def to_group(self, group: frozenset[str]) -> Sequence[Gift]:
         """Return the actions for these customers."""
         cache = self._caches["customer"]
+        if self.counted is not None:
+            self.counted.update([("customer", name) for name in group])
         if missing := [name for name in group if name not in cache]:  # ``group - cache.keys()`` reads the whole cache
             self.preload("customer", missing)
         return [row for customer in sorted(group) for row in cache[customer]]
@@ -213,6 +223,8 @@ class ActionIndex:
     def on_order(self, order_id: str) -> Sequence[StateAction]:
         """Return the actions that name an order."""
         cache = self._caches["ordered"]
+        if self.counted is not None:
+            self.counted.add(("ordered", order_id))
         if order_id not in cache:
             self.preload("ordered", (order_id,))
         return cache[order_id]
@@ -452,16 +464,9 @@ class ActionIndex:
             found.update((row.position, row) for row in self._unwritten.get((column, name), {}).values())
             cache[name] = list(found.values())
 
-    def _ids_of(self, row: StateAction) -> list[tuple[str, str]]:
+    def _ids_of(self, row: StateAction) -> list[Name]:
         """Return the watched columns of a row with their ids."""
-        found = []
-        if self._watched["customer"]:
-            found.append(("customer", _customer_in(row)))
-        if row.interaction_id is not None and self._watched["interaction"]:
-            found.append(("interaction", row.interaction_id))
-        if row.order_id is not None and self._watched["ordered"]:
-            found.append(("ordered", row.order_id))
-        return found
+        return [name for name in names_of(row) if self._watched[name[0]]]
 
     def _index_unwritten(self, row: StateAction) -> None:
         """Find a row by its customer and interaction until it is written."""
@@ -474,6 +479,16 @@ class ActionIndex:
             rows.pop(id(row), None)
             if not rows:
                 self._unwritten.pop(name, None)
+
+
+def names_of(row: StateAction) -> list[Name]:
+    """Return the names by which queries find an action."""
+    found = [("customer", _customer_in(row))]
+    if row.interaction_id is not None:
+        found.append(("interaction", row.interaction_id))
+    if row.order_id is not None:
+        found.append(("ordered", row.order_id))
+    return found
 
 
 def _unnamed(agent_id: str, span: int) -> str:
