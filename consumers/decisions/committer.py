@@ -107,8 +107,12 @@ class BatchCommitter:
 
     def _on_reply(self, batch: list[PendingRequest], result: int | LedgerError) -> None:
         if isinstance(result, int):
-            self._answer(batch, count(result))
-            self._on_end(None)
+            try:
+                self._answer(batch, count(result))
+            except Exception:  # noqa: BLE001 - the events are stored; a retry gets the first answer
+                _log.exception("answers are lost")
+            finally:
+                self._on_end(None)
         else:
             self._task = asyncio.create_task(self._store_with_retry([batch]))
 
@@ -218,10 +222,7 @@ class BatchCommitter:
                 if decision is not None and record is decision.answering:
                     decision.answer["position"] = position
                     entries.append(EventIdEntry(request.key, position, request.content))
-        try:
-            self._on_stored(batch, partial(self._state.remember, entries, actions))
-        except Exception:  # noqa: BLE001 - the events are stored; a retry gets the first answer
-            _log.exception("answers are lost")
+        self._on_stored(batch, partial(self._state.remember, entries, actions))
 
 
 def _are_independent(batch: list[PendingRequest]) -> bool:
@@ -275,8 +276,10 @@ class _SingleMessages:
     def _handle(self) -> None:
         self._is_due = False
         stored, self._stored = self._stored, []
-        if stored:
+        try:
             self._answer([request for request, _ in stored], iter([position for _, position in stored]))
+        except Exception:  # noqa: BLE001 - the events are stored; a retry gets the first answer
+            _log.exception("answers are lost")
         if not self._left:
             self._end(self._failed)
 

@@ -82,7 +82,7 @@ class Upstream:
         """Publish a fact and wait until it is recorded; return its position in the log."""
         await self.publish(fact)
         answer = await self.receipt(fact["id"], fact["source"])
-        assert answer["status"] == "recorded", answer
+        assert answer.get("status") == "recorded", answer
         return int(answer["position"])
 
     async def budget(self, agent_id: str = "A-1", **fields: Any) -> dict[str, str]:
