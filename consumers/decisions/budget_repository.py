@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,8 +22,7 @@ from domain.decisions.streams import (
     StreamNotLoadedError,
 )
 from domain.events.flags import FlagRaised
-from ledger.errors import LedgerError
-from ledger.store.subject_tokens import id_of_token, token_of_id
+from ledger.store.subject_tokens import token_of_id
 from projections.engine.events import UnknownEventError, read_event
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 
     from ledger.store.log import Log, Recorded
 
-_BUDGETS = f"{topology.BUDGET_SUBJECT}."
 _CACHED_STREAMS = 50_000
 _CONCURRENT_READS = 8
 
@@ -77,8 +73,6 @@ class BudgetRepository:
         self._reading = asyncio.Semaphore(_CONCURRENT_READS)  # more reads at once would time out
         self._by_holder: dict[str, BudgetStream] = {}  # of holders' newest budgets, by subject without the period
         self._read_meanwhile: dict[str, int] = {}  # the newest position of the budgets that are being loaded
-        self._used: dict[str, None] | None = None  # holders whose budgets others use; a standby loads them
-        self._is_used = asyncio.Event()
 
     async def load(self, key: LoadableStream) -> None:
         """Read a stream into the cache."""
@@ -98,42 +92,16 @@ class BudgetRepository:
                 self._by_holder.pop(_subject_of_holder(stream.key), None)
 
     def note_read(self, batch: Sequence[Recorded]) -> None:
-        """Let cached budgets go on with the events of others; a decision may read a budget without writing to it."""
+        """Forget budgets that others have written to; a decision may read a budget without writing to it."""
         for recorded in batch:
             holder = recorded.subject.rpartition(".")[0]
             stream = self._by_holder.get(holder)
-            if stream is None:
-                if self._used is not None and holder.startswith(_BUDGETS):
-                    self._used[holder] = None
-                    self._is_used.set()
-            elif stream.unstored:
+            if stream is not None and stream.unstored:
                 stream.read_to = recorded.position
-            elif recorded.position > stream.last and not _fold(stream, recorded):
+            elif stream is not None and recorded.position > stream.last:
                 self.forget(stream)
             if holder in self._read_meanwhile:
                 self._read_meanwhile[holder] = recorded.position
-
-    async def keep_warm(self) -> None:
-        """Load the budgets that others use, one after the other, until this is cancelled: the work of a standby.
-
-        A budget is read by its events in the log, which takes the server longer the more events lie between them.
-        Meanwhile nothing else may load budgets.
-        """
-        self._used = {}
-        try:
-            while True:
-                await self._is_used.wait()
-                while self._used:
-                    holder = next(iter(self._used))
-                    del self._used[holder]
-                    _, token, currency = holder.rsplit(".", 2)
-                    began = time.monotonic()
-                    with suppress(LedgerError):  # it is loaded when it is needed
-                        await self.load(BudgetKey(id_of_token(token), currency))
-                    await asyncio.sleep(time.monotonic() - began)  # the server has other work, too
-                self._is_used.clear()
-        finally:
-            self._used = None
 
     async def _read_budget(self, key: BudgetKey) -> BudgetStream:
         """Read a holder's newest budget, again where the log was read beyond it in the meantime."""
@@ -164,19 +132,6 @@ class BudgetRepository:
                 return BudgetStream(key, subject, None, newest.position if newest else 0)
         stored = await self._log.read_subject(subject)
         return BudgetStream(key, subject, budget_of(stored) if stored else None, stored[-1].position if stored else 0)
-
-
-def _fold(stream: BudgetStream, recorded: Recorded) -> bool:
-    """Apply an event of another decider to a cached budget; return whether it was one of the same period."""
-    if stream.budget is None or recorded.subject != stream.subject:
-        return False
-    try:
-        event = read_event(recorded)
-    except UnknownEventError:
-        return False
-    stream.budget.record(event.body, event.time)
-    stream.last, stream.own = recorded.position, False
-    return True
 
 
 class ReadableLog(Protocol):

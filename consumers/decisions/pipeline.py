@@ -73,8 +73,8 @@ class DecisionPipeline:
     ) -> None:
         self._log = log
         self._state = state
-        self.budgets = BudgetRepository(log)
-        state.on_read = self.budgets.note_read
+        self._budgets = BudgetRepository(log)
+        state.on_read = self._budgets.note_read
         self._history = history
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)
@@ -90,7 +90,7 @@ class DecisionPipeline:
         self._check: asyncio.TimerHandle | None = None
         self._handling_since = self._storing_since = math.inf
         self._committer = BatchCommitter(
-            log, state, self.budgets, self._finish, self._give_up, self._on_stored, self._on_batch_end
+            log, state, self._budgets, self._finish, self._give_up, self._on_stored, self._on_batch_end
         )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.pulse = Heartbeat("decisions", self._is_busy)
@@ -351,7 +351,7 @@ class DecisionPipeline:
                 missing: set[LoadableStream] = set()
                 todo = [request for request in todo if not self._handle(request, missing)]
                 if missing:
-                    await asyncio.gather(*map(self.budgets.load, missing))
+                    await asyncio.gather(*map(self._budgets.load, missing))
                     todo = self._new_in(todo)  # another decider's answers may have been read meanwhile
         except LedgerError as error:
             code = "unavailable" if isinstance(error, UnavailableError) else "internal"
@@ -420,7 +420,7 @@ class DecisionPipeline:
     def _handle(self, request: PendingRequest, missing: set[LoadableStream]) -> bool:
         """Handle one request; return False where a stream, added to ``missing``, must be loaded first."""
         state, cause = self._state, request.cause
-        unit = UnitOfWork(self.budgets, state)
+        unit = UnitOfWork(self._budgets, state)
         try:
             refusal = request.refusal
             if refusal is None and cause.via is None:

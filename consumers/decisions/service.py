@@ -113,7 +113,6 @@ class DecisionService(RoleService):
         self._outgoing: list[bytes] = []
         self._requests: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
-        self._warming: asyncio.Task[None] | None = None
         self._server = server
         self._broker: NatsBroker | None = None
 
@@ -141,7 +140,6 @@ class DecisionService(RoleService):
         """Hand the work over, then stop; clients retry the requests that got no answer."""
         await self._lease.hand_over()
         await self._stand_by()
-        await self._end_warming()
         await self._lease.stop()
         await super().stop()
         await self.state.close()
@@ -161,7 +159,6 @@ class DecisionService(RoleService):
     async def _take_turn(self) -> None:
         """Start or stop to answer, depending on whether this process has the lease."""
         if self._lease.is_ours and not self._subscriptions:
-            await self._end_warming()
             await self.state.reach_or_read_on(self._log, await self._log.last_position())
             try:
                 await self._answer_requests()
@@ -169,20 +166,9 @@ class DecisionService(RoleService):
                 await self._stand_by()
                 raise
             self._lease.confirm()
-        elif not self._lease.is_ours:
-            if self._subscriptions:
-                await self._stand_by()
-                await self._connect_broker()
-            if self._warming is None:
-                warm = restarting("a standby's budgets", self.pipeline.budgets.keep_warm)
-                self._warming = asyncio.create_task(warm)
-
-    async def _end_warming(self) -> None:
-        if (task := self._warming) is not None:
-            self._warming = None
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        elif not self._lease.is_ours and self._subscriptions:
+            await self._stand_by()
+            await self._connect_broker()
 
     async def _connect_broker(self) -> NatsBroker:
         """Return a connected broker, which a standby keeps so that its turn begins in a moment."""
