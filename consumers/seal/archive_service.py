@@ -156,7 +156,9 @@ class ArchiveService(RoleService):
             MissingExtraError: the library that writes Parquet files is not installed.
 
         """
-        import ledger.archive.parquet  # noqa: F401 - reports a missing extra at once
+        from ledger.archive.parquet import return_freed_memory  # reports a missing extra at once
+
+        return_freed_memory()
 
         reader = await self.connection(self._server, "archive")
         self.spawn(restarting("the archive", partial(self._run, reader)))

@@ -49,6 +49,11 @@ _BATCH_ROWS = 16_384
 _READ_COLUMNS = {"position": pa.int64(), "subject": pa.string(), "event": pa.binary()}
 
 
+def return_freed_memory() -> None:
+    """Let this process return the memory that Arrow frees to the system; Arrow's own pool keeps it."""
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
 class ParquetWriter:
     """A context in which events are written to one file, group by group."""
 
