@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 _AT_ONCE = 4
-"""Each process takes 90 MB where events have 300 bytes, and up to 300 MB where they have 60 KB."""
+"""Each process takes memory, the more the larger the events are."""
 _CHUNKS_FOR_A_PROCESS = 4
 """With fewer chunks, the start of a process takes longer than it saves."""
 _POSITIONS_OF_A_LINE = 2000

@@ -65,6 +65,9 @@ async def archive_log(
     newest, begun = seal.checkpoint(), archive.last_position
     if newest is None or newest.size <= begun:
         return begun
+    from ledger.archive.parquet import return_freed_memory
+
+    return_freed_memory()
     if mirror is not None:
         await _require_growth(archive, newest, mirror)
     tiles = seal.tiles(newest.size)
@@ -156,9 +159,7 @@ class ArchiveService(RoleService):
             MissingExtraError: the library that writes Parquet files is not installed.
 
         """
-        from ledger.archive.parquet import return_freed_memory  # reports a missing extra at once
-
-        return_freed_memory()
+        import ledger.archive.parquet  # noqa: F401 - reports a missing extra at once
 
         reader = await self.connection(self._server, "archive")
         self.spawn(restarting("the archive", partial(self._run, reader)))

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,6 +55,26 @@ async def test_an_action_with_an_id_that_the_ledger_never_gives_is_written_witho
     assert state.index.head("*").position == len(events)
     assert state.actions.action("act-of-nobody") is None
     await state.close()
+
+
+async def test_events_before_an_error_are_told_once_they_are_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The retry begins with the event that failed, so nobody would tell those before it to the cached budgets."""
+    state, told, failed = DecisionState(empty_index()), list[int](), list[int]()
+    events = given(company(), taken("5.00")).recorded
+    state.on_read = lambda batch: told.extend(one.position for one in batch)
+    apply_one, last = DecisionState._apply_one, events[-1].position
+
+    def fails_once(self: DecisionState, recorded: Recorded, originals: Mapping[int, Recorded]) -> None:
+        if recorded.position == last and not failed:
+            failed.append(last)
+            raise OSError("disk I/O error")
+        apply_one(self, recorded, originals)
+
+    monkeypatch.setattr(DecisionState, "_apply_one", fails_once)
+    with pytest.raises(OSError, match="disk I/O error"):
+        state.apply(events)
+    state.apply(events[-1:])
+    assert set(told) == {one.position for one in events}
 
 
 @pytest.mark.parametrize("watched", ["before", "between", "after"])

@@ -1,4 +1,4 @@
-"""The intake reads a long log into its index in large commits; whatever ends it, nothing is recorded twice."""
+"""The intake writes its index of a long log in large commits: an end in the middle lets no event be recorded twice."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The archive is compared with the seal by several processes as by one, whatever is damaged."""
+"""Several processes compare the archive with the seal, and find the same damage as one process."""
 
 import asyncio
 import signal

@@ -190,7 +190,7 @@ class ActionIndex:
         """Actions of this decider that are not known to be stored."""
         self._watched = dict.fromkeys(_COLUMNS, False)  # whether any policy needs such totals
         self.counted: set[Name] | None = None
-        """The names of all actions that the queries return, where somebody wants to know them."""
+        """While a request is decided: the names that the queries were asked for; ``None`` at other times."""
 
     # ------------------------------------------------------------------ queries
 

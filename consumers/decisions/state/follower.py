@@ -331,13 +331,17 @@ class DecisionState:
 
     def apply(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
         """Apply events in order; ``originals`` are the facts that they correct, by position."""
-        for recorded in batch:
-            if not self.actions.reconcile(recorded.position):
-                self._apply_one(recorded, originals)
-            if (own := self._own.pop(recorded.position, None)) is not None:
-                self._entries.append(own)
-            self.position, self._last = recorded.position, recorded
-        self.on_read(batch)
+        read = 0
+        try:
+            for recorded in batch:
+                read += 1
+                if not self.actions.reconcile(recorded.position):
+                    self._apply_one(recorded, originals)
+                if (own := self._own.pop(recorded.position, None)) is not None:
+                    self._entries.append(own)
+                self.position, self._last = recorded.position, recorded
+        finally:  # after an error, the next attempt begins with the event that failed
+            self.on_read(batch[:read])
 
     def _apply_one(self, recorded: Recorded, originals: Mapping[int, Recorded]) -> None:
         try:
